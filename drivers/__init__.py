@@ -1,0 +1,1 @@
+"""Devices: one file each, nothing shared but `scanner_io`."""

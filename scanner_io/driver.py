@@ -1,0 +1,178 @@
+"""What a driver is, and how one is found by name.
+
+A driver is one module with `Config` (a msgspec Struct) and `connect(config, channel)`; a driver of a byte stream also
+has `Decoder` (`feed(data, utc_ns) -> list[Event]`, no I/O). The configuration names the module; only named drivers are
+imported. Reconnecting, retries and threads live in the lane, never in a driver.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from .channel import Channel, open_channel
+from .errors import ConfigError, LinkLost, ScannerError
+from .model import DeviceInfo, Event
+
+GROUP = "scanner_io.drivers"
+"""Entry-point group of drivers: `acme = "drivers.acme"` in any installed package."""
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """A source of events.
+
+    pausable : True if the source waits when it is not read (files); False if data is lost then (live devices).
+    """
+
+    pausable: bool
+
+    def open(self) -> DeviceInfo:
+        """Connect. Called by the lane's device thread. Raises LinkLost if the device is not there."""
+        ...
+
+    def read(self, timeout_s: float) -> Event | None:
+        """Return the next event, or None if none came within `timeout_s`.
+
+        Called by the lane's device thread only. Raises LinkLost when the link is gone; the lane then closes,
+        ends an open scan as `link_lost` and opens again.
+        """
+        ...
+
+    def acknowledge(self, source_ref: str) -> None:
+        """Learn that everything of `source_ref` is durably stored. Called by the lane's device thread."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device. May be called at any time, by any thread, and twice."""
+        ...
+
+
+class Decoder(Protocol):
+    """Bytes to events, without I/O."""
+
+    def feed(self, data: bytes, utc_ns: int) -> list[Event]:
+        """Take received bytes (any split) and return the events they complete. Never raises on foreign bytes."""
+        ...
+
+    def idle(self, utc_ns: int, silent_s: float) -> list[Event]:
+        """Nothing came for `silent_s`: return what that means (a passage that timed out, a health change)."""
+        ...
+
+    def lost(self, utc_ns: int) -> list[Event]:
+        """The link is gone: return what that ends (an open passage as `link_lost`)."""
+        ...
+
+
+class LinkDriver:
+    """A driver made of a byte channel and a decoder: all that a device on TCP or a serial line needs.
+
+    The channel is given, so it is opened by `open` and closed by `close`; a decoder keeps its state over a reconnect,
+    because a portal's background and set-up outlive the link.
+    """
+
+    pausable = False
+
+    def __init__(self, channel: Channel, decoder: Decoder, info: DeviceInfo, silence_s: float) -> None:
+        self._channel = channel
+        self._decoder = decoder
+        self._info = info
+        self._silence_s = silence_s
+        self._ready: deque[Event] = deque()
+        self._last_bytes_s = 0.0
+        self._last_data = b""
+        self._failure: LinkLost | None = None
+
+    def open(self) -> DeviceInfo:
+        """Open the channel. Raises LinkLost."""
+        self._failure = None
+        self._channel.open()
+        self._last_bytes_s = time.monotonic()
+        return self._info
+
+    def read(self, timeout_s: float) -> Event | None:
+        """Return the next decoded event. Raises LinkLost after the events that the loss itself causes."""
+        deadline = time.monotonic() + timeout_s
+        while not self._ready:
+            if self._failure is not None:
+                raise self._failure
+            self._receive(max(0.0, deadline - time.monotonic()))
+            if not self._ready and self._failure is None and time.monotonic() >= deadline:
+                return None
+        return self._ready.popleft()
+
+    def _receive(self, timeout_s: float) -> None:
+        try:
+            data = self._channel.read(timeout_s)
+        except LinkLost as error:
+            # What the loss ends must be told before the loss itself, or an open passage would vanish.
+            self._failure = LinkLost(f"{error}; last bytes {self._last_data[-60:]!r}")
+            self._ready.extend(self._decoder.lost(time.time_ns()))
+            return
+        now_s = time.monotonic()
+        if data:
+            self._last_bytes_s, self._last_data = now_s, data
+            self._ready.extend(self._decoder.feed(data, time.time_ns()))
+            return
+        silent_s = now_s - self._last_bytes_s
+        self._ready.extend(self._decoder.idle(time.time_ns(), silent_s))
+        if silent_s >= self._silence_s:
+            self._failure = LinkLost(
+                f"{self._info.model} {self._channel.address}: no byte for {silent_s:.1f} s (a portal speaks every "
+                f"5 s), last {self._last_data[-60:]!r}; check the device and its serial server"
+            )
+            self._ready.extend(self._decoder.lost(time.time_ns()))
+
+    def acknowledge(self, source_ref: str) -> None:
+        """A live device cannot be told; the recording is the acknowledgement."""
+
+    def close(self) -> None:
+        """Close the channel. May be called twice."""
+        self._channel.close()
+
+
+def names() -> dict[str, str]:
+    """Return the known drivers: name -> module, from entry points, own modules first."""
+    return {e.name: e.value for e in sorted(entry_points(group=GROUP), key=lambda e: e.name)}
+
+
+def load(name: str) -> ModuleType:
+    """Return the module of driver `name`.
+
+    Raises ConfigError if no such driver is known, if it fails to import, or if it lacks Config or connect.
+    """
+    known = names()
+    if name not in known:
+        raise ConfigError([f"driver {name!r}: not known; known are {', '.join(sorted(known)) or 'none'}"])
+    try:
+        module = import_module(known[name])
+    except ImportError as error:
+        raise ConfigError([f"driver {name!r}: module {known[name]} cannot be imported: {error}"]) from error
+    missing = [n for n in ("Config", "connect") if not hasattr(module, n)]
+    if missing:
+        raise ConfigError([f"driver {name!r}: module {known[name]} has no {' and no '.join(missing)}"])
+    return module
+
+
+def connect(name: str, config: Any) -> Driver:
+    """Return an unopened driver. `config` is an instance of the driver module's Config.
+
+    A Config with a field `address` gets an unopened byte channel for it. Raises ConfigError.
+    """
+    module = load(name)
+    if not isinstance(config, module.Config):
+        raise ConfigError([f"driver {name!r}: config is {type(config).__name__}, expected {module.Config.__name__}"])
+    channel: Channel | None = None
+    if "address" in {f.name for f in msgspec.structs.fields(module.Config)}:
+        channel = open_channel(config.address)
+    try:
+        driver: Driver = module.connect(config, channel)
+    except ScannerError as error:
+        raise ConfigError([f"driver {name!r}: {error}"]) from error
+    return driver

@@ -1,0 +1,541 @@
+"""Core types: what drivers yield, what a scan is, what judgement and analysts say about it.
+
+Structs are frozen; those that hold arrays compare by identity. Arrays are checked once at construction (type, shape,
+C order) and are read-only afterwards. Instants are UTC nanoseconds since 1970 (int). Units stand in the names.
+
+Source of the names: ANSI N42.42-2012 (lane, occupancy, background, gamma and neutron alarm), NeXus NXdetector
+(saturation_value, pixel mask).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from .errors import DataError
+
+Kind = Literal["radiograph", "portal", "declaration"]
+Outcome = Literal["CLEAR", "REVIEW", "ALARM", "UNUSABLE"]
+Load = Literal["empty", "loaded", "unknown"]
+Verdict = Literal["clear", "inspect", "rescan"]
+EndReason = Literal["complete", "aborted", "timed_out", "link_lost"]
+Tier = Literal["note", "review", "alarm"]
+
+MAX_CHANNELS = 65_536
+"""Channels of the longest detector array accepted."""
+MAX_PIXELS = 256_000_000
+"""Pixels per energy of the largest scan accepted: a bound on memory that no radiograph of today reaches."""
+
+NANOSECONDS = 1_000_000_000
+
+_LANE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_SCAN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}-\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{8}")
+
+
+def frozen_array(
+    owner: str,
+    name: str,
+    array: Any,
+    dtype: npt.DTypeLike,
+    shape: tuple[int | None, ...],
+) -> npt.NDArray[Any]:
+    """Return `array` as a read-only C-contiguous array of exactly `dtype` and `shape`.
+
+    shape : expected lengths; None accepts any length on that axis.
+
+    Raises DataError naming owner, field, the type and shape seen and those expected. Integers are never cast: a
+    detector count that does not fit its type is a fault of the source, not something to be mended here.
+    """
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{owner}.{name}: got {type(array).__name__}, expected a numpy array of {np.dtype(dtype)}")
+    wanted = np.dtype(dtype)
+    expected = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+    if array.dtype != wanted:
+        raise DataError(f"{owner}.{name}: dtype {array.dtype}, expected {wanted} of shape {expected}")
+    if array.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True)):
+        raise DataError(f"{owner}.{name}: shape {array.shape}, expected {expected}")
+    frozen: npt.NDArray[Any] = np.ascontiguousarray(array)
+    view = frozen.view()
+    view.flags.writeable = False
+    return view
+
+
+def check_lane_name(name: str) -> str:
+    """Return `name` if it can be a lane's name (it becomes part of file names); raise DataError otherwise."""
+    if not _LANE_NAME.fullmatch(name):
+        raise DataError(f"lane name {name!r}: expected 1-32 of a-z 0-9 _ - beginning with a letter or digit")
+    return name
+
+
+def check_scan_id(scan_id: str) -> str:
+    """Return `scan_id` if it has the form of one (it becomes a file name); raise DataError otherwise."""
+    if not _SCAN_ID.fullmatch(scan_id):
+        raise DataError(
+            f"scan id {scan_id[:80]!r}: expected LANE-YYYYMMDDTHHMMSS.ffffffZ-xxxxxxxx, e.g. "
+            "north-20260131T094501.250000Z-0f3a9c1e"
+        )
+    return scan_id
+
+
+class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Which device speaks, and what it can say."""
+
+    vendor: str
+    model: str
+    kinds: tuple[Kind, ...]
+    serial: str = ""
+    address: str = ""
+    simulated: bool = False
+    note: str = ""
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Radiograph
+
+
+class DetectorState(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The line detector at the start of a scan, as needed to turn counts into transmission.
+
+    energies : names, low before high; one or two
+    channels : detector elements along the array
+    dark, air : per energy `(channels,) float32`, mean counts without beam and with beam in air
+    bad_channels : `(channels,) bool`, True where a channel is dead, stuck or noisy
+    air_channels : half-open range of channels that always see air (beam monitor), or None
+    saturation_value : largest count the converter can give
+    state : `raw` counts, or `display` grey values that a vendor already windowed (no physical transmission)
+    first_channel : which end of the upright image channel 0 is
+    column_pitch_mm, channel_pitch_mm : sampling in the object plane where known
+    """
+
+    energies: tuple[str, ...]
+    channels: int
+    dark: tuple[npt.NDArray[np.float32], ...]
+    air: tuple[npt.NDArray[np.float32], ...]
+    bad_channels: npt.NDArray[np.bool_]
+    air_channels: tuple[int, int] | None = None
+    saturation_value: int = 65535
+    state: Literal["raw", "display"] = "raw"
+    first_channel: Literal["top", "bottom"] = "top"
+    column_pitch_mm: float | None = None
+    channel_pitch_mm: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Check and freeze. Raises DataError."""
+        if len(self.energies) not in (1, 2) or len(set(self.energies)) != len(self.energies):
+            raise DataError(f"DetectorState.energies: {self.energies!r}, expected one or two different names")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise DataError(f"DetectorState.channels: {self.channels}, expected 1 to {MAX_CHANNELS}")
+        for name in ("dark", "air"):
+            references = getattr(self, name)
+            if len(references) != len(self.energies):
+                raise DataError(f"DetectorState.{name}: {len(references)} references for {len(self.energies)} energies")
+            checked = tuple(
+                frozen_array("DetectorState", f"{name}[{e}]", r, np.float32, (self.channels,))
+                for e, r in zip(self.energies, references, strict=True)
+            )
+            if not all(np.isfinite(r).all() for r in checked):
+                raise DataError(f"DetectorState.{name}: not finite everywhere; expected counts")
+            msgspec.structs.force_setattr(self, name, checked)
+        bad = frozen_array("DetectorState", "bad_channels", self.bad_channels, np.bool_, (self.channels,))
+        msgspec.structs.force_setattr(self, "bad_channels", bad)
+        if not 1 <= self.saturation_value <= 65535:
+            raise DataError(f"DetectorState.saturation_value: {self.saturation_value}, expected 1 to 65535")
+        if self.air_channels is not None:
+            first, end = self.air_channels
+            if not 0 <= first < end <= self.channels:
+                raise DataError(
+                    f"DetectorState.air_channels: {self.air_channels}, expected a range inside 0..{self.channels}"
+                )
+        for name in ("column_pitch_mm", "channel_pitch_mm"):
+            pitch = getattr(self, name)
+            if pitch is not None and not 0 < pitch < 1000:
+                raise DataError(f"DetectorState.{name}: {pitch}, expected millimetres between 0 and 1000, or none")
+
+
+class Radiograph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A transmission image as a line scanner delivers it.
+
+    counts : per energy `(columns, channels) uint16`, time-major; large = air
+    column_utc_ns : `(columns,) int64`, when each column was read
+    """
+
+    detector: DetectorState
+    counts: tuple[npt.NDArray[np.uint16], ...]
+    column_utc_ns: npt.NDArray[np.int64]
+    end_reason: EndReason = "complete"
+    dropped_columns: int = 0
+
+    def __post_init__(self) -> None:
+        """Check and freeze. Raises DataError."""
+        if len(self.counts) != len(self.detector.energies):
+            raise DataError(f"Radiograph.counts: {len(self.counts)} images for {len(self.detector.energies)} energies")
+        columns = self.counts[0].shape[0] if self.counts[0].ndim == 2 else -1
+        if columns < 1:
+            raise DataError(f"Radiograph.counts: shape {self.counts[0].shape}, expected at least one column")
+        if columns * self.detector.channels > MAX_PIXELS:
+            raise DataError(
+                f"Radiograph.counts: {columns} x {self.detector.channels} pixels, at most {MAX_PIXELS} are accepted"
+            )
+        checked = tuple(
+            frozen_array("Radiograph", f"counts[{e}]", c, np.uint16, (columns, self.detector.channels))
+            for e, c in zip(self.detector.energies, self.counts, strict=True)
+        )
+        msgspec.structs.force_setattr(self, "counts", checked)
+        times = frozen_array("Radiograph", "column_utc_ns", self.column_utc_ns, np.int64, (columns,))
+        msgspec.structs.force_setattr(self, "column_utc_ns", times)
+        if self.dropped_columns < 0:
+            raise DataError(f"Radiograph.dropped_columns: {self.dropped_columns}, expected 0 or more")
+
+    @property
+    def columns(self) -> int:
+        """Lines read while the vehicle passed."""
+        return int(self.counts[0].shape[0])
+
+    def upright(self, energy: int = -1) -> npt.NDArray[np.uint16]:
+        """Return one energy as `(rows, columns) uint16`, first row on top, first column left (a view)."""
+        image = self.counts[energy].T
+        return image[::-1] if self.detector.first_channel == "bottom" else image
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Portal
+
+
+class PortalSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Alarm settings of a portal monitor as its set-up lines give them.
+
+    gamma_intervals : intervals in the alarm sum
+    hold_in_intervals : intervals kept after the vehicle has left
+    nsigma : alarm threshold in standard deviations of the background
+    algorithm_mask : SUM, HORIZONTAL, VERTICAL, SINGLE as four characters 0 or 1
+    """
+
+    gamma_intervals: int = 5
+    hold_in_intervals: int = 10
+    nsigma: float = 7.0
+    algorithm_mask: str = "1010"
+    gamma_high_fault: int | None = None
+    gamma_low_fault: int | None = None
+    neutron_high_fault: int | None = None
+    firmware: str = ""
+    lines: tuple[str, ...] = ()
+
+
+class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One occupancy of a radiation portal monitor.
+
+    gamma : `(intervals, detectors) int64`, counts in each interval of `gamma_interval_s`
+    neutron : `(seconds, detectors) int64`, counts in each interval of `neutron_interval_s`
+    gamma_alarm, neutron_alarm : `(n,) bool`, the vendor's own flag per interval
+    gamma_background, neutron_background : `(detectors,) float64` counts/s before entry, None where none was seen
+    gamma_arrival_ns : `(intervals,) int64`, when each line arrived (buffered lines arrive together)
+    gamma_start_utc_ns : rebuilt time of the first gamma interval; interval i began i * gamma_interval_s later
+    settings : None where the portal never told them ("settings assumed")
+    number, boot_epoch : the portal's own count, which restarts; the key is (lane, boot_epoch, number)
+    raw_lines : every line of the occupancy as received
+    """
+
+    start_utc_ns: int
+    end_utc_ns: int
+    gamma: npt.NDArray[np.int64]
+    neutron: npt.NDArray[np.int64]
+    gamma_alarm: npt.NDArray[np.bool_]
+    neutron_alarm: npt.NDArray[np.bool_]
+    gamma_arrival_ns: npt.NDArray[np.int64]
+    gamma_start_utc_ns: int
+    gamma_background: npt.NDArray[np.float64] | None = None
+    neutron_background: npt.NDArray[np.float64] | None = None
+    gamma_interval_s: float = 0.2
+    neutron_interval_s: float = 1.0
+    settings: PortalSettings | None = None
+    number: int | None = None
+    boot_epoch: int = 0
+    speed_kmh: float | None = None
+    end_reason: EndReason = "complete"
+    faults: tuple[str, ...] = ()
+    raw_lines: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check and freeze. Raises DataError."""
+        owner = "PortalRecord"
+        for series, alarm in (("gamma", "gamma_alarm"), ("neutron", "neutron_alarm")):
+            counts = frozen_array(owner, series, getattr(self, series), np.int64, (None, None))
+            if counts.size and counts.min() < 0:
+                raise DataError(f"{owner}.{series}: smallest count {counts.min()}, expected 0 or more")
+            flags = frozen_array(owner, alarm, getattr(self, alarm), np.bool_, (counts.shape[0],))
+            msgspec.structs.force_setattr(self, series, counts)
+            msgspec.structs.force_setattr(self, alarm, flags)
+            name = f"{series}_background"
+            background = getattr(self, name)
+            if background is not None:
+                background = frozen_array(owner, name, background, np.float64, (None,))
+                if not np.isfinite(background).all() or (background < 0).any():
+                    raise DataError(f"{owner}.{name}: {background}, expected counts/s, 0 or more")
+                msgspec.structs.force_setattr(self, name, background)
+        arrival = frozen_array(owner, "gamma_arrival_ns", self.gamma_arrival_ns, np.int64, (self.gamma.shape[0],))
+        msgspec.structs.force_setattr(self, "gamma_arrival_ns", arrival)
+        if self.end_utc_ns < self.start_utc_ns:
+            raise DataError(f"{owner}: ends at {self.end_utc_ns} before it starts at {self.start_utc_ns}")
+        if self.gamma_interval_s <= 0 or self.neutron_interval_s <= 0:
+            raise DataError(f"{owner}: intervals {self.gamma_interval_s} s, {self.neutron_interval_s} s, expected > 0")
+
+    @property
+    def truncated(self) -> bool:
+        """True where the occupancy did not end as the portal ends one: such a record never reads as clear."""
+        return self.end_reason != "complete"
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Declaration, scan
+
+
+class Declaration(msgspec.Struct, frozen=True, kw_only=True):
+    """What was said about the cargo before it came.
+
+    container_numbers : ISO 6346, owner code, serial and check digit without blanks
+    hs_codes : declared goods, 2 to 10 digits of the Harmonized System
+    declared_empty : True, False or None where nothing was said
+    gross_weight_kg : as declared
+    """
+
+    container_numbers: tuple[str, ...] = ()
+    hs_codes: tuple[str, ...] = ()
+    goods: str = ""
+    declared_empty: bool | None = None
+    gross_weight_kg: float | None = None
+    seals: tuple[str, ...] = ()
+    consignor: str = ""
+    consignee: str = ""
+    authorised_trader: bool | None = None
+    origin: str = ""
+    route: tuple[str, ...] = ()
+    prior_scans: int | None = None
+    simulated: bool = False
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that limits what a scan can say.
+
+    fatal : the scan cannot be judged because of it (UNUSABLE); otherwise it needs a person's look (REVIEW)
+    """
+
+    code: str
+    reason: str
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}"
+
+
+class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One vehicle passage: what a lane saw of it, joined by time.
+
+    expected : what the lane has devices for; a kind that is expected and absent never reads as clear
+    quality : faults seen while it was acquired and joined
+    source : reference of the file or stream it came from, with its sha256 where it was a file
+    """
+
+    scan_id: str
+    lane: str
+    start_utc_ns: int
+    end_utc_ns: int
+    expected: tuple[Kind, ...]
+    radiograph: Radiograph | None = None
+    portal: PortalRecord | None = None
+    declaration: Declaration | None = None
+    devices: tuple[DeviceInfo, ...] = ()
+    quality: tuple[Quality, ...] = ()
+    source: str = ""
+    source_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        """Check. Raises DataError."""
+        check_scan_id(self.scan_id)
+        check_lane_name(self.lane)
+        if self.end_utc_ns < self.start_utc_ns:
+            raise DataError(f"Scan {self.scan_id}: ends at {self.end_utc_ns} before it starts at {self.start_utc_ns}")
+
+    @property
+    def simulated(self) -> bool:
+        """True where any device behind this scan is a simulation."""
+        return any(d.simulated for d in self.devices) or bool(self.declaration and self.declaration.simulated)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Judgement and decision
+
+
+class Box(msgspec.Struct, frozen=True, kw_only=True, tag="box"):
+    """A half-open rectangle of a radiograph: columns `[first_column, end_column)`, channels likewise."""
+
+    first_column: int
+    end_column: int
+    first_channel: int
+    end_channel: int
+
+    def __post_init__(self) -> None:
+        """Check. Raises DataError."""
+        if not (0 <= self.first_column < self.end_column and 0 <= self.first_channel < self.end_channel):
+            raise DataError(
+                f"Box: columns {self.first_column}..{self.end_column}, channels {self.first_channel}.."
+                f"{self.end_channel}, expected non-empty half-open ranges"
+            )
+
+
+class Intervals(msgspec.Struct, frozen=True, kw_only=True, tag="intervals"):
+    """A half-open range of intervals of a portal record."""
+
+    first: int
+    end: int
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing a person should look at, with the reason in words.
+
+    score : in the units the reason names; larger is stranger
+    p_value : chance of such a score on an innocent passage; None until calibrated
+    tier : what it asks for: a note, a review, an alarm
+    """
+
+    kind: str
+    score: float
+    reason: str
+    tier: Tier
+    p_value: float | None = None
+    where: Box | Intervals | None = None
+
+
+class TriageResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What judgement says of one scan. Everything but `timings_ms` is a function of scan, profile and code version."""
+
+    scan_id: str
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    load: Load
+    container: Box | None
+    findings: tuple[Finding, ...]
+    quality: tuple[Quality, ...]
+    gamma_alarm: bool | None
+    neutron_alarm: bool | None
+    gamma_intervals: int
+    alarm_intervals: int
+    profile: str
+    code_version: str
+    timings_ms: dict[str, float] = {}
+
+    def judgement(self) -> bytes:
+        """Return the bytes by which two judgements are compared: all but scan id and timings."""
+        return msgspec.json.encode(msgspec.structs.replace(self, timings_ms={}, scan_id=""))
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """An analyst's answer to one scan.
+
+    sha256 : hash of the recording the analyst saw
+    codes : fixed numbers of the site's decision code list
+    """
+
+    decision_id: str
+    scan_id: str
+    sha256: str
+    analyst: str
+    verdict: Verdict
+    decided_utc_ns: int
+    codes: tuple[int, ...] = ()
+    note: Annotated[str, msgspec.Meta(max_length=10_000)] = ""
+    lease_id: str = ""
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Events: what a driver yields
+
+
+class ScanStart(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A vehicle enters the beam.
+
+    source_ref : the driver's own name for this scan; every later event of the scan carries it
+    source_sha256 : hash of the file behind it, where there is one
+    """
+
+    source_ref: str
+    utc_ns: int
+    detector: DetectorState
+    source: str = ""
+    source_sha256: str = ""
+
+
+class LineBlock(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Consecutive columns of the open scan: per energy `(columns, channels) uint16`."""
+
+    source_ref: str
+    first_column: int
+    counts: tuple[npt.NDArray[np.uint16], ...]
+    column_utc_ns: npt.NDArray[np.int64]
+
+
+class ScanEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The vehicle has left the beam, or the scan ended otherwise."""
+
+    source_ref: str
+    utc_ns: int
+    reason: EndReason = "complete"
+    dropped_columns: int = 0
+
+
+class CountBlock(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Portal readings as they come: `(n, detectors)` counts per interval, or counts/s for a background."""
+
+    utc_ns: int
+    series: Literal["gamma", "neutron", "gamma_background", "neutron_background"]
+    counts: npt.NDArray[Any]
+    alarm: bool = False
+
+
+class Occupancy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The portal became occupied, or vacant again with the record of the passage."""
+
+    phase: Literal["entered", "left"]
+    utc_ns: int
+    source_ref: str = ""
+    record: PortalRecord | None = None
+
+
+class DeclarationSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """Cargo information arrived for the passage at `utc_ns`."""
+
+    utc_ns: int
+    declaration: Declaration
+    source_ref: str = ""
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage left something that cannot be read; `reason` says what and where it was put."""
+
+    source_ref: str
+    utc_ns: int
+    reason: str
+    source: str = ""
+    source_sha256: str = ""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """A device says how it is."""
+
+    utc_ns: int
+    component: str
+    state: Literal["ok", "degraded", "fault"]
+    text: str
+
+
+class EndOfSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A finite source (replay, a fixed number of simulated vehicles) has nothing more."""
+
+    utc_ns: int
+
+
+Event = ScanStart | LineBlock | ScanEnd | CountBlock | Occupancy | DeclarationSeen | Rejected | Health | EndOfSource

@@ -1,0 +1,304 @@
+"""Plain numpy twins of the kernels, written from the formulas in float64: slow, obvious, and independent of them.
+
+A twin takes the arguments of its kernel without the outputs and working memory, and returns what the kernel writes.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+T_MIN, T_MAX = np.exp(-7.6), np.exp(0.24)
+FEATURE_NAMES = ("area", "col0", "col1", "ch0", "ch1", "seed", "sum_column", "sum_channel", "sum_q", "max_z")
+
+
+def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air):
+    columns = raw.shape[0]
+    inv_air, flags = np.zeros(columns), np.zeros(columns, np.uint8)
+    if stop <= first:
+        return np.ones(columns), flags
+    used = np.flatnonzero(bad[first:stop] == 0) + first
+    for c in range(columns):
+        if len(used) == 0:
+            flags[c] = 1
+            continue
+        mean = np.mean((raw[c, used].astype(float) - dark[used]) * inv_gain[used])
+        if not np.isfinite(mean) or mean <= min_air:
+            flags[c] = 1
+        elif np.mean(raw[c, used] >= saturation_value) >= 0.5:
+            flags[c] = 2
+        else:
+            inv_air[c] = 1 / mean
+    return inv_air, flags
+
+
+def log_code(t):
+    t = np.nan_to_num(np.asarray(t, float), nan=T_MIN)
+    return np.floor(512 * -np.log(np.clip(t, T_MIN, T_MAX)) + 128 + 0.5).astype(np.uint16)
+
+
+def transmission(raw, dark, inv_gain, inv_air):
+    return (raw.astype(float) - dark) * inv_gain * inv_air
+
+
+def log_transmission(raw, dark, inv_gain, inv_air):
+    return log_code(transmission(raw, dark, inv_gain, inv_air))
+
+
+def bridged(t, bad):
+    """t : (..., channels); interpolate over channels where bad, edges repeat the nearest good one."""
+    good = np.flatnonzero(~np.asarray(bad, bool))
+    every = np.arange(t.shape[-1])
+    return np.apply_along_axis(lambda row: np.interp(every, good, row[good]), -1, t)
+
+
+def bridge_channels(raw, dark, inv_gain, inv_air, bad, below, above, weight, q):
+    t = transmission(raw, dark, inv_gain, inv_air)
+    out = q.copy()
+    for i, h in enumerate(bad):
+        out[h] = log_code((1 - float(weight[i])) * t[below[i]] + float(weight[i]) * t[above[i]])
+    return out
+
+
+def median3(previous, column, following):
+    return ndimage.median_filter(np.stack([previous, column, following]), size=3, mode="nearest")[1]
+
+
+def material_lookup(q_low, q_high, table):
+    return table[q_low.astype(int) // 8, q_high.astype(int) // 8]
+
+
+def box_prefix(q, margin):
+    padded = [int(v) for v in np.pad(q, margin, mode="edge")]
+    sums = [0]
+    for v in padded:
+        sums.append(sums[-1] + v * 2**36 + v * v)
+    return np.array([(s + 2**63) % 2**64 - 2**63 for s in sums], np.int64)
+
+
+def box_slide(entering, leaving, sums):
+    with np.errstate(over="ignore"):
+        return sums + entering - leaving
+
+
+def z_of(value, mean, variance):
+    return np.abs(value - mean) / np.sqrt(variance + 0.02**2)
+
+
+def box_z(q, small, middle, large, radius_small, radius_middle, radius_large, margin):
+    L = (q.astype(float) - 128) / 512
+    z = np.zeros(q.size)
+    for sums, r in ((small, radius_small), (middle, radius_middle), (large, radius_large)):
+        n = (2 * r + 1) ** 2
+        for h in range(q.size):
+            box = (int(sums[h + margin + r + 1]) - int(sums[h + margin - r])) % 2**64
+            total, squares = box // 2**36, box % 2**36
+            mean_q = total / n
+            mean, variance = (mean_q - 128) / 512, (squares / n - mean_q**2) / 512**2
+            z[h] = max(z[h], z_of(L[h], mean, max(variance, 0)))
+    return np.minimum(np.floor(16 * z), 255).astype(np.uint8)
+
+
+def find_runs(z, threshold):
+    padded = np.concatenate(([0], z >= threshold, [0])).astype(int)
+    step = np.diff(padded)
+    return np.column_stack((np.flatnonzero(step == 1), np.flatnonzero(step == -1)))
+
+
+def label(mask):
+    """8-connected labels, 1.. in order of first appearance along columns then channels."""
+    return ndimage.label(mask, structure=np.ones((3, 3), int))
+
+
+def label_columns(z, q, material, first_column, threshold):
+    """Return the features of every region as rows of (FEATURE_NAMES, 16 histogram classes), sorted."""
+    labels, count = label(z >= threshold)
+    rows = []
+    for i in range(1, count + 1):
+        c, h = np.nonzero(labels == i)
+        rows.append(
+            [
+                len(c),
+                first_column + c.min(),
+                first_column + c.max() + 1,
+                h.min(),
+                h.max() + 1,
+                h[c == c.min()].min(),
+                (first_column + c).sum(),
+                h.sum(),
+                q[c, h].astype(int).sum(),
+                z[c, h].max(),
+                *np.bincount(np.minimum(material[c, h], 15), minlength=16),
+            ]
+        )
+    return np.array(sorted(rows, key=lambda row: (row[1], row[5])), np.int64).reshape(-1, 26)
+
+
+def sliding_mean(image, size):
+    """Mean over (size, size) boxes, edges replicated, in float64."""
+    return ndimage.uniform_filter(image, size=size, mode="nearest")
+
+
+def box_scores(L):
+    """L : (columns, channels) float64; the largest deviation from the boxes of 7, 21 and 63."""
+    z = np.zeros_like(L)
+    for size in (7, 21, 63):
+        mean = sliding_mean(L, size)
+        variance = np.maximum(sliding_mean(L * L, size) - mean * mean, 0)
+        z = np.maximum(z, z_of(L, mean, variance))
+    return z
+
+
+def screen(counts, calibration, material_table=None, threshold_z=4.0, min_area=5):
+    """The reference pipeline in float64, nothing quantised.
+
+    Returns a dict: L per energy, z, mask, material, flags, labels, regions (list of dicts).
+    """
+    flags = np.zeros(counts[0].shape[0], np.uint8)
+    first, last = calibration.air_channels or (0, -1)
+    bad = calibration.bad_channels
+    ts = []
+    for raw, dark, inv_gain in zip(counts, calibration.dark, calibration.inv_gain, strict=True):
+        inv_air, f = air_level(
+            raw, dark, inv_gain, bad, first, last + 1, calibration.saturation_value, calibration.min_air
+        )
+        flags |= f
+        ts.append(bridged((raw.astype(float) - dark) * inv_gain * inv_air[:, None], bad))
+    good = np.flatnonzero(flags == 0)
+    Ls = []
+    for t in ts:
+        L = -np.log(np.clip(t, T_MIN, T_MAX))
+        if len(good):
+            shown = [good[good <= c].max() if (good <= c).any() else good[0] for c in range(len(flags))]
+            L = L[shown]
+        else:
+            L[:] = 0
+        Ls.append(ndimage.median_filter(L, size=3, mode="nearest"))
+    z = box_scores(Ls[-1])
+    z[flags != 0] = 0
+    material = np.zeros(z.shape, np.uint8)
+    if material_table is not None and len(Ls) == 2:
+        index = [np.clip(np.floor((L * 512 + 128) / 8), 0, 511).astype(int) for L in Ls]
+        material = np.where(flags[:, None] == 0, material_table[index[0], index[1]], 0).astype(np.uint8)
+    mask = z >= threshold_z
+    labels, _ = label(mask)
+    regions = []
+    for i, where in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[where] == i
+        if inside.sum() < min_area:
+            continue
+        c, h = np.nonzero(inside)
+        c, h = c + where[0].start, h + where[1].start
+        regions.append(
+            {
+                "area": len(c),
+                "col0": c.min(),
+                "col1": c.max() + 1,
+                "ch0": h.min(),
+                "ch1": h.max() + 1,
+                "centroid_column": c.mean(),
+                "centroid_channel": h.mean(),
+                "sum_log": Ls[-1][c, h].sum(),
+                "max_z": z[c, h].max(),
+                "material": np.bincount(np.minimum(material[c, h], 15), minlength=16),
+            }
+        )
+    return {
+        "L": Ls,
+        "z": z,
+        "mask": mask,
+        "material": material,
+        "flags": flags,
+        "labels": labels,
+        "regions": regions,
+    }
+
+
+def roots_of(parent):
+    """Return for every label the root it hangs on."""
+    return np.array([_root(parent, i) for i in range(len(parent))], int)
+
+
+def _root(parent, i):
+    while parent[i] != i:
+        i = parent[i]
+    return i
+
+
+def touching(one, other):
+    """Two runs (start, stop) of neighbouring columns share a pixel edge or corner."""
+    return one[0] <= other[1] and other[0] <= one[1]
+
+
+def merged(rows):
+    """Features of one region from those of its parts."""
+    rows = np.array(rows)
+    first = rows[np.lexsort((rows[:, 5], rows[:, 1]))][0]
+    low, high, add = rows.min(axis=0), rows.max(axis=0), rows.sum(axis=0)
+    names = list(FEATURE_NAMES)
+    out = add.copy()
+    for name, source in (("col0", low), ("ch0", low), ("col1", high), ("ch1", high), ("max_z", high), ("seed", first)):
+        out[names.index(name)] = source[names.index(name)]
+    return out
+
+
+def join_runs(previous, current, table):
+    """Labels 0..n-1 are separate before. Return the root of each label, of each current run (-1: none), and rows."""
+    groups = [{i} for i in range(len(table))]
+    found = []
+    for start, stop, label_now in current:
+        near = {int(run[2]) for run in previous if run[2] >= 0 and touching((start, stop), run)}
+        near |= {int(label_now)} - {-1}
+        if near:
+            union = set().union(*(g for g in groups if g & near))
+            groups = [g for g in groups if not g & near] + [union]
+        found.append(near)
+    root = {i: min(group) for group in groups for i in group}
+    rows = {min(group): merged([table[i] for i in group]) for group in groups}
+    return [root[i] for i in range(len(table))], [root[min(n)] if n else -1 for n in found], rows
+
+
+def add_runs(z, q, material, column, runs, rows, capacity):
+    """rows : features so far, by label. Return all rows, the label of every run and the number refused."""
+    rows, labels, refused = [list(row) for row in rows], [], 0
+    for start, stop, label_now in runs:
+        inside = np.arange(start, stop)
+        part = [
+            len(inside),
+            column,
+            column + 1,
+            start,
+            stop,
+            start,
+            column * len(inside),
+            inside.sum(),
+            q[inside].astype(int).sum(),
+            z[inside].max(),
+            *np.bincount(np.minimum(material[inside], 15), minlength=16),
+        ]
+        if label_now >= 0:
+            rows[label_now] = list(merged([rows[label_now], part]))
+        elif len(rows) < capacity:
+            label_now = len(rows)
+            rows.append(part)
+        else:
+            refused += 1
+        labels.append(label_now)
+    return rows, labels, refused
+
+
+def screen_columns(counts, inv_airs, dark, inv_gain, bad, source, flags, table, radii):
+    """The fused pass as a chain of the twins: codes after the median per energy, material and z."""
+    codes = []
+    for e, raw in enumerate(counts):
+        t = np.array([transmission(raw[c], dark[e], inv_gain[e], inv_airs[e][c]) for c in source])
+        codes.append(ndimage.median_filter(log_code(bridged(t, bad)), size=3, mode="nearest"))
+    material = np.zeros(codes[0].shape, np.uint8)
+    if len(codes) == 2:
+        material = np.where(flags[:, None] == 0, material_lookup(codes[0], codes[1], table), 0)
+    L = (codes[-1].astype(float) - 128) / 512
+    z = np.zeros(L.shape)
+    for r in radii:
+        padded = np.pad(L, r, mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * r + 1, 2 * r + 1))
+        z = np.maximum(z, z_of(L, windows.mean(axis=(2, 3)), windows.var(axis=(2, 3))))
+    z = np.where(flags[:, None] == 0, np.minimum(np.floor(16 * z), 255), 0)
+    return codes, material, z.astype(np.uint8)

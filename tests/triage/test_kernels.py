@@ -1,0 +1,621 @@
+"""Every kernel against its plain numpy twin, and the rules all kernels keep.
+
+CI runs this file three times: compiled, with NUMBA_DISABLE_JIT=1, and with NUMBA_BOUNDSCHECK=1 and a cache of its own.
+"""
+
+import importlib.util
+import inspect
+import pkgutil
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import triage.kernels
+from triage.kernels.add_runs import add_runs
+from triage.kernels.air_level import air_level
+from triage.kernels.box_prefix import box_prefix
+from triage.kernels.box_slide import box_slide
+from triage.kernels.box_z import box_z
+from triage.kernels.bridge_channels import bridge_channels
+from triage.kernels.find_runs import find_runs
+from triage.kernels.join_runs import FEATURES, join_runs
+from triage.kernels.label_columns import label_columns
+from triage.kernels.log_code import log_code
+from triage.kernels.log_transmission import log_transmission
+from triage.kernels.material_lookup import material_lookup
+from triage.kernels.median3 import median3
+from triage.kernels.screen_columns import RING, screen_columns
+
+
+def _load_reference():
+    path = Path(__file__).parents[1] / "reference.py"
+    spec = importlib.util.spec_from_file_location("scanlane_reference", path)
+    module = sys.modules.setdefault("scanlane_reference", importlib.util.module_from_spec(spec))
+    if not hasattr(module, "screen"):
+        spec.loader.exec_module(module)
+    return module
+
+
+reference = _load_reference()
+
+JIT = not numba.config.DISABLE_JIT
+compiled_only = pytest.mark.skipif(not JIT, reason="needs compiled kernels")
+MAX_CODE = 4095
+
+
+def _f32(*values):
+    return np.array(values, np.float32)
+
+
+def _codes(rng, *shape):
+    """12-bit codes: noise on a level, with a few jumps over the whole range."""
+    level = rng.integers(0, MAX_CODE - 60)
+    codes = level + rng.integers(0, 60, shape)
+    jumps = rng.random(shape) < 0.1
+    codes[jumps] = rng.integers(0, MAX_CODE + 1, int(jumps.sum()))
+    return codes.astype(np.uint16)
+
+
+seeds = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+
+
+# --- one runner per kernel: allocate the outputs, call, return what was written -------------------------------------
+
+
+def _run_air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air):
+    inv_air, flags = np.full(len(raw), -1, np.float32), np.zeros(len(raw), np.uint8)
+    air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, np.float32(min_air), inv_air, flags)
+    return inv_air, flags
+
+
+def _run_log_code(t):
+    return (log_code(t),)
+
+
+def _run_log_transmission(raw, dark, inv_gain, inv_air):
+    q = np.zeros(raw.size, np.uint16)
+    log_transmission(raw, dark, inv_gain, inv_air, q)
+    return (q,)
+
+
+def _run_bridge_channels(*args):
+    q = args[-1].copy()
+    bridge_channels(*args[:-1], q)
+    return (q,)
+
+
+def _run_median3(previous, column, following):
+    n = column.size
+    out = np.zeros(n, np.uint16)
+    median3(previous, column, following, np.zeros((3, n + 2), np.uint16), out)
+    return (out,)
+
+
+def _run_material_lookup(q_low, q_high, table):
+    out = np.zeros(q_low.size, np.uint8)
+    material_lookup(q_low, q_high, table, np.zeros(q_low.size, np.uint32), out)
+    return (out,)
+
+
+def _run_box_prefix(q, margin):
+    out = np.zeros(q.size + 2 * margin + 1, np.int64)
+    box_prefix(q, margin, out)
+    return (out,)
+
+
+def _run_box_slide(entering, leaving, sums):
+    out = sums.copy()
+    box_slide(entering, leaving, out)
+    return (out,)
+
+
+def _run_box_z(q, *args):
+    out = np.zeros(q.size, np.uint8)
+    box_z(q, *args, out)
+    return (out,)
+
+
+def _run_find_runs(z, threshold):
+    runs = np.zeros((z.size // 2 + 1, 3), np.int64)
+    n = find_runs(z, threshold, runs)
+    assert (runs[:n, 2] == -1).all()
+    return (runs[:n, :2],)
+
+
+def _run_join_runs(previous, current, table):
+    parent, table, current = np.arange(len(table)), table.copy(), current.copy()
+    join_runs(previous, len(previous), current, len(current), parent, table)
+    roots = reference.roots_of(parent)
+    found = np.array([roots[i] if i >= 0 else -1 for i in current[:, 2]], int)
+    return roots, found, table[np.unique(roots)]
+
+
+def _twin_join_runs(previous, current, table):
+    roots, found, rows = reference.join_runs(previous, current, table)
+    return np.array(roots, int), np.array(found, int), np.array([rows[i] for i in sorted(rows)])
+
+
+def _run_add_runs(z, q, material, column, runs, rows, capacity):
+    table, parent, runs = np.full((capacity, FEATURES), -7, np.int64), np.arange(capacity), runs.copy()
+    table[: len(rows)] = rows
+    labels = np.array([len(rows)])
+    refused = add_runs(z, q, material, column, runs, len(runs), parent, table, labels)
+    return table[: labels[0]], runs[:, 2], np.array(refused)
+
+
+def _twin_add_runs(*args):
+    rows, labels, refused = reference.add_runs(*args)
+    return np.array(rows, int).reshape(-1, FEATURES), np.array(labels, int), np.array(refused)
+
+
+def _run_label_columns(z, q, material, first_column, threshold):
+    runs = np.zeros((2, z.shape[1] // 2 + 1, 3), np.int64)
+    parent, table, tally = np.zeros(z.size, np.int64), np.zeros((z.size, FEATURES), np.int64), np.zeros(4, np.int64)
+    label_columns(z, q, material, first_column, threshold, runs, parent, table, tally)
+    return (_table_rows(parent, table, tally),)
+
+
+def _table_rows(parent, table, tally):
+    assert tally[1] == 0
+    rows = table[: tally[0]][parent[: tally[0]] == np.arange(tally[0])]
+    return rows[np.lexsort((rows[:, 5], rows[:, 1]))]
+
+
+@dataclass
+class FusedCase:
+    """What one strip covering a whole image is fed."""
+
+    counts: tuple
+    inv_airs: tuple
+    dark: Any
+    inv_gain: Any
+    bad: Any
+    source: Any
+    flags: Any
+    table: Any
+    radii: tuple
+    cuts: tuple = ()
+
+
+def _feed(case: FusedCase, threshold=64):
+    """Feed a whole image in the pieces case.cuts make, with each piece's columns alone in memory."""
+    columns, n = case.counts[0].shape
+    two = len(case.counts) == 2
+    good, bad = np.flatnonzero(~case.bad), np.flatnonzero(case.bad)
+    after = np.searchsorted(good, bad)
+    below, above = good[np.maximum(after - 1, 0)], good[np.minimum(after, good.size - 1)]
+    weight = ((bad - below) / np.maximum(above - below, 1)).clip(0, 1).astype(np.float32)
+    q = [np.zeros((columns, n), np.uint16) for _ in case.counts]
+    material, z = np.zeros((2, columns, n), np.uint8)
+    padded = n + 2 * case.radii[2] + 1
+    parent, table = np.zeros(columns * n, np.int64), np.zeros((columns * n, FEATURES), np.int64)
+    tally = np.zeros(6, np.int64)
+    lasting = (
+        np.zeros((2, 4, n), np.uint16),
+        np.zeros((2, n), np.uint16),
+        np.zeros((3, n + 2), np.uint16),
+        np.zeros(n, np.uint32),
+        np.zeros((RING, padded), np.int64),
+        np.zeros((3, padded), np.int64),
+        np.zeros((2, n // 2 + 1, 3), np.int64),
+        np.zeros((n // 2 + 1, 3), np.int64),
+        parent,
+        table,
+        tally,
+    )
+    edges = [0, *sorted(case.cuts), columns]
+    for a, b in [*zip(edges, edges[1:], strict=False), (columns, columns)]:
+        # while pieces come, the image's last column is unknown; a final empty piece ends the image
+        last = columns - 1 if a == b == columns else 1 << 40
+        if case.source[a:b].size and (case.source[a:b] != np.arange(a, b)).any():
+            source = np.where(case.source[a:b] == np.arange(a, b), np.arange(b - a), -1)
+        else:
+            source = np.arange(b - a)
+        screen_columns(
+            np.ascontiguousarray(case.counts[0][a:b]),
+            np.ascontiguousarray(case.counts[-1][a:b]),
+            two,
+            source.astype(np.int64),
+            case.inv_airs[0][a:b].copy(),
+            case.inv_airs[-1][a:b].copy(),
+            np.stack((case.dark[0], case.dark[-1])),
+            np.stack((case.inv_gain[0], case.inv_gain[-1])),
+            np.stack((bad, below, above)).astype(np.int32),
+            weight,
+            case.table,
+            np.array(case.radii, np.int64),
+            threshold,
+            np.array((0, a, b, 0, columns, last, 0), np.int64),
+            q[0],
+            q[-1],
+            material,
+            z,
+            case.flags,
+            *lasting,
+        )
+    assert tally[4] == columns
+    return q, material, z, _table_rows(parent, table, tally)
+
+
+def _run_screen_columns(case):
+    q, material, z, _ = _feed(case)
+    return *q, material, z
+
+
+def _twin_screen_columns(case):
+    codes, material, z = reference.screen_columns(
+        case.counts,
+        case.inv_airs,
+        case.dark,
+        case.inv_gain,
+        case.bad,
+        case.source,
+        case.flags,
+        case.table,
+        case.radii,
+    )
+    return *codes, material, z
+
+
+def _as_tuple(twin):
+    def call(*args):
+        out = twin(*args)
+        return out if isinstance(out, tuple) else (out,)
+
+    return call
+
+
+# --- strategies -----------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def _air_cases(draw):
+    rng = draw(seeds)
+    columns, channels = draw(st.integers(1, 5)), draw(st.integers(1, 12))
+    first = draw(st.integers(0, channels - 1))
+    stop = draw(st.integers(first, channels))
+    raw = rng.integers(0, draw(st.sampled_from((20, 300, 65536))), (columns, channels)).astype(np.uint16)
+    raw[rng.random(columns) < 0.3] = 65535
+    bad = (rng.random(channels) < draw(st.sampled_from((0.0, 0.3, 1.0)))).astype(np.uint8)
+    # dark and gain are exact in binary, so that no mean lies within rounding of the limit
+    dark = rng.integers(0, 20, channels).astype(np.float32)
+    if draw(st.booleans()):
+        dark[rng.integers(channels)] = np.nan
+    return raw, dark, np.full(channels, 1 / 256, np.float32), bad, first, stop, 65000, 0.015625
+
+
+@st.composite
+def _columns_of_counts(draw):
+    rng = draw(seeds)
+    n = draw(st.integers(1, 70))
+    raw = rng.integers(0, draw(st.sampled_from((256, 4096, 65536))), n).astype(np.uint16)
+    dark = rng.uniform(-5, 200, n).astype(np.float32)
+    inv_gain = rng.uniform(0.5, 2, n).astype(np.float32) / np.float32(raw.max() + 1)
+    return raw, dark, inv_gain, np.float32(rng.uniform(0.5, 2))
+
+
+@st.composite
+def _bridge_cases(draw):
+    raw, dark, inv_gain, inv_air = draw(_columns_of_counts())
+    rng = draw(seeds)
+    n = raw.size
+    bad = rng.random(n) < 0.4
+    bad[rng.integers(n)] = False
+    good, wrong = np.flatnonzero(~bad), np.flatnonzero(bad)
+    below = [max(good[good < h], default=min(good)) for h in wrong]
+    above = [min(good[good > h], default=max(good)) for h in wrong]
+    weight = [0.0 if a == b else min(max((h - a) / (b - a), 0), 1) for h, a, b in zip(wrong, below, above, strict=True)]
+    index = [np.array(x, np.int32) for x in (wrong, below, above)]
+    return raw, dark, inv_gain, inv_air, *index, np.array(weight, np.float32), _codes(rng, n)
+
+
+code_rows = st.integers(1, 40).flatmap(lambda n: st.tuples(*[hnp.arrays(np.uint16, n)] * 3))
+
+
+@st.composite
+def _material_cases(draw):
+    rng = draw(seeds)
+    n = draw(st.integers(1, 40))
+    return _codes(rng, n), _codes(rng, n), rng.integers(0, 256, (512, 512)).astype(np.uint8)
+
+
+@st.composite
+def _prefix_cases(draw):
+    return _codes(draw(seeds), draw(st.integers(1, 40))), draw(st.integers(0, 31))
+
+
+@st.composite
+def _slide_cases(draw):
+    limit = 2**62 if JIT else 2**60  # interpreted numpy warns where compiled integers wrap as intended
+    n = draw(st.integers(1, 40))
+    return draw(st.tuples(*[hnp.arrays(np.int64, n, elements=st.integers(-limit, limit))] * 3))
+
+
+@st.composite
+def _z_cases(draw):
+    rng = draw(seeds)
+    n = draw(st.integers(1, 24))
+    radii = sorted(draw(st.tuples(*[st.integers(0, 31)] * 3)))
+    margin = radii[-1]
+    rows = _codes(rng, 2 * margin + 1, n)
+    boxes = []
+    for r in radii:
+        prefixes = [reference.box_prefix(row, margin) for row in rows[margin - r : margin + r + 1]]
+        boxes.append(np.sum(prefixes, axis=0))
+    return rows[margin], *boxes, *radii, margin
+
+
+@st.composite
+def _labelling_cases(draw):
+    rng = draw(seeds)
+    shape = draw(st.integers(1, 8)), draw(st.integers(1, 20))
+    z = (rng.random(shape) < draw(st.sampled_from((0.1, 0.4, 0.7, 1.0)))) * rng.integers(64, 256, shape)
+    return z.astype(np.uint8), _codes(rng, *shape), rng.integers(0, 20, shape).astype(np.uint8), 100, 64
+
+
+@st.composite
+def _run_lists(draw):
+    z = draw(hnp.arrays(np.uint8, draw(st.integers(1, 150)), elements=st.sampled_from((0, 63, 64, 255))))
+    return z, draw(st.sampled_from((1, 64, 255)))
+
+
+def _random_runs(rng, n):
+    runs = reference.find_runs((rng.random(n) < 0.5).astype(int), 1)
+    return np.column_stack((runs, np.full(len(runs), -1))).astype(np.int64)
+
+
+@st.composite
+def _join_cases(draw):
+    rng = draw(seeds)
+    n = draw(st.integers(1, 30))
+    previous, current = _random_runs(rng, n), _random_runs(rng, n)
+    # several runs may belong to one region already; some found no room; at a seam current runs have labels too
+    previous[:, 2] = np.sort(rng.integers(-1, max(len(previous), 1), len(previous)))
+    labels = len(previous)
+    if draw(st.booleans()):
+        current[:, 2] = labels + np.arange(len(current))
+        labels += len(current)
+    table = rng.integers(0, 9, (max(labels, 1), FEATURES)).astype(np.int64)
+    return previous, current, table
+
+
+@st.composite
+def _add_cases(draw):
+    rng = draw(seeds)
+    n = draw(st.integers(1, 30))
+    runs = _random_runs(rng, n)
+    rows = rng.integers(0, 9, (4, FEATURES)).astype(np.int64)
+    rows[:, 1], rows[:, 2] = rng.integers(0, 8, 4), 8  # regions opened in columns before this one
+    runs[:, 2] = rng.integers(-1, 4, len(runs))
+    z, material = rng.integers(64, 256, n).astype(np.uint8), rng.integers(0, 20, n).astype(np.uint8)
+    return z, _codes(rng, n), material, 8, runs, rows, draw(st.integers(4, 8))
+
+
+@st.composite
+def _fused_cases(draw):
+    rng = draw(seeds)
+    columns, n = draw(st.integers(1, 14)), draw(st.integers(1, 20))
+    energies = draw(st.sampled_from((1, 2)))
+    lengths = rng.uniform(0, 4, (columns, n)) * (rng.random((columns, n)) < 0.2) + 1
+    counts = tuple((50000 * np.exp(-lengths) + rng.normal(0, 30, lengths.shape)).clip(0).astype(np.uint16) for _ in range(energies))
+    bad = rng.random(n) < 0.2
+    bad[rng.integers(n)] = False
+    flags = (rng.random(columns) < 0.2).astype(np.uint8)
+    flags[0] = 0
+    source = np.maximum.accumulate(np.where(flags == 0, np.arange(columns), -1))
+    return (
+        FusedCase(
+            counts=counts,
+            inv_airs=tuple(rng.uniform(0.8, 1.2, columns).astype(np.float32) for _ in counts),
+            dark=tuple(rng.uniform(0, 100, n).astype(np.float32) for _ in counts),
+            inv_gain=(np.full(n, 2e-5, np.float32),) * energies,
+            bad=bad,
+            source=source,
+            flags=flags,
+            table=(np.add.outer(np.arange(512), np.arange(512)) // 32).astype(np.uint8),
+            radii=(1, 2, draw(st.sampled_from((3, 31)))),
+            cuts=tuple(draw(st.lists(st.integers(0, columns), max_size=4))),
+        ),
+    )
+
+
+@dataclass
+class Row:
+    """One kernel, its twin, what it is fed, and the largest difference allowed in each output."""
+
+    kernel: Any
+    run: Any
+    twin: Any
+    cases: Any
+    tolerance: tuple
+
+    @property
+    def name(self):
+        return getattr(self.kernel, "__name__", str(self.kernel))
+
+
+# A code may differ by 1 where 512 L lies within the polynomial's error of a half; a step of q can move z by
+# 16 / (512 * 0.02) = 1.6 of its own steps, and its mean and variance a little.
+TABLE = [
+    Row(air_level, _run_air_level, _as_tuple(reference.air_level), _air_cases(), (1e-5, 0)),
+    Row(log_code, _run_log_code, _as_tuple(reference.log_code), st.tuples(st.floats(width=32)), (1,)),
+    Row(log_transmission, _run_log_transmission, _as_tuple(reference.log_transmission), _columns_of_counts(), (1,)),
+    Row(bridge_channels, _run_bridge_channels, _as_tuple(reference.bridge_channels), _bridge_cases(), (1,)),
+    Row(median3, _run_median3, _as_tuple(reference.median3), code_rows, (0,)),
+    Row(material_lookup, _run_material_lookup, _as_tuple(reference.material_lookup), _material_cases(), (0,)),
+    Row(box_prefix, _run_box_prefix, _as_tuple(reference.box_prefix), _prefix_cases(), (0,)),
+    Row(box_slide, _run_box_slide, _as_tuple(reference.box_slide), _slide_cases(), (0,)),
+    Row(box_z, _run_box_z, _as_tuple(reference.box_z), _z_cases(), (1,)),
+    Row(find_runs, _run_find_runs, _as_tuple(reference.find_runs), _run_lists(), (0,)),
+    Row(join_runs, _run_join_runs, _twin_join_runs, _join_cases(), (0, 0, 0)),
+    Row(add_runs, _run_add_runs, _twin_add_runs, _add_cases(), (0, 0, 0)),
+    Row(label_columns, _run_label_columns, _as_tuple(reference.label_columns), _labelling_cases(), (0,)),
+    Row(screen_columns, _run_screen_columns, _twin_screen_columns, _fused_cases(), (1, 1, 1, 4)),
+]
+by_name = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+relaxed = settings(
+    deadline=None,
+    max_examples=60 if JIT else 15,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+
+
+@by_name
+@relaxed
+@given(data=st.data())
+def test_kernel_equals_twin(row, data):
+    case = data.draw(row.cases)
+    got, expected = row.run(*case), row.twin(*case)
+    # with one energy the fused pass has one image of codes less
+    tolerance = row.tolerance[-len(expected) :]
+    assert len(got) == len(expected) == len(tolerance)
+    for a, b, limit in zip(got, expected, tolerance, strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        assert a.shape == b.shape
+        difference = np.abs(a.astype(float) - b.astype(float))
+        if limit == 0:
+            assert np.array_equal(a, b)
+        else:
+            assert difference.max(initial=0) <= limit * (max(1.0, np.abs(b).max(initial=0)) if limit < 1 else 1)
+
+
+def _kernels():
+    """Yield (module, name, function) of every function defined in a module of triage.kernels."""
+    for found in pkgutil.iter_modules(triage.kernels.__path__):
+        if found.name == "arrays":  # signature types only
+            continue
+        module = import_module(f"triage.kernels.{found.name}")
+        for name, value in vars(module).items():
+            function = getattr(value, "py_func", value)
+            if inspect.isfunction(function) and function.__module__ == module.__name__:
+                yield found.name, name, value
+
+
+def test_every_kernel_has_a_row_and_a_file_and_a_twin_of_its_name():
+    assert [name for _, name, _ in _kernels()] == [file for file, _, _ in _kernels()]
+    assert {name for _, name, _ in _kernels()} == {row.name for row in TABLE}
+    assert all(hasattr(reference, row.name) for row in TABLE)
+
+
+@compiled_only
+def test_every_kernel_is_compiled_eagerly_for_one_signature_without_shortcuts():
+    for _, name, kernel in _kernels():
+        options = kernel.targetoptions
+        assert len(kernel.signatures) == 1, name
+        assert options.get("nogil"), name
+        assert not options.get("fastmath"), name
+        assert not options.get("parallel"), name
+
+
+@compiled_only
+@by_name
+def test_no_call_compiles_anything(row):
+    before = list(row.kernel.signatures)
+
+    @settings(parent=relaxed, max_examples=5, database=None)
+    @given(row.cases)
+    def calls(case):
+        row.run(*case)
+
+    calls()
+    assert row.kernel.signatures == before
+
+
+@compiled_only
+def test_strided_and_float_and_swapped_input_is_refused():
+    n = 16
+    out, triples = np.zeros(n, np.uint16), np.zeros((3, n + 2), np.uint16)
+    good = np.arange(n, dtype=np.uint16)
+    for wrong in (np.arange(2 * n, dtype=np.uint16)[::2], good.astype(np.float32), good.astype(">u2")):
+        with pytest.raises((TypeError, ValueError, NotImplementedError, numba.errors.NumbaError)):
+            median3(wrong, good, good, triples, out)
+    read_only = good.copy()
+    read_only.flags.writeable = False
+    median3(read_only, good, read_only, triples, out)
+    with pytest.raises((TypeError, ValueError, numba.errors.NumbaError)):
+        median3(good, good, good, triples, read_only)
+    strided = np.zeros((4, 2 * n), np.uint8)[:, ::2]
+    with pytest.raises((TypeError, ValueError, numba.errors.NumbaError)):
+        label_columns(strided, *(None,) * 8)
+    assert len(median3.signatures) == 1
+
+
+def test_log_code_spans_twelve_bits_and_never_reads_darkness_as_air():
+    assert log_code(np.float32(1.0)) == 128
+    assert log_code(np.float32(0.0)) == log_code(np.float32(-3.0)) == log_code(np.float32(np.nan)) == 4019
+    assert log_code(np.float32(np.inf)) == 5
+    t = np.exp(-np.linspace(-0.24, 7.6, 4001 if JIT else 400)).astype(np.float32)
+    codes = np.array([log_code(x) for x in t]).astype(float)
+    assert np.abs((codes - 128) / 512 + np.log(t.astype(float))).max() <= 0.00099
+    assert (np.diff(codes) >= 0).all()
+
+
+@compiled_only
+def test_largest_box_of_largest_codes_is_exact_although_the_running_sums_wrap():
+    n, margin = 2000, 31
+    q = np.full(n, MAX_CODE, np.uint16)
+    q[n // 2] = 0
+    (row,) = _run_box_prefix(q, margin)
+    (full,) = _run_box_prefix(np.full(n, MAX_CODE, np.uint16), margin)
+    sums = np.zeros_like(row)
+    for _ in range(62):
+        (sums,) = _run_box_slide(full, np.zeros_like(full), sums)
+    (sums,) = _run_box_slide(row, np.zeros_like(full), sums)
+    zeros = np.zeros_like(row)
+    (z,) = _run_box_z(q, row, row, sums, 0, 0, 31, margin)
+    mean = MAX_CODE * (3969 - 1) / 3969
+    sigma = np.sqrt(MAX_CODE**2 * (3969 - 1) / 3969 - mean**2 + (0.02 * 512) ** 2)
+    assert z[n // 2] == min(int(16 * mean / sigma), 255)
+    assert z[0] == 0
+    del zeros
+
+
+@relaxed
+@given(_fused_cases())
+def test_fused_pass_labels_its_own_scores_and_forgets_nothing_between_calls(case):
+    (case,) = case
+    q, material, z, rows = _feed(case, threshold=24)
+    assert np.array_equal(rows, reference.label_columns(z, q[-1], material, 0, 24))
+    case.cuts = ()
+    whole = _feed(case, threshold=24)
+    assert all(np.array_equal(a, b) for a, b in zip(q, whole[0], strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip((material, z, rows), whole[1:], strict=True))
+
+
+# A packed instruction of the work each loop does. AVX and SSE4.1 forms; a kernel that fell back to scalar has none.
+PACKED = {
+    "log_transmission": r"\bv?mulps\b",
+    "median3": r"\bv?p(min|max)uw\b",
+    "box_slide": r"\bv?padd?q\b|\bv?psubq\b",
+    "box_z": r"\bv?sqrtps\b",
+    "find_runs": r"\bv?pmaxub\b",
+}
+
+
+@compiled_only
+@pytest.mark.skipif(bool(numba.config.BOUNDSCHECK), reason="bounds checks keep loops scalar")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86 instructions")
+@pytest.mark.parametrize("name", sorted(PACKED))
+def test_hot_loop_is_packed(name):
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    if not (features.get("avx2") or features.get("sse4.1")):
+        pytest.skip("host has neither AVX2 nor SSE4.1")
+    kernel = next(value for _, found, value in _kernels() if found == name)
+    # compiled anew, uncached: numba does not show the assembly of cached code
+    options = {k: v for k, v in kernel.targetoptions.items() if k in ("nogil", "error_model", "boundscheck")}
+    fresh = numba.njit(kernel.signatures, **options)(kernel.py_func)
+    assembly = fresh.inspect_asm(fresh.signatures[0])
+    assert re.search(PACKED[name], assembly), f"{name}: no {PACKED[name]} in its assembly: the loop is scalar"

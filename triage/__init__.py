@@ -1,0 +1,1 @@
+"""Judgement and service: kernels, analysis, lane, console, studies."""

@@ -1,0 +1,1 @@
+"""Pure functions of a scan: no transport, storage or threads."""

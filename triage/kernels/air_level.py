@@ -1,0 +1,56 @@
+"""Air level of every column, from the air-monitor channels."""
+
+import numpy as np
+from numba import float32, int64, njit, types, uint8, uint16
+
+from triage.kernels.arrays import ro, rw
+
+#: Column flags: the beam was off (or the air level is no number), or the air monitors were saturated.
+NO_BEAM = 1
+AIR_SATURATED = 2
+
+
+@njit(
+    types.void(
+        ro(uint16, 2), ro(float32), ro(float32), ro(uint8), int64, int64, int64, float32, rw(float32), rw(uint8)
+    ),
+    nogil=True,
+    cache=True,
+)
+def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air, inv_air, flags):
+    """Write 1/air of every column, and flag the columns that must not be divided by their air level.
+
+    raw : (columns, channels) uint16, detector counts
+    dark, inv_gain : (channels,) float32, counts and 1/counts
+    bad : (channels,) uint8, 1 = channel is left out of the mean
+    first, stop : air-monitor channels [first, stop); an empty range means "no air channels": inv_air = 1
+    saturation_value : counts from which a channel is saturated
+    min_air : a mean at or below this reads as "no beam" (in units of open beam)
+    inv_air : (columns,) float32 out, 1/mean of corrected air channels; 0 where flagged
+    flags : (columns,) uint8 in and out, OR of NO_BEAM and AIR_SATURATED; energies share one array
+
+    A column is saturated when at least half of its good air channels are: then the mean is biased by more than
+    0.4 standard deviations of one channel, and a division would brighten the whole column.
+    """
+    for c in range(raw.shape[0]):
+        if stop <= first:
+            inv_air[c] = np.float32(1.0)
+            continue
+        total = 0.0
+        used = 0
+        saturated = 0
+        for h in range(first, stop):
+            if bad[h] == 0:
+                count = np.int64(raw[c, h])
+                total += np.float64((np.float32(count) - dark[h]) * inv_gain[h])
+                used += 1
+                if count >= saturation_value:
+                    saturated += 1
+        inv_air[c] = np.float32(0.0)
+        # written as "not greater" so that NaN, from a broken calibration, is flagged as well
+        if used == 0 or not (total > np.float64(min_air) * used) or not np.isfinite(total):
+            flags[c] |= np.uint8(NO_BEAM)
+        elif 2 * saturated >= used:
+            flags[c] |= np.uint8(AIR_SATURATED)
+        else:
+            inv_air[c] = np.float32(used / total)

@@ -1,0 +1,215 @@
+"""The whole screening of a range of columns in one pass: what keeps every intermediate in the cache."""
+
+import numpy as np
+from numba import boolean, float32, int32, int64, njit, types, uint8, uint16, uint32
+
+from triage.kernels.arrays import ro, rw
+from triage.kernels.box_prefix import box_prefix
+from triage.kernels.box_slide import box_slide
+from triage.kernels.box_z import box_z
+from triage.kernels.bridge_channels import bridge_channels
+from triage.kernels.label_columns import label_columns
+from triage.kernels.log_code import OFFSET
+from triage.kernels.log_transmission import log_transmission
+from triage.kernels.material_lookup import material_lookup
+from triage.kernels.median3 import median3
+
+#: Rows kept of the running sums: the largest box (63 columns) and the column that leaves it. A power of two.
+RING = 64
+#: A column is finished when this many more have come: the largest radius, and one for the median.
+LAG = 32
+
+
+@njit(
+    types.void(
+        ro(uint16, 2),  # raw_low
+        ro(uint16, 2),  # raw_high
+        boolean,  # two_energies
+        ro(int64),  # source
+        ro(float32),  # inv_air_low
+        ro(float32),  # inv_air_high
+        ro(float32, 2),  # dark
+        ro(float32, 2),  # inv_gain
+        ro(int32, 2),  # bridges
+        ro(float32),  # weight
+        ro(uint8, 2),  # material_table
+        ro(int64),  # radii
+        int64,  # threshold
+        ro(int64),  # span
+        rw(uint16, 2),  # q_low
+        rw(uint16, 2),  # q_high
+        rw(uint8, 2),  # material
+        rw(uint8, 2),  # z
+        ro(uint8),  # flags
+        rw(uint16, 3),  # codes
+        rw(uint16, 2),  # spare
+        rw(uint16, 2),  # triples
+        rw(uint32),  # index
+        rw(int64, 2),  # prefixes
+        rw(int64, 2),  # sums
+        rw(int64, 3),  # runs
+        rw(int64, 2),  # first_runs
+        rw(int64),  # parent
+        rw(int64, 2),  # table
+        rw(int64),  # tally
+    ),
+    nogil=True,
+    cache=True,
+)
+def screen_columns(
+    raw_low,
+    raw_high,
+    two_energies,
+    source,
+    inv_air_low,
+    inv_air_high,
+    dark,
+    inv_gain,
+    bridges,
+    weight,
+    material_table,
+    radii,
+    threshold,
+    span,
+    q_low,
+    q_high,
+    material,
+    z,
+    flags,
+    codes,
+    spare,
+    triples,
+    index,
+    prefixes,
+    sums,
+    runs,
+    first_runs,
+    parent,
+    table,
+    tally,
+):
+    """Feed columns and finish every column whose surroundings have come.
+
+    A strip is fed its own columns and a halo of up to LAG columns on either side. Feeding may be cut into any number
+    of calls: all that lasts between them is in codes, prefixes, sums, runs, parent, table and tally.
+
+    raw_low, raw_high : (n, channels) uint16, detector counts; the same array twice for one energy
+    source : (fed,) int64, for each fed column its row in raw, or -1: repeat the column before (no beam)
+    inv_air_low, inv_air_high : (n,) float32, 1/air of every row of raw
+    dark, inv_gain : (2, channels) float32
+    bridges : (3, m) int32, bad channels, good ones below and above; weight : (m,) float32 (bridge_channels)
+    material_table : (512, 512) uint8, or (0, 0): material stays 0
+    radii : (3,) int64, box radii in rising order, the last at most 31
+    threshold : of z, in its steps of 1/16
+    span : (7,) int64, in image columns: first fed ever, fed now from, fed now to, own from, own to, image's last
+        column (or a number beyond any column while it is unknown), image column of row 0 of the outputs
+    q_low, q_high, material, z : (rows, channels) out, own columns only; q after the median
+    flags : (rows,) uint8, where not 0 the column's z and material are 0
+    codes : (2, 4, channels) uint16, ring of log codes before the median
+    spare : (2, channels) uint16; triples : (3, channels + 2) uint16; index : (channels,) uint32; working memory
+    prefixes : (RING, channels + 2 * radii[2] + 1) int64; sums : (3, the same) int64
+    runs, parent, table : as in label_columns
+    first_runs : (channels // 2 + 1, 3) int64 out, runs of the first own column, to join strips at their seams
+    tally : (6,) int64 in and out, zero before the first call: four as in label_columns, own columns finished,
+        runs in first_runs
+    """
+    first_fed, fed_from, fed_to = span[0], span[1], span[2]
+    own_from, own_to, last, out_row0 = span[3], span[4], span[5], span[6]
+    margin = radii[2]
+    has_table = material_table.shape[0] > 0
+    for k in range(fed_from, fed_to + 1):
+        if k < fed_to:
+            here = k & 3
+            row = source[k - fed_from]
+            if row < 0:
+                for e in range(2):
+                    if k > first_fed:
+                        codes[e, here] = codes[e, (k - 1) & 3]
+                    else:
+                        codes[e, here] = np.uint16(OFFSET)
+            else:
+                log_transmission(raw_high[row], dark[1], inv_gain[1], inv_air_high[row], codes[1, here])
+                if weight.size > 0:
+                    bridge_channels(
+                        raw_high[row],
+                        dark[1],
+                        inv_gain[1],
+                        inv_air_high[row],
+                        bridges[0],
+                        bridges[1],
+                        bridges[2],
+                        weight,
+                        codes[1, here],
+                    )
+                if two_energies:
+                    log_transmission(raw_low[row], dark[0], inv_gain[0], inv_air_low[row], codes[0, here])
+                    if weight.size > 0:
+                        bridge_channels(
+                            raw_low[row],
+                            dark[0],
+                            inv_gain[0],
+                            inv_air_low[row],
+                            bridges[0],
+                            bridges[1],
+                            bridges[2],
+                            weight,
+                            codes[0, here],
+                        )
+        elif k <= last:
+            break
+
+        # column k is here (or the image has ended): the median of the column before can be taken
+        m = k - 1
+        if m < first_fed or (m == first_fed and m > 0):
+            continue
+        own = own_from <= m < own_to
+        before, after = max(m - 1, 0) & 3, min(m + 1, last) & 3
+        high = q_high[m - out_row0] if own else spare[1]
+        median3(codes[1, before], codes[1, m & 3], codes[1, after], triples, high)
+        if own:
+            if two_energies:
+                low = q_low[m - out_row0]
+                median3(codes[0, before], codes[0, m & 3], codes[0, after], triples, low)
+            if two_energies and has_table and flags[m - out_row0] == 0:
+                material_lookup(low, high, material_table, index, material[m - out_row0])
+            else:
+                material[m - out_row0] = 0
+        box_prefix(high, margin, prefixes[m & (RING - 1)])
+
+        # finish every own column whose largest box is complete
+        while own_from + tally[4] < own_to:
+            c = own_from + tally[4]
+            if min(c + margin, last) > m:
+                break
+            for s in range(3):
+                r = radii[s]
+                if tally[4] == 0:
+                    sums[s] = 0
+                    for i in range(c - r, c + r + 1):
+                        sums[s] += prefixes[min(max(i, 0), last) & (RING - 1)]
+                else:
+                    box_slide(
+                        prefixes[min(c + r, last) & (RING - 1)],
+                        prefixes[max(c - r - 1, 0) & (RING - 1)],
+                        sums[s],
+                    )
+            o = c - out_row0
+            if flags[o] == 0:
+                box_z(q_high[o], sums[0], sums[1], sums[2], radii[0], radii[1], radii[2], margin, z[o])
+            else:
+                z[o] = 0
+            label_columns(
+                z[o : o + 1],
+                q_high[o : o + 1],
+                material[o : o + 1],
+                c,
+                threshold,
+                runs,
+                parent,
+                table,
+                tally[0:4],
+            )
+            if tally[4] == 0:
+                tally[5] = tally[2]
+                first_runs[:] = runs[tally[3]]
+            tally[4] += 1

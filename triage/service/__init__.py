@@ -1,0 +1,1 @@
+"""The service beside the lanes: assembly, lane process, outbox, dispatch, daemon."""

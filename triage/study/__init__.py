@@ -1,0 +1,1 @@
+"""Evaluation, calibration and benchmarks of the triage path."""
