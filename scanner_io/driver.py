@@ -1,7 +1,8 @@
 """What a driver is, and how one is found by name.
 
-A driver is one module with `Config` (a msgspec Struct) and `connect(config, channel)`; a driver of a byte stream also
-has `Decoder` (`feed(data, utc_ns) -> list[Event]`, no I/O). The configuration names the module; only named drivers are
+A driver is one module with `Config` (a msgspec Struct), `kinds(config)` (what it gives, known without touching the
+device, so that its silence is noticed) and `connect(config, channel)`; a driver of a byte stream also has `Decoder`
+(`feed(data, utc_ns) -> list[Event]`, no I/O). The configuration names the module; only named drivers are
 imported. Reconnecting, retries and threads live in the lane, never in a driver.
 """
 
@@ -145,7 +146,7 @@ def names() -> dict[str, str]:
 def load(name: str) -> ModuleType:
     """Return the module of driver `name`.
 
-    Raises ConfigError if no such driver is known, if it fails to import, or if it lacks Config or connect.
+    Raises ConfigError if no such driver is known, if it fails to import, or if it lacks Config, kinds or connect.
     """
     known = names()
     if name not in known:
@@ -154,7 +155,7 @@ def load(name: str) -> ModuleType:
         module = import_module(known[name])
     except ImportError as error:
         raise ConfigError([f"driver {name!r}: module {known[name]} cannot be imported: {error}"]) from error
-    missing = [n for n in ("Config", "connect") if not hasattr(module, n)]
+    missing = [n for n in ("Config", "kinds", "connect") if not hasattr(module, n)]
     if missing:
         raise ConfigError([f"driver {name!r}: module {known[name]} has no {' and no '.join(missing)}"])
     return module

@@ -523,6 +523,15 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     source_sha256: str = ""
 
 
+class Remark(msgspec.Struct, frozen=True, kw_only=True):
+    """What a source knows of the passage at `utc_ns` beyond its data: a replayed scan's flags and first devices."""
+
+    utc_ns: int
+    quality: tuple[Quality, ...] = ()
+    devices: tuple[DeviceInfo, ...] = ()
+    source_ref: str = ""
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """A device says how it is."""
 
@@ -538,4 +547,16 @@ class EndOfSource(msgspec.Struct, frozen=True, kw_only=True):
     utc_ns: int
 
 
-Event = ScanStart | LineBlock | ScanEnd | CountBlock | Occupancy | DeclarationSeen | Rejected | Health | EndOfSource
+Event = (
+    ScanStart
+    | LineBlock
+    | ScanEnd
+    | CountBlock
+    | Occupancy
+    | DeclarationSeen
+    | Rejected
+    | Remark
+    | Health
+    | EndOfSource
+)
+"""Whatever `Driver.read` may return."""

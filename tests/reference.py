@@ -66,35 +66,41 @@ def material_lookup(q_low, q_high, table):
     return table[q_low.astype(int) // 8, q_high.astype(int) // 8]
 
 
-def box_prefix(q, margin):
-    padded = [int(v) for v in np.pad(q, margin, mode="edge")]
-    sums = [0]
-    for v in padded:
-        sums.append(sums[-1] + v * 2**36 + v * v)
-    return np.array([(s + 2**63) % 2**64 - 2**63 for s in sums], np.int64)
+def box_integral(columns, margin):
+    """columns : (n, channels). Rows 1..n of the packed integral image, in Python's own integers, modulo 2**64."""
+    padded = np.pad(columns, ((0, 0), (margin, margin)), mode="edge")
+    packed = [[int(v) * 2**36 + int(v) ** 2 for v in column] for column in padded]
+    rows, above = [], [0] * (padded.shape[1] + 1)
+    for column in packed:
+        row, total = [0], 0
+        for i, v in enumerate(column):
+            total += v
+            row.append(above[i + 1] + total)
+        rows.append(row)
+        above = row
+    return np.array([[(v + 2**63) % 2**64 - 2**63 for v in row] for row in rows], np.int64)
 
 
-def box_slide(entering, leaving, sums):
-    with np.errstate(over="ignore"):
-        return sums + entering - leaving
+def box_deviation(q, before, after, radius, margin):
+    squared = np.zeros(q.size)
+    pixels = (2 * radius + 1) ** 2
+    for h in range(q.size):
+        low, high = h + margin - radius, h + margin + radius + 1
+        box = (int(after[high]) - int(after[low]) - int(before[high]) + int(before[low])) % 2**64
+        total, squares = box // 2**36, box % 2**36
+        mean = total / pixels
+        variance = (squares - total * mean) / pixels / 512**2
+        squared[h] = z_of(int(q[h]) / 512, mean / 512, max(variance, 0)) ** 2
+    return squared
+
+
+def box_z(small, middle, large):
+    z = np.sqrt(np.maximum(np.maximum(small, middle), large).astype(float))
+    return np.minimum(np.floor(16 * z), 255).astype(np.uint8)
 
 
 def z_of(value, mean, variance):
     return np.abs(value - mean) / np.sqrt(variance + 0.02**2)
-
-
-def box_z(q, small, middle, large, radius_small, radius_middle, radius_large, margin):
-    L = (q.astype(float) - 128) / 512
-    z = np.zeros(q.size)
-    for sums, r in ((small, radius_small), (middle, radius_middle), (large, radius_large)):
-        n = (2 * r + 1) ** 2
-        for h in range(q.size):
-            box = (int(sums[h + margin + r + 1]) - int(sums[h + margin - r])) % 2**64
-            total, squares = box // 2**36, box % 2**36
-            mean_q = total / n
-            mean, variance = (mean_q - 128) / 512, (squares / n - mean_q**2) / 512**2
-            z[h] = max(z[h], z_of(L[h], mean, max(variance, 0)))
-    return np.minimum(np.floor(16 * z), 255).astype(np.uint8)
 
 
 def find_runs(z, threshold):
@@ -176,7 +182,8 @@ def screen(counts, calibration, material_table=None, threshold_z=4.0, min_area=5
     z[flags != 0] = 0
     material = np.zeros(z.shape, np.uint8)
     if material_table is not None and len(Ls) == 2:
-        index = [np.clip(np.floor((L * 512 + 128) / 8), 0, 511).astype(int) for L in Ls]
+        # codes are rounded, so that bin i of the table is L from (8 i - 128.5) / 512, 1/64 wide
+        index = [np.clip(np.floor((L * 512 + 128.5) / 8), 0, 511).astype(int) for L in Ls]
         material = np.where(flags[:, None] == 0, material_table[index[0], index[1]], 0).astype(np.uint8)
     mask = z >= threshold_z
     labels, _ = label(mask)

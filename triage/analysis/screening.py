@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scanner_io.errors import DataError
 from triage.kernels import join_runs as table_columns
 from triage.kernels.air_level import AIR_SATURATED, NO_BEAM, air_level
-from triage.kernels.box_prefix import MAX_RADIUS
+from triage.kernels.box_integral import MAX_RADIUS
 from triage.kernels.box_z import Z_STEPS
 from triage.kernels.join_runs import FEATURES, MATERIALS, join_runs
 from triage.kernels.label_columns import label_columns
@@ -49,8 +49,10 @@ RADII = (3, 10, 31)
 #: Regions below this many pixels are noise and are left out.
 MIN_AREA = 5
 #: Labels a strip may open before the image is labelled again with a larger table, and the end of that growth.
-STRIP_LABELS = 4096
+STRIP_LABELS = 1 << 15
 MAX_LABELS = 1 << 18
+
+CACHE_LINE = 64
 
 #: One region. Columns and channels are half-open ranges, the centroid is in pixels, sum_log is the sum of L over the
 #: region in the higher energy, max_z its largest score, material the pixels per material class (the last class counts
@@ -136,7 +138,7 @@ class Screening:
 
     q : per energy uint16, round(512 L) + 128 after the 3x3 median (log_of_code gives L)
     material : uint8, material class; 0 everywhere for one energy or without a table, and in flagged columns
-    z : uint8, floor(16 z) up to 255; 0 in flagged columns
+    z : uint8, floor(16 z) up to 255: byte b stands for scores from b/16 up to (b + 1)/16; 0 in flagged columns
     column_flags : (columns,) uint8, 0 = good, else NO_BEAM and/or AIR_SATURATED
     regions : (n,) REGION, z >= threshold, 8-connected, ordered by first column, then lowest channel in it
     overflow : runs of pixels that found the region table full; not 0 means regions are incomplete, never "clear"
@@ -154,13 +156,15 @@ class _Strip:
     """Working memory of one strip for a channel count."""
 
     def __init__(self, channels: int, labels: int) -> None:
-        padded = channels + 2 * RADII[-1] + 1
+        width = channels + 2 * RADII[-1] + 1
         self.codes = np.empty((2, 4, channels), np.uint16)
-        self.spare = np.empty((2, channels), np.uint16)
+        self.spare = np.empty(channels, np.uint16)
         self.triples = np.empty((3, channels + 2), np.uint16)
         self.index = np.empty(channels, np.uint32)
-        self.prefixes = np.empty((RING, padded), np.int64)
-        self.sums = np.empty((3, padded), np.int64)
+        self.columns_sum = _aligned(channels, np.int64)
+        # rows of whole cache lines, so that no vector load of a row's start straddles two
+        self.integral = _aligned(RING * _whole_lines(width), np.int64).reshape(RING, -1)
+        self.squared = np.empty((3, channels), np.float32)
         self.runs = np.empty((2, channels // 2 + 1, 3), np.int64)
         self.first_runs = np.empty((channels // 2 + 1, 3), np.int64)
         self.parent = np.empty(labels, np.int64)
@@ -195,7 +199,7 @@ class Buffers:
         if index == len(self.strips):
             self.strips.append(_Strip(channels, labels))
         strip = self.strips[index]
-        if strip.spare.shape[1] != channels or strip.parent.size != labels:
+        if strip.spare.size != channels or strip.parent.size != labels:
             strip = self.strips[index] = _Strip(channels, labels)
         strip.tally[:] = 0
         return strip
@@ -223,7 +227,7 @@ def screen(
     threshold_z : a region is where z reaches this, 1/16 .. 15.9
     strips, map_strips : number of independent column strips and the map that runs them; no effect on the result
     buffers : memory to reuse; without it every call allocates
-    material_table : (512, 512) uint8 by [L_low, L_high] in steps of 1/64 from -0.25; None: no material
+    material_table : (512, 512) uint8 by [low, high], bin i is L from (8 i - 128.5) / 512, 1/64 wide; None: no material
     min_area : smaller regions are left out
 
     A column without usable air level is flagged, scores z = 0 and shows the last good column before it (before the
@@ -288,8 +292,9 @@ def screen(
             part.spare,
             part.triples,
             part.index,
-            part.prefixes,
-            part.sums,
+            part.columns_sum,
+            part.integral,
+            part.squared,
             part.runs,
             part.first_runs,
             part.parent,
@@ -412,8 +417,10 @@ def _joined(parts: list[_Strip]) -> tuple[Array, Array, int]:
     overflow = sum(int(part.tally[1]) for part in parts)
     if overflow == 0:
         for i in range(len(parts) - 1):
-            left = parts[i].last_runs + (0, 0, offsets[i])
-            right = parts[i + 1].first_runs[: parts[i + 1].tally[5]] + (0, 0, offsets[i + 1])
+            left = parts[i].last_runs.copy()
+            right = parts[i + 1].first_runs[: parts[i + 1].tally[5]].copy()
+            left[:, 2] += offsets[i]
+            right[:, 2] += offsets[i + 1]
             join_runs(left, len(left), right, len(right), parent, features)
     return parent, features, overflow
 
@@ -454,6 +461,18 @@ def _regions(parent: Array, features: Array, min_area: int) -> Array:
     regions["max_z"] = rows[:, col.MAX_Z] / Z_STEPS
     regions["material"] = rows[:, col.HISTOGRAM :]
     return regions
+
+
+def _whole_lines(words: int) -> int:
+    return -(-words * 8 // CACHE_LINE) * CACHE_LINE // 8
+
+
+def _aligned(size: int, dtype: type[np.generic]) -> Array:
+    """Return (size,) uninitialised memory that starts on a cache line."""
+    length = size * np.dtype(dtype).itemsize
+    memory = np.empty(length + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + length].view(dtype)
 
 
 def _read_only(array: Array) -> Array:

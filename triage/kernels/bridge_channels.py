@@ -8,9 +8,7 @@ from triage.kernels.log_code import log_code
 
 
 @njit(
-    types.void(
-        ro(uint16), ro(float32), ro(float32), float32, ro(int32), ro(int32), ro(int32), ro(float32), rw(uint16)
-    ),
+    types.void(ro(uint16), ro(float32), ro(float32), float32, ro(int32), ro(int32), ro(int32), ro(float32), rw(uint16)),
     nogil=True,
     cache=True,
 )

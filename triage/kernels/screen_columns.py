@@ -4,8 +4,8 @@ import numpy as np
 from numba import boolean, float32, int32, int64, njit, types, uint8, uint16, uint32
 
 from triage.kernels.arrays import ro, rw
-from triage.kernels.box_prefix import box_prefix
-from triage.kernels.box_slide import box_slide
+from triage.kernels.box_deviation import box_deviation
+from triage.kernels.box_integral import box_integral
 from triage.kernels.box_z import box_z
 from triage.kernels.bridge_channels import bridge_channels
 from triage.kernels.label_columns import label_columns
@@ -14,7 +14,7 @@ from triage.kernels.log_transmission import log_transmission
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import median3
 
-#: Rows kept of the running sums: the largest box (63 columns) and the column that leaves it. A power of two.
+#: Rows kept of the integral image: the largest box (63 columns) and the row before it. A power of two.
 RING = 64
 #: A column is finished when this many more have come: the largest radius, and one for the median.
 LAG = 32
@@ -42,11 +42,12 @@ LAG = 32
         rw(uint8, 2),  # z
         ro(uint8),  # flags
         rw(uint16, 3),  # codes
-        rw(uint16, 2),  # spare
+        rw(uint16),  # spare
         rw(uint16, 2),  # triples
         rw(uint32),  # index
-        rw(int64, 2),  # prefixes
-        rw(int64, 2),  # sums
+        rw(int64),  # columns_sum
+        rw(int64, 2),  # integral
+        rw(float32, 2),  # squared
         rw(int64, 3),  # runs
         rw(int64, 2),  # first_runs
         rw(int64),  # parent
@@ -80,8 +81,9 @@ def screen_columns(
     spare,
     triples,
     index,
-    prefixes,
-    sums,
+    columns_sum,
+    integral,
+    squared,
     runs,
     first_runs,
     parent,
@@ -91,7 +93,7 @@ def screen_columns(
     """Feed columns and finish every column whose surroundings have come.
 
     A strip is fed its own columns and a halo of up to LAG columns on either side. Feeding may be cut into any number
-    of calls: all that lasts between them is in codes, prefixes, sums, runs, parent, table and tally.
+    of calls: all that lasts between them is in codes, columns_sum, integral, runs, parent, table and tally.
 
     raw_low, raw_high : (n, channels) uint16, detector counts; the same array twice for one energy
     source : (fed,) int64, for each fed column its row in raw, or -1: repeat the column before (no beam)
@@ -106,8 +108,9 @@ def screen_columns(
     q_low, q_high, material, z : (rows, channels) out, own columns only; q after the median
     flags : (rows,) uint8, where not 0 the column's z and material are 0
     codes : (2, 4, channels) uint16, ring of log codes before the median
-    spare : (2, channels) uint16; triples : (3, channels + 2) uint16; index : (channels,) uint32; working memory
-    prefixes : (RING, channels + 2 * radii[2] + 1) int64; sums : (3, the same) int64
+    spare : (channels,) uint16; triples : (3, channels + 2) uint16; index : (channels,) uint32; working memory
+    columns_sum : (channels,) int64; integral : (RING, >= channels + 2 * radii[2] + 1) int64 (box_integral)
+    squared : (3, channels) float32, working memory
     runs, parent, table : as in label_columns
     first_runs : (channels // 2 + 1, 3) int64 out, runs of the first own column, to join strips at their seams
     tally : (6,) int64 in and out, zero before the first call: four as in label_columns, own columns finished,
@@ -116,100 +119,74 @@ def screen_columns(
     first_fed, fed_from, fed_to = span[0], span[1], span[2]
     own_from, own_to, last, out_row0 = span[3], span[4], span[5], span[6]
     margin = radii[2]
-    has_table = material_table.shape[0] > 0
-    for k in range(fed_from, fed_to + 1):
+    has_table = two_energies and material_table.shape[0] > 0
+    first_median = first_fed + 1 if first_fed > 0 else 0
+    # one step more at the image's end, for the median of its last column
+    for k in range(fed_from, fed_to + 1 if fed_to > last else fed_to):
         if k < fed_to:
-            here = k & 3
+            at = k & 3
             row = source[k - fed_from]
-            if row < 0:
-                for e in range(2):
-                    if k > first_fed:
-                        codes[e, here] = codes[e, (k - 1) & 3]
-                    else:
-                        codes[e, here] = np.uint16(OFFSET)
-            else:
-                log_transmission(raw_high[row], dark[1], inv_gain[1], inv_air_high[row], codes[1, here])
-                if weight.size > 0:
+            for e in range(0 if two_energies else 1, 2):
+                if row >= 0:
+                    raw = raw_high[row] if e == 1 else raw_low[row]
+                    inv_air = inv_air_high[row] if e == 1 else inv_air_low[row]
+                    log_transmission(raw, dark[e], inv_gain[e], inv_air, codes[e, at])
                     bridge_channels(
-                        raw_high[row],
-                        dark[1],
-                        inv_gain[1],
-                        inv_air_high[row],
-                        bridges[0],
-                        bridges[1],
-                        bridges[2],
-                        weight,
-                        codes[1, here],
+                        raw, dark[e], inv_gain[e], inv_air, bridges[0], bridges[1], bridges[2], weight, codes[e, at]
                     )
-                if two_energies:
-                    log_transmission(raw_low[row], dark[0], inv_gain[0], inv_air_low[row], codes[0, here])
-                    if weight.size > 0:
-                        bridge_channels(
-                            raw_low[row],
-                            dark[0],
-                            inv_gain[0],
-                            inv_air_low[row],
-                            bridges[0],
-                            bridges[1],
-                            bridges[2],
-                            weight,
-                            codes[0, here],
-                        )
-        elif k <= last:
-            break
+                elif k > first_fed:
+                    codes[e, at] = codes[e, (k - 1) & 3]
+                else:
+                    codes[e, at] = np.uint16(OFFSET)
 
-        # column k is here (or the image has ended): the median of the column before can be taken
+        # column k is here (or the image has ended): the median of the column before it can be taken
         m = k - 1
-        if m < first_fed or (m == first_fed and m > 0):
+        if m < first_median:
             continue
-        own = own_from <= m < own_to
-        before, after = max(m - 1, 0) & 3, min(m + 1, last) & 3
-        high = q_high[m - out_row0] if own else spare[1]
-        median3(codes[1, before], codes[1, m & 3], codes[1, after], triples, high)
-        if own:
+        before, at, after = max(m - 1, 0) & 3, m & 3, min(m + 1, last) & 3
+        high = spare
+        if own_from <= m < own_to:
+            o = m - out_row0
+            high = q_high[o]
             if two_energies:
-                low = q_low[m - out_row0]
-                median3(codes[0, before], codes[0, m & 3], codes[0, after], triples, low)
-            if two_energies and has_table and flags[m - out_row0] == 0:
-                material_lookup(low, high, material_table, index, material[m - out_row0])
+                median3(codes[0, before], codes[0, at], codes[0, after], triples, q_low[o])
+        median3(codes[1, before], codes[1, at], codes[1, after], triples, high)
+        if own_from <= m < own_to:
+            if has_table and flags[m - out_row0] == 0:
+                material_lookup(q_low[m - out_row0], high, material_table, index, material[m - out_row0])
             else:
                 material[m - out_row0] = 0
-        box_prefix(high, margin, prefixes[m & (RING - 1)])
 
-        # finish every own column whose largest box is complete
-        while own_from + tally[4] < own_to:
-            c = own_from + tally[4]
-            if min(c + margin, last) > m:
-                break
-            for s in range(3):
-                r = radii[s]
-                if tally[4] == 0:
-                    sums[s] = 0
-                    for i in range(c - r, c + r + 1):
-                        sums[s] += prefixes[min(max(i, 0), last) & (RING - 1)]
-                else:
-                    box_slide(
-                        prefixes[min(c + r, last) & (RING - 1)],
-                        prefixes[max(c - r - 1, 0) & (RING - 1)],
-                        sums[s],
-                    )
+        # rows of the integral image; the image's first and last column stand for those beyond the edge as well
+        first_row = m - margin if m == 0 else m
+        last_row = m + margin if m == last else m
+        if m == first_median:
+            columns_sum[:] = 0
+            integral[(first_row - 1) & (RING - 1)] = 0
+        for i in range(first_row, last_row + 1):
+            box_integral(high, margin, columns_sum, integral[i & (RING - 1)])
+            c = i - margin
+            if c < own_from or c >= own_to:
+                continue
+            # the largest box around c is complete: finish column c
             o = c - out_row0
             if flags[o] == 0:
-                box_z(q_high[o], sums[0], sums[1], sums[2], radii[0], radii[1], radii[2], margin, z[o])
+                for s in range(3):
+                    box_deviation(
+                        q_high[o],
+                        integral[(c - radii[s] - 1) & (RING - 1)],
+                        integral[(c + radii[s]) & (RING - 1)],
+                        radii[s],
+                        margin,
+                        squared[s],
+                    )
+                box_z(squared[0], squared[1], squared[2], z[o])
             else:
                 z[o] = 0
             label_columns(
-                z[o : o + 1],
-                q_high[o : o + 1],
-                material[o : o + 1],
-                c,
-                threshold,
-                runs,
-                parent,
-                table,
-                tally[0:4],
+                z[o : o + 1], q_high[o : o + 1], material[o : o + 1], c, threshold, runs, parent, table, tally[0:4]
             )
-            if tally[4] == 0:
+            if c == own_from:
                 tally[5] = tally[2]
                 first_runs[:] = runs[tally[3]]
             tally[4] += 1

@@ -1,0 +1,612 @@
+"""A watched folder: every image file that appears in it and is whole becomes one radiograph.
+
+The folder is polled, because shares of other machines give no notice of changes. A file counts once its size and time
+have stayed the same for `stable_s` of this machine's clock and its end is there; names and modification times of other
+machines are never compared with the clock here.
+
+Nothing is deleted and nothing overwritten. A file stays where it is until `acknowledge` says that its scan is durably
+stored, and goes to `done_dir` then; after a crash it is therefore offered again. A file that cannot be read goes to
+`quarantine_dir` with its reason in words beside it, and an analyst learns of it by a `Rejected` event; a marker
+`NAME.untold` stays with it until that event is acknowledged, and `open` tells it again.
+
+Source: https://linux.die.net/man/2/rename, open(2) O_EXCL: a name is reserved before a file is moved onto it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import heapq
+import os
+import re
+import shutil
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from scanner_io.channel import Channel
+from scanner_io.errors import ConfigError, DataError, LinkLost
+from scanner_io.formats.raster import RasterOptions, TruncatedError, check_size, decode_raster
+from scanner_io.model import DeviceInfo, Event, Health, Kind, LineBlock, Radiograph, Rejected, ScanEnd, ScanStart
+
+BLOCK_COLUMNS = 256
+"""Columns in one LineBlock."""
+GIVE_UP = 10
+"""A file that is still changing after so many times `partial_after_s` is reported as one that never completes."""
+LONGEST_NAME = 200
+"""Bytes of a name kept in done and quarantine: a time and an ending must still fit into the 255 of a file system."""
+
+_TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".swp", "~")
+_TIME_FIELDS = ("year", "month", "day", "hour", "minute", "second")
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A folder and how its files are read.
+
+    path : the folder; it must exist. Its subfolders are not looked into
+    pattern : names that count, as globs, capitals or not
+    stable_s : size and time must not have changed for so long
+    partial_after_s : a file without its end is given up when it has not changed for so long
+    poll_s : the folder is listed so often at most
+    done_dir, quarantine_dir : where read and unreadable files go; relative to `path`
+    must_contain : name of something that is in the folder as long as the share behind it is connected; without it the
+        empty mount point of a lost share looks like a quiet lane
+    from_name_time : regular expression with groups year, month, day, hour, minute, second (and perhaps fraction) that
+        finds the scan's time in the file's name; default: the file's modification time
+    name_utc_offset_h : hours by which times in names are ahead of UTC
+    pace_s : least time between the beginnings of two scans, so that a backlog does not flood the lane
+    """
+
+    path: str
+    pattern: tuple[str, ...] = ("*.png", "*.jpg", "*.jpeg", "*.tif", "*.tiff")
+    stable_s: Seconds = 2.0
+    partial_after_s: Seconds = 60.0
+    poll_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 1.0
+    done_dir: str = "done"
+    quarantine_dir: str = "quarantine"
+    must_contain: str = ""
+    from_name_time: str = ""
+    name_utc_offset_h: Annotated[float, msgspec.Meta(ge=-24, le=24)] = 0.0
+    pace_s: Seconds = 0.0
+    vendor: str = "unknown"
+    raster: RasterOptions = RasterOptions()
+
+    def __post_init__(self) -> None:
+        """Check what one field cannot tell alone. Raises ValueError."""
+        folder = Path(self.path)
+        places = {folder, folder / self.done_dir, folder / self.quarantine_dir}
+        if not self.path or len(places) != 3:
+            raise ValueError(f"path {self.path!r}, done_dir and quarantine_dir: expected three different folders")
+        if not self.pattern:
+            raise ValueError("pattern: empty, expected at least one glob such as *.png")
+        try:
+            groups = re.compile(self.from_name_time).groupindex
+        except re.error as error:
+            raise ValueError(f"from_name_time: not a regular expression ({error})") from error
+        missing = [f for f in _TIME_FIELDS if f not in groups]
+        if self.from_name_time and missing:
+            raise ValueError(f"from_name_time: no group {', '.join(missing)}; write e.g. (?P<{missing[0]}>\\d\\d)")
+
+
+def connect(config: Config, channel: Channel | None = None) -> FileDrop:
+    """Return the driver, not opened. It has no channel."""
+    return FileDrop(config)
+
+
+class _Seen(msgspec.Struct):
+    """A file in the folder: its signature, and since when (monotonic seconds) it has been there and unchanged."""
+
+    signature: tuple[int, int, int]
+    first_s: float
+    since_s: float
+    problem: str = ""
+    settled: bool = False
+
+
+class FileDrop:
+    """The driver of a watched folder."""
+
+    pausable = True
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._folder = Path(config.path)
+        self._done = self._folder / config.done_dir
+        self._quarantine = self._folder / config.quarantine_dir
+        self._patterns = tuple(p.casefold() for p in config.pattern)
+        self._closed = threading.Event()
+        self._closed.set()
+        self._device = 0
+        self._ready: deque[Event] = deque()
+        self._seen: dict[str, _Seen] = {}
+        self._queue: list[tuple[int, str]] = []
+        self._offered: dict[str, tuple[str, tuple[int, int, int]]] = {}
+        self._unmoved: dict[str, tuple[int, int, int]] = {}
+        self._stuck: dict[str, tuple[int, int, int]] = {}
+        self._untold: dict[str, Path] = {}
+        self._told: set[str] = set()
+        self._current = ""
+        self._next_listing_s = 0.0
+        self._next_scan_s = 0.0
+        self._move_failed = False
+
+    # ----------------------------------------------------------------------------------------------------------
+    # The driver's contract
+
+    def open(self) -> DeviceInfo:
+        """Find the folder and prove that files can be put into done and quarantine.
+
+        Raises LinkLost if it is not there or not writable, ConfigError if a file stands in a folder's place.
+        """
+        self._abandon()
+        self._device = self._check_folder()
+        for place in (self._done, self._quarantine):
+            _prepare(place)
+        self._ready.extend(self._untold_events())
+        self._next_listing_s = 0.0
+        self._closed.clear()
+        return DeviceInfo(
+            vendor=self._config.vendor, model="file drop", kinds=("radiograph",), address=_printable(self._config.path)
+        )
+
+    def read(self, timeout_s: float) -> Event | None:
+        """Return the next event. Raises LinkLost when the folder is gone, after the events of a scan already read."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            if self._closed.is_set():
+                raise LinkLost(f"file_drop {_printable(self._folder)}: not open")
+            if self._ready:
+                return self._next()
+            now_s = time.monotonic()
+            if now_s >= self._next_listing_s:
+                self._list(now_s)
+            if self._queue and now_s >= self._next_scan_s:
+                self._take(heapq.heappop(self._queue)[1])
+            elif not self._ready and not self._wait(deadline_s):
+                return None
+            if not self._ready and time.monotonic() >= deadline_s:
+                return None
+
+    def _next(self) -> Event:
+        event = self._ready.popleft()
+        if isinstance(event, ScanEnd):
+            self._current = ""
+        elif isinstance(event, Rejected):
+            self._told.add(event.source_ref)
+        return event
+
+    def acknowledge(self, source_ref: str) -> None:
+        """Move the file behind `source_ref` to done; a name that is not known, or not fully read yet, does nothing.
+
+        A file that was replaced after it was read is another passage, and stays to be read.
+        """
+        if source_ref in self._untold:
+            self._forget(source_ref)
+        if source_ref not in self._offered or source_ref == self._current:
+            return
+        name, signature = self._offered.pop(source_ref)
+        self._unmoved[name] = signature
+        self._retire(name)
+
+    def close(self) -> None:
+        """Stop reading. May be called by any thread; all else is left to the thread that reads."""
+        self._closed.set()
+
+    def _abandon(self) -> None:
+        """Let go of what was not handed out: a scan not read to its end is offered again, a rejection told again."""
+        interrupted, self._current = self._current, ""
+        name, _ = self._offered.pop(interrupted, ("", None))
+        self._seen.pop(name, None)
+        self._queue.clear()
+        for file in self._seen.values():
+            file.settled = False
+        self._stuck.clear()
+        self._ready.clear()
+
+    # ----------------------------------------------------------------------------------------------------------
+    # The folder
+
+    def _check_folder(self) -> int:
+        try:
+            status = self._folder.stat()
+            if self._config.must_contain:
+                (self._folder / self._config.must_contain).lstat()
+        except (OSError, ValueError) as error:
+            raise LinkLost(
+                f"file_drop {_printable(self._folder)}: cannot be reached ({error}); check that the share is connected"
+            ) from error
+        if not stat.S_ISDIR(status.st_mode):
+            raise ConfigError([f"path: {_printable(self._folder)} is a file, expected a folder"])
+        return status.st_dev
+
+    def _list(self, now_s: float) -> None:
+        """Look at every file once: those settled since go into the queue, oldest first. Raises LinkLost."""
+        if self._check_folder() != self._device:
+            raise LinkLost(
+                f"file_drop {_printable(self._folder)}: is on another file system than when it was opened; the share "
+                "was disconnected or replaced"
+            )
+        seen: dict[str, _Seen] = {}
+        busy = dict(self._offered.values()) | self._unmoved | self._stuck
+        for name, signature in self._files():
+            if busy.get(name) == signature:
+                continue
+            old = self._seen.get(name)
+            if old is None or old.signature != signature:
+                first_s = now_s if old is None else old.first_s
+                old = _Seen(signature=signature, first_s=first_s, since_s=now_s)
+            seen[name] = old
+        self._seen = seen
+        for name in list(self._unmoved):
+            if not self._retire(name):
+                break
+        self._settle(now_s)
+        # On a slow share listing may take seconds: it must not take all the time.
+        took_s = time.monotonic() - now_s
+        self._next_listing_s = time.monotonic() + max(self._config.poll_s, 5 * took_s)
+
+    def _files(self) -> Iterator[tuple[str, tuple[int, int, int]]]:
+        try:
+            with os.scandir(self._folder) as entries:
+                for entry in entries:
+                    if not self._counts(entry.name):
+                        continue
+                    with contextlib.suppress(FileNotFoundError):  # moved away since it was listed
+                        if entry.is_file(follow_symlinks=False):
+                            yield entry.name, _signature(entry.stat(follow_symlinks=False))
+        except OSError as error:
+            raise LinkLost(
+                f"file_drop {_printable(self._folder)}: cannot be listed ({error}); check that the share is connected"
+            ) from error
+
+    def _counts(self, name: str) -> bool:
+        folded = name.casefold()
+        if folded.startswith((".", "~")) or folded.endswith(_TEMPORARY) or name == self._config.must_contain:
+            return False
+        return any(fnmatchcase(folded, p) for p in self._patterns)
+
+    def _settle(self, now_s: float) -> None:
+        """Queue the files that have come to rest, and give up those that never do."""
+        config = self._config
+        give_up_s = GIVE_UP * max(config.partial_after_s, config.stable_s)
+        for name, file in list(self._seen.items()):
+            unchanged_s, age_s = now_s - file.since_s, now_s - file.first_s
+            if file.problem and unchanged_s >= config.partial_after_s:
+                file.problem = ""  # one last look: some shares tell a new size or time late
+                heapq.heappush(self._queue, (file.signature[1], name))
+            elif age_s >= give_up_s > 0 and (file.problem or unchanged_s < config.stable_s):
+                self._reject(name, f"still changing after {age_s:.0f} s: {file.problem or 'it was never stable'}")
+            elif unchanged_s >= config.stable_s and not file.settled:
+                file.settled = True
+                heapq.heappush(self._queue, (file.signature[1], name))
+
+    def _wait(self, deadline_s: float) -> bool:
+        """Wait for the next thing to do; False at the deadline. Ends early when another thread closes the driver."""
+        now_s = time.monotonic()
+        due_s = min(self._next_listing_s, self._next_scan_s if self._queue else self._next_listing_s)
+        self._closed.wait(max(0.0, min(due_s, deadline_s) - now_s))
+        return time.monotonic() < deadline_s
+
+    # ----------------------------------------------------------------------------------------------------------
+    # One file
+
+    def _take(self, name: str) -> None:
+        """Read one settled file and make its events, or learn why not."""
+        file = self._seen.get(name)
+        if file is None or not file.settled:  # gone, given up, or changed since it was queued
+            return
+        contents = None
+        try:
+            contents = self._contents(name, file)
+            if contents is None:
+                return
+            start_utc_ns, how = self._start(name, file)
+            radiograph, provenance = decode_raster(
+                contents, name=_printable(name), start_utc_ns=start_utc_ns, start_how=how, options=self._config.raster
+            )
+        except TruncatedError as error:
+            file.problem = str(error)
+            unchanged_s = time.monotonic() - file.since_s
+            if unchanged_s >= self._config.partial_after_s:
+                self._reject(name, f"incomplete, unchanged for {unchanged_s:.0f} s: {error}", contents)
+            return
+        except DataError as error:
+            self._reject(name, str(error), contents)
+            return
+        self._next_scan_s = time.monotonic() + self._config.pace_s
+        source_ref = f"{_printable(name)}@{provenance.sha256[:16]}"
+        del self._seen[name]
+        self._offered[source_ref] = (name, file.signature)
+        self._current = source_ref
+        self._ready.extend(_events(radiograph, source_ref, _printable(self._folder / name), provenance.sha256))
+
+    def _contents(self, name: str, file: _Seen) -> bytes | None:
+        """Return the bytes of a file, or None if it has changed or gone. Raises DataError."""
+        try:
+            # No link is followed, and a pipe put in a file's place does not block.
+            handle = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            del self._seen[name]
+            return None
+        except OSError as error:
+            if error.errno in (errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT):
+                raise LinkLost(f"file_drop {_printable(self._folder)}: {error}; check the share") from error
+            raise TruncatedError(f"{_printable(name)}: cannot be opened ({error}); check its rights") from error
+        with os.fdopen(handle, "rb") as stream:
+            status = os.fstat(handle)
+            if _signature(status) != file.signature or not stat.S_ISREG(status.st_mode):
+                del self._seen[name]  # the next listing sees it as a new file
+                return None
+            check_size(status.st_size, _printable(name), self._config.raster)
+            try:
+                contents = stream.read()
+            except OSError as error:
+                raise TruncatedError(f"{_printable(name)}: cannot be read ({error})") from error
+            if _signature(os.fstat(handle)) != file.signature:
+                del self._seen[name]
+                return None
+        return contents
+
+    def _start(self, name: str, file: _Seen) -> tuple[int, str]:
+        """Return the time of the first column and where it comes from."""
+        if self._config.from_name_time:
+            found = re.search(self._config.from_name_time, name)
+            if found is not None:
+                with contextlib.suppress(ValueError, OverflowError):  # digits that are no date: said below
+                    return _time_of(found, self._config.name_utc_offset_h), "from the file name"
+            return file.signature[1], "file modification time, the name tells none"
+        return file.signature[1], "file modification time"
+
+    # ----------------------------------------------------------------------------------------------------------
+    # Putting files away
+
+    def _retire(self, name: str) -> bool:
+        """Move a stored file to done; False if that fails now: the next listing tries again."""
+        try:
+            if self._is_there(name) and _signature((self._folder / name).lstat()) == self._unmoved[name]:
+                _move(self._folder / name, _reserve(self._done, name))
+        except (OSError, LinkLost) as error:
+            if not self._move_failed:
+                self._health("degraded", f"stored files cannot be moved to {_printable(self._done)} ({error})")
+            self._move_failed = True
+            return False
+        del self._unmoved[name]
+        if self._move_failed:
+            self._health("ok", f"stored files can be moved to {_printable(self._done)} again")
+        self._move_failed = False
+        return True
+
+    def _is_there(self, name: str) -> bool:
+        """Tell whether the file is still there. Raises LinkLost if it is the share that is gone."""
+        if os.path.lexists(self._folder / name):
+            return True
+        if self._check_folder() != self._device:
+            raise LinkLost(f"file_drop {_printable(self._folder)}: the share was disconnected")
+        return False
+
+    def _health(self, state: Literal["ok", "degraded"], text: str) -> None:
+        self._ready.append(Health(utc_ns=time.time_ns(), component="file_drop", state=state, text=text))
+
+    def _reject(self, name: str, reason: str, contents: bytes | None = None) -> None:
+        """Put a file that cannot be read into quarantine and tell of it."""
+        file = self._seen.pop(name)
+        utc_ns = time.time_ns()
+        event = Rejected(
+            source_ref=f"{_printable(name)}@rejected-{utc_ns}",
+            utc_ns=utc_ns,
+            reason=_plain(reason),
+            source=_printable(self._folder / name),
+            source_sha256="" if contents is None else hashlib.sha256(contents).hexdigest(),
+        )
+        try:
+            event = self._put_to_quarantine(name, event)
+        except OSError as error:
+            if not os.path.lexists(self._folder / name):
+                return  # taken away meanwhile; if it was the share that went, it is seen again when that is back
+            # Told all the same; the file stays, and is not told of again before it changes or the driver is opened.
+            self._stuck[name] = file.signature
+            event = msgspec.structs.replace(
+                event, reason=f"{event.reason}; could not be put away ({_plain(str(error))})"
+            )
+        self._ready.append(event)
+
+    def _put_to_quarantine(self, name: str, event: Rejected) -> Rejected:
+        """Move the file; its reason and the marker are on disk before, so that no crash leaves it there unexplained."""
+        target = _reserve(self._quarantine, name, beside=(".reason.txt", ".untold"))
+        event = msgspec.structs.replace(event, reason=f"{event.reason}; kept as {_printable(target)}")
+        moment = datetime.fromtimestamp(event.utc_ns // 1_000_000_000, UTC).isoformat()
+        text = f"{event.reason}\n\nsource: {event.source}\nsha256: {event.source_sha256}\nrejected: {moment}\n"
+        reason, marker = _beside(target, ".reason.txt"), _beside(target, ".untold")
+        try:
+            _write(reason, text.encode())
+            _write(marker, msgspec.json.encode(event))
+            _move(self._folder / name, target)
+        except OSError:
+            for made in (reason, marker):
+                made.unlink(missing_ok=True)
+            raise
+        self._untold[event.source_ref] = marker
+        return event
+
+    def _forget(self, source_ref: str) -> None:
+        """Take away the marker of a rejection that is stored."""
+        try:
+            self._untold[source_ref].unlink(missing_ok=True)
+        except OSError as error:  # it is told once more after the next start: better twice than never
+            self._health("degraded", f"marker of a stored rejection cannot be removed ({error})")
+        del self._untold[source_ref]
+        self._told.discard(source_ref)
+
+    def _untold_events(self) -> list[Rejected]:
+        """Return the rejections that were put to quarantine and never acknowledged, oldest first."""
+        events: list[Rejected] = []
+        for marker in self._quarantine.glob("*.untold"):
+            try:
+                event = msgspec.json.decode(marker.read_bytes(), type=Rejected)
+            except (OSError, msgspec.DecodeError) as error:
+                event = Rejected(
+                    source_ref=f"{_printable(marker.name)}@rejected",
+                    utc_ns=time.time_ns(),
+                    reason=f"{_printable(marker)}: marks a file in quarantine, cannot be read ({_plain(str(error))})",
+                )
+            self._untold[event.source_ref] = marker
+            if event.source_ref not in self._told:
+                events.append(event)
+        return sorted(events, key=lambda e: e.utc_ns)
+
+
+def _events(radiograph: Radiograph, source_ref: str, source: str, sha256: str) -> Iterator[Event]:
+    times = radiograph.column_utc_ns
+    yield ScanStart(
+        source_ref=source_ref,
+        utc_ns=int(times[0]),
+        detector=radiograph.detector,
+        source=source,
+        source_sha256=sha256,
+    )
+    for first in range(0, radiograph.columns, BLOCK_COLUMNS):
+        part = slice(first, first + BLOCK_COLUMNS)
+        counts = tuple(c[part] for c in radiograph.counts)
+        yield LineBlock(source_ref=source_ref, first_column=first, counts=counts, column_utc_ns=times[part])
+    yield ScanEnd(source_ref=source_ref, utc_ns=int(times[-1]))
+
+
+def _signature(status: os.stat_result) -> tuple[int, int, int]:
+    """Return what changes when a file is written or replaced: size, modification time, file number."""
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _time_of(found: re.Match[str], offset_h: float) -> int:
+    """Return the UTC nanoseconds that a name tells. Raises ValueError, OverflowError if its digits are no date."""
+    year, month, day, hour, minute, second = (int(found[field]) for field in _TIME_FIELDS)
+    year += 2000 if year < 100 else 0
+    moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - timedelta(hours=offset_h)
+    fraction = (found.groupdict().get("fraction") or "0")[:9]
+    whole_s = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    return whole_s * 1_000_000_000 + int(fraction.ljust(9, "0"))
+
+
+def _plain(text: str) -> str:
+    """Return `text` on one line, fit for logs and JSON: a file name may hold line breaks and bytes that are no text."""
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
+
+
+def _printable(path: Path | str) -> str:
+    """Return a path as `_plain` text, different for different paths."""
+    return _plain(str(path).replace("\\", "\\\\"))
+
+
+def _prepare(place: Path) -> None:
+    """Make the folder `place` if it is not there, and prove that it can be written to."""
+    probe = place / f".scanlane-{os.getpid()}.probe"
+    try:
+        place.mkdir(exist_ok=True)
+        _write(probe, b"")
+        probe.unlink()
+    except (FileExistsError, NotADirectoryError) as error:
+        if probe.exists():  # left by a process of the same number that was killed in this very place
+            probe.unlink()
+            return
+        raise ConfigError([f"file_drop {_printable(place)}: is not a folder; move it away"]) from error
+    except (OSError, ValueError) as error:
+        raise LinkLost(
+            f"file_drop {_printable(place)}: cannot be written to ({error}); give the service the right to create and "
+            "rename files there"
+        ) from error
+
+
+def _beside(target: Path, ending: str) -> Path:
+    return target.with_name(target.name + ending)
+
+
+def _reserve(place: Path, name: str, beside: tuple[str, ...] = ()) -> Path:
+    """Return a path in `place` that is now an empty file of ours: `name`, or with the time in it where that is taken."""
+    path = Path(name)
+    stem, suffix = path.stem, path.suffix
+    while len(os.fsencode(stem + suffix)) > LONGEST_NAME:
+        stem, suffix = (stem[:-1], suffix) if stem else (suffix[:LONGEST_NAME], "")
+    candidate = place / (stem + suffix)
+    place.mkdir(exist_ok=True)  # somebody may have tidied it away since the driver was opened
+    while True:
+        try:
+            if not any(os.path.lexists(_beside(candidate, ending)) for ending in beside):
+                os.close(os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+                return candidate
+        except FileExistsError:
+            pass
+        # The time, not a number to count up: the ten-thousandth file of one name must not try ten thousand names.
+        candidate = place / f"{stem}.{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z{suffix}"
+
+
+def _write(path: Path, contents: bytes) -> None:
+    """Write a new file durably. Raises FileExistsError if there is one."""
+    with path.open("xb") as file:
+        file.write(contents)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move `source` onto `target`, which is reserved; on another file system by a durable copy. Raises OSError."""
+    try:
+        try:
+            source.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(source, target)
+    except OSError:
+        # Only our own empty place-holder is taken away: a server that lost its answer may have moved the file after all.
+        with contextlib.suppress(FileNotFoundError):
+            if target.stat().st_size == 0:
+                target.unlink()
+        raise
+
+
+def _copy(source: Path, target: Path) -> None:
+    part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)  # of a copy that was cut short
+    try:
+        handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as original, part.open("xb") as copy:
+            shutil.copyfileobj(original, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+        shutil.copystat(source, part)
+        part.replace(target)
+        _sync_folder(target.parent)
+        source.unlink(missing_ok=True)
+    except OSError:
+        part.unlink(missing_ok=True)
+        if os.path.lexists(source) and target.exists():
+            os.truncate(target, 0)  # still where it was: an attempt that is repeated must not fill the disk
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def kinds(config: Config) -> tuple[Kind, ...]:
+    """Return what this driver gives."""
+    return ("radiograph",)

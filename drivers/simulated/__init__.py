@@ -1,0 +1,158 @@
+"""A lane of its own: radiograph, portal and papers of vehicles that do not exist.
+
+For demonstrations, tests and load: everything it says is marked as simulated. Physics and shapes are modelled closely
+enough that what reads real lanes reads this one: polychromatic transmission of a vehicle built from solids
+(`scene`, `vehicle`, `cargo`, `attenuation`), a line detector with dark, gain, pulses and quanta (`radiograph`), and a
+portal that speaks genuine lines through the codec that reads real ones (`portal`).
+
+The truth about a vehicle is given by `ground_truth` alone and is not in the event stream.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from scanner_io.errors import LinkLost
+from scanner_io.model import DeviceInfo, EndOfSource, Event, Kind
+
+from .config import Config
+from .passage import Truth, passage, plan
+
+__all__ = ["Config", "SimulatedLane", "Truth", "connect", "ground_truth", "kinds", "simulate_passage"]
+
+
+def kinds(config: Config) -> tuple[Kind, ...]:
+    """Return what the configured lane gives."""
+    given: dict[Kind, bool] = {
+        "radiograph": config.radiograph,
+        "portal": config.portal,
+        "declaration": config.declarations,
+    }
+    return tuple(kind for kind, on in given.items() if on)
+
+
+def connect(config: Config, channel: Any = None) -> SimulatedLane:
+    """Return an unopened simulated lane; it needs no channel."""
+    return SimulatedLane(config)
+
+
+def ground_truth(config: Config, index: int) -> Truth:
+    """Return what vehicle `index` really carries."""
+    return plan(config, index).truth
+
+
+def simulate_passage(config: Config, index: int) -> list[Event]:
+    """Return all events of vehicle `index` at once, without pacing.
+
+    They are those that the driver yields for it when `live` is off.
+    """
+    return [event for _, event in passage(config, index, config.slot_start_ns(index))]
+
+
+class SimulatedLane:
+    """The driver: paces the events of one vehicle after another.
+
+    It can wait when it is not read. A vehicle with a lost link ends with LinkLost, as with any device; opening again
+    goes on with the next vehicle.
+    """
+
+    pausable = True
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._index = 0
+        self._events: Iterator[tuple[int, Event]] | None = None
+        self._next: tuple[int, Event] | None = None
+        self._stop = threading.Event()
+        self._open = False
+        self._ended = False
+        self._origin: tuple[float, int] | None = None
+        self._free_ns = 0
+
+    def open(self) -> DeviceInfo:
+        """Begin, or go on with the vehicle after the one that was interrupted."""
+        if self._events is not None:
+            self._leave()
+        self._stop.clear()
+        self._open, self._ended, self._origin = True, False, None
+        return DeviceInfo(
+            vendor="scanlane",
+            model="simulated lane",
+            kinds=kinds(self._config),
+            serial=f"seed {self._config.seed}",
+            simulated=True,
+            note="SIMULATED: no device is connected",
+        )
+
+    def read(self, timeout_s: float) -> Event | None:
+        """Return the next event when its time has come, None if that is not within `timeout_s`.
+
+        Raises LinkLost after the events of a vehicle whose link is lost, and when not open.
+        """
+        if not self._open:
+            raise LinkLost("simulated lane: not open; call open() before read()")
+        deadline = time.monotonic() + timeout_s
+        while not self._stop.is_set():
+            if self._next is None and not self._ended:
+                self._next = self._advance()
+            wait_s = self._due_s() - time.monotonic()
+            if self._next is not None and wait_s <= 0:
+                event, self._next = self._next[1], None
+                return event
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return None
+            self._stop.wait(left_s if self._next is None else min(wait_s, left_s))
+        return None
+
+    def _advance(self) -> tuple[int, Event]:
+        """Return the next event of the vehicle under way, or begin the next vehicle."""
+        while True:
+            if self._events is None:
+                if self._config.vehicles is not None and self._index >= self._config.vehicles:
+                    self._ended = True
+                    return self._free_ns, EndOfSource(utc_ns=self._free_ns)
+                start_ns = self._slot_ns()
+                self._free_ns = start_ns + self._config.slot_ns
+                self._events = passage(self._config, self._index, start_ns)
+            item = next(self._events, None)
+            if item is not None:
+                return item
+            index = self._leave()
+            if "link_loss" in ground_truth(self._config, index).faults:
+                self._open = False
+                raise LinkLost(
+                    f"simulated lane: vehicle {index} loses its link, as link_loss_share = "
+                    f"{self._config.link_loss_share:g} asks for; open again for the next vehicle"
+                )
+
+    def _leave(self) -> int:
+        """Finish with the vehicle under way and return its number."""
+        self._events, self._next = None, None
+        self._index += 1
+        return self._index - 1
+
+    def _slot_ns(self) -> int:
+        if not self._config.live:
+            return self._config.slot_start_ns(self._index)
+        return max(time.time_ns(), self._free_ns)
+
+    def _due_s(self) -> float:
+        """Return the monotonic time at which the next event is due."""
+        if self._next is None or self._config.speed == 0:
+            return 0.0
+        if self._origin is None:
+            self._origin = (time.monotonic(), self._next[0])
+        began_s, began_ns = self._origin
+        return began_s + (self._next[0] - began_ns) / 1e9 / self._config.speed
+
+    def acknowledge(self, source_ref: str) -> None:
+        """Nothing depends on it: a simulated vehicle can be made again."""
+
+    def close(self) -> None:
+        """Stop; a read that waits returns None. May be called at any time, by any thread, and twice."""
+        self._open = False
+        self._stop.set()

@@ -1,0 +1,250 @@
+"""One TOML file -> frozen structs, every problem reported at once.
+
+Each problem names the file, the key path, the value seen and what is expected. A lane's device tables are checked
+against the Config of the driver they name, by the same rules.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+
+from . import driver
+from .errors import ConfigError
+from .model import Kind
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One device of a lane: the driver's name and the driver's own Config."""
+
+    driver: str
+    config: Any
+
+
+class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One lane.
+
+    join_window_s : a radiograph and a portal passage closer than this in time are of the same vehicle
+    join_wait_s : how long a finished part waits for the others before the scan is judged without them
+    passage_timeout_s : an open part without any event for so long ends as `timed_out`
+    expected : kinds a complete passage has; default: what the lane's devices can give
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")]
+    device: tuple[Device, ...]
+    join_window_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 5.0
+    join_wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
+    passage_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
+    expected: tuple[Kind, ...] | None = None
+
+
+class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where and how recordings are kept.
+
+    min_free_mb : intake stops while less space than this is free on the recordings' disk
+    """
+
+    codec: Literal["bitshuffle-lz4", "gzip", "none"] = "bitshuffle-lz4"
+    min_free_mb: Annotated[int, msgspec.Meta(ge=0)] = 1024
+
+
+class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How results go out to the workstations.
+
+    bind : ZeroMQ address; loopback only, because the wire is not yet encrypted
+    lease_s : an offered scan belongs to one analyst for so long; renewed while they look at it
+    heartbeat_s : a workstation silent for three of these is taken as gone and its leases go to others
+    max_attempts : a scan offered so often without a decision is held, with an alarm
+    """
+
+    bind: str = "tcp://127.0.0.1:7410"
+    lease_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 120.0
+    heartbeat_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file.
+
+    state_dir : recordings, outbox and logs live here; relative paths count from the configuration file
+    """
+
+    state_dir: str
+    lane: tuple[Lane, ...]
+    storage: Storage = Storage()
+    dispatch: Dispatch = Dispatch()
+
+
+def load(path: Path) -> Config:
+    """Return the configuration in the TOML file `path`. Raises ConfigError with every problem found."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read ({error})"]) from error
+    return parse(text, str(path), base=path.parent)
+
+
+def parse(text: str, name: str, base: Path) -> Config:
+    """Return the configuration in `text`; `name` stands for the file in messages, `base` for its folder.
+
+    Raises ConfigError with every problem found.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"{name}: not valid TOML: {error}"]) from error
+    problems: list[str] = []
+    lanes = _lanes(table.pop("lane", None), problems)
+    problems += _cross_checks(lanes, table.get("dispatch"))
+    config: Config | None = fill(Config, {**table, "lane": ()}, "", problems)
+    if config is not None:
+        config = msgspec.structs.replace(config, lane=lanes, state_dir=str(base / Path(config.state_dir).expanduser()))
+    if problems or config is None:
+        raise ConfigError([f"{name}: {p}" for p in problems])
+    return config
+
+
+def _lanes(tables: Any, problems: list[str]) -> tuple[Lane, ...]:
+    if not isinstance(tables, list) or not tables:
+        problems.append(f"lane: {_shown(tables)}, expected at least one [[lane]] table")
+        return ()
+    lanes = []
+    for number, table in enumerate(tables):
+        path = f"lane[{number}]"
+        if not isinstance(table, dict):
+            problems.append(f"{path}: {_shown(table)}, expected a [[lane]] table")
+            continue
+        devices = _devices(table.pop("device", None), path, problems)
+        lane = fill(Lane, {**table, "device": ()}, path, problems)
+        if lane is not None:
+            lanes.append(msgspec.structs.replace(lane, device=devices))
+    return tuple(lanes)
+
+
+def _devices(tables: Any, path: str, problems: list[str]) -> tuple[Device, ...]:
+    if not isinstance(tables, list) or not tables:
+        problems.append(f"{path}.device: {_shown(tables)}, expected at least one [[lane.device]] table")
+        return ()
+    devices = []
+    for number, table in enumerate(tables):
+        here = f"{path}.device[{number}]"
+        name = table.pop("driver", None) if isinstance(table, dict) else None
+        if not isinstance(name, str):
+            problems.append(f"{here}.driver: {_shown(name)}, expected one of {', '.join(sorted(driver.names()))}")
+            continue
+        try:
+            module = driver.load(name)
+        except ConfigError as error:
+            problems += [f"{here}.driver: {p}" for p in error.problems]
+            continue
+        config = fill(module.Config, table, here, problems)
+        if config is not None:
+            devices.append(Device(driver=name, config=config))
+    return tuple(devices)
+
+
+def _cross_checks(lanes: tuple[Lane, ...], dispatch: Any) -> list[str]:
+    names = [lane.name for lane in lanes]
+    problems = [
+        f"lane: {names.count(name)} lanes are named {name!r}, expected each name once"
+        for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    bind = dispatch.get("bind") if isinstance(dispatch, dict) else None
+    if isinstance(bind, str) and not is_loopback(bind):
+        problems.append(
+            f"dispatch.bind: {bind!r}, expected a loopback address such as tcp://127.0.0.1:7410: the wire is not "
+            "encrypted and must not leave this machine"
+        )
+    return problems
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether the ZeroMQ `address` is `tcp://` on this machine alone, with a port (0 or `*`: any free one)."""
+    scheme, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme != "tcp" or not ((port.isdecimal() and int(port) < 65536) or port == "*"):
+        return False
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def fill(struct: type[Any], table: Mapping[str, Any], path: str, problems: list[str]) -> Any:
+    """Return an instance of `struct` made from `table`, or None after adding every problem to `problems`."""
+    before = len(problems)
+    fields = {f.encode_name: f for f in msgspec.structs.fields(struct)}
+    for key, value in table.items():
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(fields)}"
+            problems.append(f"{_join(path, key)}: unknown key (value {_shown(value)}); {hint}")
+    values: dict[str, Any] = {}
+    for key, field in fields.items():
+        here = _join(path, key)
+        if key not in table:
+            if field.required:
+                problems.append(f"{here}: missing, expected {_expected(field.type)}")
+            continue
+        value = table[key]
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct) and isinstance(value, dict):
+            values[field.name] = fill(field.type, value, here, problems)
+            continue
+        try:
+            values[field.name] = msgspec.convert(value, field.type, strict=True)
+        except msgspec.ValidationError as error:
+            problems.append(f"{here}: {_shown(value)}, expected {_expected(field.type)} ({error})")
+    if len(problems) > before:
+        return None
+    try:
+        return struct(**values)
+    except (ValueError, TypeError, ConfigError) as error:  # a struct's own __post_init__ may refuse combinations
+        problems.append(f"{path or 'top level'}: {error}")
+        return None
+
+
+def to_toml_safe(config: Config) -> dict[str, Any]:
+    """Return `config` as plain values, as kept inside recordings."""
+    plain: dict[str, Any] = msgspec.to_builtins(config)
+    return plain
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _expected(kind: Any) -> str:
+    """Say a type in words."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return f"{_expected(arguments[0])}{_limits(arguments[1])}"
+    if origin is Literal:
+        return "one of " + ", ".join(repr(a) for a in arguments)
+    if origin in (tuple, list):
+        return f"a list of {_expected(arguments[0])}"
+    if arguments:
+        return " or ".join(_expected(a) for a in arguments if a is not type(None))
+    words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+    return words.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _limits(meta: Any) -> str:
+    parts = [
+        f"{word} {getattr(meta, name)}"
+        for name, word in (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most"))
+        if getattr(meta, name, None) is not None
+    ]
+    if getattr(meta, "pattern", None):
+        parts.append(f"of the form {meta.pattern}")
+    return " " + ", ".join(parts) if parts else ""

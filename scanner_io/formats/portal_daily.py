@@ -1,0 +1,809 @@
+"""Rapiscan/TSA portal lines: one codec for the wire and for daily files.
+
+A portal pushes ASCII lines `CODE,f1,f2,f3,f4` ending in CR LF, without time stamp, checksum or sequence number; f1..f4
+are master lower, master upper, slave lower, slave upper. A daily file holds the same lines with a column of time that
+the receiver added. `PortalDecoder` turns lines into events; `iter_daily_file` strips the stamps and drives the same
+decoder by them; `format_line` is the way back.
+
+Nothing here raises on foreign bytes: what cannot be read is counted, told as Health, and kept in the record of the
+passage it fell into, which then never reads as clear.
+
+Source: RPM-Simulator and Daily-File-Reader (Rapiscan Labs, 2016); SRLS (Sandia lane simulator); OSCAR.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from ..model import NANOSECONDS, CountBlock, EndReason, Event, Health, Occupancy, PortalRecord, PortalSettings
+
+GAMMA_INTERVAL_NS = 200_000_000
+"""Length of one GS or GA interval."""
+BURST_LINES = 9
+"""Lines at the start of a passage whose arrival says nothing of their time: five buffered intervals come at once, and
+7 to 9 lines pass before the first gap of 150 ms."""
+MPH_LIMIT = 20.0
+"""Speeds from here on are the display's cap or an outlier (half of all SP lines), not a vehicle in a portal."""
+KMH_PER_MPH = 1.609344
+LINE_CAP = 1024
+"""Bytes of the longest line that is read; the longest known has 60. Anything longer is junk, kept up to here."""
+RAW_CAP = 1 << 20
+"""Characters of raw lines kept per passage, each line counted as 32 more: a normal one needs 20 thousand."""
+MAX_PASSAGE_LINES = 20_000
+"""Count and speed lines of the longest passage, about an hour: one that stands longer is ended and begun again, so
+that memory stays bounded."""
+MAX_CODES = 64
+"""Different codes that are counted by name; further unknown ones share the name `other`."""
+REPORT_EVERY_NS = 60 * NANOSECONDS
+"""Unreadable lines and unknown codes are told at once and then at most this often."""
+
+SETUP_CODES = ("SG1", "SG2", "SG3", "SN1", "SN2")
+EXTENSION_CODES = frozenset({"AA", "AB1", "AC", "AM", "AR", "AS", "AX", "NC", "NX", "NZ", "RW"})
+"""Seen on real portals, meaning unofficial: kept raw and counted, not worth a word."""
+FAULTS = {
+    "GH": ("gamma", "gamma background high"),
+    "GL": ("gamma", "gamma background low"),
+    "NH": ("neutron", "neutron background high"),
+    "TT": ("tamper", "tamper contact opened"),
+}
+"""Fault codes: component and words."""
+
+_KNOWN = frozenset({"GB", "NB", "NB1", "GS", "GA", "NS", "NA", "GX", "SP", "TC", *FAULTS, *SETUP_CODES})
+_OCCUPIED = frozenset({"GS", "GA", "NS", "NA", "SP"})
+_VACANT = frozenset({"GB", "GH", "GL", "NB", "NH", "GX"})
+_SPECTROSCOPIC = frozenset({"S1", "S2"})
+_CODE = re.compile(r"[A-Z][A-Z0-9]{1,3}")
+_MASK = re.compile(r"[01]{4}")
+_DECIMAL = re.compile(r" *\d{1,9}(\.\d{0,12})? *")
+_DATED = re.compile(
+    r"(\d{4}-\d{1,2}-\d{1,2})[ T](\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.(\d{1,9}))? ?([+-]\d{1,2}(?::?\d{2})?|Z)?"
+)
+_DATELESS = re.compile(r"(\d{1,2})-(\d{1,2})-(\d{1,2})(?:\.(\d{1,9}))?")
+_DATE_IN_NAME = re.compile(r"(?<!\d)(\d{4})[-_.]?(\d{2})[-_.]?(\d{2})(?!\d)")
+
+
+class Line(NamedTuple):
+    """One portal line. `code` is empty where the line begins with nothing that could be one."""
+
+    code: str
+    fields: tuple[str, ...]
+    raw: str
+
+
+def parse_line(text: str) -> Line:
+    """Return `text` cut into code and fields. Never raises: fields are checked where their meaning is known."""
+    raw = text.strip("\r\n\0 ")
+    if not (raw.isascii() and raw.isprintable()):
+        # A recording cannot hold NUL in text, and an analyst cannot see it.
+        raw = "".join(c if c.isascii() and c.isprintable() else f"\\x{ord(c):02x}" for c in raw)
+    code, *fields = raw.split(",")
+    if code not in _KNOWN and not _CODE.fullmatch(code):
+        return Line("", (), raw)
+    return Line(code, tuple(fields), raw)
+
+
+def format_line(code: str, fields: Sequence[int | float | str]) -> bytes:
+    """Return one line as a portal sends it, e.g. `("GB", [379, 371, 407, 371])` -> `GB,000379,000371,000407,000371`.
+
+    fields : int as six digits; float as the code writes it (SP: seconds per foot, mph, km/h; NB1 and AB1: eight
+        decimals; AR: four); str as it is (set-up lines)
+
+    Raises DataError for a count that six digits cannot hold.
+    """
+    columns = [code]
+    for position, field in enumerate(fields):
+        if isinstance(field, str):
+            columns.append(field)
+        elif code == "SP" and position < 3:
+            columns.append(f"{field:{('.4f', '06.3f', '06.2f')[position]}}")
+        elif isinstance(field, float):
+            columns.append(f"{field:.4f}" if code == "AR" else f"{field:.8f}")
+        elif 0 <= field <= 999_999:
+            columns.append(f"{field:06d}")
+        else:
+            raise DataError(f"portal line {code}, field {position + 1}: {field}, expected 0 to 999999")
+    return (",".join(columns) + "\r\n").encode("ascii")
+
+
+def _count(text: str) -> int:
+    """Return a count. int() alone would take signs, blanks, underscores and foreign digits."""
+    if len(text) <= 9 and text.isdigit() and text.isascii():
+        return int(text)
+    raise ValueError(f"{text[:20]!r} is not a count")
+
+
+def _decimal(text: str) -> float:
+    """Return a number 0 or more, finite."""
+    if _DECIMAL.fullmatch(text):
+        return float(text)
+    raise ValueError(f"{text[:20]!r} is not a decimal number")
+
+
+class LineCutter:
+    """Bytes in any split to lines, within a bounded buffer.
+
+    A line longer than `cap` bytes is given up: its first `cap` bytes come out once, marked, and the rest up to the
+    next line end is counted in `dropped_bytes` and forgotten.
+    """
+
+    def __init__(self, cap: int = LINE_CAP) -> None:
+        self._cap = cap
+        self._rest = b""
+        self._skipping = False
+        self.dropped_bytes = 0
+
+    def push(self, data: bytes) -> list[tuple[bytes, bool]]:
+        """Return the lines that `data` completes, each with True if it was longer than the cap."""
+        # CR alone ends a line too (serial servers that rewrite line ends); CR LF then leaves an empty one behind.
+        *lines, rest = data.replace(b"\r", b"\n").split(b"\n")
+        done: list[tuple[bytes, bool]] = []
+        for line in lines:
+            self._grow(line, done)
+            if self._rest:
+                done.append((self._rest, False))
+            self._rest, self._skipping = b"", False
+        self._grow(rest, done)
+        return done
+
+    def drain(self) -> bytes:
+        """Return what was left of an unfinished line and forget it."""
+        rest, self._rest, self._skipping = self._rest, b"", False
+        return rest
+
+    def _grow(self, piece: bytes, done: list[tuple[bytes, bool]]) -> None:
+        if self._skipping:
+            self.dropped_bytes += len(piece)
+            return
+        if len(self._rest) + len(piece) <= self._cap:
+            self._rest += piece
+            return
+        room = self._cap - len(self._rest)
+        done.append((self._rest + piece[:room], True))
+        self.dropped_bytes += len(piece) - room
+        self._rest, self._skipping = b"", True
+
+
+class _Passage:
+    """What is known of the open occupancy. Private to the decoder, thrown away when it ends."""
+
+    def __init__(self, source_ref: str, utc_ns: int) -> None:
+        self.source_ref = source_ref
+        self.start_ns = utc_ns
+        self.last_ns = utc_ns
+        self.gamma: list[list[int]] = []
+        self.gamma_alarm: list[bool] = []
+        self.gamma_arrival: list[int] = []
+        self.neutron: list[list[int]] = []
+        self.neutron_alarm: list[bool] = []
+        self.mph: list[float] = []
+        self.faults: dict[str, None] = {}  # an ordered set
+        self.raw: list[str] = []
+        self._room = RAW_CAP
+
+    def keep(self, raw: str) -> None:
+        """Keep a raw line while there is room, and say once that there is none."""
+        if self._room > 0:
+            self._room -= len(raw) + 32  # a short line costs memory too
+            self.raw.append(raw if self._room > 0 else f"[further lines left out: {RAW_CAP} characters reached]")
+
+    @property
+    def lines(self) -> int:
+        return len(self.gamma) + len(self.neutron) + len(self.mph)
+
+
+class PortalDecoder:
+    """Portal bytes to events; see `scanner_io.driver.Decoder`. State (background, set-up, faults) outlives a link.
+
+    timeout_s : a passage without a count or speed line for so long has ended (the longest real gap is 0.53 s)
+    silence_s : nothing at all for so long is told as Health (a vacant portal speaks every 5 s)
+    detectors : count fields of a line
+    interval_ns : nominal length of a gamma interval
+
+    A passage begins with the first SP, NS, NA, GS or GA after vacancy and ends `complete` at GX; `aborted` at another
+    code that means vacancy, or at a set-up block (the portal was restarted); `timed_out`; or `link_lost`.
+
+    The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
+    itself found: `start_not_seen` (no vacancy since the last passage broke off), `damaged_line`, `lines_lost` (fewer
+    gamma lines than the time they took), `too_long`.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float = 4.0,
+        silence_s: float = 12.0,
+        detectors: int = 4,
+        interval_ns: int = GAMMA_INTERVAL_NS,
+    ) -> None:
+        self._timeout_ns = int(timeout_s * NANOSECONDS)
+        self._timeout_s = timeout_s
+        self._silence_s = silence_s
+        self._detectors = detectors
+        self._interval_ns = interval_ns
+        self._cutter = LineCutter()
+        self._passage: _Passage | None = None
+        self._sequence = 0
+        self._vacant_seen = True
+        self._gamma_background: npt.NDArray[np.float64] | None = None
+        self._neutron_background: npt.NDArray[np.float64] | None = None  # NB1, exact
+        self._neutron_truncated: npt.NDArray[np.float64] | None = None  # NB, whole counts
+        self._faults: dict[str, str] = {}  # component -> fault code in force
+        self._setup: dict[str, Line] = {}
+        self._setup_values: dict[str, Any] = {}
+        self._in_setup = False
+        self._settings: PortalSettings | None = None
+        self._number: int | None = None
+        self._silent = False
+        self._unknown_seen = self._unknown_told = self._damaged_told = 0
+        self._unknown_told_ns: int | None = None
+        self._damaged_told_ns: int | None = None
+        self._damaged_example = ""
+        self.boot_epoch = 0
+        self.codes: Counter[str] = Counter()
+        """Lines seen by code; unknown ones beyond 64 codes under `other`."""
+        self.damaged_lines = 0
+        """Lines of a known code that could not be read, lines without a code, and over-long lines."""
+        self._take: dict[str, Callable[[Line, int, list[Event]], None]] = {
+            **dict.fromkeys(("GS", "GA"), self._on_gamma),
+            **dict.fromkeys(("NS", "NA"), self._on_neutron),
+            **dict.fromkeys(("GH", "GL", "NH"), self._on_fault),
+            **dict.fromkeys(SETUP_CODES, self._on_setup),
+            "SP": self._on_speed,
+            "GX": self._on_end,
+            "GB": self._on_gamma_background,
+            "NB": self._on_neutron_background,
+            "NB1": self._on_exact_neutron_background,
+            "TT": self._on_tamper,
+            "TC": self._on_tamper,
+        }
+
+    # ---- the Decoder protocol
+
+    def feed(self, data: bytes, utc_ns: int) -> list[Event]:
+        """Take received bytes and return the events they complete. Never raises on foreign bytes."""
+        events: list[Event] = []
+        for line, over_long in self._cutter.push(data):
+            self._on_line(line.decode("latin-1"), over_long, utc_ns, events)
+        # Junk without a line end must not keep a passage open.
+        self._check_timeout(utc_ns, events)
+        return events
+
+    def idle(self, utc_ns: int, silent_s: float) -> list[Event]:
+        """Nothing came for `silent_s`: end an open passage that timed out, tell silence once."""
+        events: list[Event] = []
+        if self._passage is not None and silent_s >= self._timeout_s:
+            self._leave("timed_out", utc_ns, events)
+        self._check_timeout(utc_ns, events)
+        if silent_s >= self._silence_s and not self._silent:
+            self._silent = True
+            text = f"no line for {silent_s:.1f} s (a vacant portal speaks every 5 s); check power, cable and link"
+            events.append(Health(utc_ns=utc_ns, component="silence", state="degraded", text=text))
+        return events
+
+    def lost(self, utc_ns: int) -> list[Event]:
+        """The link is gone: end an open passage as `link_lost`; an unfinished line is kept raw, never read."""
+        events: list[Event] = []
+        rest = self._cutter.drain()
+        if self._passage is not None:
+            if rest:
+                self._passage.keep(parse_line(rest.decode("latin-1")).raw)
+            self._leave("link_lost", utc_ns, events)
+        self._vacant_seen = False
+        return events
+
+    def take_line(self, text: str, utc_ns: int, over_long: bool = False) -> list[Event]:
+        """Take one whole line without its line end (a daily file's, stamp removed) that came at `utc_ns`."""
+        events: list[Event] = []
+        self._on_line(text, over_long, utc_ns, events)
+        return events
+
+    # ---- lines
+
+    def _on_line(self, text: str, over_long: bool, utc_ns: int, events: list[Event]) -> None:
+        line = parse_line(text)
+        if not line.raw:
+            return
+        if self._silent:
+            self._silent = False
+            events.append(Health(utc_ns=utc_ns, component="silence", state="ok", text="the portal speaks again"))
+        self._check_timeout(utc_ns, events)
+        if over_long:
+            self._damaged(f"longer than {LINE_CAP} bytes, the rest dropped", line.raw, utc_ns, events)
+            return
+        code = line.code
+        take = self._take.get(code)
+        if take is None:
+            self._on_other(line, utc_ns, events)
+            return
+        self.codes[code] += 1
+        if code in _OCCUPIED or code in _VACANT:
+            self._in_setup = False
+        try:
+            take(line, utc_ns, events)
+        except ValueError as error:
+            if code in _VACANT and self._passage is not None:
+                self._passage.keep(line.raw)
+                self._passage.faults["damaged_line"] = None
+                self._leave("aborted", utc_ns, events)
+            self._damaged(str(error), line.raw, utc_ns, events)
+
+    def _on_other(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """Keep an extension, an unknown code or junk."""
+        if not line.code:
+            self._damaged("no line code", line.raw, utc_ns, events)
+            return
+        known = line.code in self.codes or line.code in EXTENSION_CODES or len(self.codes) < MAX_CODES
+        self.codes[line.code if known else "other"] += 1
+        if self._passage is not None:
+            self._passage.keep(line.raw)
+        if line.code not in EXTENSION_CODES:
+            self._unknown_seen += 1
+            self._tell_unknown(utc_ns, events)
+
+    def _counts(self, line: Line) -> list[int]:
+        """Return the count fields. Raises ValueError if they are not `detectors` counts."""
+        fields = line.fields
+        n = self._detectors
+        if len(fields) == n + 1 and ("-" in fields[n] or ":" in fields[n]):
+            fields = fields[:n]  # a receiver in between has added its stamp
+        if len(fields) != n:
+            raise ValueError(f"{len(fields)} fields, expected {n}")
+        return [_count(f) for f in fields]
+
+    # ---- passages
+
+    def _occupied(self, line: Line, utc_ns: int, events: list[Event]) -> _Passage:
+        """Return the open passage, after opening one if the portal was vacant; keep the line in it."""
+        passage = self._passage
+        if passage is not None and passage.lines >= MAX_PASSAGE_LINES:
+            passage.faults["too_long"] = None
+            self._leave("timed_out", utc_ns, events)
+            passage = None
+        if passage is None:
+            self._sequence += 1
+            passage = _Passage(f"occupancy-{self._sequence}-{utc_ns}", utc_ns)
+            passage.faults.update(dict.fromkeys(self._faults.values()))
+            if not self._vacant_seen:
+                passage.faults["start_not_seen"] = None
+            self._passage = passage
+            events.append(Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref))
+        passage.last_ns = utc_ns
+        passage.keep(line.raw)
+        return passage
+
+    def _on_gamma(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        counts = self._counts(line)
+        passage = self._occupied(line, utc_ns, events)
+        alarm = line.code == "GA"
+        passage.gamma.append(counts)
+        passage.gamma_alarm.append(alarm)
+        passage.gamma_arrival.append(utc_ns)
+        events.append(CountBlock(utc_ns=utc_ns, series="gamma", counts=np.array([counts], np.int64), alarm=alarm))
+
+    def _on_neutron(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        counts = self._counts(line)
+        passage = self._occupied(line, utc_ns, events)
+        alarm = line.code == "NA"
+        passage.neutron.append(counts)
+        passage.neutron_alarm.append(alarm)
+        events.append(CountBlock(utc_ns=utc_ns, series="neutron", counts=np.array([counts], np.int64), alarm=alarm))
+
+    def _on_speed(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        if len(line.fields) < 2:
+            raise ValueError(f"{len(line.fields)} fields, expected seconds per foot, mph, km/h")
+        mph = _decimal(line.fields[1])
+        self._occupied(line, utc_ns, events).mph.append(mph)
+
+    def _on_end(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """GX: the passage is complete; its number may tell that the portal was restarted."""
+        if len(line.fields) < 2:
+            raise ValueError(f"{len(line.fields)} fields, expected number and neutron background")
+        number, neutron_milli = _count(line.fields[0]), _count(line.fields[1])
+        if self._number is not None and number <= self._number:
+            self.boot_epoch += 1  # an equal number too: the key (epoch, number) must name one passage
+        self._number = number
+        passage = self._passage
+        self._vacant_seen = True
+        if passage is None:
+            return
+        passage.keep(line.raw)
+        self._leave("complete", utc_ns, events, number, neutron_milli / 1000.0)
+        self._vacant_seen = True
+
+    def _vacant(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """A code that only a vacant portal sends: end a passage that had no GX."""
+        passage = self._passage
+        if passage is not None:
+            passage.keep(line.raw)
+            if line.code in FAULTS:
+                passage.faults[line.code] = None
+            self._leave("aborted", utc_ns, events)
+        self._vacant_seen = True
+
+    def _check_timeout(self, utc_ns: int, events: list[Event]) -> None:
+        if self._passage is not None and utc_ns - self._passage.last_ns >= self._timeout_ns:
+            self._leave("timed_out", utc_ns, events)
+
+    def _leave(
+        self,
+        reason: EndReason,
+        utc_ns: int,
+        events: list[Event],
+        number: int | None = None,
+        neutron_total: float | None = None,
+    ) -> None:
+        """End the open passage and tell its record."""
+        passage, self._passage = self._passage, None
+        assert passage is not None
+        self._vacant_seen = False
+        if self._lines_lost(passage.gamma_arrival):
+            passage.faults["lines_lost"] = None
+        # A passage that timed out ended with its last line, not when that was noticed. A clock may step back.
+        end_ns = max(passage.start_ns, passage.last_ns if reason == "timed_out" else utc_ns)
+        record = PortalRecord(
+            start_utc_ns=passage.start_ns,
+            end_utc_ns=end_ns,
+            gamma=self._table(passage.gamma),
+            neutron=self._table(passage.neutron),
+            gamma_alarm=np.array(passage.gamma_alarm, np.bool_),
+            neutron_alarm=np.array(passage.neutron_alarm, np.bool_),
+            gamma_arrival_ns=np.array(passage.gamma_arrival, np.int64),
+            gamma_start_utc_ns=self._gamma_start(passage),
+            gamma_background=self._gamma_background,
+            neutron_background=self._best_neutron_background(neutron_total),
+            gamma_interval_s=self._interval_ns / NANOSECONDS,
+            settings=self._settings,
+            number=number,
+            boot_epoch=self.boot_epoch,
+            speed_kmh=_speed_kmh(passage.mph),
+            end_reason=reason,
+            faults=tuple(passage.faults),
+            raw_lines=tuple(passage.raw),
+        )
+        events.append(Occupancy(phase="left", utc_ns=max(end_ns, utc_ns), source_ref=passage.source_ref, record=record))
+
+    def _table(self, rows: list[list[int]]) -> npt.NDArray[np.int64]:
+        return np.array(rows, np.int64).reshape(len(rows), self._detectors)
+
+    def _best_neutron_background(self, total: float | None) -> npt.NDArray[np.float64] | None:
+        """Return counts/s: per detector from NB1; else the total of GX, one number; else NB.
+
+        NB is cut to whole counts per detector and often reads 0: a background of whole numbers is a lower bound.
+        """
+        if self._neutron_background is not None:
+            return self._neutron_background
+        return self._neutron_truncated if total is None else np.array([total], np.float64)
+
+    def _gamma_start(self, passage: _Passage) -> int:
+        """Return when the first gamma interval began, by sample index.
+
+        Arrival tells when an interval ended only where the portal runs live: the first lines were buffered and come
+        at once, up to 1 s late. Every later line gives one estimate, arrival minus the intervals up to its end; their
+        median is the start. Lines played faster than life (a rig at 20 x) move it towards the last arrival, and the
+        record's end may then lie before the end of the last interval.
+        """
+        arrival = passage.gamma_arrival
+        if not arrival:
+            return passage.start_ns
+        step = self._interval_ns
+        if len(arrival) > BURST_LINES + 2:
+            steady = range(BURST_LINES, len(arrival))
+            return int(median(arrival[i] - (i + 1) * step for i in steady))
+        return min(a - (i + 1) * step for i, a in enumerate(arrival))  # a line can only be late
+
+    def _lines_lost(self, arrival: list[int]) -> bool:
+        """Return True if the steady part lasted longer than its number of lines.
+
+        There is no sequence number, so a lost line shows only in time. The medians of five lines at both ends are
+        compared, because one late line is the network's doing.
+        """
+        if len(arrival) < BURST_LINES + 10:
+            return False
+        lag = [a - i * self._interval_ns for i, a in enumerate(arrival)]
+        drift = median(lag[-5:]) - median(lag[BURST_LINES : BURST_LINES + 5])
+        return drift > 1.25 * self._interval_ns
+
+    # ---- vacancy
+
+    def _on_gamma_background(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        counts = np.array([self._counts(line)], np.float64)
+        self._vacant(line, utc_ns, events)
+        self._gamma_background = counts[0]
+        events.append(CountBlock(utc_ns=utc_ns, series="gamma_background", counts=counts))
+        self._clear("gamma", utc_ns, events)
+        if self._unknown_told_ns is not None or self._damaged_told_ns is not None:
+            self._tell_unknown(utc_ns, events)
+            self._tell_damaged(utc_ns, events)
+
+    def _on_neutron_background(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        counts = np.array([self._counts(line)], np.float64)
+        self._vacant(line, utc_ns, events)
+        self._neutron_truncated = counts[0]
+        events.append(CountBlock(utc_ns=utc_ns, series="neutron_background", counts=counts))
+        self._clear("neutron", utc_ns, events)
+
+    def _on_exact_neutron_background(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        if len(line.fields) < self._detectors:
+            raise ValueError(f"{len(line.fields)} fields, expected {self._detectors}")
+        background = np.array([_decimal(f) for f in line.fields[: self._detectors]], np.float64)
+        self._neutron_background = background
+        if self._passage is not None:
+            self._passage.keep(line.raw)
+        events.append(CountBlock(utc_ns=utc_ns, series="neutron_background", counts=background[np.newaxis]))
+
+    def _on_fault(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        self._vacant(line, utc_ns, events)
+        component, words = FAULTS[line.code]
+        if self._faults.get(component) != line.code:
+            self._faults[component] = line.code
+            text = f"{words}: {line.raw}"
+            events.append(Health(utc_ns=utc_ns, component=component, state="fault", text=text))
+
+    def _on_tamper(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """TT or TC, at any time: the code decides, its fields differ between sources."""
+        if self._passage is not None:
+            self._passage.keep(line.raw)
+        if line.code == "TC":
+            self._clear("tamper", utc_ns, events)
+            return
+        if self._passage is not None:
+            self._passage.faults["TT"] = None
+        if "tamper" not in self._faults:
+            self._faults["tamper"] = "TT"
+            text = f"{FAULTS['TT'][1]}: {line.raw}"
+            events.append(Health(utc_ns=utc_ns, component="tamper", state="fault", text=text))
+
+    def _clear(self, component: str, utc_ns: int, events: list[Event]) -> None:
+        code = self._faults.pop(component, None)
+        if code is not None:
+            text = f"{FAULTS[code][1]}: over"
+            events.append(Health(utc_ns=utc_ns, component=component, state="ok", text=text))
+
+    def _on_setup(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """One of the five set-up lines; the first of a block begins a new boot epoch and voids the old settings."""
+        if not self._in_setup or line.code in self._setup:
+            self._in_setup = True
+            if self._passage is not None:
+                self._leave("aborted", utc_ns, events)
+            self.boot_epoch += 1
+            self._number = None
+            self._setup, self._setup_values, self._settings = {}, {}, None
+        self._setup[line.code] = line
+        self._setup_values.update(_setup_values(line))
+        if {"nsigma", "algorithm_mask"} <= self._setup_values.keys():  # SG1 and SG2 hold the alarm rule
+            lines = tuple(x.raw for x in self._setup.values())
+            self._settings = PortalSettings(**self._setup_values, lines=lines)
+
+    # ---- what could not be read
+
+    def _damaged(self, problem: str, raw: str, utc_ns: int, events: list[Event]) -> None:
+        self.damaged_lines += 1
+        self._damaged_example = f"{problem}, in {raw[:80]!r}"
+        if self._passage is not None:
+            self._passage.keep(raw)
+            self._passage.faults["damaged_line"] = None
+        self._tell_damaged(utc_ns, events)
+
+    def _tell_damaged(self, utc_ns: int, events: list[Event]) -> None:
+        """Tell unreadable lines at once, then at most once a minute; tell when a minute passed without."""
+        told_ns = self._damaged_told_ns
+        if told_ns is not None and utc_ns - told_ns < REPORT_EVERY_NS:
+            return
+        new = self.damaged_lines - self._damaged_told
+        if new:
+            text = f"{new} lines could not be read, last: {self._damaged_example}; check cable, baud rate and port"
+            events.append(Health(utc_ns=utc_ns, component="line", state="degraded", text=text))
+            self._damaged_told, self._damaged_told_ns = self.damaged_lines, utc_ns
+        elif told_ns is not None:
+            self._damaged_told_ns = None
+            events.append(Health(utc_ns=utc_ns, component="line", state="ok", text="all lines can be read again"))
+
+    def _tell_unknown(self, utc_ns: int, events: list[Event]) -> None:
+        """Tell unknown codes at once, then at most once a minute while they come."""
+        if self._unknown_told_ns is not None and utc_ns - self._unknown_told_ns < REPORT_EVERY_NS:
+            return
+        new = self._unknown_seen - self._unknown_told
+        self._unknown_told, self._unknown_told_ns = self._unknown_seen, utc_ns if new else None
+        if new:
+            seen = [f"{c} {n}" for c, n in self.codes.items() if c not in _KNOWN and c not in EXTENSION_CODES]
+            text = f"unknown codes kept raw and skipped, lines so far: {', '.join(seen[:12])}"
+            events.append(Health(utc_ns=utc_ns, component="codes", state="ok", text=text))
+
+
+def _speed_kmh(mph: list[float]) -> float | None:
+    """Return the median speed after outliers are rejected, None if none is left."""
+    believable = [v for v in mph if 0 < v < MPH_LIMIT]
+    return median(believable) * KMH_PER_MPH if believable else None
+
+
+def _setup_values(line: Line) -> dict[str, Any]:
+    """Return what one set-up line says, by the names of PortalSettings. Raises ValueError.
+
+    SG1: gamma high fault, low fault, intervals, hold-in, NSigma, placeholder; SG2: detectors, LLD, ULD, relay,
+    algorithm mask, letter; SG3: LLD, ULD, background time, sigma, firmware; SN1: neutron high fault first; SN2 holds
+    nothing that judgement uses.
+    """
+    f = line.fields
+    if len(f) < 5:
+        raise ValueError(f"{len(f)} fields, expected at least 5")
+    if line.code == "SG1":
+        intervals, nsigma = _count(f[2]), _decimal(f[4])
+        if not 1 <= intervals <= 100 or not 0 < nsigma <= 100:
+            raise ValueError(f"{intervals} intervals and NSigma {nsigma}, expected 1 to 100 and above 0 to 100")
+        return {
+            "gamma_high_fault": _count(f[0]),
+            "gamma_low_fault": _count(f[1]),
+            "gamma_intervals": intervals,
+            "hold_in_intervals": _count(f[3]),
+            "nsigma": nsigma,
+        }
+    if line.code == "SG2":
+        if not _MASK.fullmatch(f[4]):
+            raise ValueError(f"algorithm mask {f[4][:8]!r}, expected four of 0 and 1")
+        return {"algorithm_mask": f[4]}
+    if line.code == "SN1":
+        return {"neutron_high_fault": _count(f[0])}
+    return {"firmware": f[4]} if line.code == "SG3" else {}
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Daily files
+
+
+class _Clock:
+    """Stamps of one daily file to UTC nanoseconds.
+
+    date : first day of a file in the no-date form
+    utc_offset : hours east of UTC where the stamp does not say
+    """
+
+    def __init__(self, path: Path, date: dt.date | None, utc_offset_h: float) -> None:
+        self._path = path
+        self._date = date
+        self._zone = dt.timezone(dt.timedelta(hours=utc_offset_h))
+        self._days = 0
+        self._last_time_s = -1
+        self._midnights: dict[tuple[str, str | None], int] = {}
+
+    def utc_ns(self, stamp: str) -> int | None:
+        """Return the instant of `stamp`, None if it is none. Raises DataError if its date is unknown."""
+        if match := _DATED.fullmatch(stamp):
+            day, hour, minute, second, fraction, zone = match.groups()
+            time_s = _time_s(hour, minute, second)
+            midnight = self._midnights.get((day, zone)) or self._midnight(day, zone)
+        elif match := _DATELESS.fullmatch(stamp):
+            hour, minute, second, fraction = match.groups()
+            time_s = _time_s(hour, minute, second)
+            midnight = None if time_s is None else self._midnight_before(time_s)
+        else:
+            return None
+        if time_s is None or midnight is None:
+            return None
+        return midnight + time_s * NANOSECONDS + _fraction_ns(fraction)
+
+    def _midnight_before(self, time_s: int) -> int:
+        """Return the midnight before a time of day without date."""
+        if time_s < self._last_time_s - 12 * 3600:
+            self._days += 1  # midnight has passed; a smaller step back is the receiver's clock being set
+        self._last_time_s = time_s
+        first = dt.datetime.combine(self._first_date(), dt.time(), self._zone)
+        return (int(first.timestamp()) + self._days * 86_400) * NANOSECONDS
+
+    def _midnight(self, day: str, zone: str | None) -> int | None:
+        try:
+            year, month, dom = (int(n) for n in day.split("-"))
+            at = dt.datetime(year, month, dom, tzinfo=_zone(zone) if zone else self._zone)
+        except ValueError:
+            return None
+        if len(self._midnights) > 16:  # a file of damaged stamps must not grow it
+            self._midnights.clear()
+        midnight = self._midnights[day, zone] = int(at.timestamp()) * NANOSECONDS
+        return midnight
+
+    def _first_date(self) -> dt.date:
+        if self._date is None:
+            match = _DATE_IN_NAME.search(self._path.name)
+            try:
+                self._date = dt.date(*(int(n) for n in match.groups())) if match else None
+            except ValueError:
+                self._date = None
+        if self._date is None:
+            raise DataError(
+                f"{self._path}: stamps without a date, and no date like 2026-01-31 in the file name; give date="
+            )
+        return self._date
+
+
+def _zone(text: str) -> dt.timezone:
+    """Return the zone of `-07`, `+0530`, `+05:30` or `Z`. Raises ValueError."""
+    if text == "Z":
+        return dt.UTC
+    digits = text[1:].replace(":", "")
+    hours, minutes = (int(digits), 0) if len(digits) <= 2 else (int(digits[:-2]), int(digits[-2:]))
+    offset = dt.timedelta(hours=hours, minutes=minutes)
+    return dt.timezone(-offset if text[0] == "-" else offset)
+
+
+def _time_s(hour: str, minute: str, second: str) -> int | None:
+    """Return seconds since midnight, None for no time of day; 60 is a leap second."""
+    h, m, s = int(hour), int(minute), int(second)
+    return (h * 60 + m) * 60 + s if h < 24 and m < 60 and s <= 60 else None
+
+
+def _fraction_ns(digits: str | None) -> int:
+    """Return nanoseconds of a decimal fraction of up to nine digits."""
+    return int(digits.ljust(9, "0")) if digits else 0
+
+
+def iter_daily_file(
+    path: str | Path,
+    *,
+    date: dt.date | None = None,
+    utc_offset_h: float = 0.0,
+    decoder: PortalDecoder | None = None,
+) -> Iterator[Event]:
+    """Yield the events of a daily file as the stamps drive the decoder, in constant memory.
+
+    date : day of the first line where stamps have none and the file name has none
+    utc_offset_h : hours east of UTC where stamps do not say
+
+    A passage still open at the end of the file ends as `link_lost`. Raises DataError if the file cannot be read, is a
+    spectroscopic daily file, or its date cannot be known.
+    """
+    path = Path(path)
+    decoder = decoder or PortalDecoder()
+    clock = _Clock(path, date, utc_offset_h)
+    utc_ns: int | None = None
+    for number, (line, over_long) in enumerate(_lines_of(path), 1):
+        if line[:3] in ("S1,", "S2,"):
+            raise DataError(
+                f"{path} line {number}: {line[:40]!r} belongs to a spectroscopic daily file, whose counts mean "
+                "something else; this reader takes portal daily files (GB, NB, GS, GX) only"
+            )
+        text, comma, stamp = line.rpartition(",")
+        at = clock.utc_ns(stamp.strip()) if comma else None
+        if at is not None:
+            utc_ns = at
+        else:
+            text = line  # no stamp: it came when the line before it came
+        yield from decoder.take_line(text, utc_ns or 0, over_long)
+    yield from decoder.lost(utc_ns or 0)
+
+
+def _lines_of(path: Path) -> Iterator[tuple[str, bool]]:
+    cutter = LineCutter()
+    try:
+        with path.open("rb") as stream:
+            while data := stream.read(1 << 16):
+                for line, over_long in cutter.push(data):
+                    yield line.decode("latin-1"), over_long
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if rest := cutter.drain():
+        yield rest.decode("latin-1"), False
+
+
+def read_daily_file(path: str | Path, *, date: dt.date | None = None, utc_offset_h: float = 0.0) -> list[PortalRecord]:
+    """Return the records of a daily file, in order. Raises DataError as `iter_daily_file` does."""
+    events = iter_daily_file(path, date=date, utc_offset_h=utc_offset_h)
+    return [e.record for e in events if isinstance(e, Occupancy) and e.record is not None]
+
+
+def sniff(head: bytes) -> bool:
+    """Return True if `head`, the first bytes of a file, looks like portal lines.
+
+    True for a spectroscopic daily file too: the reader then says why it refuses it, which an unknown format cannot.
+    """
+    lines = [parse_line(line.decode("latin-1")) for line, over_long in LineCutter().push(head[:8192]) if not over_long]
+    known = sum(bool(x.fields) and x.code in _KNOWN | EXTENSION_CODES | _SPECTROSCOPIC for x in lines)
+    return known >= 1 and 2 * known >= len(lines)

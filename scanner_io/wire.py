@@ -1,0 +1,239 @@
+"""The wire between a lane's service and the workstations: versioned, typed messages.
+
+Frames of one message (ZeroMQ multipart, analyst DEALER <-> service ROUTER; the ROUTER's routing frame left out):
+
+    0  protocol   b"scanlane/1", the major version; another one is refused
+    1  header     MessagePack map of one of the structs below, told apart by its key `type`
+    2  raw part   only with `chunk`: the bytes themselves
+
+Fields may be added with defaults; a name is never used again for something else. Unknown fields are tolerated, wrong
+types refused with their path. At-least-once and idempotent: a client repeats `decide` until `decided`; the service
+answers a repeat like the first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from .errors import ProtocolError
+from .model import Decision, Declaration, TriageResult
+
+PROTOCOL = b"scanlane/1"
+MINOR_MIN, MINOR_MAX = 0, 0
+"""Minor versions this build can speak; the higher common one is used."""
+
+CHUNK_BYTES = 1 << 20
+MAX_CREDIT = 16
+MAX_INBOUND_BYTES = 64 << 10
+"""Largest message a service accepts."""
+MAX_CLIENT_INBOUND_BYTES = CHUNK_BYTES + (256 << 10)
+"""Largest message a client accepts."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Any message."""
+
+
+# ------------------------------------------------------------------------------------------------ analyst -> service
+
+
+class Hello(Message, frozen=True, kw_only=True, tag="hello"):
+    """First message of a connection. capacity : scans the analyst takes at once; 0 only watches and claims."""
+
+    analyst: str
+    capacity: int = 1
+    proto_min: int = MINOR_MIN
+    proto_max: int = MINOR_MAX
+    client_version: str = ""
+
+
+class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
+    """Ask for up to `credit` chunks of a leased scan from byte `offset` on."""
+
+    scan_id: str
+    lease_id: str
+    offset: int = 0
+    credit: int = 4
+
+
+class Received(Message, frozen=True, kw_only=True, tag="received"):
+    """The whole recording is here and hashes to `sha256`."""
+
+    scan_id: str
+    lease_id: str
+    sha256: str
+
+
+class Decide(Message, frozen=True, kw_only=True, tag="decide"):
+    """An analyst's decision; repeated until `decided`."""
+
+    decision: Decision
+
+
+class Renew(Message, frozen=True, kw_only=True, tag="renew"):
+    """The analyst is still looking."""
+
+    lease_id: str
+
+
+class Release(Message, frozen=True, kw_only=True, tag="release"):
+    """The analyst gives the scan back."""
+
+    lease_id: str
+
+
+class Claim(Message, frozen=True, kw_only=True, tag="claim"):
+    """Ask for one named scan; answered with `offer` or `refused`."""
+
+    scan_id: str
+
+
+class QueueRequest(Message, frozen=True, kw_only=True, tag="queue_request"):
+    """Ask for the undecided scans and the counts."""
+
+
+class Bye(Message, frozen=True, kw_only=True, tag="bye"):
+    """The analyst leaves; the leases go back at once."""
+
+
+# ------------------------------------------------------------------------------------------------ service -> analyst
+
+
+class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
+    """Answer to `hello`."""
+
+    connection_id: str
+    minor: int
+    lease_s: float
+    heartbeat_s: float
+    chunk_bytes: int = CHUNK_BYTES
+    max_credit: int = MAX_CREDIT
+    service_version: str = ""
+
+
+class Offer(Message, frozen=True, kw_only=True, tag="offer"):
+    """A flagged scan for this analyst alone until the lease ends. Only committed scans are offered."""
+
+    scan_id: str
+    lease_id: str
+    lease_s: float
+    size: int
+    sha256: str
+    lane: str
+    start_utc_ns: int
+    attempt: int
+    simulated: bool
+    result: TriageResult
+    declaration: Declaration | None = None
+
+
+class Chunk(Message, frozen=True, kw_only=True, tag="chunk"):
+    """Bytes of a recording; they follow as the raw part."""
+
+    scan_id: str
+    offset: int
+    last: bool
+
+
+class Decided(Message, frozen=True, kw_only=True, tag="decided"):
+    """The decision is committed. applied : it is the scan's decision; False with the reason if it came too late."""
+
+    decision_id: str
+    scan_id: str
+    durable: bool
+    applied: bool
+    reason: str = ""
+
+
+class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
+    """A lease of this analyst has ended."""
+
+    scan_id: str
+    lease_id: str
+    reason: str
+
+
+class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One undecided scan."""
+
+    scan_id: str
+    lane: str
+    outcome: str
+    start_utc_ns: int
+    state: str
+    analyst: str
+    reasons: tuple[str, ...]
+
+
+class Queue(Message, frozen=True, kw_only=True, tag="queue"):
+    """Undecided scans, most urgent first (at most 200), and how many scans are in each state."""
+
+    rows: tuple[QueueRow, ...]
+    counts: dict[str, int]
+
+
+class Refused(Message, frozen=True, kw_only=True, tag="refused"):
+    """A message was not acted upon. about : type of that message; ref : its scan, lease or decision."""
+
+    about: str
+    reason: str
+    ref: str = ""
+
+
+# ---------------------------------------------------------------------------------------------------------- both ways
+
+
+class Ping(Message, frozen=True, kw_only=True, tag="ping"):
+    """Sent by either side's own loop: proves that the program lives, not only its socket."""
+
+    counter: int
+
+
+class Pong(Message, frozen=True, kw_only=True, tag="pong"):
+    """Answer to `ping`."""
+
+    counter: int
+
+
+FromAnalyst = Hello | Fetch | Received | Decide | Renew | Release | Claim | QueueRequest | Bye | Ping | Pong
+FromService = Welcome | Offer | Chunk | Decided | Revoked | Queue | Refused | Ping | Pong
+
+_encoder = msgspec.msgpack.Encoder()
+_from_analyst = msgspec.msgpack.Decoder(FromAnalyst)
+_from_service = msgspec.msgpack.Decoder(FromService)
+
+
+def encode(message: Message, raw: bytes | memoryview | None = None) -> list[bytes | memoryview]:
+    """Return the frames of `message`."""
+    frames: list[bytes | memoryview] = [PROTOCOL, _encoder.encode(message)]
+    if raw is not None:
+        frames.append(raw)
+    return frames
+
+
+def decode_from_analyst(frames: list[bytes]) -> FromAnalyst:
+    """Return the message in `frames` as the service receives it. Raises ProtocolError."""
+    message: FromAnalyst = _decode(_from_analyst, frames, raw_allowed=False)
+    return message
+
+
+def decode_from_service(frames: list[bytes]) -> tuple[FromService, bytes]:
+    """Return the message in `frames` as a workstation receives it, and its raw part. Raises ProtocolError."""
+    message: FromService = _decode(_from_service, frames, raw_allowed=True)
+    has_raw = len(frames) == 3
+    if has_raw != isinstance(message, Chunk):
+        raise ProtocolError(f"{type(message).__name__} with {len(frames)} frames, expected {2 if has_raw else 3}")
+    return message, frames[2] if has_raw else b""
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], frames: list[bytes], *, raw_allowed: bool) -> Any:
+    if not 2 <= len(frames) <= (3 if raw_allowed else 2):
+        raise ProtocolError(f"message of {len(frames)} frames, expected {'2 or 3' if raw_allowed else '2'}")
+    if frames[0] != PROTOCOL:
+        raise ProtocolError(f"protocol {frames[0][:32]!r}, this side speaks {PROTOCOL!r}; upgrade the older side")
+    try:
+        return decoder.decode(frames[1])
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:  # ValidationError is a DecodeError
+        raise ProtocolError(f"header of {len(frames[1])} bytes: {error}") from error

@@ -1,0 +1,882 @@
+"""The portal codec: every line code byte by byte, recorded logs, hostile bytes, any split."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+import tracemalloc
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scanner_io.errors import DataError
+from scanner_io.formats import portal_daily
+from scanner_io.formats.portal_daily import (
+    LINE_CAP,
+    RAW_CAP,
+    LineCutter,
+    PortalDecoder,
+    format_line,
+    iter_daily_file,
+    parse_line,
+    read_daily_file,
+    sniff,
+)
+from scanner_io.model import CountBlock, Event, Health, Occupancy, PortalRecord
+
+PORTAL_LOGS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "portal"
+needs_logs = pytest.mark.skipif(not PORTAL_LOGS.is_dir(), reason="no recorded portal logs beside the project")
+
+SECOND = 1_000_000_000
+SETUP = [
+    b"SG1,002000,000068,05,10,05.0,P",
+    b"SG2,1111,0.069,0.455,01,1010,A",
+    b"SG3,0.069,0.455,020,000,1.10.1",
+    b"SN1,000050,03,0004,1200,01,120",
+    b"SN2,0.504,5.040,0.504,5.040,PP",
+]
+GB = b"GB,000379,000371,000407,000371"
+NB = b"NB,000003,000000,000002,000000"
+NB1 = b"NB1,3.58333373,0.00000000,2.65000033,0.00000000"
+GS = b"GS,000070,000071,000072,000073"
+GA = b"GA,000170,000171,000172,000173"
+NS = b"NS,000004,000000,000002,000000"
+SP = b"SP,0.1281,05.323,008.57,000000"
+GX = b"GX,000017,006683,000000,000000"
+
+
+def passage(gamma: int = 30, number: int = 17) -> list[bytes]:
+    """Lines of one whole passage with its background."""
+    lines = [NB, NB1, GB, SP, NS]
+    for i in range(gamma):
+        lines.append(GS)
+        if i % 5 == 4:
+            lines.append(NS)
+    return [*lines, format_line("GX", [number, 6683, 0, 0]).rstrip()]
+
+
+def wire(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\r\n" for line in lines)
+
+
+def play(lines: list[bytes], decoder: PortalDecoder | None = None, step_ns: int = 50_000_000) -> list[Event]:
+    """Feed one line per step."""
+    decoder = decoder or PortalDecoder()
+    return [e for i, line in enumerate(lines) for e in decoder.feed(line + b"\r\n", SECOND + i * step_ns)]
+
+
+def records(events: list[Event]) -> list[PortalRecord]:
+    return [e.record for e in events if isinstance(e, Occupancy) and e.record is not None]
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [
+        e.phase if isinstance(e, Occupancy) else e.series if isinstance(e, CountBlock) else type(e).__name__
+        for e in events
+    ]
+
+
+def plain(event: Event) -> object:
+    """An event as comparable values, without its arrival times."""
+    if isinstance(event, CountBlock):
+        return ("count", event.series, event.counts.tolist(), event.alarm)
+    if isinstance(event, Health):
+        return ("health", event.component, event.state, event.text)
+    assert isinstance(event, Occupancy)
+    record = event.record
+    if record is None:
+        return (event.phase,)
+    values = {
+        f.name: getattr(record, f.name)
+        for f in msgspec.structs.fields(record)
+        if not f.name.endswith("_ns") and f.name != "gamma_arrival_ns"
+    }
+    return (event.phase, {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()})
+
+
+# ---- one line
+
+
+def test_parse_cuts_code_and_fields() -> None:
+    assert parse_line("GB,000379,000371,000407,000371\r\n") == (
+        "GB",
+        ("000379", "000371", "000407", "000371"),
+        "GB,000379,000371,000407,000371",
+    )
+    assert parse_line("AA,3,3,3,11111A").fields == ("3", "3", "3", "11111A")
+    assert parse_line("ZZ9,1").code == "ZZ9"
+    for junk in ("", "\r\n", "hello", "7,8", "G,1", "gb,000379", ",,,,"):
+        assert parse_line(junk).code == ""
+
+
+def test_parse_makes_control_characters_visible_and_storable() -> None:
+    assert parse_line("\0\0GS,1\r").raw == "GS,1"
+    assert parse_line("GS,0\x0007\xff").raw == "GS,0\\x0007\\xff"
+
+
+@pytest.mark.parametrize(
+    ("code", "fields", "line"),
+    [
+        ("GB", [379, 371, 407, 371], b"GB,000379,000371,000407,000371\r\n"),
+        ("NB1", [3.58333373, 0.0, 2.65000033, 0.0], NB1 + b"\r\n"),
+        ("SP", [0.1281, 5.323, 8.57, 0], SP + b"\r\n"),
+        ("SP", [0.0023, 99.999, 160.93, 0], b"SP,0.0023,99.999,160.93,000000\r\n"),
+        ("GX", [17, 6683, 0, 0], GX + b"\r\n"),
+        ("AR", [0.2603, 0.3713, 0.1846, 0.1838], b"AR,0.2603,0.3713,0.1846,0.1838\r\n"),
+        ("TC", [111111] * 4, b"TC,111111,111111,111111,111111\r\n"),
+        ("SG1", ["002000", "000068", "05", "10", "05.0", "P"], SETUP[0] + b"\r\n"),
+    ],
+)
+def test_format_golden_bytes(code: str, fields: list[int | float | str], line: bytes) -> None:
+    assert format_line(code, fields) == line
+
+
+@pytest.mark.parametrize("count", [-1, 1_000_000])
+def test_format_refuses_what_six_digits_cannot_hold(count: int) -> None:
+    with pytest.raises(DataError, match="field 2"):
+        format_line("GS", [1, count, 3, 4])
+
+
+# ---- golden bytes of each code, decoded field by field
+
+
+@pytest.mark.parametrize(
+    ("line", "series", "alarm"),
+    [
+        (GB, "gamma_background", False),
+        (NB, "neutron_background", False),
+        (GS, "gamma", False),
+        (GA, "gamma", True),
+        (NS, "neutron", False),
+        (NS.replace(b"NS", b"NA"), "neutron", True),
+    ],
+)
+def test_counts_come_as_blocks(line: bytes, series: str, alarm: bool) -> None:
+    # CODE , master lower , master upper , slave lower , slave upper
+    block = PortalDecoder().feed(line + b"\r\n", 5)[-1]
+    assert isinstance(block, CountBlock)
+    assert (block.series, block.alarm, block.utc_ns) == (series, alarm, 5)
+    assert block.counts.tolist() == [[int(f) for f in line.split(b",")[1:]]]
+    assert block.counts.dtype == (np.float64 if series.endswith("background") else np.int64)
+
+
+def test_neutron_background_prefers_exact_then_total_then_truncated() -> None:
+    exact = records(play([NB, NB1, GB, GS, GX]))[0].neutron_background
+    assert exact is not None and exact.tolist() == [3.58333373, 0.0, 2.65000033, 0.0]
+    total = records(play([NB, GB, GS, GX]))[0].neutron_background  # GX f2: counts/s x 1000, all detectors
+    assert total is not None and total.tolist() == [6.683]
+    cut = records(play([NB, GB, GS, GB]))[0].neutron_background  # no GX came: whole counts are all there is
+    assert cut is not None and cut.tolist() == [3.0, 0.0, 2.0, 0.0]
+    assert records(play([GB, GS, GB]))[0].neutron_background is None
+
+
+def test_end_line_gives_the_number() -> None:
+    record = records(play([GB, GS, GX]))[0]
+    assert (record.number, record.end_reason, record.boot_epoch, record.truncated) == (17, "complete", 0, False)
+
+
+def test_set_up_lines() -> None:
+    settings = records(play([*SETUP, GB, GS, GX]))[0].settings
+    assert settings is not None
+    assert settings.gamma_high_fault == 2000  # SG1 f1, counts/s
+    assert settings.gamma_low_fault == 68  # SG1 f2
+    assert settings.gamma_intervals == 5  # SG1 f3
+    assert settings.hold_in_intervals == 10  # SG1 f4
+    assert settings.nsigma == 5.0  # SG1 f5, a decimal
+    assert settings.algorithm_mask == "1010"  # SG2 f5
+    assert settings.firmware == "1.10.1"  # SG3 f5
+    assert settings.neutron_high_fault == 50  # SN1 f1
+    assert settings.lines == tuple(line.decode() for line in SETUP)
+
+
+def test_settings_need_both_lines_of_the_alarm_rule() -> None:
+    assert records(play([SETUP[0], *SETUP[2:], GB, GS, GX]))[0].settings is None
+    assert records(play([SETUP[0].replace(b"05.0", b"5.O"), *SETUP[1:], GB, GS, GX]))[0].settings is None
+    assert records(play([SETUP[0], SETUP[1].replace(b"1010", b"10A0"), GB, GS, GX]))[0].settings is None
+    assert records(play([GB, GS, GX]))[0].settings is None
+    decimal = records(play([SETUP[0].replace(b"05.0", b"04.5"), SETUP[1], GB, GS, GX]))[0].settings
+    assert decimal is not None and decimal.nsigma == 4.5
+
+
+# ---- passages
+
+
+@pytest.mark.parametrize("first", [SP, NS, GS, GA, NS.replace(b"NS", b"NA")])
+def test_a_passage_begins_with_any_occupied_code(first: bytes) -> None:
+    events = play([GB, first])
+    assert [e.phase for e in events if isinstance(e, Occupancy)] == ["entered"]
+
+
+def test_a_whole_passage() -> None:
+    events = play(passage())
+    assert kinds(events)[:4] == ["neutron_background", "neutron_background", "gamma_background", "entered"]
+    (record,) = records(events)
+    assert record.gamma.tolist() == [[70, 71, 72, 73]] * 30
+    assert record.neutron.tolist() == [[4, 0, 2, 0]] * 7
+    assert not record.gamma_alarm.any() and not record.faults
+    assert record.gamma_background is not None and record.gamma_background.tolist() == [379, 371, 407, 371]
+    assert record.speed_kmh == pytest.approx(8.567, abs=0.001)
+    assert record.raw_lines[0] == SP.decode() and record.raw_lines[-1].startswith("GX")
+    assert len(record.raw_lines) == 39
+    entered, left = (e for e in events if isinstance(e, Occupancy))
+    assert entered.source_ref == left.source_ref
+
+
+def test_source_refs_are_unique_and_state_outlives_a_passage() -> None:
+    events = play(passage(number=17) + passage(number=18) + [GS, GX.replace(b"17", b"19")])
+    refs = [e.source_ref for e in events if isinstance(e, Occupancy) and e.phase == "entered"]
+    assert len(set(refs)) == 3
+    assert [r.number for r in records(events)] == [17, 18, 19]
+
+
+def test_the_alarm_is_per_interval_and_not_latched() -> None:
+    (record,) = records(play([GB, GS, GA, GS, GA, GX]))
+    assert record.gamma_alarm.tolist() == [False, True, False, True]
+
+
+def test_background_is_the_last_before_entry() -> None:
+    old = GB.replace(b"379", b"999")
+    (record,) = records(play([old, GB, GS, GX]))
+    assert record.gamma_background is not None and record.gamma_background[0] == 379
+    assert records(play([GS, GX]))[0].gamma_background is None
+
+
+@pytest.mark.parametrize("code", [GB, NB, *(GB.replace(b"GB", c) for c in (b"GH", b"GL", b"NH"))])
+def test_vacancy_without_an_end_line_ends_and_marks(code: bytes) -> None:
+    events = play([GB, GS, GS, code])
+    (record,) = records(events)
+    assert record.end_reason == "aborted" and record.truncated and record.number is None
+    fault = code[:2].decode()
+    assert record.faults == ((fault,) if fault in ("GH", "GL", "NH") else ())
+    assert record.raw_lines[-1] == code.decode()
+
+
+def test_no_end_line_ever_times_out_by_silence() -> None:
+    decoder = PortalDecoder(timeout_s=4.0)
+    decoder.feed(wire([GB, GS, GS]), SECOND)
+    assert decoder.idle(4 * SECOND, 3.9) == []
+    (record,) = records(decoder.idle(6 * SECOND, 5.0))
+    assert record.end_reason == "timed_out" and record.end_utc_ns == SECOND
+    assert decoder.idle(7 * SECOND, 6.0) == []
+
+
+def test_no_end_line_ever_times_out_by_the_time_between_lines() -> None:
+    decoder = PortalDecoder(timeout_s=4.0)
+    decoder.feed(wire([GB, GS]), SECOND)
+    events = decoder.feed(wire([GS]), 6 * SECOND)
+    assert kinds(events) == ["left", "entered", "gamma"]
+    assert records(events)[0].end_reason == "timed_out"
+    (second,) = records(decoder.feed(wire([GX]), 7 * SECOND))
+    assert second.end_reason == "complete" and second.faults == ("start_not_seen",)
+
+
+@pytest.mark.parametrize("noise", [b"x", b"AX,  0.3582, -0.3305\r\n", b"\0" * 40])
+def test_noise_does_not_keep_a_passage_open(noise: bytes) -> None:
+    decoder = PortalDecoder(timeout_s=4.0)
+    decoder.feed(wire([GB, GS]), SECOND)
+    events = [e for i in range(10) for e in decoder.feed(noise, (2 + i) * SECOND)]
+    assert [r.end_reason for r in records(events)] == ["timed_out"]
+
+
+def test_lost_link_ends_the_passage_and_never_reads_half_a_line() -> None:
+    decoder = PortalDecoder()
+    decoder.feed(wire([GB, GS, GS]) + GS[:-2], SECOND)
+    (record,) = records(decoder.lost(2 * SECOND))
+    assert record.end_reason == "link_lost" and len(record.gamma) == 2
+    assert record.raw_lines[-1] == GS[:-2].decode()
+    events = decoder.feed(b"73\r\n" + wire([GS, GX]), 3 * SECOND)  # the other half, after the reconnect
+    (after,) = records(events)
+    assert len(after.gamma) == 1 and "start_not_seen" in after.faults
+    (clean,) = records(decoder.feed(wire([GB, GS, GX.replace(b"17", b"18")]), 4 * SECOND))
+    assert clean.faults == ()
+
+
+def test_lost_link_while_vacant_is_quiet() -> None:
+    decoder = PortalDecoder()
+    decoder.feed(wire([GB]), SECOND)
+    assert decoder.lost(2 * SECOND) == []
+    assert decoder.lost(3 * SECOND) == []
+
+
+def test_clock_that_steps_back_makes_no_impossible_record() -> None:
+    decoder = PortalDecoder()
+    decoder.feed(wire([GB, GS]), 100 * SECOND)
+    (record,) = records(decoder.feed(wire([GS, GX]), SECOND))
+    assert record.start_utc_ns == record.end_utc_ns == 100 * SECOND
+
+
+def test_number_that_falls_begins_a_boot_epoch() -> None:
+    lines = [GB, GS, format_line("GX", [677, 0, 0, 0])[:-2], GB, GS, format_line("GX", [1, 0, 0, 0])[:-2]]
+    assert [(r.boot_epoch, r.number) for r in records(play(lines))] == [(0, 677), (1, 1)]
+    repeated = [GB, GS, GX, GB, GS, GX]
+    assert [(r.boot_epoch, r.number) for r in records(play(repeated))] == [(0, 17), (1, 17)]
+
+
+def test_set_up_block_begins_one_boot_epoch_and_new_settings() -> None:
+    first = play([*SETUP, GB, GS, GX, *SETUP, GB, GS, GX])
+    assert [(r.boot_epoch, r.number) for r in records(first)] == [(1, 17), (2, 17)]
+    changed = [SETUP[0].replace(b"05.0", b"07.0"), *SETUP[1:]]
+    after = records(play([*SETUP, GB, GS, GX, *changed, GB, GS, GX]))
+    assert [r.settings.nsigma for r in after if r.settings] == [5.0, 7.0]
+    tamper_between = [SETUP[0], b"TT,000000,000000,000000,000000", *SETUP[1:]]
+    assert [r.boot_epoch for r in records(play([*tamper_between, GB, GS, GX]))] == [1]
+    twice = records(play([*SETUP, *SETUP, GB, GS, GX]))
+    assert [r.boot_epoch for r in twice] == [2]
+
+
+def test_restart_in_mid_passage_ends_it() -> None:
+    events = play([GB, GS, *SETUP, GS, GX])
+    one, two = records(events)
+    assert (one.end_reason, one.boot_epoch, one.settings) == ("aborted", 0, None)
+    assert (two.end_reason, two.boot_epoch, two.faults) == ("complete", 1, ("start_not_seen",))
+
+
+def test_a_vehicle_that_stays_for_hours_is_cut_in_bounded_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portal_daily, "MAX_PASSAGE_LINES", 50)
+    found = records(play([GB, *[GS] * 120, GX]))
+    assert [len(r.gamma) for r in found] == [50, 50, 20]
+    assert [r.end_reason for r in found] == ["timed_out", "timed_out", "complete"]
+    assert found[0].faults == ("too_long",) and found[2].faults == ("start_not_seen",)
+
+
+# ---- speed and time
+
+
+def test_speed_rejects_the_display_cap_before_the_median() -> None:
+    cap = b"SP,0.0023,99.999,160.93,000000"
+    assert records(play([GB, cap, cap, cap, SP, GX]))[0].speed_kmh == pytest.approx(5.323 * 1.609344)
+    assert records(play([GB, cap, GX]))[0].speed_kmh is None
+    assert records(play([GB, SP.replace(b"05.323", b"20.000"), GX]))[0].speed_kmh is None
+    assert records(play([GB, SP.replace(b"05.323", b"00.000"), GX]))[0].speed_kmh is None
+
+
+def feed_at(times_s: list[float]) -> PortalRecord:
+    decoder = PortalDecoder()
+    decoder.feed(wire([GB]), 0)
+    for t in times_s:
+        decoder.feed(wire([GS]), int((100 + t) * SECOND))
+    return records(decoder.feed(wire([GX]), int((100 + times_s[-1] + 0.1) * SECOND)))[0]
+
+
+def test_gamma_time_is_rebuilt_from_the_steady_part() -> None:
+    # Five intervals were buffered and come at once with the sixth: interval i ended at 100 + (i - 5) * 0.2 s.
+    times = [max(0.0, (i - 5) * 0.2) + (0.003 * i if i < 6 else 0) for i in range(60)]
+    record = feed_at(times)
+    assert (record.gamma_start_utc_ns - 100 * SECOND) / SECOND == pytest.approx(-1.2, abs=0.001)
+    assert record.gamma_arrival_ns[0] == 100 * SECOND and record.gamma_interval_s == 0.2
+    assert record.faults == ()
+
+
+def test_gamma_time_of_a_short_record() -> None:
+    times = [max(0.0, (i - 5) * 0.2) for i in range(10)]
+    assert (feed_at(times).gamma_start_utc_ns - 100 * SECOND) / SECOND == pytest.approx(-1.2, abs=0.001)
+    decoder = PortalDecoder()
+    (record,) = records(decoder.feed(wire([GB, SP, GX]), 7))
+    assert record.gamma.shape == (0, 4) and record.gamma_start_utc_ns == 7
+
+
+def test_late_lines_do_not_move_time_but_lost_lines_are_told() -> None:
+    times = [max(0.0, (i - 5) * 0.2) for i in range(60)]
+    jitter = [t + (0.15 if i % 7 == 0 else 0.0) for i, t in enumerate(times)]
+    assert feed_at(jitter).faults == ()
+    assert feed_at(jitter).gamma_start_utc_ns == pytest.approx(100 * SECOND - 1.2 * SECOND, abs=1e6)
+    assert feed_at(times[:30] + times[31:]).faults == ()  # one line: within what arrival can tell
+    assert feed_at(times[:30] + times[32:]).faults == ("lines_lost",)
+
+
+def test_played_faster_than_life_keeps_the_nominal_interval() -> None:
+    record = feed_at([i * 0.01 for i in range(60)])
+    assert record.gamma_interval_s == 0.2 and record.faults == () and record.end_reason == "complete"
+
+
+# ---- faults and health
+
+
+@pytest.mark.parametrize(
+    ("fault", "component", "over"),
+    [(b"GH", "gamma", GB), (b"GL", "gamma", GB), (b"NH", "neutron", NB), (b"TT", "tamper", GB.replace(b"GB", b"TC"))],
+)
+def test_faults_are_told_once_and_stay_with_the_passage(fault: bytes, component: str, over: bytes) -> None:
+    bad = GB.replace(b"GB", fault)
+    events = play([GB, bad, bad, bad, GS, GX, over, GS, GX.replace(b"17", b"18")])
+    told = [(e.component, e.state) for e in events if isinstance(e, Health)]
+    assert told == [(component, "fault"), (component, "ok")]
+    assert [r.faults for r in records(events)] == [(fault.decode(),), ()]
+
+
+def test_tamper_during_a_passage_does_not_end_it() -> None:
+    (record,) = records(play([GB, GS, GB.replace(b"GB", b"TT"), GB.replace(b"GB", b"TC"), GS, GX]))
+    assert record.faults == ("TT",) and record.end_reason == "complete" and len(record.gamma) == 2
+
+
+def test_silence_is_told_once() -> None:
+    decoder = PortalDecoder(silence_s=12.0)
+    decoder.feed(wire([GB]), SECOND)
+    assert decoder.idle(2 * SECOND, 11.0) == []
+    (silent,) = decoder.idle(3 * SECOND, 12.5)
+    assert isinstance(silent, Health) and silent.state == "degraded" and "12.5 s" in silent.text
+    assert decoder.idle(4 * SECOND, 13.5) == []
+    back = decoder.feed(wire([GB]), 5 * SECOND)
+    assert isinstance(back[0], Health) and back[0].state == "ok"
+
+
+def test_unknown_codes_are_kept_counted_and_told_at_most_once_a_minute() -> None:
+    decoder = PortalDecoder()
+    events = decoder.feed(wire([GB, GS, b"QX,1,2", b"QX,3", b"ZZZ", b"AX, 0.1, -2", GX]), SECOND)
+    (record,) = records(events)
+    assert record.raw_lines[1:5] == ("QX,1,2", "QX,3", "ZZZ", "AX, 0.1, -2") and record.faults == ()
+    assert decoder.codes["QX"] == 2 and decoder.codes["ZZZ"] == 1
+    (told,) = (e for e in events if isinstance(e, Health))
+    assert told.state == "ok" and "QX 1" in told.text
+    assert not any(isinstance(e, Health) for e in decoder.feed(wire([b"QX,1", GB]), 30 * SECOND))
+    later = [e for e in decoder.feed(wire([GB]), 70 * SECOND) if isinstance(e, Health)]
+    assert len(later) == 1 and "QX 3" in later[0].text
+
+
+def test_unreadable_lines_are_told_and_the_end_of_it_too() -> None:
+    decoder = PortalDecoder()
+    (told,) = decoder.feed(wire([b"GB,0003A9,1,2,3"]), SECOND)
+    assert isinstance(told, Health) and told.state == "degraded" and "0003A9" in told.text
+    later = [e for e in decoder.feed(wire([GB]), 70 * SECOND) if isinstance(e, Health)]
+    assert [e.state for e in later] == ["ok"]
+
+
+# ---- hostile input
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GS,00007A,000071,000072,000073",
+        b"GS,000070,000071,000072",
+        b"GS,000070,000071,000072,000073,000074,000075",
+        b"GS,000070,000071,000072,-00073",
+        b"GS,000070,000071,000072,+00073",
+        b"GS,000070,000071,000072,0_0073",
+        b"GS,000070,000071,000072,",
+        b"GS,00\x0070,000071,000072,000073",
+        b"GS,000070,000071,000072,\xb2\xb2\xb2",
+        b"GS,000070,000071,000072,9999999999999999999999",
+        b"GS",
+        b"SP",
+        b"SP,0.1,nan,8.5,0",
+        b"SP,0.1,1e9,8.5,0",
+        b"NS,1,2,inf,4",
+        b"??,1,2",
+        b"{}",
+    ],
+)
+def test_damaged_line_in_a_passage_is_kept_and_marks_it(line: bytes) -> None:
+    decoder = PortalDecoder()
+    events = decoder.feed(wire([GB, GS, line, GS, GX]), SECOND)
+    (record,) = records(events)
+    assert len(record.gamma) == 2 and record.faults == ("damaged_line",)
+    assert decoder.damaged_lines == 1
+    assert len(record.raw_lines) == 4
+
+
+@pytest.mark.parametrize("line", [b"NB1,nan,0,0,0", b"NB1,1e400,0,0,0", b"NB1,1.0,2.0", b"GB,1,2,3", b"NB,,,,"])
+def test_damaged_background_is_not_taken(line: bytes) -> None:
+    decoder = PortalDecoder()
+    decoder.feed(wire([GB, NB1, line]), SECOND)
+    (record,) = records(decoder.feed(wire([GS, GX]), SECOND))
+    assert record.gamma_background is not None and record.gamma_background.tolist() == [379, 371, 407, 371]
+    assert record.neutron_background is not None and record.neutron_background[0] == 3.58333373
+
+
+def test_damaged_end_line_is_not_a_clean_end() -> None:
+    (record,) = records(play([GB, GS, b"GX,0000A7,006683,000000,000000"]))
+    assert record.truncated and record.number is None and "damaged_line" in record.faults
+
+
+def test_a_line_stamped_by_a_receiver_in_between_is_read() -> None:
+    (record,) = records(play([GB + b",12:00:01.5", GS + b",2016-05-31 09:30:00.974 -07", GX]))
+    assert record.gamma.tolist() == [[70, 71, 72, 73]]
+    assert record.gamma_background is not None and record.gamma_background.sum() == 1528
+
+
+def test_a_megabyte_without_line_end_is_bounded_and_told() -> None:
+    decoder = PortalDecoder()
+    decoder.feed(wire([GB, GS]), SECOND)
+    tracemalloc.start()
+    events = [e for _ in range(256) for e in decoder.feed(b"\x41" * 4096, SECOND)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200_000
+    assert [type(e) for e in events] == [Health]
+    (record,) = records(decoder.feed(b"\r\n" + wire([GS, GX]), SECOND))
+    assert len(record.gamma) == 2 and record.faults == ("damaged_line",)
+    assert len(record.raw_lines[1]) == LINE_CAP
+
+
+def test_raw_lines_are_bounded() -> None:
+    decoder = PortalDecoder()
+    decoder.feed(wire([GB, GS]), SECOND)
+    for _ in range(12):
+        decoder.feed(wire([b"AX," + b"7" * 900] * 200), SECOND)
+    (record,) = records(decoder.feed(wire([GX]), SECOND))
+    assert sum(map(len, record.raw_lines)) < RAW_CAP + 2000
+    assert "left out" in record.raw_lines[-1] and record.end_reason == "complete"
+
+
+def test_flood_of_codes_is_bounded() -> None:
+    decoder = PortalDecoder()
+    decoder.feed(wire([f"Q{i:03d},1".encode() for i in range(500)]), SECOND)
+    assert len(decoder.codes) <= portal_daily.MAX_CODES + 1
+    assert sum(decoder.codes.values()) == 500
+
+
+def test_cutter_takes_bare_carriage_returns_and_empty_lines() -> None:
+    cutter = LineCutter()
+    assert cutter.push(b"GB,1\rGS,2\r\n\r\n\nGX,") == [(b"GB,1", False), (b"GS,2", False)]
+    assert cutter.drain() == b"GX," and cutter.drain() == b""
+
+
+@given(st.binary(max_size=4000), st.lists(st.integers(1, 700), max_size=20))
+def test_arbitrary_bytes_never_raise(data: bytes, cuts: list[int]) -> None:
+    decoder = PortalDecoder()
+    for t, piece in enumerate(split(data, cuts)):
+        decoder.feed(piece, t * SECOND)
+    decoder.idle(10_000 * SECOND, 100.0)
+    decoder.lost(10_001 * SECOND)
+    parse_line(data.decode("latin-1"))
+    sniff(data)
+
+
+FIELD = st.one_of(
+    st.integers(0, 999_999).map(lambda n: b"%06d" % n),
+    st.sampled_from([b"", b"0000A1", b"\0", b"5.0", b"99.999", b" 1", b"-3", b"1010"]),
+)
+CODE = st.sampled_from([*b"GB NB NB1 GH GL NH GS GA NS NA GX SP TT TC SG1 SG2 SG3 SN1 SN2 AX ZZ".split(), b"", b"?"])
+LINE = st.one_of(
+    st.builds(lambda c, f: b",".join([c, *f]), CODE, st.lists(FIELD, max_size=7)),
+    st.sampled_from([GB, NB, NB1, GS, GA, NS, SP, GX, *SETUP]),
+    st.integers(LINE_CAP - 2, LINE_CAP + 3).map(lambda n: b"A" * n),
+)
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    pieces, at = [], 0
+    for cut in cuts:
+        pieces.append(data[at : at + cut])
+        at += cut
+    return [*pieces, data[at:]]
+
+
+@given(
+    st.lists(LINE, max_size=60),
+    st.lists(st.sampled_from([b"\r\n", b"\n", b"\r"]), min_size=60, max_size=60),
+    st.lists(st.integers(1, 90), max_size=60),
+)
+def test_any_split_gives_the_same_events(lines: list[bytes], ends: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(line + end for line, end in zip(lines, ends, strict=False))
+    whole, pieces = PortalDecoder(), PortalDecoder()
+    expected = [plain(e) for e in whole.feed(data, SECOND) + whole.lost(SECOND)]
+    got = [e for piece in split(data, cuts) for e in pieces.feed(piece, SECOND)] + pieces.lost(SECOND)
+    assert [plain(e) for e in got] == expected
+    assert pieces.codes == whole.codes and pieces.damaged_lines == whole.damaged_lines
+
+
+def test_byte_by_byte() -> None:
+    data = wire([*SETUP, *passage(), *passage(number=18)])
+    trickle, whole = PortalDecoder(), PortalDecoder()
+    got = [e for i in range(len(data)) for e in trickle.feed(data[i : i + 1], SECOND)]
+    assert [plain(e) for e in got] == [plain(e) for e in whole.feed(data, SECOND)]
+    assert len(records(got)) == 2
+
+
+# ---- daily files
+
+
+def stamped(lines: list[bytes], stamps: list[str]) -> bytes:
+    return b"".join(a + b"," + b.encode() + b"\r\n" for a, b in zip(lines, stamps, strict=True))
+
+
+def test_dated_stamps(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(
+        stamped(
+            [GB, GS, GX],
+            ["2016-05-31 23:59:59.500 -07", "2016-06-01 0:0:0.25 -07", "2016-06-01 00:00:01 -07"],
+        )
+    )
+    (record,) = read_daily_file(path)
+    start = dt.datetime(2016, 6, 1, 7, 0, 0, 250_000, tzinfo=dt.UTC)
+    assert record.start_utc_ns == int(start.timestamp() * 1000) * 1_000_000
+    assert record.end_utc_ns - record.start_utc_ns == 750_000_000
+
+
+@pytest.mark.parametrize(
+    ("zone", "hours"), [("-07", -7.0), ("+02", 2.0), ("+05:30", 5.5), ("-0330", -3.5), ("Z", 0.0), ("", 1.0)]
+)
+def test_zones(tmp_path: Path, zone: str, hours: float) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(stamped([GB, GS, GX], [f"2016-05-31 12:00:0{i}.000 {zone}".rstrip() for i in range(3)]))
+    (record,) = read_daily_file(path, utc_offset_h=1.0)
+    noon = int(dt.datetime(2016, 5, 31, 12, 0, 1, tzinfo=dt.UTC).timestamp()) * SECOND
+    assert record.start_utc_ns == noon - int(hours * 3600) * SECOND
+
+
+def test_dateless_stamps_roll_over_midnight(tmp_path: Path) -> None:
+    path = tmp_path / "RPM_2024-02-28.csv"
+    stamps = ["23-59-58.000", "23-59-59.9", "0-0-0.100", "0-0-1.5", "0-0-1.400", "0-0-5"]
+    path.write_bytes(stamped([GB, SP, GS, GS, GS, GX], stamps))
+    (record,) = read_daily_file(path)
+    day = int(dt.datetime(2024, 2, 28, tzinfo=dt.UTC).timestamp()) * SECOND
+    assert record.start_utc_ns == day + 86_399_900_000_000
+    assert record.gamma_arrival_ns.tolist() == [day + 86_400 * SECOND + n for n in (10**8, 15 * 10**8, 14 * 10**8)]
+    assert record.end_reason == "complete"
+    (given_date,) = read_daily_file(path, date=dt.date(2024, 2, 29))
+    assert given_date.start_utc_ns == record.start_utc_ns + 86_400 * SECOND
+
+
+@pytest.mark.parametrize("name", ["portal.csv", "x-2024-13-40.csv"])
+def test_dateless_stamps_need_a_date(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(stamped([GB], ["12-00-00.000"]))
+    with pytest.raises(DataError, match="give date="):
+        read_daily_file(path)
+
+
+def test_damaged_stamps_take_the_time_of_the_line_before(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    good = "2016-05-31 12:00:00.000 -07"
+    lines = stamped([GB, GS, GS, GS], [good, good, "2016-05-31 12:0", "2016-05-31 99:00:00 -07"])
+    path.write_bytes(lines + GS + b"\r\n" + GX + b"," + good.encode())  # no line end after the last one
+    (record,) = read_daily_file(path)
+    assert len(record.gamma) == 4 and record.end_reason == "complete" and record.start_utc_ns == record.end_utc_ns
+
+
+def test_file_that_ends_in_a_passage(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(stamped([GB, GS], ["2016-05-31 12:00:00 -07"] * 2))
+    assert [r.end_reason for r in read_daily_file(path)] == ["link_lost"]
+
+
+def test_gap_in_a_file_times_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(stamped([GB, GS, GB], [f"2016-05-31 12:00:{s} -07" for s in ("00", "01", "09")]))
+    (record,) = read_daily_file(path)
+    assert record.end_reason == "timed_out" and record.end_utc_ns == record.start_utc_ns
+
+
+def test_spectroscopic_daily_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"S1,1,2,12-00-00.0\r\n" + stamped([GB], ["12-00-01.0"]))
+    with pytest.raises(DataError, match="spectroscopic daily file"):
+        read_daily_file(path)
+    assert sniff(path.read_bytes())  # taken, so that the reason is told
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_daily_file(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("head", [b"", b"\x89PNG\r\n\x1a\n", b"II*\0", b"name,value\r\n1,2\r\n", b"\0" * 4096])
+def test_sniff_refuses_others(head: bytes) -> None:
+    assert not sniff(head)
+
+
+def test_sniff_takes_portal_lines() -> None:
+    assert sniff(wire([GB]))
+    assert sniff(stamped([GB, NB], ["12-00-00.0"] * 2)[:-20])
+
+
+def test_a_file_streams_in_constant_memory(tmp_path: Path) -> None:
+    path = tmp_path / "2024-01-01.csv"
+    with path.open("wb") as stream:
+        for i in range(40_000):
+            stream.write(GB + b",%d-%d-%d.000\r\n" % (i // 3600, i // 60 % 60, i % 60))
+        stream.write(b"x" * 3_000_000)
+    tracemalloc.start()
+    count = sum(1 for _ in iter_daily_file(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 40_001  # one Health for the junk
+    assert peak < 1_000_000
+
+
+# ---- the recorded pair: Rapiscan Labs, 2016
+
+
+EXPECTED = {
+    "S2-C0-NONE": {
+        "lines": 12_229,
+        "numbers": list(range(17, 42)),
+        "codes": {"GS": 1510, "GA": 0, "NS": 295, "NA": 0, "SP": 145, "GB": 606, "NB": 606, "NB1": 606, "GX": 25},
+        "gamma": "59 60 62 63 61 61 62 60 60 61 60 61 59 61 58 61 60 61 60 58 59 60 61 60 62",
+        "alarm": "0 " * 25,
+        "patterns": {"S": 25},
+        "background": (1535.6, 1509, 1559),
+        "depth": (17.9, 20.3, 23.8),
+        "neutron": 14,
+        "mph": (4.81, 5.19),
+    },
+    "S2-C3-NORM2": {
+        "lines": 13_857,
+        "numbers": list(range(109, 134)),
+        "codes": {"GS": 824, "GA": 675, "NS": 292, "NA": 0, "SP": 102, "GB": 594, "NB": 595, "NB1": 595, "GX": 25},
+        "gamma": "59 59 59 61 60 59 59 60 61 60 60 62 60 61 61 59 60 59 58 60 60 61 61 60 60",
+        "alarm": "29 28 27 30 28 29 23 29 25 23 29 27 26 30 31 24 26 24 23 24 26 28 30 28 28",
+        "patterns": {"SAS": 11, "SASA": 5, "SA": 5, "SASAS": 3, "SASASA": 1},
+        "background": (1547.5, 1522, 1574),
+        "depth": (11.0, 15.5, 20.2),
+        "neutron": 17,
+        "mph": (4.77, 6.03),
+    },
+}
+
+
+class Log:
+    """One recorded log, decoded once."""
+
+    def __init__(self, name: str) -> None:
+        self.expected = EXPECTED[name]
+        self.path = PORTAL_LOGS / f"{name}.csv"
+        self.decoder = PortalDecoder()
+        self.events = list(iter_daily_file(self.path, decoder=self.decoder))
+        self.records = records(self.events)
+
+
+@pytest.fixture(scope="module", params=sorted(EXPECTED))
+def log(request: pytest.FixtureRequest) -> Log:
+    if not PORTAL_LOGS.is_dir():
+        pytest.skip("no recorded portal logs beside the project")
+    return Log(request.param)
+
+
+def test_log_lines_and_codes(log: Log) -> None:
+    assert sum(log.decoder.codes.values()) == log.expected["lines"]
+    assert {c: log.decoder.codes[c] for c in log.expected["codes"]} == log.expected["codes"]
+    assert log.decoder.damaged_lines == 0
+    assert not any(isinstance(e, Health) for e in log.events)
+
+
+def test_log_occupancies(log: Log) -> None:
+    assert [r.number for r in log.records] == log.expected["numbers"]
+    assert {(r.end_reason, r.faults, r.boot_epoch, r.settings) for r in log.records} == {("complete", (), 0, None)}
+    phases = [e.phase for e in log.events if isinstance(e, Occupancy)]
+    assert phases == ["entered", "left"] * 25
+
+
+def test_log_count_blocks(log: Log) -> None:
+    blocks = [e for e in log.events if isinstance(e, CountBlock)]
+    codes = log.expected["codes"]
+    assert sum(b.series == "gamma" and not b.alarm for b in blocks) == codes["GS"]
+    assert sum(b.series == "gamma" and b.alarm for b in blocks) == codes["GA"]
+    assert sum(b.series == "neutron" for b in blocks) == codes["NS"]
+    assert sum(b.series == "gamma_background" for b in blocks) == codes["GB"]
+    assert sum(b.series == "neutron_background" for b in blocks) == codes["NB"] + codes["NB1"]
+
+
+def test_log_gamma_lines_per_pass(log: Log) -> None:
+    assert [len(r.gamma) for r in log.records] == [int(n) for n in log.expected["gamma"].split()]
+    assert [int(r.gamma_alarm.sum()) for r in log.records] == [int(n) for n in log.expected["alarm"].split()]
+    assert sum(bool(r.gamma_alarm.any()) for r in log.records) == (0 if log.expected["codes"]["GA"] == 0 else 25)
+
+
+def test_log_interval_patterns(log: Log) -> None:
+    patterns: dict[str, int] = {}
+    for record in log.records:
+        text = "".join("SA"[int(a)] for a in record.gamma_alarm)
+        pattern = "".join(c for i, c in enumerate(text) if i == 0 or text[i - 1] != c)
+        patterns[pattern] = patterns.get(pattern, 0) + 1
+    assert patterns == log.expected["patterns"]
+
+
+def test_log_fall_back_and_alarm_again() -> None:
+    patterns = EXPECTED["S2-C3-NORM2"]["patterns"]
+    assert sum(n for p, n in patterns.items() if p.startswith("SAS")) == 20
+    assert sum(n for p, n in patterns.items() if p.startswith("SASA")) == 9
+
+
+def test_log_background(log: Log) -> None:
+    sums = [e.counts.sum() for e in log.events if isinstance(e, CountBlock) and e.series == "gamma_background"]
+    mean, low, high = log.expected["background"]
+    assert (round(float(np.mean(sums)), 1), min(sums), max(sums)) == (mean, low, high)
+
+
+def test_log_shadow_depth(log: Log) -> None:
+    depths = []
+    for r in log.records:
+        assert r.gamma_background is not None
+        seconds = np.convolve(r.gamma.sum(axis=1), np.ones(5), "valid")
+        depths.append(100 * (1 - seconds.min() / r.gamma_background.sum()))
+    got = tuple(round(float(v), 1) for v in (min(depths), np.median(depths), max(depths)))
+    assert got == log.expected["depth"]
+
+
+def test_log_burst_is_close_to_unsuppressed(log: Log) -> None:
+    ratios = [r.gamma[:5].sum() / r.gamma_background.sum() for r in log.records if r.gamma_background is not None]
+    assert min(ratios) > 0.90 and max(ratios) < 1.08
+    assert all(r.gamma_arrival_ns[4] - r.gamma_arrival_ns[0] <= 17_000_000 for r in log.records)
+
+
+def test_log_neutrons(log: Log) -> None:
+    assert max(int(r.neutron.sum(axis=1).max()) for r in log.records) == log.expected["neutron"]
+    for r in log.records:
+        assert r.neutron_background is not None and not r.neutron_alarm.any()
+        f2 = int(r.raw_lines[-1].split(",")[2])
+        assert abs(int(1000 * r.neutron_background.sum()) - f2) <= 1
+
+
+def test_log_speed(log: Log) -> None:
+    mph = [r.speed_kmh / 1.609344 for r in log.records if r.speed_kmh is not None]
+    assert len(mph) == 25
+    assert (round(min(mph), 2), round(max(mph), 2)) == log.expected["mph"]
+    capped = sum("99.999" in line.split(",") for r in log.records for line in r.raw_lines if line.startswith("SP"))
+    assert capped == (70 if log.expected["codes"]["GA"] == 0 else capped)
+
+
+def test_log_time(log: Log) -> None:
+    for r in log.records:
+        # Entry is told 1.2 s after the first of the five buffered intervals and the current one began.
+        assert -1.3 < (r.gamma_start_utc_ns - r.start_utc_ns) / SECOND < -1.15
+        end_ns = r.gamma_start_utc_ns + len(r.gamma) * int(r.gamma_interval_s * SECOND)
+        assert 0 < r.end_utc_ns - end_ns < 0.4 * SECOND
+        lag = (r.gamma_arrival_ns - r.gamma_start_utc_ns) / SECOND - 0.2 * np.arange(1, len(r.gamma) + 1)
+        assert np.abs(lag[9:]).max() < 0.25
+    first = dt.datetime.fromtimestamp(log.records[0].start_utc_ns / SECOND, dt.UTC)
+    assert first.isoformat()[:13] in ("2016-05-31T16", "2016-06-01T22")
+
+
+def test_log_encodes_back_to_the_same_bytes(log: Log) -> None:
+    encoders = {
+        **dict.fromkeys(("GB", "NB", "GS", "GA", "NS", "GX", "RW"), [int] * 4),
+        **dict.fromkeys(("NB1", "AR", "AB1"), [float] * 4),
+        "SP": [float, float, float, int],
+    }
+    checked = 0
+    for raw in log.path.read_bytes().splitlines():
+        line = raw.rpartition(b",")[0]
+        code, *fields = line.decode().split(",")
+        if code in encoders:
+            values = [kind(f) for kind, f in zip(encoders[code], fields, strict=True)]
+            if code == "AB1":  # written from single precision, with digits of its own
+                continue
+            assert format_line(code, values) == line + b"\r\n"
+            checked += 1
+    assert checked > 4000
+
+
+@needs_logs
+@given(st.lists(st.integers(1, 3000), max_size=40))
+def test_log_in_any_split_gives_the_same_events(cuts: list[int]) -> None:
+    data = b"".join(
+        raw.rpartition(b",")[0] + b"\r\n" for raw in (PORTAL_LOGS / "S2-C3-NORM2.csv").read_bytes().splitlines()[:1200]
+    )
+    whole, pieces = PortalDecoder(), PortalDecoder()
+    expected = [plain(e) for e in whole.feed(data, SECOND)]
+    assert [plain(e) for piece in split(data, cuts) for e in pieces.feed(piece, SECOND)] == expected
+    assert len(records(whole.feed(b"", SECOND))) == 0
+
+
+def test_log_decodes_fast(log: Log) -> None:
+    before_s = time.process_time()
+    read_daily_file(log.path)
+    assert time.process_time() - before_s < 1.0  # takes 0.1 s

@@ -1,0 +1,235 @@
+import os
+import subprocess
+import shutil
+import sys
+
+import h5py
+import msgspec
+import numpy as np
+import pytest
+
+from scanner_io import recording
+from scanner_io.errors import DataError, StorageError
+from scanner_io.storage import PART, quarantine_parts, write_durable
+from tests import samples
+
+CODECS = ("bitshuffle-lz4", "gzip", "none")
+
+
+def same_struct(a, b):
+    """Compare two structs field by field, arrays by value."""
+    for name in a.__struct_fields__:
+        x, y = getattr(a, name), getattr(b, name)
+        if isinstance(x, np.ndarray):
+            np.testing.assert_array_equal(x, y, err_msg=name)
+            assert x.dtype == y.dtype, name
+        elif isinstance(x, tuple) and x and isinstance(x[0], np.ndarray):
+            for i, j in zip(x, y, strict=True):
+                np.testing.assert_array_equal(i, j, err_msg=name)
+        elif isinstance(x, msgspec.Struct) and isinstance(y, type(x)):
+            same_struct(x, y)
+        else:
+            assert x == y, name
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("first_channel", ["top", "bottom"])
+def test_what_is_written_is_read_back(tmp_path, codec, first_channel):
+    scan = samples.scan(radiograph=samples.radiograph(detector=samples.detector(first_channel=first_channel)))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan, config={"lane": {"name": "north"}}, result=samples.result(), codec=codec)
+    stored = recording.read(path)
+    same_struct(scan, stored.scan)
+    assert stored.result == samples.result()
+    assert stored.config == {"lane": {"name": "north"}}
+    assert recording.check(path) == []
+
+
+@pytest.mark.parametrize("missing", ["radiograph", "portal", "declaration"])
+def test_parts_may_be_absent(tmp_path, missing):
+    flag = samples.Quality(code=f"{missing}_missing", reason="none came")
+    scan = samples.scan(**{missing: None}, quality=(flag,))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan)
+    same_struct(scan, recording.read(path).scan)
+    assert recording.check(path) == []
+
+
+def test_the_default_plot_is_the_upright_radiograph(tmp_path):
+    nxdata = pytest.importorskip("silx.io.nxdata", reason="silx is a test extra")
+    import silx.io
+
+    scan = samples.scan()
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan)
+    with silx.io.open(str(path)) as file:
+        default = nxdata.get_default(file)
+        assert default.is_image
+        # 60 columns of 40 channels, channel 0 at the bottom: 40 rows, column k at x = k.
+        assert default.signal.shape == (40, 60)
+        np.testing.assert_array_equal(default.signal[()], scan.radiograph.counts[1].T[::-1])
+        assert [a[()][1] for a in default.axes] == [5.0, 4.0]
+    with h5py.File(path) as file:
+        assert file[f"{file.attrs['default']}/data/x"].attrs["units"] == "mm"
+        assert file.attrs["simulated"]
+
+
+def test_gzip_opens_in_h5dump_without_plugins(tmp_path):
+    h5dump = shutil.which("h5dump")
+    if h5dump is None:
+        pytest.skip("h5dump is not installed (Debian package hdf5-tools)")
+    scan = samples.scan(radiograph=samples.radiograph(columns=3, channels=5))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan, codec="gzip")
+    command = [h5dump, "-d", "/entry/data/high", "-m", "%d", str(path)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "HDF5_PLUGIN_PATH": ""})
+    assert "(5, 3)" in out.stdout.replace("( 5, 3 )", "(5, 3)")
+    first_row = out.stdout.split("(0,0): ")[1].split("\n")[0]
+    assert [int(v) for v in first_row.split(",") if v.strip()] == scan.radiograph.counts[1][:, -1].tolist()
+
+
+def test_every_flipped_bit_of_the_pixels_is_found(tmp_path):
+    scan = samples.scan(portal=None, declaration=None, expected=("radiograph",))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    data = bytearray(recording.build(scan))
+    with h5py.File("x", "w", driver="core", backing_store=False):
+        pass
+    path.write_bytes(data)
+    with h5py.File(path) as file:
+        chunk = file["entry/data/high"].id.get_chunk_info(0)
+    rng = np.random.default_rng(0)
+    for position in rng.integers(chunk.byte_offset, chunk.byte_offset + chunk.size, 40):
+        broken = bytearray(data)
+        broken[position] ^= 1 << rng.integers(8)
+        path.write_bytes(broken)
+        problems = recording.check(path)
+        assert problems, f"a flip at byte {position} was not seen"
+        with pytest.raises(DataError, match=path.name):
+            recording.read(path)
+
+
+def test_check_names_index_and_values(tmp_path):
+    times = samples.START_NS + np.arange(60, dtype=np.int64)
+    times[31] = 5
+    limited = samples.detector(saturation_value=7000)
+    scan = samples.scan(radiograph=samples.radiograph(column_utc_ns=times, detector=limited))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan)
+    text = "\n".join(str(p) for p in recording.check(path))
+    assert "column_utc_ns[31]: 5 after" in text
+    assert "above saturation_value 7000" in text
+
+
+def test_check_compares_counts_with_the_raw_lines(tmp_path):
+    record = samples.portal()
+    lines = list(record.raw_lines)
+    lines[3] = "GS,000001,000002,000003,000004"
+    scan = samples.scan(portal=samples.portal(raw_lines=tuple(lines)))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan)
+    (problem,) = recording.check(path)
+    assert problem.check == "portal counts"
+    assert problem.where == "gamma[3]"
+
+
+def test_a_clear_in_spite_of_a_flag_is_found(tmp_path):
+    scan = samples.scan()
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan, result=samples.result(outcome="CLEAR"))
+    assert [p.check for p in recording.check(path)] == ["result"]
+
+
+def test_foreign_and_hostile_files_are_refused(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\x00" * 9600)
+    scan = samples.scan(portal=None, declaration=None, expected=("radiograph",))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+
+    def rewritten(change):
+        path.write_bytes(recording.build(scan, codec="none"))
+        with h5py.File(path, "r+") as file:
+            change(file)
+        with pytest.raises(DataError) as caught:
+            recording.read(path)
+        return str(caught.value)
+
+    def external_storage(file):
+        del file["entry/instrument/detector_high/data"]
+        file["entry/instrument/detector_high"].create_dataset(
+            "data", (40, 60), "u2", external=[(str(secret), 0, h5py.h5f.UNLIMITED)]
+        )
+
+    def external_link(file):
+        del file["entry/instrument/detector_high/data"]
+        file["entry/instrument/detector_high/data"] = h5py.ExternalLink(str(path), "/entry/data/low")
+
+    def virtual(file):
+        del file["entry/instrument/detector_high/data"]
+        layout = h5py.VirtualLayout((40, 60), "u2")
+        layout[:] = h5py.VirtualSource(str(path), "entry/data/low", (40, 60))
+        file["entry/instrument/detector_high"].create_virtual_dataset("data", layout)
+
+    def bomb(file):
+        del file["entry/instrument/detector_high/data"]
+        file["entry/instrument/detector_high"].create_dataset("data", (100_000, 100_000), "u2", chunks=(1000, 1000))
+
+    def newer(file):
+        file.attrs["schema_version"] = 99
+
+    assert "another file" in rewritten(external_storage)
+    assert "own part" in rewritten(external_link)
+    assert "another file" in rewritten(virtual)
+    assert "at most" in rewritten(bomb)
+    assert "upgrade" in rewritten(newer)
+    path.write_bytes(b"not HDF5 at all")
+    with pytest.raises(DataError, match="not readable"):
+        recording.read(path)
+    assert [p.check for p in recording.check(tmp_path / "absent")] == ["readable"]
+
+
+def test_a_recording_is_never_overwritten_by_accident(tmp_path):
+    path = tmp_path / "a"
+    write_durable(path, b"one")
+    with pytest.raises(StorageError, match="exists already"):
+        write_durable(path, b"two")
+    assert path.read_bytes() == b"one"
+    write_durable(path, b"two", replace=True)
+    assert path.read_bytes() == b"two"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
+
+
+def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path):
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root on Linux")
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine does not allow mounts")
+    try:
+        with pytest.raises(StorageError, match="free space"):
+            write_durable(small / "big", bytes(1 << 20))
+        assert list(small.iterdir()) == []
+        write_durable(small / "fits", bytes(1 << 10))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_parts_of_killed_writers_are_put_aside_with_a_reason(tmp_path):
+    folder, quarantine = tmp_path / "recordings", tmp_path / "quarantine"
+    (folder / "north").mkdir(parents=True)
+    for content in (b"first", b"second"):
+        (folder / "north" / f"x.scan.h5.1.1{PART}").write_bytes(content)
+        quarantine_parts(folder, quarantine)
+    kept = sorted(p.name for p in quarantine.iterdir())
+    assert len(kept) == 4
+    assert sum(name.endswith(".reason.txt") for name in kept) == 2
+    assert list((folder / "north").iterdir()) == []
+
+
+def test_upright_is_undone_by_the_reader():
+    rng = np.random.default_rng(3)
+    for columns, channels in ((1, 1), (513, 33), (40, 700)):
+        counts = rng.integers(0, 65535, (columns, channels)).astype(np.uint16)
+        np.testing.assert_array_equal(recording.upright(counts, "top"), counts.T)
+        np.testing.assert_array_equal(recording.upright(counts, "bottom"), counts.T[::-1])

@@ -1,0 +1,349 @@
+import hashlib
+import threading
+import time
+
+import pytest
+import zmq
+
+from scanner_io import wire
+from scanner_io.client import Workstation
+from scanner_io.config import Dispatch as DispatchConfig
+from scanner_io.errors import DeliveryError
+from tests import samples
+from triage.service.dispatch import Dispatch
+from triage.service.outbox import Outbox, ScanRow
+
+
+class Service:
+    """The wire's service side in a thread of its own, as the daemon's loop runs it."""
+
+    def __init__(self, folder, *, bind="tcp://127.0.0.1:0", lease_s=2.0, heartbeat_s=0.2, max_attempts=20):
+        self.folder = folder
+        self.config = DispatchConfig(bind=bind, lease_s=lease_s, heartbeat_s=heartbeat_s, max_attempts=max_attempts)
+        self.log = []
+        self._work = []
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._up.wait(10)
+
+    def _run(self):
+        outbox = Outbox(self.folder / "outbox.sqlite")
+        context = zmq.Context()
+        dispatch = Dispatch(context, self.config, outbox, lambda event, **f: self.log.append((event, f)))
+        self.address = dispatch.address
+        self._up.set()
+        while not self._ending.is_set():
+            with self._lock:
+                work, self._work = self._work, []
+            for call, done in work:
+                done.append(call(outbox))
+            if dispatch.socket.poll(20):
+                dispatch.receive()
+            dispatch.tick()
+        dispatch.close()
+        context.term()
+        outbox.close()
+
+    def do(self, call):
+        """Run `call(outbox)` in the service's thread and return what it returns."""
+        done = []
+        with self._lock:
+            self._work.append((call, done))
+        deadline = time.monotonic() + 5
+        while not done and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return done[0]
+
+    def put(self, number=1, outcome="REVIEW", size=100):
+        scan_id = f"north-20260131T0945{number:02d}.000000Z-0f3a9c1e"
+        data = bytes([number]) * size
+        path = self.folder / scan_id
+        path.write_bytes(data)
+        row = ScanRow(
+            scan_id=scan_id, lane="north", path=str(path), sha256=hashlib.sha256(data).hexdigest(), size=size,
+            start_utc_ns=number, simulated=True, result=samples.result(scan_id, outcome),
+        )  # fmt: skip
+        self.do(lambda outbox: outbox.add(row))
+        return scan_id
+
+    def state(self, scan_id):
+        return self.do(lambda outbox: outbox.item(scan_id).state)
+
+    def close(self):
+        self._ending.set()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def service(tmp_path):
+    running = Service(tmp_path)
+    yield running
+    running.close()
+
+
+def until(condition, timeout_s=10.0):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_offer_fetch_decide(service):
+    scan_id = service.put(size=3 * wire.CHUNK_BYTES + 17)
+    with Workstation(service.address, "ana") as desk:
+        offer = desk.next_offer(5)
+        assert (offer.scan_id, offer.attempt, offer.simulated) == (scan_id, 1, True)
+        data = desk.fetch(offer)
+        assert data == b"\x01" * offer.size
+        decided = desk.decide(offer, "inspect", note="look behind the pallets", codes=(2,))
+        assert decided.durable
+        assert decided.applied
+    assert service.state(scan_id) == "decided"
+    ((decision, applied),) = service.do(lambda o: o.decisions(scan_id))
+    assert applied
+    assert (decision.analyst, decision.verdict, decision.codes) == ("ana", "inspect", (2,))
+    assert service.do(lambda o: o.counts())["delivered"] == 1
+
+
+def test_each_scan_goes_to_exactly_one_analyst(service):
+    got = {"ana": [], "ben": []}
+
+    def work(name):
+        with Workstation(service.address, name) as desk:
+            while (offer := desk.next_offer(1.5)) is not None:
+                got[name].append(offer.scan_id)
+                desk.decide(offer, "clear")
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in got]
+    for thread in threads:
+        thread.start()
+    put = [service.put(n) for n in range(1, 21)]
+    for thread in threads:
+        thread.join()
+    assert sorted(got["ana"] + got["ben"]) == sorted(put)
+    assert got["ana"]
+    assert got["ben"]
+
+
+def test_a_vanished_analysts_scan_goes_to_another(service):
+    scan_id = service.put()
+    lost = zmq.Context()
+    sock = lost.socket(zmq.DEALER)
+    sock.connect(service.address)
+    sock.send_multipart(wire.encode(wire.Hello(analyst="lost")))
+    assert until(lambda: service.state(scan_id) == "leased")
+    sock.close(linger=0)
+    lost.term()
+    with Workstation(service.address, "ben") as desk:
+        offer = desk.next_offer(5)
+        assert (offer.scan_id, offer.attempt) == (scan_id, 2)
+
+
+def test_thinking_longer_than_the_lease_keeps_it(service):
+    scan_id = service.put()
+    with Workstation(service.address, "ana") as desk, Workstation(service.address, "ben") as other:
+        first = desk.next_offer(2) or other.next_offer(2)
+        holder, idle = (desk, other) if first.lease_id in desk._open else (other, desk)
+        assert idle.next_offer(3.5) is None  # longer than the lease
+        assert holder.decide(first, "clear").applied
+    assert service.state(scan_id) == "decided"
+
+
+def test_a_frozen_analyst_loses_the_lease_and_the_late_decision_is_not_applied(tmp_path):
+    service = Service(tmp_path, lease_s=1.0, heartbeat_s=5.0)
+    context = zmq.Context()
+    sock = context.socket(zmq.DEALER)
+    try:
+        scan_id = service.put()
+        sock.connect(service.address)
+        sock.send_multipart(wire.encode(wire.Hello(analyst="frozen")))
+        offer = receive(sock, wire.Offer)
+        assert receive(sock, wire.Revoked).lease_id == offer.lease_id
+        late = samples_decision(offer, "frozen")
+        with Workstation(service.address, "ben", capacity=0) as desk:
+            current = desk.claim(scan_id)
+            sock.send_multipart(wire.encode(wire.Decide(decision=late)))
+            answer = receive(sock, wire.Decided)
+            assert (answer.durable, answer.applied) == (True, False)
+            assert desk.decide(current, "inspect", note="x").applied
+    finally:
+        sock.close(linger=0)
+        context.term()
+        service.close()
+
+
+def samples_decision(offer, analyst):
+    from scanner_io.model import Decision
+
+    return Decision(
+        decision_id="late-1", scan_id=offer.scan_id, sha256=offer.sha256, analyst=analyst, verdict="clear",
+        decided_utc_ns=1, lease_id=offer.lease_id,
+    )  # fmt: skip
+
+
+def receive(sock, kind, timeout_s=5.0):
+    """Return the next message of `kind`; others are passed over."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if sock.poll(50):
+            message, _ = wire.decode_from_service(sock.recv_multipart())
+            if isinstance(message, kind):
+                return message
+    raise AssertionError(f"no {kind.__name__} came")
+
+
+def test_decisions_of_others_scans_are_refused(service):
+    scan_id = service.put()
+    with Workstation(service.address, "ana") as desk, Workstation(service.address, "eve", capacity=0) as eve:
+        offer = desk.next_offer(5)
+        with pytest.raises(DeliveryError, match="leased by ana"):
+            eve.claim(scan_id)
+        with pytest.raises(DeliveryError, match="not leased to eve"):
+            eve.fetch(offer, timeout_s=5)
+        assert not eve.decide(offer, "clear").applied
+    assert service.state(scan_id) != "decided"
+
+
+def test_the_same_analyst_may_decide_from_another_program(service):
+    scan_id = service.put()
+    with Workstation(service.address, "ana") as desk, Workstation(service.address, "ana", capacity=0) as second:
+        offer = desk.next_offer(5)
+        claimed = second.claim(scan_id)
+        assert claimed.lease_id == offer.lease_id
+        assert second.decide(claimed, "rescan", note="blurred").applied
+        assert until(lambda: not desk.revoked.empty())
+        assert desk.revoked.get().scan_id == scan_id
+
+
+def test_a_restart_of_the_service_loses_neither_lease_nor_decision(tmp_path):
+    first = Service(tmp_path, lease_s=5.0)
+    scan_id = first.put()
+    with Workstation(first.address, "ana") as desk:
+        offer = desk.next_offer(5)
+        first.close()
+        second = Service(tmp_path, bind=first.address, lease_s=5.0)
+        try:
+            assert desk.decide(offer, "inspect", note="x", timeout_s=15).applied
+            assert second.state(scan_id) == "decided"
+        finally:
+            second.close()
+
+
+def test_given_back_scans_are_offered_again(service):
+    scan_id = service.put()
+    with Workstation(service.address, "ana") as desk:
+        desk.release(desk.next_offer(5))
+        again = desk.next_offer(5)
+        assert (again.scan_id, again.attempt) == (scan_id, 2)
+
+
+def test_the_queue_shows_what_waits_and_who_has_it(service):
+    service.put(1, "REVIEW")
+    service.put(2, "ALARM")
+    service.put(3, "CLEAR")
+    with Workstation(service.address, "ana") as desk:
+        desk.next_offer(5)
+        queue = desk.queue()
+    assert [(r.outcome, r.state, r.analyst) for r in queue.rows] == [
+        ("ALARM", "leased", "ana"),
+        ("REVIEW", "pending", ""),
+    ]
+    assert queue.counts["recorded"] == 3
+    assert queue.counts["filed"] == 1
+
+
+def test_a_recording_that_changed_on_disk_never_arrives_as_good(service):
+    scan_id = service.put(size=5000)
+    (service.folder / scan_id).write_bytes(b"\x02" * 5000)
+    with Workstation(service.address, "ana") as desk:
+        offer = desk.next_offer(5)
+        with pytest.raises(DeliveryError, match="came wrong 3 times"):
+            desk.fetch(offer, timeout_s=10)
+    assert service.do(lambda o: o.counts())["delivered"] == 0
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b""],
+        [b"scanlane/1"],
+        [b"scanlane/1", b""],
+        [b"scanlane/1", b"\xff\xff"],
+        [b"scanlane/2", b"\x80"],
+        [b"scanlane/1", b"\x81\xa4type\xa5hello", b"raw"],
+        [b"scanlane/1", b"\x91" * 100_000],
+        [b"scanlane/1", wire.encode(wire.Ping(counter=1))[1][:-1] + b"\xa1x"],
+        [b"x"] * 50,
+    ],
+)
+def test_malformed_messages_are_refused_and_the_service_lives(service, frames):
+    context = zmq.Context()
+    sock = context.socket(zmq.DEALER)
+    sock.connect(service.address)
+    try:
+        sock.send_multipart(frames)
+        if sum(map(len, frames)) < wire.MAX_INBOUND_BYTES:
+            assert receive(sock, wire.Refused).about in ("message", "hello_first")
+        scan_id = service.put()
+        with Workstation(service.address, "ana") as desk:
+            assert desk.next_offer(5).scan_id == scan_id
+    finally:
+        sock.close(linger=0)
+        context.term()
+
+
+def test_a_self_chosen_routing_id_is_not_served(service):
+    service.put()
+    context = zmq.Context()
+    sock = context.socket(zmq.DEALER)
+    sock.routing_id = b"ana"
+    sock.connect(service.address)
+    try:
+        sock.send_multipart(wire.encode(wire.Hello(analyst="ana")))
+        assert until(lambda: any(event == "refused" for event, _ in service.log))
+        assert sock.poll(300) == 0
+    finally:
+        sock.close(linger=0)
+        context.term()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "new\nline", "\x1b[31mred"])
+def test_names_that_could_mislead_are_refused(service, name):
+    with Workstation(service.address, name) as desk:
+        assert not desk.connected(1.0)
+
+
+def test_a_client_of_another_version_is_told(service):
+    context = zmq.Context()
+    sock = context.socket(zmq.DEALER)
+    sock.connect(service.address)
+    try:
+        sock.send_multipart(wire.encode(wire.Hello(analyst="ana", proto_min=7, proto_max=9)))
+        assert "upgrade the older side" in receive(sock, wire.Refused).reason
+    finally:
+        sock.close(linger=0)
+        context.term()
+
+
+def test_an_address_in_use_is_named(service, tmp_path):
+    context = zmq.Context()
+    outbox = Outbox(tmp_path / "second.sqlite")
+    try:
+        with pytest.raises(DeliveryError, match="another scanlane"):
+            Dispatch(context, DispatchConfig(bind=service.address), outbox, lambda *_, **__: None)
+    finally:
+        outbox.close()
+        context.term()
+
+
+def test_without_a_service_every_call_says_so():
+    with Workstation("tcp://127.0.0.1:9", "ana") as desk:
+        assert not desk.connected(0.3)
+        assert desk.next_offer(0.1) is None
+        with pytest.raises(DeliveryError, match="never answered"):
+            desk.queue(timeout_s=0.5)

@@ -1,0 +1,218 @@
+import sqlite3
+
+import msgspec
+import pytest
+
+from scanner_io.errors import DeliveryError, StorageError
+from scanner_io.model import Decision
+from tests import samples
+from triage.service.outbox import MIGRATIONS, Outbox, ScanRow
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def outbox(tmp_path, clock):
+    box = Outbox(tmp_path / "outbox.sqlite", monotonic=clock)
+    yield box
+    box.close()
+
+
+def row(number=1, outcome="REVIEW", **changes):
+    scan_id = f"north-20260131T0945{number:02d}.000000Z-0f3a9c1e"
+    values = {
+        "scan_id": scan_id, "lane": "north", "path": f"/r/{scan_id}", "sha256": "ab" * 32, "size": 100,
+        "start_utc_ns": number, "simulated": True, "result": samples.result(scan_id, outcome),
+        "declaration": samples.declaration(),
+    }  # fmt: skip
+    return ScanRow(**{**values, **changes})
+
+
+def decision(item, **changes):
+    values = {
+        "decision_id": "d1", "scan_id": item.row.scan_id, "sha256": item.row.sha256, "analyst": item.analyst,
+        "verdict": "inspect", "decided_utc_ns": 5, "lease_id": item.lease_id,
+    }  # fmt: skip
+    return Decision(**{**values, **changes})
+
+
+def test_a_row_survives_as_it_was_and_is_entered_once(outbox):
+    assert outbox.add(row())
+    assert not outbox.add(row())
+    item = outbox.item(row().scan_id)
+    assert item.row == row()
+    assert item.state == "pending"
+    assert outbox.counts()["recorded"] == 1
+
+
+def test_clear_scans_are_filed_and_not_offered(outbox):
+    outbox.add(row(outcome="CLEAR"))
+    assert outbox.next_pending() is None
+    assert outbox.item(row().scan_id).state == "filed"
+
+
+def test_alarms_come_first_then_the_oldest(outbox):
+    for number, outcome in ((3, "REVIEW"), (2, "REVIEW"), (5, "ALARM"), (4, "UNUSABLE")):
+        outbox.add(row(number, outcome))
+    order = []
+    while (scan_id := outbox.next_pending()) is not None:
+        outbox.lease(scan_id, "ana", 10)
+        order.append(outbox.item(scan_id).row.start_utc_ns)
+    assert order == [5, 4, 2, 3]
+
+
+def test_a_leased_scan_is_one_analysts_alone(outbox):
+    outbox.add(row())
+    first = outbox.lease(row().scan_id, "ana", 10)
+    assert outbox.lease(row().scan_id, "ana", 10).lease_id == first.lease_id
+    with pytest.raises(DeliveryError, match="leased by ana"):
+        outbox.lease(row().scan_id, "ben", 10)
+    assert outbox.next_pending() is None
+
+
+def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
+    outbox.add(row())
+    lease = outbox.lease(row().scan_id, "ana", 10).lease_id
+    clock.now += 9
+    assert outbox.expired() == []
+    assert outbox.renew(lease, 10)
+    clock.now += 9
+    assert outbox.expired() == []
+    clock.now += 2
+    assert outbox.expired() == [lease]
+    assert outbox.release(lease, "ran out", 20) == row().scan_id
+    assert not outbox.renew(lease, 10)
+    assert outbox.next_pending() == row().scan_id
+
+
+def test_after_too_many_tries_a_scan_is_held_and_can_be_claimed(outbox):
+    outbox.add(row())
+    for _ in range(3):
+        outbox.release(outbox.lease(row().scan_id, "ana", 10).lease_id, "no answer", 3)
+    item = outbox.item(row().scan_id)
+    assert item.state == "held"
+    assert "offered 3 times" in item.note
+    assert outbox.next_pending() is None
+    assert outbox.lease(row().scan_id, "supervisor", 10).state == "leased"
+
+
+def test_a_decision_is_committed_once_and_repeats_get_the_same_answer(outbox):
+    outbox.add(row())
+    item = outbox.lease(row().scan_id, "ana", 10)
+    first = outbox.decide(decision(item))
+    assert first.applied
+    again = outbox.decide(decision(item))
+    assert again.applied
+    assert again.repeated
+    assert outbox.item(row().scan_id).state == "decided"
+    assert outbox.decisions(row().scan_id) == [(decision(item), True)]
+    with pytest.raises(DeliveryError, match="used before"):
+        outbox.decide(decision(item, verdict="clear"))
+
+
+def test_a_late_decision_is_kept_but_not_applied(outbox):
+    outbox.add(row())
+    late = outbox.lease(row().scan_id, "ana", 10)
+    outbox.release(late.lease_id, "ran out", 20)
+    current = outbox.lease(row().scan_id, "ben", 10)
+    answer = outbox.decide(decision(late))
+    assert not answer.applied
+    assert "lease had ended" in answer.reason
+    assert outbox.item(row().scan_id).analyst == "ben"
+    assert outbox.decide(decision(current, decision_id="d2")).applied
+    assert [applied for _, applied in outbox.decisions(row().scan_id)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "objection"),
+    [
+        ({"lease_id": ""}, "lease had ended"),
+        ({"lease_id": "other"}, "lease had ended"),
+        ({"analyst": "ben"}, "lease is ana's"),
+        ({"sha256": "cd" * 32}, "made on a recording with hash"),
+    ],
+)
+def test_a_decision_that_does_not_fit_is_kept_and_not_applied(outbox, change, objection):
+    outbox.add(row())
+    item = outbox.lease(row().scan_id, "ana", 10)
+    answer = outbox.decide(decision(item, **change))
+    assert not answer.applied
+    assert objection in answer.reason
+    assert outbox.item(row().scan_id).state == "leased"
+
+
+def test_delivery_needs_the_right_hash(outbox):
+    outbox.add(row())
+    item = outbox.lease(row().scan_id, "ana", 10)
+    assert not outbox.delivered(item.row.scan_id, item.lease_id, "00" * 32)
+    assert outbox.delivered(item.row.scan_id, item.lease_id, item.row.sha256)
+    assert outbox.counts()["delivered"] == 1
+
+
+def test_leases_of_before_a_restart_are_armed_again(tmp_path, clock):
+    box = Outbox(tmp_path / "o", monotonic=clock)
+    box.add(row())
+    lease = box.lease(row().scan_id, "ana", 10).lease_id
+    box.close()
+    clock.now = 3.0  # another boot: the monotonic clock began anew
+    box = Outbox(tmp_path / "o", monotonic=clock)
+    assert box.rearm(10) == 1
+    assert box.expired() == []
+    clock.now += 11
+    assert box.expired() == [lease]
+    box.close()
+
+
+def test_scans_without_their_recording_are_held(outbox):
+    outbox.add(row(1))
+    outbox.add(row(2))
+    assert outbox.hold_missing(lambda path: path == row(1).path) == [row(2).scan_id]
+    assert outbox.item(row(2).scan_id).state == "held"
+    assert outbox.item(row(1).scan_id).state == "pending"
+
+
+def test_unfinished_judgements_are_counted_until_there_is_a_row(outbox):
+    assert outbox.count_judging(row().path) == 1
+    assert outbox.count_judging(row().path) == 2
+    outbox.add(row())
+    assert outbox.count_judging(row().path) == 1
+
+
+def test_a_newer_or_damaged_database_is_refused(tmp_path):
+    path = tmp_path / "o"
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
+    db.commit()
+    db.close()
+    with pytest.raises(StorageError, match="upgrade scanlane"):
+        Outbox(path)
+    path.write_bytes(b"not a database, but long enough to be looked at as one" * 40)
+    with pytest.raises(StorageError, match="not usable"):
+        Outbox(path)
+
+
+def test_unknown_scans_are_named(outbox):
+    with pytest.raises(DeliveryError, match="no scan 'x'"):
+        outbox.item("x")
+
+
+def test_synchronous_full_is_in_force(outbox):
+    assert outbox._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert outbox._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def test_results_keep_their_bytes(outbox):
+    outbox.add(row())
+    assert outbox.item(row().scan_id).row.result.judgement() == row().result.judgement()
+    assert msgspec.json.encode(outbox.item(row().scan_id).row.declaration) == msgspec.json.encode(samples.declaration())

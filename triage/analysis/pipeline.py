@@ -1,0 +1,107 @@
+"""The judgement of one scan: a pure function, the same live, replayed and offline."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from scanner_io import __version__
+from scanner_io.model import Box, Finding, Load, Quality, Scan, TriageResult
+
+from .declaration import judge_declaration
+from .fusion import fuse
+from .image import ImageProfile, judge_image
+from .portal import PortalProfile, judge_portal
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All thresholds of judgement. `identity` names the very values, so that a result can be traced to them."""
+
+    name: str = "default"
+    image: ImageProfile = ImageProfile()
+    portal: PortalProfile = PortalProfile()
+
+    @property
+    def identity(self) -> str:
+        """Name and hash of the values."""
+        return f"{self.name}@{hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]}"
+
+
+def run(
+    scan: Scan,
+    profile: Profile,
+    *,
+    map_strips: Callable[..., Any] = map,
+    buffers: Any = None,
+) -> TriageResult:
+    """Judge `scan`.
+
+    map_strips : like `map`; a thread pool's map computes strips of the image side by side, with the same result
+    buffers : scratch memory to use again, see `screening.Buffers`
+    """
+    began = time.perf_counter()
+    findings: list[Finding] = []
+    quality: list[Quality] = list(scan.quality)
+    timings: dict[str, float] = {}
+    load: Load = "unknown"
+    container: Box | None = None
+    gamma: bool | None = None
+    neutron: bool | None = None
+    gamma_intervals = alarm_intervals = 0
+    if scan.radiograph is not None:
+        quality += _ended(scan.radiograph.end_reason, scan.radiograph.dropped_columns)
+        image = judge_image(scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers)
+        load, container = image.load, image.container
+        findings += image.findings
+        quality += image.quality
+        timings |= image.timings_ms
+    if scan.portal is not None:
+        since = time.perf_counter()
+        portal = judge_portal(scan.portal, profile.portal)
+        gamma, neutron = portal.gamma_alarm, portal.neutron_alarm
+        gamma_intervals, alarm_intervals = portal.gamma_intervals, portal.alarm_intervals
+        findings += portal.findings
+        quality += portal.quality
+        timings["portal"] = (time.perf_counter() - since) * 1e3
+    if scan.declaration is not None and scan.radiograph is not None:
+        findings += judge_declaration(scan.declaration, load, container)
+    outcome, reasons = fuse(
+        findings, quality, vendor_alarm=bool(gamma or neutron),
+        anything_judged=scan.radiograph is not None or scan.portal is not None,
+    )  # fmt: skip
+    timings["total"] = (time.perf_counter() - began) * 1e3
+    return TriageResult(
+        scan_id=scan.scan_id, outcome=outcome, reasons=reasons, load=load, container=container,
+        findings=tuple(findings), quality=tuple(quality), gamma_alarm=gamma, neutron_alarm=neutron,
+        gamma_intervals=gamma_intervals, alarm_intervals=alarm_intervals, profile=profile.identity,
+        code_version=__version__, timings_ms={k: round(v, 3) for k, v in timings.items()},
+    )  # fmt: skip
+
+
+def unjudged(scan: Scan, profile: Profile, code: str, reason: str) -> TriageResult:
+    """Return the result of a scan whose judgement failed: UNUSABLE with the reason, so that a person looks."""
+    flag = Quality(code=code, reason=reason, fatal=True)
+    alarmed = scan.portal is not None and bool(scan.portal.gamma_alarm.any() or scan.portal.neutron_alarm.any())
+    outcome, reasons = fuse((), (*scan.quality, flag), vendor_alarm=alarmed, anything_judged=False)
+    record = scan.portal
+    return TriageResult(
+        scan_id=scan.scan_id, outcome=outcome, reasons=reasons, load="unknown", container=None, findings=(),
+        quality=(*scan.quality, flag), profile=profile.identity, code_version=__version__,
+        gamma_alarm=None if record is None else bool(record.gamma_alarm.any()),
+        neutron_alarm=None if record is None else bool(record.neutron_alarm.any()),
+        gamma_intervals=0 if record is None else record.gamma.shape[0],
+        alarm_intervals=0 if record is None else int(record.gamma_alarm.sum()),
+    )  # fmt: skip
+
+
+def _ended(reason: str, dropped_columns: int) -> list[Quality]:
+    flags = []
+    if reason != "complete":
+        flags.append(Quality(code=f"radiograph_{reason}", reason=f"the radiograph ended as {reason}: part is missing"))
+    if dropped_columns:
+        flags.append(Quality(code="columns_dropped", reason=f"{dropped_columns} columns were lost while it was read"))
+    return flags

@@ -1,0 +1,513 @@
+"""`scanlane`: the command line. Every command is one call into the rooms below; numba is imported only to compute."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scanner_io import __version__
+from scanner_io.errors import ConfigError, ScannerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+EXIT_BAD_INPUT, EXIT_USAGE = 1, 2
+LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
+
+files_argument = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of words.")
+connect_option = click.option(
+    "--connect", "address", default="tcp://127.0.0.1:7410", show_default=True, help="Address of the service."
+)
+analyst_option = click.option("--analyst", default=None, help="Your name in decisions. Default: your login name.")
+
+
+def main() -> None:
+    """Entry point of the `scanlane` command."""
+    # OpenBLAS and OpenMP would start threads beside the lanes' own.
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    try:
+        code = cli(standalone_mode=False)  # returns the code of a raised Exit
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"error: {problem}", err=True)
+        sys.exit(EXIT_USAGE)
+    except ScannerError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_BAD_INPUT)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `| head` does; nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BAD_INPUT)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="scanlane")
+def cli() -> None:
+    r"""Scanner acquisition and triage for customs lanes.
+
+    \b
+    Begin with        scanlane demo
+    Judge files       scanlane triage scan.jpg portal.csv recording.scan.h5
+    Beside a lane     scanlane check lane.toml && scanlane run lane.toml
+    As an analyst     scanlane watch --connect tcp://127.0.0.1:7410
+
+    Exit codes: 0 all good, 1 some input was bad, 2 usage or configuration.
+    """
+
+
+# ------------------------------------------------------------------------------------------------------------ helpers
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def _emit(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def make_log(*, as_json: bool) -> Callable[..., None]:
+    """Return a log function: one line per event, JSON on stdout or words on stderr."""
+    console = None if as_json else _console(stderr=True)
+
+    def log(event: str, *, level: str = "info", **fields: Any) -> None:
+        if console is None:
+            sys.stdout.write(json.dumps({"t": time.time(), "level": level, "event": event, **fields}) + "\n")
+            sys.stdout.flush()
+            return
+        from rich.text import Text
+
+        line = Text(time.strftime("%H:%M:%S ")) + Text(f"{event:18}", style=LEVELS[level] or "bold")
+        for key, value in fields.items():
+            if value not in (None, "", False):
+                # Names and texts come from devices and peers: control characters must not reach the terminal.
+                text = "".join(c if c.isprintable() else "�" for c in str(value))
+                line.append(f" {key}=", style="dim")
+                line.append(text)
+        console.print(line, soft_wrap=True)
+
+    return log
+
+
+@contextmanager
+def _progress(total: int, label: str, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=_console(stderr=True), transient=True, disable=quiet or total < 2) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _expand(files: tuple[Path, ...], suffix: str) -> list[Path]:
+    """Return the files named; a folder stands for the files in it that end with `suffix`."""
+    found: list[Path] = []
+    for path in files:
+        found += sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path]
+    return found
+
+
+def _new_judge() -> Any:
+    from triage.service.lane import Judge
+
+    judge = Judge()
+    judge.warm_up()
+    return judge
+
+
+def _profile_cache() -> None:
+    """Keep compiled kernels per version where this user may write."""
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        os.environ["NUMBA_CACHE_DIR"] = str(base / "scanlane" / __version__)
+
+
+# ------------------------------------------------------------------------------------------------------------ service
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--once", is_flag=True, help="End when all sources have ended and everything is stored.")
+@json_option
+def run(config: Path, once: bool, as_json: bool) -> None:
+    """Run the daemon beside the lanes that CONFIG (TOML) names.
+
+    Stops on SIGTERM or Ctrl-C after everything that is open has been stored; a second signal ends it at once.
+    """
+    from scanner_io import config as configuration
+    from triage.service.daemon import Daemon
+
+    _profile_cache()
+    loaded = configuration.load(config)
+    Daemon(loaded, config.resolve(), make_log(as_json=as_json), once=once).run()
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--timeout", default=5.0, show_default=True, help="Seconds to wait for a device's first word.")
+@json_option
+def check(config: Path, timeout: float, as_json: bool) -> None:
+    """Report every problem of CONFIG and of its devices at once."""
+    from triage.service.checkup import check_config
+
+    problems, notes = check_config(config, timeout)
+    if as_json:
+        _emit({"config": str(config), "problems": problems, "notes": notes})
+    else:
+        console = _console()
+        for note in notes:
+            console.print(f"ok       {note}", markup=False)
+        for problem in problems:
+            console.print(f"problem  {problem}", markup=False, style="red")
+        console.print(f"{len(problems)} problems" if problems else "no problem found")
+    if problems:
+        raise click.exceptions.Exit(EXIT_USAGE)
+
+
+@cli.command()
+@click.option("--vehicles", default=12, show_default=True, type=click.IntRange(1, 1000), help="Vehicles to let pass.")
+@click.option("--seed", default=7, show_default=True, type=int, help="Same seed, same vehicles.")
+@click.option("--keep", type=click.Path(path_type=Path), help="Keep the state folder (recordings, outbox) here.")
+@json_option
+def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
+    """Two simulated lanes with portals, the daemon and an analyst, all on this machine.
+
+    Vehicles pass, flagged ones appear with their picture, a scripted analyst answers. Ends with a summary in which
+    every vehicle is accounted for. Everything in it is simulated and says so.
+    """
+    from triage.service.demo import run_demo
+
+    _profile_cache()
+    summary = run_demo(vehicles, seed, keep, console=None if as_json else _console())
+    if as_json:
+        _emit(summary)
+    if summary["lost"]:
+        raise click.exceptions.Exit(EXIT_BAD_INPUT)
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+@cli.command()
+@files_argument
+@click.option("--save", type=click.Path(path_type=Path), help="Write an annotated PNG per scan into this folder.")
+@click.option(
+    "--polarity", type=click.Choice(["auto", "air_bright", "air_dark"]), default="auto", show_default=True,
+    help="Whether air is bright or dark in image files.",
+)  # fmt: skip
+@json_option
+def triage(files: tuple[Path, ...], save: Path | None, polarity: str, as_json: bool) -> None:
+    """Judge images, recordings and portal daily files.
+
+    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
+    """
+    from scanner_io.formats.raster import RasterOptions
+    from triage.service import offline
+
+    _profile_cache()
+    judge = _new_judge()
+    paths = _expand(files, ".scan.h5")
+    bad, rows = 0, []
+    try:
+        with _progress(len(paths), "judging", quiet=as_json) as advance:
+            for path in paths:
+                for judged in offline.judge_file(path, judge, RasterOptions(polarity=polarity)):  # type: ignore[arg-type]
+                    bad += judged.error is not None
+                    if save is not None:
+                        _save_picture(save, judged)
+                    if as_json:
+                        _emit(judged.row())
+                    else:
+                        rows.append(judged)
+                advance()
+    finally:
+        judge.close()
+    if not as_json:
+        _print_judged(rows)
+    if bad:
+        raise click.exceptions.Exit(EXIT_BAD_INPUT)
+
+
+def _save_picture(folder: Path, judged: Any) -> None:
+    if judged.result is None or judged.scan.radiograph is None:
+        return
+    import cv2
+
+    from scanner_io.storage import write_durable
+    from triage.analysis.picture import annotate
+
+    folder.mkdir(parents=True, exist_ok=True)
+    done, png = cv2.imencode(".png", annotate(judged.scan.radiograph, judged.result))
+    if not done:
+        raise ScannerError(f"{judged.file}: the picture could not be encoded as PNG")
+    write_durable(folder / f"{Path(judged.file).name}.png", png.tobytes(), replace=True)
+
+
+def _print_judged(rows: list[Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from triage.terminal import outcome
+
+    table = Table("file", "outcome", "load", "portal", "reason", box=None, header_style="bold")
+    for judged in rows:
+        row = judged.row()
+        portal = ""
+        if row["gamma_alarm"] is not None:
+            portal = f"{row['alarm_intervals']}/{row['gamma_intervals']}" + ("  n" if row["neutron_alarm"] else "")
+        reason = row["error"] or (row["reasons"][0] if row["reasons"] else "")
+        table.add_row(Text(Path(row["file"]).name), outcome(row["outcome"]), row["load"], portal, Text(reason))
+    _console().print(table)
+
+
+@cli.command()
+@files_argument
+@click.option("--speed", default=0.0, show_default=True, help="1 = as it happened, 20 = faster, 0 = without waiting.")
+@click.option("--verify", is_flag=True, help="The new result must equal the stored one bit for bit.")
+@json_option
+def replay(files: tuple[Path, ...], speed: float, verify: bool, as_json: bool) -> None:
+    """Play recordings again through driver, assembly and judgement, as beside a lane."""
+    from rich.text import Text
+
+    from scanner_io.recording import SUFFIX
+    from triage.service import offline
+
+    _profile_cache()
+    paths = _expand(files, SUFFIX)
+    judge = _new_judge()
+    console = _console()
+    bad = same = 0
+    try:
+        for path in paths:
+            try:
+                played = offline.replay_file(path, judge, speed)
+            except ScannerError as error:
+                bad += 1
+                _emit({"file": str(path), "same": None, "error": str(error)}) if as_json else console.print(
+                    Text(f"error: {error}", style="red")
+                )
+                continue
+            failed = verify and not played.same
+            bad += failed
+            same += bool(played.same)
+            if as_json:
+                row = {"file": played.file, "outcome": played.result.outcome, "same": played.same}
+                _emit({**row, "differs": list(played.differs), "error": None})
+            else:
+                word = {True: "same", False: "DIFFERS", None: "no stored result"}[played.same]
+                line = Text(f"{path.name}  {played.result.outcome}  {word}", style="red" if failed else "")
+                console.print(line, *(Text(f"    {d}") for d in played.differs), sep="\n")
+    finally:
+        judge.close()
+    if not as_json:
+        console.print(f"{len(paths)} recordings, {same} with the stored result, {bad} bad")
+    if bad or not paths:
+        raise click.exceptions.Exit(EXIT_BAD_INPUT)
+
+
+@cli.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the recordings.")
+@click.option("--vehicles", default=10, show_default=True, type=click.IntRange(1, 1_000_000))
+@click.option("--seed", default=1, show_default=True, type=int, help="Same seed, same counts.")
+@click.option("--lane", default="sim", show_default=True, help="Name of the lane.")
+@click.option("--columns", default=None, type=click.IntRange(64, 200_000), help="Lines per scan.")
+@click.option("--channels", default=None, type=click.IntRange(64, 4096), help="Detector channels.")
+@click.option(
+    "--codec", type=click.Choice(["bitshuffle-lz4", "gzip", "none"]), default="bitshuffle-lz4", show_default=True,
+    help="gzip opens in viewers without plugins.",
+)  # fmt: skip
+@json_option
+def simulate(
+    out: Path, vehicles: int, seed: int, lane: str, columns: int | None, channels: int | None, codec: str,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Write recordings of simulated vehicles, judged; labelled simulated down to the file."""
+    from triage.service.simulated import simulate_recordings
+
+    _profile_cache()
+    sizes = {k: v for k, v in (("columns", columns), ("channels", channels)) if v is not None}
+    judge = _new_judge()
+    try:
+        with _progress(vehicles, "simulating", quiet=as_json) as advance:
+            for path, result in simulate_recordings(
+                out,
+                vehicles,
+                seed,
+                lane,
+                judge,
+                codec=codec,
+                **sizes,  # type: ignore[arg-type]
+            ):
+                if as_json:
+                    _emit({"file": str(path), "outcome": result.outcome, "load": result.load})
+                advance()
+    finally:
+        judge.close()
+    if not as_json:
+        _console().print(f"{vehicles} recordings in {out}", markup=False)
+
+
+@cli.command()
+@files_argument
+@json_option
+def verify(files: tuple[Path, ...], as_json: bool) -> None:
+    """Check recordings: layout, checksums, hashes, times, references, portal lines, result."""
+    from rich.text import Text
+
+    from scanner_io import recording
+
+    console = _console()
+    bad = 0
+    paths = _expand(files, recording.SUFFIX)
+    for path in paths:
+        problems = recording.check(path)
+        bad += bool(problems)
+        if as_json:
+            _emit({"file": str(path), "sound": not problems, "problems": [str(p) for p in problems]})
+            continue
+        console.print(Text(f"{path}: {'sound' if not problems else f'{len(problems)} problems'}"))
+        for problem in problems:
+            console.print(Text(f"    {problem}", style="red"))
+    if bad or not paths:
+        raise click.exceptions.Exit(EXIT_BAD_INPUT)
+
+
+# ----------------------------------------------------------------------------------------------------------- analysts
+
+
+@cli.command()
+@connect_option
+@analyst_option
+@click.option("--capacity", default=1, show_default=True, type=click.IntRange(1, 100), help="Scans to hold at once.")
+@click.option("--count", default=None, type=click.IntRange(1), help="End after so many scans.")
+@json_option
+def watch(address: str, analyst: str | None, capacity: int, count: int | None, as_json: bool) -> None:
+    """Be an analyst in a terminal: flagged scans with picture, portal profile and findings; answer c, x or r.
+
+    With --json each offered scan is printed as one line and stays yours while this runs; answer with
+    `scanlane decide` under the same name.
+    """
+    from triage.service.desk import watch_queue
+
+    watch_queue(address, analyst, capacity, count, console=None if as_json else _console(), emit=_emit)
+
+
+@cli.command()
+@click.argument("scan")
+@click.argument("verdict", type=click.Choice(["clear", "inspect", "rescan"]))
+@connect_option
+@analyst_option
+@click.option("--note", default="", help="Why, in words.")
+@click.option("--code", "codes", multiple=True, type=int, help="Decision code of the site; may be repeated.")
+@json_option
+def decide(
+    scan: str, verdict: str, address: str, analyst: str | None, note: str, codes: tuple[int, ...], as_json: bool
+) -> None:
+    """Decide SCAN: clear, inspect or rescan. Returns once the service has committed it."""
+    from scanner_io.client import Workstation, default_analyst, plain
+
+    with Workstation(address, analyst or default_analyst(), capacity=0) as desk:
+        offer = desk.claim(scan)
+        decided = desk.decide(offer, verdict, note=note, codes=codes)  # type: ignore[arg-type]
+    if as_json:
+        _emit(plain(decided))
+    elif decided.applied:
+        click.echo(f"{scan}: {verdict}, committed")
+    if not decided.applied:
+        raise ScannerError(f"{scan}: the decision is kept but not applied: {decided.reason}")
+
+
+# ------------------------------------------------------------------------------------------------------------- others
+
+
+@cli.group()
+def drivers() -> None:
+    """What scanlane can speak to."""
+
+
+@drivers.command("list")
+@json_option
+def drivers_list(as_json: bool) -> None:
+    """List the known drivers with their settings."""
+    import msgspec
+    from rich.table import Table
+    from rich.text import Text
+
+    from scanner_io import driver
+
+    rows = []
+    for name, module_name in driver.names().items():
+        try:
+            module = driver.load(name)
+        except ConfigError as error:
+            rows.append({"name": name, "module": module_name, "about": "", "settings": {}, "error": str(error)})
+            continue
+        about = (module.__doc__ or "").strip().splitlines()[0]
+        settings = {
+            f.name: "required" if f.required else repr(f.default) for f in msgspec.structs.fields(module.Config)
+        }
+        rows.append({"name": name, "module": module_name, "about": about, "settings": settings, "error": None})
+    if as_json:
+        for row in rows:
+            _emit(row)
+    else:
+        table = Table("driver", "what", "settings", box=None, header_style="bold")
+        for row in rows:
+            words = ", ".join(k if v == "required" else f"[{k}]" for k, v in dict(row["settings"]).items())  # type: ignore[call-overload]
+            table.add_row(str(row["name"]), Text(str(row["error"] or row["about"])), Text(words))
+        _console().print(table)
+    if any(row["error"] for row in rows):
+        raise click.exceptions.Exit(EXIT_BAD_INPUT)
+
+
+@cli.group()
+def bench() -> None:
+    """Measure against named peers, interleaved in one run."""
+
+
+@bench.command("triage")
+@click.option("--rounds", default=7, show_default=True, type=click.IntRange(3, 1000))
+@click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 20_000))
+@click.option("--full", is_flag=True, help="Also the naive numpy/scipy peer (minutes).")
+@json_option
+def bench_triage(rounds: int, columns: int, full: bool, as_json: bool) -> None:
+    """The image pipeline against OpenCV and memcpy, with the agreement checked in the same run.
+
+    Needs a source checkout: the peers live beside the tests. Run nothing else meanwhile.
+    """
+    from triage.study.bench import bench_triage as measure
+
+    _profile_cache()
+    with _progress(rounds, "rounds", quiet=as_json) as advance:
+        report = measure(rounds=rounds, width=columns, full=full, progress=lambda *_: advance())
+    if as_json:
+        _emit(report)
+        return
+    console = _console()
+    for name, value in report.items():
+        console.print(f"{name:22} {value}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

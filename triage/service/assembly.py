@@ -1,0 +1,402 @@
+"""Events of a lane's devices -> scans: which radiograph, portal passage and declaration are of the same vehicle.
+
+No I/O and no clock of its own: the caller says what time it is. A passage goes through the states of `TABLE`; an event
+that has no place in a passage's state belongs to another passage, nearest in time and within the join window, or begins
+a new one. A finished part waits `join_wait_s` for what is missing; then the scan goes on without it and says so,
+because a silent portal or a missing image never reads as clear.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+
+from scanner_io.errors import DataError
+from scanner_io.model import (
+    MAX_PIXELS,
+    Declaration,
+    DeclarationSeen,
+    DeviceInfo,
+    EndReason,
+    Event,
+    Kind,
+    LineBlock,
+    Occupancy,
+    PortalRecord,
+    Quality,
+    Radiograph,
+    Rejected,
+    Remark,
+    Scan,
+    ScanEnd,
+    ScanStart,
+)
+
+WAITING, IMAGE, PORTAL, BOTH = "waiting", "image open", "portal open", "both open"
+IMAGE_DONE, PORTAL_DONE = "image done", "portal done"
+IMAGE_DONE_PORTAL, PORTAL_DONE_IMAGE, DONE = "image done, portal open", "portal done, image open", "done"
+
+IMAGE_START, IMAGE_END, ENTERED, LEFT, DECLARED = "image start", "image end", "entered", "left", "declared"
+
+TABLE: dict[tuple[str, str], str] = {
+    (WAITING, IMAGE_START): IMAGE,
+    (WAITING, ENTERED): PORTAL,
+    (IMAGE, IMAGE_END): IMAGE_DONE,
+    (IMAGE, ENTERED): BOTH,
+    (PORTAL, LEFT): PORTAL_DONE,
+    (PORTAL, IMAGE_START): BOTH,
+    (BOTH, IMAGE_END): IMAGE_DONE_PORTAL,
+    (BOTH, LEFT): PORTAL_DONE_IMAGE,
+    (IMAGE_DONE, ENTERED): IMAGE_DONE_PORTAL,
+    (PORTAL_DONE, IMAGE_START): PORTAL_DONE_IMAGE,
+    (IMAGE_DONE_PORTAL, LEFT): DONE,
+    (PORTAL_DONE_IMAGE, IMAGE_END): DONE,
+    **{(state, DECLARED): state for state in (WAITING, IMAGE, PORTAL, BOTH, IMAGE_DONE, PORTAL_DONE,
+                                             IMAGE_DONE_PORTAL, PORTAL_DONE_IMAGE, DONE)},
+}  # fmt: skip
+OPEN = {IMAGE, PORTAL, BOTH, IMAGE_DONE_PORTAL, PORTAL_DONE_IMAGE}
+
+
+class LaneSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What assembly must know of a lane. Times as in `scanner_io.config.Lane`."""
+
+    name: str
+    expected: tuple[Kind, ...]
+    join_window_s: float = 5.0
+    join_wait_s: float = 10.0
+    passage_timeout_s: float = 60.0
+
+
+class Assembled(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A scan and what must be acknowledged once it is stored: (device number, source reference)."""
+
+    scan: Scan
+    refs: tuple[tuple[int, str], ...]
+
+
+class _Picture:
+    """A radiograph in the making."""
+
+    def __init__(self, start: ScanStart) -> None:
+        self.start = start
+        self.blocks: list[LineBlock] = []
+        self.columns = 0
+        self.dropped = 0
+        self.quality: list[Quality] = []
+
+    def add(self, block: LineBlock) -> None:
+        """Append a block of lines; what does not fit is refused with a quality flag, never bent to fit."""
+        detector = self.start.detector
+        rows = block.counts[0].shape[0] if block.counts else 0
+        shapes = {c.shape for c in block.counts} | {(rows, detector.channels)}
+        types = {c.dtype for c in block.counts} | {np.dtype(np.uint16)}
+        if len(block.counts) != len(detector.energies) or len(shapes) > 1 or len(types) > 1 or not rows:
+            self._flag(
+                "lines_malformed",
+                f"a block of {[(c.shape, str(c.dtype)) for c in block.counts]} came, expected {len(detector.energies)} "
+                f"of (columns, {detector.channels}) uint16",
+            )
+            return
+        gap = block.first_column - self.columns - self.dropped
+        if gap < 0:
+            self._flag("lines_repeated", f"columns from {block.first_column} came again and were left out")
+            return
+        if (self.columns + rows) * detector.channels > MAX_PIXELS:
+            self._flag("radiograph_too_long", f"cut at column {self.columns}: more than {MAX_PIXELS} pixels")
+            return
+        self.dropped += gap
+        self.columns += rows
+        self.blocks.append(block)
+
+    def _flag(self, code: str, reason: str) -> None:
+        if code not in {q.code for q in self.quality}:
+            self.quality.append(Quality(code=code, reason=reason))
+
+    def finish(self, reason: EndReason, dropped: int) -> tuple[Radiograph | None, list[Quality]]:
+        """Return the radiograph and its flags; None with a fatal flag if there is none."""
+        if not self.blocks:
+            why = f"the scan ended ({reason}) without a single line"
+            return None, [*self.quality, Quality(code="radiograph_empty", reason=why, fatal=True)]
+        energies = range(len(self.start.detector.energies))
+        try:
+            image = Radiograph(
+                detector=self.start.detector,
+                counts=tuple(np.concatenate([b.counts[e] for b in self.blocks]) for e in energies),
+                column_utc_ns=np.concatenate([b.column_utc_ns for b in self.blocks]),
+                end_reason=reason,
+                dropped_columns=max(self.dropped, dropped),
+            )
+        except (DataError, ValueError) as error:
+            return None, [*self.quality, Quality(code="radiograph_malformed", reason=str(error), fatal=True)]
+        return image, self.quality
+
+
+class _Passage:
+    """One vehicle on its way through the lane."""
+
+    def __init__(self, utc_ns: int, now_s: float) -> None:
+        self.state = WAITING
+        self.first_utc_ns = self.last_utc_ns = utc_ns
+        self.heard_s = now_s
+        self.picture: _Picture | None = None
+        self.picture_key: tuple[int, str] | None = None
+        self.radiograph: Radiograph | None = None
+        self.portal_device: int | None = None
+        self.portal: PortalRecord | None = None
+        self.declaration: Declaration | None = None
+        self.quality: list[Quality] = []
+        self.refs: list[tuple[int, str]] = []
+        self.devices: tuple[DeviceInfo, ...] = ()
+        self.source = self.source_sha256 = ""
+        self.identity_utc_ns: int | None = None
+
+    def step(self, event: str, utc_ns: int, now_s: float) -> None:
+        """Take `event`. Raises DataError naming state and event if it has no place here."""
+        after = TABLE.get((self.state, event))
+        if after is None:
+            raise DataError(f"passage in state {self.state!r} cannot take {event!r}")
+        self.state = after
+        self.first_utc_ns = min(self.first_utc_ns, utc_ns)
+        self.last_utc_ns = max(self.last_utc_ns, utc_ns)
+        self.heard_s = now_s
+
+    def flag(self, quality: Iterable[Quality]) -> None:
+        """Add flags; what is flagged already stays as it is."""
+        have = {q.code for q in self.quality}
+        self.quality += [q for q in quality if q.code not in have]
+
+    def distance_ns(self, utc_ns: int) -> int:
+        """Return how far `utc_ns` lies outside the time the passage has covered; 0 inside."""
+        return max(self.first_utc_ns - utc_ns, utc_ns - self.last_utc_ns, 0)
+
+
+class Assembly:
+    """Joins one lane's events into scans."""
+
+    def __init__(self, spec: LaneSpec) -> None:
+        self.spec = spec
+        self._passages: list[_Passage] = []
+        self._devices: dict[int, DeviceInfo] = {}
+
+    def device(self, number: int, info: DeviceInfo) -> None:
+        """Learn which device stands behind `number`."""
+        self._devices[number] = info
+
+    @property
+    def open_passages(self) -> int:
+        """Passages not yet handed out."""
+        return len(self._passages)
+
+    def feed(self, number: int, event: Event, now_s: float) -> list[Assembled]:
+        """Take an event of device `number` at monotonic time `now_s`; return the scans it completes."""
+        match event:
+            case ScanStart():
+                self._start(number, event, now_s)
+            case LineBlock():
+                self._lines(number, event, now_s)
+            case ScanEnd():
+                self._end(number, event, now_s)
+            case Rejected():
+                self._rejected(number, event, now_s)
+            case Occupancy():
+                self._occupancy(number, event, now_s)
+            case DeclarationSeen():
+                passage = self._join(DECLARED, event.utc_ns, now_s, lambda p: p.declaration is None)
+                passage.declaration = event.declaration
+                self._refer(passage, number, event.source_ref)
+            case Remark():
+                passage = self._join(DECLARED, event.utc_ns, now_s)
+                passage.flag(event.quality)
+                passage.devices += event.devices
+                self._refer(passage, number, event.source_ref)
+            case _:
+                pass  # readings between passages, health, end of source: of the lane, not of a scan
+        return self._hand_out(now_s)
+
+    def tick(self, now_s: float) -> list[Assembled]:
+        """Let time pass; return the scans that will not wait longer."""
+        for passage in self._passages:
+            if passage.state in OPEN and now_s - passage.heard_s > self.spec.passage_timeout_s:
+                self._break_off(passage, "timed_out")
+        return self._hand_out(now_s)
+
+    def lost(self, number: int, now_s: float) -> list[Assembled]:
+        """Device `number` has gone: end what it had open as `link_lost`."""
+        for passage in self._passages:
+            if passage.picture_key is not None and passage.picture_key[0] == number and passage.picture is not None:
+                self._finish_picture(passage, "link_lost", 0, passage.last_utc_ns, now_s)
+            if passage.portal_device == number and (passage.state, LEFT) in TABLE:
+                self._portal_gone(passage, "link_lost")
+        return self._hand_out(now_s)
+
+    def flush(self) -> list[Assembled]:
+        """Nothing more will come: hand out everything."""
+        for passage in self._passages:
+            if passage.state in OPEN:
+                self._break_off(passage, "aborted")
+        return self._hand_out(float("inf"))
+
+    # ------------------------------------------------------------------------------------------------- internals
+
+    def _join(self, event: str, utc_ns: int, now_s: float, fits: object = None) -> _Passage:
+        """Return the passage that `event` at `utc_ns` belongs to, moved on by it."""
+        window_ns = int(self.spec.join_window_s * 1e9)
+        candidates = [
+            p for p in self._passages
+            if (p.state, event) in TABLE and p.distance_ns(utc_ns) <= window_ns and (not callable(fits) or fits(p))
+        ]  # fmt: skip
+        if candidates:
+            passage = min(candidates, key=lambda p: (p.distance_ns(utc_ns), abs(p.first_utc_ns - utc_ns)))
+        else:
+            passage = _Passage(utc_ns, now_s)
+            self._passages.append(passage)
+        passage.step(event, utc_ns, now_s)
+        return passage
+
+    @staticmethod
+    def _refer(passage: _Passage, number: int, source_ref: str) -> None:
+        if source_ref and (number, source_ref) not in passage.refs:
+            passage.refs.append((number, source_ref))
+
+    def _open_picture(self, key: tuple[int, str]) -> _Passage | None:
+        return next((p for p in self._passages if p.picture_key == key and p.picture is not None), None)
+
+    def _start(self, number: int, event: ScanStart, now_s: float) -> None:
+        for passage in self._passages:  # a device scans one vehicle at a time: what it had open is over
+            if passage.picture is not None and passage.picture_key is not None and passage.picture_key[0] == number:
+                self._finish_picture(passage, "aborted", 0, event.utc_ns, now_s)
+        passage = self._join(IMAGE_START, event.utc_ns, now_s)
+        passage.picture = _Picture(event)
+        passage.picture_key = (number, event.source_ref)
+        passage.identity_utc_ns = event.utc_ns
+        passage.source, passage.source_sha256 = event.source, event.source_sha256
+        self._refer(passage, number, event.source_ref)
+
+    def _lines(self, number: int, event: LineBlock, now_s: float) -> None:
+        passage = self._open_picture((number, event.source_ref))
+        if passage is None or passage.picture is None:
+            return  # of a scan that was cut off before; its flag is set already
+        passage.picture.add(event)
+        passage.heard_s = now_s
+        if event.column_utc_ns.size:
+            passage.last_utc_ns = max(passage.last_utc_ns, int(event.column_utc_ns[-1]))
+
+    def _end(self, number: int, event: ScanEnd, now_s: float) -> None:
+        passage = self._open_picture((number, event.source_ref))
+        if passage is not None:
+            self._finish_picture(passage, event.reason, event.dropped_columns, event.utc_ns, now_s)
+
+    def _finish_picture(self, passage: _Passage, reason: EndReason, dropped: int, utc_ns: int, now_s: float) -> None:
+        assert passage.picture is not None
+        passage.radiograph, flags = passage.picture.finish(reason, dropped)
+        passage.flag(flags)
+        passage.picture = None
+        passage.step(IMAGE_END, utc_ns, now_s)
+
+    def _rejected(self, number: int, event: Rejected, now_s: float) -> None:
+        passage = self._join(IMAGE_START, event.utc_ns, now_s)
+        passage.identity_utc_ns = event.utc_ns
+        passage.source, passage.source_sha256 = event.source, event.source_sha256
+        passage.flag([Quality(code="radiograph_unreadable", reason=event.reason, fatal=True)])
+        self._refer(passage, number, event.source_ref)
+        passage.step(IMAGE_END, event.utc_ns, now_s)
+
+    def _occupancy(self, number: int, event: Occupancy, now_s: float) -> None:
+        mine = next((p for p in self._passages if p.portal_device == number and (p.state, LEFT) in TABLE), None)
+        if event.phase == "entered":
+            if mine is not None:
+                self._portal_gone(mine, "aborted")
+            self._join(ENTERED, event.utc_ns, now_s).portal_device = number
+            return
+        if event.record is None:
+            return
+        passage = mine
+        if passage is None:  # its beginning was not heard, e.g. the lane was started in mid-passage
+            passage = self._join(ENTERED, event.record.start_utc_ns, now_s)
+            passage.portal_device = number
+        passage.portal = event.record
+        passage.step(LEFT, event.utc_ns, now_s)
+        self._refer(passage, number, event.source_ref)
+
+    @staticmethod
+    def _portal_gone(passage: _Passage, reason: EndReason) -> None:
+        """End an occupancy that left no record."""
+        passage.flag(
+            [Quality(code="portal_broken_off", reason=f"the portal was occupied and ended ({reason}) without a record")]
+        )
+        passage.step(LEFT, passage.last_utc_ns, passage.heard_s)
+
+    def _break_off(self, passage: _Passage, reason: EndReason) -> None:
+        if passage.picture is not None:
+            self._finish_picture(passage, reason, 0, passage.last_utc_ns, passage.heard_s)
+        if (passage.state, LEFT) in TABLE:
+            self._portal_gone(passage, reason)
+
+    def _complete(self, passage: _Passage) -> bool:
+        """Everything that is expected has come, be it only as a flag that says it could not be read."""
+        seen: set[Kind] = set()
+        if passage.state in (IMAGE_DONE, DONE):
+            seen.add("radiograph")
+        if passage.state in (PORTAL_DONE, DONE):
+            seen.add("portal")
+        if passage.declaration is not None:
+            seen.add("declaration")
+        return passage.state not in OPEN and seen >= set(self.spec.expected)
+
+    def _hand_out(self, now_s: float) -> list[Assembled]:
+        ready = [
+            p for p in self._passages
+            if self._complete(p) or (p.state not in OPEN and now_s - p.heard_s > self.spec.join_wait_s)
+        ]  # fmt: skip
+        if ready:
+            gone = set(map(id, ready))
+            self._passages = [p for p in self._passages if id(p) not in gone]
+        return [self._scan(p) for p in ready]
+
+    def _scan(self, passage: _Passage) -> Assembled:
+        present = {
+            "radiograph": passage.radiograph, "portal": passage.portal, "declaration": passage.declaration,
+        }  # fmt: skip
+        quality = list(passage.quality)
+        for kind in self.spec.expected:
+            told = any(q.code.startswith(kind) for q in quality)
+            if present[kind] is None and not told:
+                quality.append(Quality(code=f"{kind}_missing", reason=f"this lane has a {kind}, but none came"))
+        devices = {number for number, _ in passage.refs} | (
+            {passage.portal_device} if passage.portal_device is not None else set()
+        )
+        start_utc_ns = passage.first_utc_ns
+        if passage.portal is not None:
+            start_utc_ns = min(start_utc_ns, passage.portal.start_utc_ns)
+        identity_utc_ns = start_utc_ns if passage.identity_utc_ns is None else passage.identity_utc_ns
+        scan = Scan(
+            scan_id=make_scan_id(self.spec.name, identity_utc_ns, passage.source_sha256 or repr(passage.refs)),
+            lane=self.spec.name,
+            start_utc_ns=start_utc_ns,
+            end_utc_ns=max(passage.last_utc_ns, start_utc_ns),
+            expected=self.spec.expected,
+            radiograph=passage.radiograph,
+            portal=passage.portal,
+            declaration=passage.declaration,
+            devices=(*passage.devices, *(self._devices[n] for n in sorted(devices) if n in self._devices)),
+            quality=tuple(quality),
+            source=passage.source,
+            source_sha256=passage.source_sha256,
+        )
+        return Assembled(scan=scan, refs=tuple(passage.refs))
+
+
+def make_scan_id(lane: str, utc_ns: int, content: str) -> str:
+    """Return `LANE-YYYYMMDDTHHMMSS.ffffffZ-xxxxxxxx`.
+
+    The same source gives the same id again, so that a file offered twice (after a crash between storing it and
+    acknowledging it) is recognised.
+    """
+    seconds, rest = divmod(utc_ns, 1_000_000_000)
+    when = f"{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%S}.{rest // 1000:06d}Z"
+    digest = hashlib.blake2b(f"{lane} {utc_ns} {content}".encode(), digest_size=4).hexdigest()
+    return f"{lane}-{when}-{digest}"

@@ -1,0 +1,82 @@
+"""`scanlane check`: every problem of a configuration and of its devices, without starting anything."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import zmq
+
+from scanner_io import config as configuration
+from scanner_io import driver as drivers
+from scanner_io.errors import ConfigError, ScannerError
+
+from .lane import expected_kinds
+
+
+def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
+    """Return (problems, notes) of the configuration at `path`; each device is opened and read once."""
+    try:
+        config = configuration.load(path)
+    except ConfigError as error:
+        return error.problems, []
+    problems: list[str] = []
+    notes: list[str] = []
+    _check_state_dir(config, problems, notes)
+    _check_bind(config, problems, notes)
+    for lane in config.lane:
+        notes.append(f"lane {lane.name}: expects {', '.join(lane.expected or expected_kinds(lane))}")
+        for number, device in enumerate(lane.device):
+            _check_device(f"lane {lane.name} device[{number}] ({device.driver})", device, timeout_s, problems, notes)
+    return problems, notes
+
+
+def _check_state_dir(config: configuration.Config, problems: list[str], notes: list[str]) -> None:
+    folder = Path(config.state_dir)
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        problems.append(f"state_dir {folder}: cannot be written ({error.strerror}); mend its rights or choose another")
+        return
+    free_mb = shutil.disk_usage(existing).free >> 20
+    if free_mb < config.storage.min_free_mb:
+        problems.append(
+            f"state_dir {folder}: {free_mb} MiB free, storage.min_free_mb is {config.storage.min_free_mb}: intake "
+            "would stop at once; free space or lower it"
+        )
+    notes.append(f"state_dir {folder}: writable, {free_mb} MiB free")
+
+
+def _check_bind(config: configuration.Config, problems: list[str], notes: list[str]) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    sock = context.socket(zmq.ROUTER)
+    try:
+        sock.bind(config.dispatch.bind)
+        notes.append(f"dispatch.bind {config.dispatch.bind}: free")
+    except zmq.ZMQError as error:
+        problems.append(f"dispatch.bind {config.dispatch.bind}: {error}; is a daemon running already?")
+    finally:
+        sock.close(linger=0)
+        context.term()
+
+
+def _check_device(
+    where: str, device: configuration.Device, timeout_s: float, problems: list[str], notes: list[str]
+) -> None:
+    try:
+        source = drivers.connect(device.driver, device.config)
+    except ConfigError as error:
+        problems += [f"{where}: {p}" for p in error.problems]
+        return
+    try:
+        info = source.open()
+        event = source.read(timeout_s)
+        heard = "silent so far" if event is None else f"first word {type(event).__name__}"
+        notes.append(f"{where}: {info.vendor} {info.model} {info.address}, {heard}")
+    except (ScannerError, OSError) as error:
+        problems.append(f"{where}: {error}")
+    finally:
+        source.close()

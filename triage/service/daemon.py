@@ -1,0 +1,318 @@
+"""The daemon: keeps the lanes alive, the outbox and the wire; one loop, one thread.
+
+State folder:
+
+    lock                        held while a daemon runs here
+    outbox.sqlite               what analysts owe an answer
+    recordings/LANE/YYYYMMDD/   one file per scan
+    quarantine/                 what could not be used, each with its reason beside it
+
+At start: `.part` files are put aside, recordings without a row are judged (again) and entered, rows without a recording
+are held with an alarm, leases are armed again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from scanner_io import config as configuration
+from scanner_io import recording
+from scanner_io.errors import StorageError
+from scanner_io.storage import quarantine_parts
+
+from . import lane as lane_process
+from . import link
+from .dispatch import Dispatch
+from .outbox import Outbox
+
+Log = Callable[..., None]
+
+RESTARTS, RESTART_WINDOW_S, RESTART_PAUSE_S = 5, 60.0, 30.0
+"""A lane may be restarted so often within the window; then it rests for the pause, with an alarm."""
+MAX_JUDGING_ATTEMPTS = 3
+TICK_S = 0.2
+DISK_CHECK_S = 1.0
+STOP_WAIT_S = 30.0
+
+
+@contextmanager
+def state_folder(path: Path) -> Iterator[Path]:
+    """Create and lock the state folder. Raises StorageError if another daemon has it or it cannot be written."""
+    try:
+        for part in (path, path / "recordings", path / "quarantine"):
+            part.mkdir(mode=0o750, parents=True, exist_ok=True)
+        file = (path / "lock").open("a+")
+    except OSError as error:
+        raise StorageError(
+            f"state_dir {path}: cannot be written ({error}); choose another or mend its rights"
+        ) from error
+    with file:
+        deadline_s = time.monotonic() + 5.0  # lanes of a daemon that was just killed need a moment to end
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline_s:
+                    raise StorageError(f"state_dir {path}: another scanlane daemon runs here (lock is held)") from error
+                time.sleep(0.1)
+        yield path
+
+
+class LaneHandle:
+    """One lane's process as the daemon sees it."""
+
+    def __init__(self, name: str, config_path: Path) -> None:
+        self.name = name
+        self._config_path = config_path
+        self.process: SpawnProcess | None = None
+        self.pipe: Connection | None = None
+        self.finished = False
+        self.ready = False
+        self._starts: deque[float] = deque(maxlen=RESTARTS)
+        self.not_before_s = 0.0
+
+    def start(self) -> None:
+        """Spawn the process."""
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=lane_process.main, args=(theirs, str(self._config_path), self.name), name=f"lane {self.name}"
+        )
+        self.process.start()
+        theirs.close()
+        self.ready = False
+        self._starts.append(time.monotonic())
+
+    def ended(self) -> int | None:
+        """Clean up after the process; return its exit code."""
+        code = None
+        if self.process is not None:
+            self.process.join(timeout=5)
+            code = self.process.exitcode
+            if code is None:
+                self.process.kill()
+                self.process.join()
+            self.process.close()
+        if self.pipe is not None:
+            self.pipe.close()
+        self.process = self.pipe = None
+        return code
+
+    def plan_restart(self) -> bool:
+        """Set when the next start may be; False if that is after the long pause."""
+        now_s = time.monotonic()
+        often = len(self._starts) == RESTARTS and now_s - self._starts[0] < RESTART_WINDOW_S
+        self.not_before_s = now_s + (RESTART_PAUSE_S if often else 0.5)
+        if often:
+            self._starts.clear()
+        return not often
+
+    def say(self, message: link.Said) -> bool:
+        """Tell the lane; False if it is gone."""
+        if self.pipe is None:
+            return False
+        try:
+            link.send(self.pipe, message)
+        except OSError:
+            return False
+        return True
+
+
+class Daemon:
+    """All of one configuration."""
+
+    def __init__(self, config: configuration.Config, config_path: Path, log: Log, *, once: bool = False) -> None:
+        """Make it; `run` does the rest. once : end when every lane's sources have ended and all is stored."""
+        self._config = config
+        self._state = Path(config.state_dir)
+        self._log = log
+        self._once = once
+        self._stop = False
+        self._stop_signals = 0
+        self._intake_open = True
+        self._disk_checked_s = 0.0
+        self._lanes = {lane.name: LaneHandle(lane.name, config_path) for lane in config.lane}
+        self.address = ""
+
+    def stop(self, *_: object) -> None:
+        """Ask the loop to end; usable as a signal handler."""
+        self._stop = True
+        self._stop_signals += 1
+
+    def run(self, *, signals: bool = True) -> None:
+        """Run until stopped. Raises StorageError, DeliveryError if it cannot begin."""
+        with state_folder(self._state):
+            for part in quarantine_parts(self._state / "recordings", self._state / "quarantine"):
+                self._log("part_quarantined", level="warning", text=str(part))
+            self._outbox = Outbox(self._state / "outbox.sqlite")
+            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            try:
+                for scan_id in self._outbox.hold_missing(lambda p: Path(p).is_file()):
+                    self._log("recording_missing", level="error", scan=scan_id)
+                self._dispatch = Dispatch(context, self._config.dispatch, self._outbox, self._log)
+                self.address = self._dispatch.address
+                self._log("listening", address=self.address, state_dir=str(self._state))
+                if signals:
+                    signal.signal(signal.SIGTERM, self.stop)
+                    signal.signal(signal.SIGINT, self.stop)
+                try:
+                    self._loop()
+                finally:
+                    self._dispatch.close()
+            finally:
+                self._end_all()
+                context.term()
+                self._outbox.close()
+
+    # ----------------------------------------------------------------------------------------------------- loop
+
+    def _loop(self) -> None:
+        for handle in self._lanes.values():
+            handle.start()
+        stop_sent_s: float | None = None
+        while True:
+            self._poll()
+            self._dispatch.tick()
+            self._watch_disk()
+            self._watch_lanes(restart=stop_sent_s is None)
+            done = all(h.finished or h.process is None for h in self._lanes.values())
+            if stop_sent_s is None and (self._stop or (self._once and done)):
+                stop_sent_s = time.monotonic()
+                for handle in self._lanes.values():
+                    handle.say(link.Stop())
+            if stop_sent_s is not None:
+                late = time.monotonic() - stop_sent_s > STOP_WAIT_S
+                if all(h.process is None for h in self._lanes.values()) or late or self._stop_signals > 1:
+                    return
+
+    def _poll(self) -> None:
+        """Wait for the wire or a lane, at most one tick; serve what is there."""
+        poller = zmq.Poller()
+        poller.register(self._dispatch.socket, zmq.POLLIN)
+        pipes = {h.pipe.fileno(): h for h in self._lanes.values() if h.pipe is not None}
+        for descriptor in pipes:
+            poller.register(descriptor, zmq.POLLIN)
+        ready = dict(poller.poll(int(TICK_S * 1000)))
+        for descriptor, handle in pipes.items():
+            if descriptor in ready:
+                self._hear(handle)
+        if self._dispatch.socket in ready:
+            self._dispatch.receive()
+
+    def _hear(self, handle: LaneHandle) -> None:
+        for _ in range(100):
+            try:
+                if handle.pipe is None or not handle.pipe.poll(0):
+                    return
+                self._take(handle, link.receive(handle.pipe))
+            except (EOFError, OSError):
+                self._lane_ended(handle)
+                return
+
+    def _take(self, handle: LaneHandle, message: link.AnySaid) -> None:
+        match message:
+            case link.Ready():
+                handle.ready = True
+                self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
+                handle.say(link.Intake(open=self._intake_open))
+                self._reconcile(handle)
+            case link.Judging():
+                self._outbox.count_judging(message.path)
+            case link.Judged():
+                row = message.row
+                new = self._outbox.add(row)
+                if new:
+                    self._log(
+                        "scan", lane=row.lane, scan=row.scan_id, outcome=row.result.outcome, load=row.result.load,
+                        text=row.result.reasons[0] if row.result.reasons else "",
+                        ms=row.result.timings_ms.get("total"), simulated=row.simulated,
+                    )  # fmt: skip
+                handle.say(link.Stored(scan_id=row.scan_id, new=new))
+            case link.Note():
+                self._log(message.event, level=message.level, lane=handle.name, **message.fields)
+            case link.Finished():
+                handle.finished = True
+                self._log("lane_finished", lane=handle.name)
+            case _:
+                self._log("unexpected", level="error", lane=handle.name, text=type(message).__name__)
+
+    def _reconcile(self, handle: LaneHandle) -> None:
+        """Let the lane judge and report every recording of its that has no row."""
+        known = self._outbox.known_paths()
+        folder = self._state / "recordings" / handle.name
+        for path in sorted(folder.rglob(f"*{recording.SUFFIX}")) if folder.is_dir() else []:
+            if str(path) in known:
+                continue
+            attempts = self._outbox.count_judging(str(path))
+            give_up = attempts > MAX_JUDGING_ATTEMPTS
+            self._log("recording_without_row", level="warning", lane=handle.name, text=str(path), attempt=attempts)
+            handle.say(link.Rejudge(path=str(path), give_up=give_up))
+
+    # ---------------------------------------------------------------------------------------------------- lanes
+
+    def _lane_ended(self, handle: LaneHandle) -> None:
+        code = handle.ended()
+        if self._stop or handle.finished:
+            self._log("lane_stopped", lane=handle.name, exit_code=code)
+            return
+        soon = handle.plan_restart()
+        self._log(
+            "lane_died", level="error", lane=handle.name, exit_code=code,
+            text="restarting" if soon else f"died {RESTARTS} times in {RESTART_WINDOW_S:.0f} s; resting "
+            f"{RESTART_PAUSE_S:.0f} s before the next start",
+        )  # fmt: skip
+        self._outbox.note("lane_died", f"exit code {code}", who=handle.name)
+
+    def _watch_lanes(self, *, restart: bool) -> None:
+        for handle in self._lanes.values():
+            if handle.process is not None and not handle.process.is_alive():
+                self._hear(handle)  # its last words
+                if handle.process is not None:
+                    self._lane_ended(handle)
+            due = handle.process is None and not handle.finished and time.monotonic() >= handle.not_before_s
+            if due and restart and not self._stop:
+                handle.start()
+
+    def _watch_disk(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._disk_checked_s < DISK_CHECK_S:
+            return
+        self._disk_checked_s = now_s
+        free_mb = shutil.disk_usage(self._state).free >> 20
+        is_open = free_mb >= self._config.storage.min_free_mb
+        if is_open == self._intake_open:
+            return
+        self._intake_open = is_open
+        for handle in self._lanes.values():
+            handle.say(link.Intake(open=is_open))
+        level, event = ("info", "intake_open") if is_open else ("error", "intake_stopped")
+        self._log(event, level=level, text=f"{free_mb} MiB free, {self._config.storage.min_free_mb} MiB reserved")
+
+    def _end_all(self) -> None:
+        for handle in self._lanes.values():
+            if handle.process is not None:
+                if handle.process.is_alive():
+                    handle.process.kill()
+                handle.ended()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts of the outbox; usable after `run` too."""
+        outbox = Outbox(self._state / "outbox.sqlite")
+        try:
+            return dict(outbox.counts())
+        finally:
+            outbox.close()

@@ -1,0 +1,243 @@
+"""`scanlane demo`: two simulated lanes, the real daemon in its own process, and a scripted analyst on the real wire."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from scanner_io import wire
+from scanner_io.client import Workstation
+from scanner_io.errors import DeliveryError, ScannerError
+from scanner_io.model import TriageResult, Verdict
+
+from .desk import scan_of
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from scanner_io.model import Scan
+
+LANES = ("north", "south")
+START_WAIT_S = 120.0
+QUIET_WAIT_S = 60.0
+CONFIG = """\
+state_dir = "state"
+
+[storage]
+min_free_mb = 64
+
+[dispatch]
+bind = "tcp://127.0.0.1:0"
+lease_s = 30.0
+"""
+LANE = """
+[[lane]]
+name = "{name}"
+
+[[lane.device]]
+driver = "simulated"
+seed = {seed}
+vehicles = {vehicles}
+speed = {speed}
+"""
+SPEED = 20.0
+
+
+def scripted_verdict(result: TriageResult) -> Verdict:
+    """Return what the demo's analyst answers: a stand-in for a person, and said to be one."""
+    return {"ALARM": "inspect", "UNUSABLE": "rescan"}.get(result.outcome, "clear")  # type: ignore[return-value]
+
+
+def write_config(folder: Path, vehicles: int, seed: int) -> Path:
+    """Write the demo's configuration for `vehicles` on two lanes; return its path."""
+    shares = [vehicles - vehicles // 2, vehicles // 2]
+    text = CONFIG
+    for number, (name, share) in enumerate(zip(LANES, shares, strict=True)):
+        if share:
+            text += LANE.format(name=name, seed=seed + number, vehicles=share, speed=SPEED)
+    path = folder / "demo.toml"
+    path.write_text(text)
+    return path
+
+
+class _Service:
+    """The daemon as a child process, heard by its JSON log."""
+
+    def __init__(self, config: Path) -> None:
+        self.events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._errors = (config.parent / "daemon.stderr").open("w+")
+        self._process = subprocess.Popen(  # noqa: S603 -- our own program
+            [sys.executable, "-m", "triage.cli", "run", str(config), "--json"],
+            stdout=subprocess.PIPE, stderr=self._errors, text=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+
+    def _read(self, stdout: IO[str]) -> None:
+        for line in stdout:
+            self.events.put(json.loads(line))
+        self.events.put({"event": "service_ended"})
+
+    def wait_for(self, event: str, timeout_s: float) -> dict[str, Any]:
+        """Return the next event of that name; raise DeliveryError if the service ends or is late."""
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                said = self.events.get(timeout=left)
+            except queue.Empty:
+                break
+            if said["event"] == event:
+                return said
+            if said["event"] == "service_ended":
+                raise DeliveryError(f"the service ended before {event!r}: {self.errors()}")
+        raise DeliveryError(f"the service did not say {event!r} within {timeout_s:.0f} s: {self.errors()}")
+
+    def errors(self) -> str:
+        """Return the end of what the service wrote to stderr."""
+        self._errors.flush()
+        self._errors.seek(0)
+        return self._errors.read()[-2000:].strip() or "it said nothing"
+
+    def stop(self) -> None:
+        """End the service and wait for it."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._reader.join(timeout=10)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._errors.close()
+
+
+def run_demo(vehicles: int, seed: int, keep: Path | None, *, console: Console | None) -> dict[str, Any]:
+    """Run the demo; return the summary. console : where a person watches; None is silent.
+
+    Raises DeliveryError if the service does not come up or loses its way.
+    """
+    began_s = time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="scanlane-demo-")) if keep is None else keep
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "state").exists():
+        raise ScannerError(f"{folder}: holds a demo's state already; choose an empty folder")
+    try:
+        config = write_config(folder, vehicles, seed)
+        if console is not None:
+            console.print(
+                f"{vehicles} simulated vehicles on two lanes, {SPEED:.0f} times faster than life; everything here is "
+                "simulated. Compiling the kernels takes some seconds the first time …",
+            )
+        service = _Service(config)
+        try:
+            address = service.wait_for("listening", START_WAIT_S)["address"]
+            _attend(service, address, vehicles, console)
+        finally:
+            service.stop()
+        summary = _summary(folder / "state", vehicles, time.monotonic() - began_s)
+        if console is not None:
+            _print_summary(console, summary, keep)
+        return summary
+    finally:
+        if keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _attend(service: _Service, address: str, vehicles: int, console: Console | None) -> None:
+    """Answer offers until every vehicle is judged and no flagged one is undecided."""
+    with Workstation(address, "demo-analyst", capacity=2) as desk:
+        quiet_since_s = time.monotonic()
+        finished = False
+        while True:
+            offer = desk.next_offer(timeout_s=0.2)
+            progressed = _hear(service, console)
+            if offer is not None:
+                _answer(desk, offer, console)
+            if offer is not None or progressed:
+                quiet_since_s = time.monotonic()
+            if not finished or offer is not None:
+                finished = _everything_judged(desk, vehicles)
+                if not finished and time.monotonic() - quiet_since_s < START_WAIT_S:
+                    continue
+            counts = desk.queue().counts
+            if not counts.get("pending", 0) + counts.get("leased", 0):
+                return
+            if time.monotonic() - quiet_since_s > QUIET_WAIT_S:
+                raise DeliveryError(f"nothing happened for {QUIET_WAIT_S:.0f} s; {counts}; {service.errors()}")
+
+
+def _everything_judged(desk: Workstation, vehicles: int) -> bool:
+    return desk.connected() and desk.queue().counts.get("recorded", 0) >= vehicles
+
+
+def _hear(service: _Service, console: Console | None) -> bool:
+    """Pass on what the service says; True if it said something."""
+    heard = False
+    while not service.events.empty():
+        said = service.events.get()
+        heard = True
+        if said["event"] == "service_ended":
+            raise DeliveryError(f"the service ended early: {service.errors()}")
+        if console is None:
+            continue
+        if said["event"] == "scan" and said["outcome"] == "CLEAR":
+            console.print(f"{said['scan']}  CLEAR  load {said['load']}", style="dim", markup=False)
+        elif said["level"] != "info":
+            console.print(f"{said['event']}: {said.get('text', '')}", style="yellow", markup=False)
+    return heard
+
+
+def _answer(desk: Workstation, offer: wire.Offer, console: Console | None) -> None:
+    scan: Scan = scan_of(desk.fetch(offer))
+    verdict = scripted_verdict(offer.result)
+    if console is not None:
+        from triage.terminal import scan_panel
+
+        console.print(scan_panel(offer.result, scan=scan, simulated=offer.simulated, width=console.width))
+    decided = desk.decide(offer, verdict, note="scripted answer of the demo")
+    if console is not None:
+        word = "committed" if decided.applied else f"not applied: {decided.reason}"
+        console.print(f"    demo analyst: {verdict}, {word}", style="bold", markup=False)
+
+
+def _summary(state: Path, vehicles: int, seconds: float) -> dict[str, Any]:
+    outbox = Outbox(state / "outbox.sqlite")
+    try:
+        counts = outbox.counts()
+    finally:
+        outbox.close()
+    recorded = counts["recorded"]
+    return {
+        "vehicles": vehicles,
+        "recorded": recorded,
+        "judged": sum(counts.get(o, 0) for o in ("CLEAR", "REVIEW", "ALARM", "UNUSABLE")),
+        "flagged": recorded - counts.get("CLEAR", 0),
+        "offered": counts["offered"],
+        "decided": counts.get("decided", 0),
+        "lost": vehicles - recorded + counts.get("held", 0) + counts.get("pending", 0) + counts.get("leased", 0),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _print_summary(console: Console, summary: dict[str, Any], keep: Path | None) -> None:
+    from rich.table import Table
+
+    table = Table(title="every vehicle accounted for" if not summary["lost"] else "VEHICLES ARE MISSING", box=None)
+    for name in summary:
+        table.add_column(name, justify="right")
+    table.add_row(*(str(v) for v in summary.values()))
+    console.print(table)
+    if keep is not None:
+        console.print(f"recordings and outbox are kept in {keep}", markup=False)

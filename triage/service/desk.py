@@ -1,0 +1,117 @@
+"""The terminal analyst behind `scanlane watch`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scanner_io import recording, wire
+from scanner_io.client import Workstation, default_analyst, plain
+from scanner_io.errors import DeliveryError, ScannerError
+from scanner_io.model import Scan, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+KEYS: dict[str, Verdict] = {"c": "clear", "x": "inspect", "r": "rescan"}
+
+
+def scan_of(data: bytes) -> Scan:
+    """Return the scan in the bytes of a recording. Raises DataError."""
+    with tempfile.TemporaryDirectory(prefix="scanlane-") as folder:
+        path = Path(folder) / "fetched.h5"
+        path.write_bytes(data)
+        return recording.read(path).scan
+
+
+def watch_queue(
+    address: str, analyst: str | None, capacity: int, count: int | None, *, console: Console | None,
+    emit: Callable[[Any], None],
+) -> None:  # fmt: skip
+    """Take offers until `count` are done, or Ctrl-C. console : None prints JSON lines by `emit` instead."""
+    interactive = console is not None and sys.stdin.isatty()
+    name = analyst or default_analyst()
+    with Workstation(address, name, capacity=capacity) as desk:
+        if not desk.connected(10.0):
+            raise DeliveryError(f"{address}: no service answered within 10 s; is `scanlane run` up?")
+        if console is not None:
+            _print_queue(console, desk.queue(), name)
+        done = 0
+        try:
+            while count is None or done < count:
+                offer = desk.next_offer(timeout_s=1.0)
+                if offer is None:
+                    if console is not None and desk.silent_s > 10:
+                        console.print(f"last heard {desk.silent_s:.0f} s ago: not connected", style="bold red")
+                    continue
+                scan = _fetch(desk, offer, emit, console)
+                done += 1
+                if console is not None:
+                    _show(console, offer, scan)
+                    if interactive:
+                        _ask(console, desk, offer)
+                else:
+                    emit({"event": "offer", **plain(offer)})
+        except KeyboardInterrupt:
+            if console is not None:
+                console.print("signing off; open scans go back to the queue")
+
+
+def _fetch(desk: Workstation, offer: wire.Offer, emit: Callable[[Any], None], console: Console | None) -> Scan | None:
+    """Fetch the recording; a scan that does not arrive is still shown by what the offer says."""
+    try:
+        return scan_of(desk.fetch(offer))
+    except ScannerError as error:
+        if console is not None:
+            console.print(f"the picture did not arrive: {error}", style="red", markup=False)
+        else:
+            emit({"event": "fetch_failed", "scan_id": offer.scan_id, "error": str(error)})
+        return None
+
+
+def _print_queue(console: Console, queue: wire.Queue, name: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from triage.terminal import outcome
+
+    counts = ", ".join(f"{v} {k}" for k, v in queue.counts.items())
+    console.print(f"signed on as {name}; {counts or 'no scans yet'}", markup=False)
+    if queue.rows:
+        table = Table("scan", "outcome", "state", "analyst", "reason", box=None, header_style="bold")
+        for row in queue.rows[:20]:
+            reason = row.reasons[0] if row.reasons else ""
+            table.add_row(Text(row.scan_id), outcome(row.outcome), row.state, Text(row.analyst), Text(reason))
+        console.print(table)
+
+
+def _show(console: Console, offer: wire.Offer, scan: Scan | None) -> None:
+    from triage.terminal import scan_panel
+
+    console.print(scan_panel(offer.result, scan=scan, simulated=offer.simulated, width=console.width))
+
+
+def _ask(console: Console, desk: Workstation, offer: wire.Offer) -> None:
+    """Ask until there is an answer that the service has committed."""
+    while True:
+        answer = console.input("[bold]c[/] clear  [bold]x[/] inspect  [bold]r[/] rescan  [bold]s[/] give back > ")
+        key = answer.strip().lower()
+        if key == "s":
+            desk.release(offer)
+            return
+        if key not in KEYS:
+            continue
+        note = console.input("note (needed for inspect and rescan) > ").strip() if key != "c" else ""
+        if key != "c" and not note:
+            continue
+        try:
+            decided = desk.decide(offer, KEYS[key], note=note)
+        except DeliveryError as error:
+            console.print(f"not committed: {error}", style="bold red", markup=False)
+            continue
+        words = "committed" if decided.applied else f"kept, but not applied: {decided.reason}"
+        console.print(f"{offer.scan_id}: {KEYS[key]}, {words}", markup=False)
+        return

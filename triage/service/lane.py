@@ -1,0 +1,476 @@
+"""One lane, one process: device threads read, the main loop joins, one worker records and judges.
+
+    device thread per device    open, read, reconnect (exponential, capped, jittered), bounded queue
+    main loop                   events -> `Assembly` -> scans; the pipe to the daemon; time
+    worker thread               recording durable -> judged -> recording with its result -> daemon -> acknowledge
+
+The order is the promise: bytes received -> durable recording -> outbox row committed -> acknowledged to the driver.
+Nothing is judged that is not on the disk. If the daemon goes, the lane goes: the pipe ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scanner_io import config as configuration
+from scanner_io import driver as drivers
+from scanner_io import recording
+from scanner_io.errors import ConfigError, DataError, LinkLost, ScannerError, StorageError
+from scanner_io.model import (
+    DeviceInfo,
+    EndOfSource,
+    Event,
+    Health,
+    Kind,
+    LineBlock,
+    Scan,
+    TriageResult,
+)
+from scanner_io.storage import move_aside
+
+from . import link
+from .assembly import Assembled, Assembly, LaneSpec
+from .outbox import ScanRow
+
+QUEUE_EVENTS = 256
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 10.0
+READ_S = 0.2
+STORE_RETRY_S = 1.0
+TRIAGE_THREADS = 2
+
+
+def spec_of(lane: configuration.Lane, expected: tuple[Kind, ...]) -> LaneSpec:
+    """Return what assembly needs of a configured lane."""
+    return LaneSpec(
+        name=lane.name, expected=lane.expected or expected, join_window_s=lane.join_window_s,
+        join_wait_s=lane.join_wait_s, passage_timeout_s=lane.passage_timeout_s,
+    )  # fmt: skip
+
+
+def kinds_of(device: configuration.Device) -> tuple[Kind, ...]:
+    """Return what kinds of data a device gives, without touching it: its module's `kinds(config)`."""
+    kinds: tuple[Kind, ...] = drivers.load(device.driver).kinds(device.config)
+    return kinds
+
+
+def expected_kinds(lane: configuration.Lane) -> tuple[Kind, ...]:
+    """Return the kinds that a complete passage of `lane` has, in a fixed order."""
+    order: tuple[Kind, ...] = ("radiograph", "portal", "declaration")
+    have = {kind for device in lane.device for kind in kinds_of(device)}
+    return tuple(kind for kind in order if kind in have)
+
+
+class DeviceThread(threading.Thread):
+    """Reads one device for ever, or to its end; keeps it open; never lets it stop the lane."""
+
+    def __init__(
+        self, number: int, device: configuration.Device, out: queue.Queue[tuple[int, Any]],
+        note: Callable[..., None], intake: threading.Event,
+    ) -> None:  # fmt: skip
+        super().__init__(name=f"device {number} {device.driver}", daemon=True)
+        self.number = number
+        self.acks: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.stopping = threading.Event()
+        self._device = device
+        self._out = out
+        self._note = note
+        self._intake = intake
+        self._dropped = 0
+
+    def run(self) -> None:
+        """Connect and read until told to stop."""
+        retry_s = FIRST_RETRY_S
+        reported = ""
+        while not self.stopping.is_set():
+            source: drivers.Driver | None = None
+            try:
+                source = drivers.connect(self._device.driver, self._device.config)
+                info = source.open()
+                self._out.put((self.number, info))
+                if reported:
+                    self._note("device_back", device=self._device.driver)
+                reported, retry_s = "", FIRST_RETRY_S
+                if self._read(source):
+                    return
+            except (ScannerError, OSError) as error:
+                if str(error) != reported:  # one line per change, not one per attempt
+                    reported = str(error)
+                    self._note("device_lost", level="warning", device=self._device.driver, text=reported)
+            except Exception as error:  # a driver's defect must not take the other devices down
+                reported = f"{type(error).__name__}: {error}"
+                self._note("driver_failed", level="error", device=self._device.driver, text=reported)
+            finally:
+                if source is not None:
+                    source.close()
+            if not self.stopping.is_set():
+                self._out.put((self.number, LinkLost(reported)))
+            self.stopping.wait(retry_s * random.uniform(0.8, 1.2))  # noqa: S311 -- jitter
+            retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+
+    def _read(self, source: drivers.Driver) -> bool:
+        """Pass events on; True when the source has ended and everything of it is acknowledged."""
+        ended = False
+        while not self.stopping.is_set():
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    source.acknowledge(self.acks.get_nowait())
+            if source.pausable and not self._intake.is_set():
+                self._intake.wait(READ_S)  # the disk is full: the source keeps what it has
+                continue
+            if ended:
+                # The source stays open until the lane ends, so that late acknowledgements still reach it.
+                self.stopping.wait(READ_S)
+                continue
+            event = source.read(READ_S)
+            if event is not None:
+                ended = isinstance(event, EndOfSource)
+                self._pass_on(source, event)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                source.acknowledge(self.acks.get_nowait())
+        return True
+
+    def _pass_on(self, source: drivers.Driver, event: Event) -> None:
+        if isinstance(event, LineBlock) and not source.pausable:
+            try:
+                self._out.put_nowait((self.number, event))
+            except queue.Full:
+                # A live device cannot wait. The gap in `first_column` tells assembly what is missing.
+                self._dropped += 1
+                if self._dropped & (self._dropped - 1) == 0:
+                    self._note(
+                        "lines_dropped", level="error", device=self._device.driver,
+                        text=f"{self._dropped} blocks dropped so far: the lane is slower than the scanner",
+                    )  # fmt: skip
+            return
+        while not self.stopping.is_set():
+            try:
+                self._out.put((self.number, event), timeout=READ_S)
+            except queue.Full:
+                continue
+            return
+
+
+class Judge:
+    """Judges scans in this process: kernels warm, strips on threads, buffers used again."""
+
+    def __init__(self, profile: Any = None, threads: int = TRIAGE_THREADS) -> None:
+        from triage.analysis import pipeline, screening
+
+        self._pipeline = pipeline
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="strips") if threads > 1 else None
+        self.profile = profile or pipeline.Profile()
+        self._buffers = screening.Buffers()
+
+    def warm_up(self) -> None:
+        """Compile or load every kernel."""
+        from triage.analysis import screening
+
+        screening.warm_up()
+
+    def __call__(self, scan: Scan) -> TriageResult:
+        """Judge; an exception of the judgement becomes an UNUSABLE result that says so."""
+        try:
+            return self._pipeline.run(
+                scan, self.profile, map_strips=self._pool.map if self._pool else map, buffers=self._buffers
+            )
+        except Exception as error:
+            return self.failed(scan, f"{type(error).__name__}: {error}")
+
+    def failed(self, scan: Scan, reason: str) -> TriageResult:
+        """Return the result of a scan that cannot be judged."""
+        return self._pipeline.unjudged(scan, self.profile, "judgement_failed", reason)
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def recording_path(folder: Path, scan: Scan) -> Path:
+    """Return where the recording of `scan` belongs: FOLDER/LANE/YYYYMMDD/SCAN_ID.scan.h5."""
+    day = scan.scan_id.removeprefix(scan.lane + "-")[:8]
+    return folder / scan.lane / day / f"{scan.scan_id}{recording.SUFFIX}"
+
+
+class Worker(threading.Thread):
+    """Records and judges one scan after the other."""
+
+    def __init__(self, lane: LaneProcess) -> None:
+        super().__init__(name="record and judge", daemon=True)
+        self.inbox: queue.Queue[Assembled | link.Rejudge | None] = queue.Queue(maxsize=8)
+        self._lane = lane
+
+    def run(self) -> None:
+        """Work until None comes."""
+        while (work := self.inbox.get()) is not None:
+            if isinstance(work, link.Rejudge):
+                self._guarded(work.path, lambda w=work: self._rejudge(w))  # type: ignore[misc]
+            else:
+                self._guarded(work.scan.scan_id, lambda w=work: self._record(w))  # type: ignore[misc]
+            self.inbox.task_done()
+        self.inbox.task_done()
+
+    def _guarded(self, what: str, work: Callable[[], None]) -> None:
+        """Run `work`; while the disk refuses, keep the scan in memory and try again."""
+        told = False
+        while True:
+            try:
+                work()
+            except StorageError as error:
+                if not told:
+                    self._lane.note("storage_fault", level="error", text=str(error), scan=what)
+                told = True
+                if self._lane.stopping.wait(STORE_RETRY_S):
+                    self._lane.note("not_stored", level="error", scan=what, text="stopped while the disk refuses")
+                    return
+                continue
+            except Exception as error:  # the source is not acknowledged: what can be asked again, is
+                self._lane.note("record_failed", level="error", scan=what, text=f"{type(error).__name__}: {error}")
+                return
+            if told:
+                self._lane.note("storage_back", scan=what)
+            return
+
+    def _record(self, work: Assembled) -> None:
+        lane, scan = self._lane, work.scan
+        path = recording_path(lane.recordings, scan)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lane.refs[scan.scan_id] = work.refs
+        if path.exists():
+            self._rejudge(link.Rejudge(path=str(path)))  # offered again after a crash: it is stored already
+            return
+        recording.write(path, scan, config=lane.config_in_force, codec=lane.codec)
+        self._judge(path, scan)
+
+    def _judge(self, path: Path, scan: Scan, failure: str = "") -> None:
+        lane = self._lane
+        lane.say(link.Judging(path=str(path)))
+        result = lane.judge.failed(scan, failure) if failure else lane.judge(scan)
+        # The counts do not change: the file is exchanged for one that also holds the result.
+        sha256 = recording.write(path, scan, config=lane.config_in_force, result=result, codec=lane.codec, replace=True)
+        self._report(path, scan, result, sha256)
+
+    def _rejudge(self, work: link.Rejudge) -> None:
+        path = Path(work.path)
+        try:
+            stored = recording.read(path)
+        except DataError as error:
+            kept = move_aside(path, self._lane.quarantine, str(error))
+            self._lane.note("recording_damaged", level="error", text=f"{error}; moved to {kept}")
+            return
+        if stored.result is None:
+            why = "judging this recording ended the process several times" if work.give_up else ""
+            self._judge(path, stored.scan, why)
+        else:
+            self._report(path, stored.scan, stored.result, _file_sha256(path))
+
+    def _report(self, path: Path, scan: Scan, result: TriageResult, sha256: str) -> None:
+        row = ScanRow(
+            scan_id=scan.scan_id, lane=scan.lane, path=str(path), sha256=sha256, size=path.stat().st_size,
+            start_utc_ns=scan.start_utc_ns, simulated=scan.simulated, result=result, declaration=scan.declaration,
+        )  # fmt: skip
+        self._lane.unanswered.add(scan.scan_id)
+        self._lane.say(link.Judged(row=row))
+
+
+def _file_sha256(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class LaneProcess:
+    """The lane's main loop."""
+
+    def __init__(self, pipe: Connection, config: configuration.Config, lane: configuration.Lane) -> None:
+        self._pipe = pipe
+        self._say_lock = threading.Lock()
+        self._lane = lane
+        state = Path(config.state_dir)
+        self.recordings = state / "recordings"
+        self.quarantine = state / "quarantine"
+        self.codec = config.storage.codec
+        self.config_in_force: dict[str, Any] = {
+            "lane": msgspec.to_builtins(lane, enc_hook=str), "storage": msgspec.to_builtins(config.storage),
+        }  # fmt: skip
+        self.stopping = threading.Event()
+        self.refs: dict[str, tuple[tuple[int, str], ...]] = {}
+        self.unanswered: set[str] = set()
+        self.judge = Judge()
+        self._intake = threading.Event()
+        self._intake.set()
+        self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
+        self._devices = [DeviceThread(n, d, self._events, self.note, self._intake) for n, d in enumerate(lane.device)]
+        self._ended: set[int] = set()
+        self._assembly = Assembly(spec_of(lane, expected_kinds(lane)))
+        self._worker = Worker(self)
+        self._postponed: list[link.AnySaid] = []
+        self._finished = False
+        self._draining = False
+
+    # -- talking ------------------------------------------------------------------------------------------------
+
+    def say(self, message: link.Said) -> None:
+        """Tell the daemon; without one there is no lane."""
+        try:
+            with self._say_lock:
+                link.send(self._pipe, message)
+        except OSError:
+            os._exit(3)
+
+    def note(self, event: str, *, level: str = "info", **fields: Any) -> None:
+        """Tell the daemon's log."""
+        self.say(link.Note(event=event, level=level, fields=fields))
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until the daemon says stop, or is gone."""
+        began_s = time.monotonic()
+        self.judge.warm_up()
+        self._worker.start()
+        self.say(link.Ready(pid=os.getpid(), warm_up_s=round(time.monotonic() - began_s, 3)))
+        for thread in self._devices:
+            thread.start()
+        while not (self._draining and self._all_done()):
+            self._listen()
+            self._take_events()
+            now_s = time.monotonic()
+            self._hand_over(self._assembly.tick(now_s))
+            self._notice_end()
+        self._stop()
+
+    def _listen(self) -> None:
+        try:
+            while self._pipe.poll(0):
+                self._heard(link.receive(self._pipe))
+        except (EOFError, OSError):
+            os._exit(3)  # the daemon is gone; whatever is durable is found again at its next start
+
+    def _heard(self, message: link.AnySaid) -> None:
+        match message:
+            case link.Stored():
+                self.unanswered.discard(message.scan_id)
+                for number, ref in self.refs.pop(message.scan_id, ()):
+                    self._devices[number].acks.put(ref)
+            case link.Rejudge():
+                self._put_work(message)
+            case link.Intake():
+                (self._intake.set if message.open else self._intake.clear)()
+            case link.Stop():
+                self._drain()
+            case _:
+                self.note("unexpected", level="error", text=f"{type(message).__name__} from the daemon")
+
+    def _drain(self) -> None:
+        """Stop reading; hand out what is complete or open; finish all work."""
+        if self._draining:
+            return
+        self._draining = True
+        for thread in self._devices:
+            thread.stopping.set()
+        while not self._events.empty():
+            self._take_events()
+        self._hand_over(self._assembly.flush())
+
+    def _all_done(self) -> bool:
+        return self._worker.inbox.unfinished_tasks == 0 and not self.unanswered
+
+    def _stop(self) -> None:
+        self.stopping.set()
+        self._worker.inbox.put(None)
+        for thread in self._devices:
+            thread.join(timeout=5)
+        self._worker.join(timeout=30)
+        self.judge.close()
+
+    def _take_events(self) -> None:
+        """Take what devices said: wait a little for the first, then what is there, but not for ever."""
+        try:
+            number, said = self._events.get(timeout=0.0 if self._draining else 0.05)
+        except queue.Empty:
+            return
+        for _ in range(QUEUE_EVENTS):
+            self._event(number, said)
+            try:
+                number, said = self._events.get_nowait()
+            except queue.Empty:
+                return
+        self._event(number, said)
+
+    def _event(self, number: int, said: Any) -> None:
+        now_s = time.monotonic()
+        if isinstance(said, LinkLost):
+            self._hand_over(self._assembly.lost(number, now_s))
+        elif isinstance(said, EndOfSource):
+            self._ended.add(number)
+        elif isinstance(said, Health):
+            level = {"ok": "info", "degraded": "warning", "fault": "error"}[said.state]
+            self.note("health", level=level, component=said.component, state=said.state, text=said.text)
+        elif isinstance(said, DeviceInfo):
+            self._assembly.device(number, said)
+            self.note("device_open", device=self._lane.device[number].driver, address=said.address)
+        else:
+            self._hand_over(self._assembly.feed(number, said, now_s))
+
+    def _hand_over(self, scans: list[Assembled]) -> None:
+        for scan in scans:
+            self._put_work(scan)
+
+    def _put_work(self, work: Assembled | link.Rejudge) -> None:
+        """Give the worker its next scan; while it is busy, keep listening to the daemon's answers."""
+        while True:
+            try:
+                self._worker.inbox.put(work, timeout=0.05)
+            except queue.Full:
+                self._answers_only()
+                continue
+            return
+
+    def _answers_only(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            if self._pipe.poll(0):
+                message = link.receive(self._pipe)
+                if isinstance(message, link.Stop | link.Rejudge):
+                    self._postponed.append(message)  # both would wait for the worker again
+                else:
+                    self._heard(message)
+
+    def _notice_end(self) -> None:
+        """When every source has ended, hand everything out and tell the daemon once all of it is stored."""
+        while self._postponed:
+            self._heard(self._postponed.pop(0))
+        if self._finished or len(self._ended) < len(self._devices):
+            return
+        self._hand_over(self._assembly.flush())
+        if self._all_done() and self._events.empty():
+            self._finished = True
+            self.say(link.Finished())
+
+
+def main(pipe: Connection, config_path: str, lane_name: str) -> None:
+    """Run lane `lane_name` of the configuration; entry point of the spawned process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon decides when a lane ends
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        config = configuration.load(Path(config_path))
+        lane = next(one for one in config.lane if one.name == lane_name)
+        LaneProcess(pipe, config, lane).run()
+    except ConfigError as error:
+        link.send(pipe, link.Note(event="config_error", level="error", fields={"text": str(error)}))
+        raise SystemExit(2) from error

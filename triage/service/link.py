@@ -1,0 +1,86 @@
+"""What the daemon and its lane processes say to each other over a pipe: typed, MessagePack, no pickle."""
+
+from __future__ import annotations
+
+from multiprocessing.connection import Connection
+from typing import Any
+
+import msgspec
+
+from .outbox import ScanRow
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Any message."""
+
+
+class Ready(Said, frozen=True, kw_only=True, tag="ready"):
+    """lane -> daemon: kernels are compiled, devices are being opened."""
+
+    pid: int
+    warm_up_s: float
+
+
+class Judged(Said, frozen=True, kw_only=True, tag="judged"):
+    """lane -> daemon: a recording is durable and judged; answered with `stored`."""
+
+    row: ScanRow
+
+
+class Judging(Said, frozen=True, kw_only=True, tag="judging"):
+    """lane -> daemon: judging of a durable recording begins (counted, in case it kills the process)."""
+
+    path: str
+
+
+class Note(Said, frozen=True, kw_only=True, tag="note"):
+    """lane -> daemon: something for the log."""
+
+    event: str
+    level: str = "info"
+    fields: dict[str, Any] = {}
+
+
+class Finished(Said, frozen=True, kw_only=True, tag="finished"):
+    """lane -> daemon: all sources are at their end and everything is stored."""
+
+
+class Stored(Said, frozen=True, kw_only=True, tag="stored"):
+    """daemon -> lane: the outbox row is committed. new : False if the scan was known."""
+
+    scan_id: str
+    new: bool
+
+
+class Rejudge(Said, frozen=True, kw_only=True, tag="rejudge"):
+    """daemon -> lane: this recording has no row; judge it (again) and report. give_up : report it as unusable."""
+
+    path: str
+    give_up: bool = False
+
+
+class Intake(Said, frozen=True, kw_only=True, tag="intake"):
+    """daemon -> lane: take scans in, or let the sources wait because the disk is full."""
+
+    open: bool
+
+
+class Stop(Said, frozen=True, kw_only=True, tag="stop"):
+    """daemon -> lane: finish what is open and end."""
+
+
+AnySaid = Ready | Judged | Judging | Note | Finished | Stored | Rejudge | Intake | Stop
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(AnySaid)
+
+
+def send(pipe: Connection, message: Said) -> None:
+    """Send. Raises BrokenPipeError or OSError if the other side is gone."""
+    pipe.send_bytes(_encoder.encode(message))
+
+
+def receive(pipe: Connection) -> AnySaid:
+    """Receive, blocking. Raises EOFError if the other side is gone."""
+    message: AnySaid = _decoder.decode(pipe.recv_bytes())
+    return message

@@ -1,0 +1,171 @@
+"""Judging files by hand: recordings, images, portal daily files. The same judgement as beside a lane."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from scanner_io import driver as drivers
+from scanner_io import recording
+from scanner_io.errors import DataError, LinkLost, ScannerError
+from scanner_io.formats import portal_daily, raster
+from scanner_io.model import EndOfSource, PortalRecord, Radiograph, Scan, TriageResult
+
+from .assembly import Assembly, LaneSpec, make_scan_id
+from .lane import Judge
+
+LANE = "offline"
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_HEAD_BYTES = 4096
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """One judged passage of a file, or what was wrong with the file."""
+
+    file: str
+    passage: str
+    kind: str
+    scan: Scan | None
+    result: TriageResult | None
+    error: str | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Return the line that scripts read."""
+        r = self.result
+        return {
+            "file": self.file,
+            "passage": self.passage,
+            "kind": self.kind,
+            "outcome": r.outcome if r else "UNUSABLE",
+            "load": r.load if r else "unknown",
+            "container": msgspec.to_builtins(r.container) if r and r.container else None,
+            "findings": [
+                {
+                    "kind": f.kind, "tier": f.tier, "score": f.score, "p_value": f.p_value,
+                    "where": msgspec.to_builtins(f.where), "reason": f.reason,
+                }
+                for f in (r.findings if r else ())
+            ],
+            "gamma_alarm": r.gamma_alarm if r else None,
+            "neutron_alarm": r.neutron_alarm if r else None,
+            "gamma_intervals": r.gamma_intervals if r else 0,
+            "alarm_intervals": r.alarm_intervals if r else 0,
+            "quality": [str(q) for q in (r.quality if r else ())],
+            "reasons": list(r.reasons) if r else [],
+            "simulated": self.scan.simulated if self.scan else False,
+            "error": self.error,
+            "timings_ms": r.timings_ms if r else {},
+        }  # fmt: skip
+
+
+def judge_file(path: Path, judge: Judge, options: raster.RasterOptions | None = None) -> Iterator[Judged]:
+    """Judge every passage in the file at `path`; a bad file gives one row with its error and never raises."""
+    kind = "unknown"
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        if head.startswith(HDF5_MAGIC):
+            kind = "recording"
+            scan = recording.read(path).scan
+            yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
+        elif raster.sniff(head) is not None:
+            kind = "radiograph"
+            scan = image_scan(path, options)
+            yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
+        elif portal_daily.sniff(head):
+            kind = "portal"
+            for record in portal_daily.read_daily_file(path):
+                scan = portal_scan(path, record)
+                yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
+        else:
+            told = f"begins with {head[:12]!r}" if head else "is empty"
+            raise DataError(
+                f"{path}: {told}; expected a recording, a PNG, JPEG or TIFF image, or a portal's daily file"
+            )
+    except (ScannerError, OSError) as error:
+        text = str(error) if str(path) in str(error) else f"{path}: {error}"
+        yield Judged(file=str(path), passage="", kind=kind, scan=None, result=None, error=text)
+
+
+def image_scan(path: Path, options: raster.RasterOptions | None = None) -> Scan:
+    """Return the image file at `path` as a scan of its own. Raises DataError."""
+    image: Radiograph = raster.read_raster(path, options=options)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    start, end = int(image.column_utc_ns[0]), int(image.column_utc_ns[-1])
+    return Scan(
+        scan_id=make_scan_id(LANE, start, sha256), lane=LANE, start_utc_ns=start, end_utc_ns=end,
+        expected=("radiograph",), radiograph=image, source=str(path), source_sha256=sha256,
+    )  # fmt: skip
+
+
+def portal_scan(path: Path, record: PortalRecord) -> Scan:
+    """Return one passage of the daily file at `path` as a scan of its own."""
+    return Scan(
+        scan_id=make_scan_id(LANE, record.start_utc_ns, f"{path.name} {record.number}"), lane=LANE,
+        start_utc_ns=record.start_utc_ns, end_utc_ns=record.end_utc_ns, expected=("portal",), portal=record,
+        source=str(path),
+    )  # fmt: skip
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A recording played again: same : the new judgement equals the stored one bit for bit (None: none was stored)."""
+
+    file: str
+    scan: Scan
+    result: TriageResult
+    stored: TriageResult | None
+    same: bool | None
+    differs: tuple[str, ...]
+
+
+def replay_file(path: Path, judge: Judge, speed: float) -> Replayed:
+    """Play the recording at `path` through driver, assembly and judgement, as beside a lane.
+
+    Raises DataError if it cannot be read or gives another number of scans than one.
+    """
+    stored = recording.read(path)
+    module = drivers.load("replay")
+    source = drivers.connect("replay", module.Config(paths=(str(path),), speed=speed))
+    spec = LaneSpec(
+        name=stored.scan.lane, expected=stored.scan.expected, join_window_s=3600.0, join_wait_s=float("inf"),
+        passage_timeout_s=float("inf"),
+    )  # fmt: skip
+    assembly = Assembly(spec)
+    scans = []
+    try:
+        source.open()
+        while True:
+            event = source.read(1.0)
+            if isinstance(event, EndOfSource):
+                break
+            if event is not None:
+                scans += assembly.feed(0, event, 0.0)
+    except LinkLost as error:
+        raise DataError(str(error)) from error
+    finally:
+        source.close()
+    scans += assembly.flush()
+    if len(scans) != 1:
+        raise DataError(f"{path}: gave {len(scans)} scans when played, expected 1")
+    result = judge(scans[0].scan)
+    old = stored.result
+    same = None if old is None else old.judgement() == result.judgement()
+    return Replayed(
+        file=str(path), scan=scans[0].scan, result=result, stored=old, same=same,
+        differs=() if old is None or same else differences(old, result),
+    )  # fmt: skip
+
+
+def differences(old: TriageResult, new: TriageResult) -> tuple[str, ...]:
+    """Return in words which parts of two judgements differ."""
+    lines = []
+    for name in TriageResult.__struct_fields__:
+        before, after = getattr(old, name), getattr(new, name)
+        if name not in ("timings_ms", "scan_id") and before != after:
+            lines.append(f"{name}: stored {str(before)[:120]}, now {str(after)[:120]}")
+    return tuple(lines)

@@ -1,0 +1,305 @@
+"""The triage benchmark: how long a radiograph takes, against a copy of its bytes and good OpenCV and numpy code.
+
+Ratios count, not milliseconds: all contestants run interleaved in one process, after a warm-up, on inputs already
+written, so that the load of the machine meets them alike. Speed counts only with agreement, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanner_io.errors import DataError
+from triage.analysis.screening import Buffers, Calibration, Screening, log_of_code, screen, warm_up
+from triage.study.phantom import phantom
+
+CHANNELS = 2000
+STRIP = 250
+#: The float64 reference needs 2 GB for a whole frame: only a full run gives it more columns than these.
+REFERENCE_COLUMNS = 1200
+NAIVE_ROUNDS = 3
+#: Threshold of the dense contestant; the report says what share of the pixels reaches it.
+DENSE_Z = 1.0
+
+Counts = tuple[NDArray[np.uint16], ...]
+Contestant = Callable[[], object]
+
+
+def bench_triage(
+    rounds: int = 7, width: int = 5000, progress: Callable[[int, int], None] | None = None, *, full: bool = False
+) -> dict[str, Any]:
+    """Run the benchmark and return a JSON-ready report.
+
+    rounds : times every contestant runs; at least 7 for figures to be quoted
+    width : columns of the phantom; 5000 is the reference frame of 2000 x 5000 x 2 energies, 40 MB
+    progress : called with (rounds done, all rounds)
+    full : include naive numpy/scipy, three rounds of several seconds, and compare the whole frame with the reference
+
+    vs_memcpy is ours / copy (smaller is better), all other vs_* are the peer / ours (bigger is better), both with two
+    threads. Every ratio holds median, min and max over the rounds, each round's contestants paired. Figures that need
+    the streaming engine are None.
+
+    Raises DataError when the source checkout with its tests, where peers and reference live, is not there.
+    """
+    if rounds < 1 or width < 8:
+        raise DataError(f"bench: rounds is {rounds} and width {width}; give at least 1 round and 8 columns")
+    peers, reference = _from_tests("bench/peers.py"), _from_tests("reference.py")
+    load_before = os.getloadavg()
+    counts, calibration = phantom(CHANNELS, width)
+    table = material_table()
+    warm_up()
+    times: dict[str, list[float]] = {}
+    with ThreadPoolExecutor(2) as pool:
+        ours = _ours(counts, calibration, table, pool)
+        strips = {n: peers.OpenCvPeer(calibration, table, width, strip=STRIP, workers=n, cv_threads=1) for n in (1, 2)}
+        chained = peers.OpenCvPeer(calibration, table, width, strip=width, workers=1, cv_threads=2)
+        contestants: dict[str, Contestant] = {
+            "memcpy": _copier(counts),
+            **ours,
+            "opencv_strips_1t": lambda: strips[1].run(counts),
+            "opencv_strips_2t": lambda: strips[2].run(counts),
+            "opencv_chained_2t": lambda: chained.run(counts),
+        }
+        naive = peers.NaivePeer(calibration, table) if full else None
+        for run in contestants.values():  # the first touches buffers, the second shows caches their rows
+            run()
+            run()
+        for i in range(rounds):
+            for name, run in contestants.items():
+                times.setdefault(name, []).append(_timed(run))
+            if naive is not None and i < NAIVE_ROUNDS:
+                times.setdefault("naive", []).append(_timed(lambda: naive.run(counts)))
+            if progress is not None:
+                progress(i + 1, rounds)
+        peak_rss_mb = _peak_rss_mb()  # before the reference, which needs more than all contestants
+        agreement = _agreement(counts, calibration, table, reference, pool, width if full else REFERENCE_COLUMNS)
+        agreement["opencv"] = _peer_agreement(counts, calibration, table, strips[2].run(counts))
+        for peer in (*strips.values(), chained):
+            peer.close()
+
+    two = times["ours_2t"]
+    return {
+        "frame": {"channels": CHANNELS, "columns": width, "energies": 2, "bytes": sum(c.nbytes for c in counts)},
+        "rounds": rounds,
+        "medians_ms": {name: round(statistics.median(values) * 1e3, 3) for name, values in times.items()},
+        "vs_memcpy": _ratio(two, times["memcpy"]),
+        "vs_opencv_strips": _ratio(times["opencv_strips_2t"], two),
+        "vs_opencv_strips_1t": _ratio(times["opencv_strips_1t"], times["ours_1t"]),
+        "vs_opencv_chained": _ratio(times["opencv_chained_2t"], two),
+        "vs_naive": _ratio(times["naive"], two) if full else None,
+        "threads_speedup": _ratio(times["ours_1t"], two),
+        "dense_over_sparse": _ratio(times["ours_dense_2t"], two),
+        "last_column_fraction": None,
+        "streaming_over_batch": None,
+        "agreement": agreement,
+        "agreement_ok": bool(agreement["ok"]),
+        "peak_rss_mb": peak_rss_mb,
+        "machine": _machine(load_before),
+        "versions": _versions(),
+    }
+
+
+def material_table() -> NDArray[np.uint8]:
+    """Return a (512, 512) uint8 table of a few classes by the ratio of the two log transmissions; 0 = thin."""
+    low = (8 * np.arange(512)[:, None] - 128) / 512
+    high = (8 * np.arange(512)[None, :] - 128) / 512
+    ratio = low / np.maximum(high, 0.01)
+    return np.where((low < 0.05) | (high < 0.05), 0, 1 + np.digitize(ratio, (1.05, 1.15, 1.25))).astype(np.uint8)
+
+
+def _from_tests(name: str) -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "tests" / name
+    spec = importlib.util.spec_from_file_location("scanlane_bench_" + path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise DataError(
+            f"bench: {path} is not there; the peers live with the tests, so run the benchmark from a source checkout"
+        )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _ours(
+    counts: Counts, calibration: Calibration, table: NDArray[np.uint8], pool: ThreadPoolExecutor
+) -> dict[str, Contestant]:
+    kept = {name: Buffers() for name in ("1t", "2t", "dense")}
+
+    def one() -> Screening:
+        return screen(counts, calibration, strips=1, material_table=table, buffers=kept["1t"])
+
+    def two() -> Screening:
+        return screen(counts, calibration, map_strips=pool.map, material_table=table, buffers=kept["2t"])
+
+    def dense() -> Screening:
+        return screen(
+            counts,
+            calibration,
+            threshold_z=DENSE_Z,
+            map_strips=pool.map,
+            material_table=table,
+            buffers=kept["dense"],
+        )
+
+    return {"ours_1t": one, "ours_2t": two, "ours_dense_2t": dense}
+
+
+def _copier(counts: Counts) -> Contestant:
+    copies = [np.zeros_like(c) for c in counts]
+
+    def run() -> None:
+        for copy, image in zip(copies, counts, strict=True):
+            np.copyto(copy, image)
+
+    return run
+
+
+def _timed(run: Contestant) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _ratio(over: list[float], under: list[float]) -> dict[str, float]:
+    each = [a / b for a, b in zip(over, under, strict=False)]
+    return {
+        "median": round(statistics.median(each), 3),
+        "min": round(min(each), 3),
+        "max": round(max(each), 3),
+    }
+
+
+def _agreement(
+    counts: Counts,
+    calibration: Calibration,
+    table: NDArray[np.uint8],
+    reference: ModuleType,
+    pool: ThreadPoolExecutor,
+    width: int,
+) -> dict[str, Any]:
+    """Compare with the float64 reference on `width` columns in the middle, and 1 with 2 threads on the frame."""
+    one = screen(counts, calibration, strips=1, material_table=table)
+    two = screen(counts, calibration, map_strips=pool.map, material_table=table)
+    same = all(
+        np.array_equal(a, b)
+        for a, b in zip(
+            (*one.q, one.z, one.material, one.regions), (*two.q, two.z, two.material, two.regions), strict=True
+        )
+    )
+    columns = counts[0].shape[0]
+    start = max((columns - width) // 2, 0)
+    crop = tuple(np.ascontiguousarray(c[start : start + width]) for c in counts)
+    mine = screen(crop, calibration, material_table=table)
+    truth = reference.screen(crop, calibration, table)
+    mask = mine.z >= 64
+    both, either = int((mask & truth["mask"]).sum()), int((mask | truth["mask"]).sum())
+    out: dict[str, Any] = {
+        "reference_columns": [start, start + crop[0].shape[0]],
+        "threads_identical": bool(same),
+        "log_max_error": max(float(np.abs(log_of_code(q) - L).max()) for q, L in zip(mine.q, truth["L"], strict=True)),
+        # a byte stands for a step of 1/16, so its middle is compared; its lower end is off by half a step more
+        "z_max_error": float(np.abs((mine.z + 0.5) / 16 - np.minimum(truth["z"], 255.5 / 16)).max()),
+        "z_max_error_lower_end": float(np.abs(mine.z / 16 - np.minimum(truth["z"], 255 / 16)).max()),
+        "material_equal": float((mine.material == truth["material"]).mean()),
+        "mask_iou": both / either if either else 1.0,
+        "mask_pixels": both,
+        "dense_share": float((mine.z >= DENSE_Z * 16).mean()),
+        "mask_differing": either - both,
+        "regions": len(mine.regions),
+        "reference_regions": len(truth["regions"]),
+        **_region_errors(mine, truth["regions"]),
+    }
+    out["ok"] = bool(
+        same
+        and out["log_max_error"] <= 0.00099
+        and out["z_max_error"] <= 0.125
+        and out["material_equal"] >= 0.9995
+        and (out["mask_iou"] >= 0.999 or out["mask_differing"] <= 1)
+        and out["regions"] == out["reference_regions"]
+        and out["region_centroid_max_error"] <= 0.2
+        and out["region_max_z_max_error"] <= 0.125
+    )
+    return out
+
+
+def _region_errors(mine: Screening, truth: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the largest difference of each feature, over regions paired in their common order."""
+    errors = {"area": 0.0, "centroid": 0.0, "sum_log_per_pixel": 0.0, "max_z": 0.0}
+    for a, b in zip(mine.regions, truth, strict=False):
+        errors["area"] = max(errors["area"], abs(float(a["area"]) - b["area"]))
+        for name in ("centroid_column", "centroid_channel"):
+            errors["centroid"] = max(errors["centroid"], abs(float(a[name]) - b[name]))
+        errors["sum_log_per_pixel"] = max(
+            errors["sum_log_per_pixel"], abs(float(a["sum_log"]) / float(a["area"]) - b["sum_log"] / b["area"])
+        )
+        errors["max_z"] = max(errors["max_z"], abs(float(a["max_z"]) - min(b["max_z"], 255 / 16)))
+    return {f"region_{name}_max_error": float(value) for name, value in errors.items()}
+
+
+def _peer_agreement(
+    counts: Counts, calibration: Calibration, table: NDArray[np.uint8], peer: dict[str, Any]
+) -> dict[str, Any]:
+    """Return how far the OpenCV peer's result is from ours, to show that both did the same work."""
+    mine = screen(counts, calibration, material_table=table)
+    return {
+        "code_max_difference": max(
+            int(np.abs(a.astype(np.int32) - b).max()) for a, b in zip(mine.q, peer["q"], strict=True)
+        ),
+        "z_max_difference": float(np.abs(mine.z.astype(np.int32) - peer["z"]).max() / 16),
+        "mask_differing": int(((mine.z >= 64) != peer["mask"]).sum()),
+        "regions": len(mine.regions),
+        "peer_regions": peer["regions"],
+    }
+
+
+def _peak_rss_mb() -> float:
+    """Return the peak memory of this process, all contestants together, in MiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 if sys.platform != "darwin" else 1024 * 1024), 1)
+
+
+def _machine(load_before: tuple[float, float, float]) -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = names[0] if names else cpu
+    import llvmlite.binding
+
+    return {
+        "cpu": cpu,
+        "compiled_for": llvmlite.binding.get_host_cpu_name(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "load_before": [round(x, 2) for x in load_before],
+        "load_after": [round(x, 2) for x in os.getloadavg()],
+    }
+
+
+def _versions() -> dict[str, str]:
+    import cv2
+    import llvmlite
+    import numba
+    import scipy
+
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "opencv": cv2.__version__,
+        "scipy": scipy.__version__,
+    }

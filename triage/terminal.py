@@ -1,0 +1,110 @@
+"""What a scan looks like in a terminal: the radiograph in half blocks, the portal profile as a sparkline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from scanner_io.model import PortalRecord, Radiograph, Scan, TriageResult
+
+BARS = "▁▂▃▄▅▆▇█"
+STYLES = {"ALARM": "bold white on red3", "UNUSABLE": "bold black on orange3", "REVIEW": "bold black on yellow3",
+          "CLEAR": "bold white on dark_green"}  # fmt: skip
+
+
+def outcome(name: str) -> Text:
+    """Return an outcome as a coloured word; the word itself says it too."""
+    return Text(f" {name} ", style=STYLES.get(name, ""))
+
+
+def thumbnail(radiograph: Radiograph, width: int, height: int) -> Text:
+    """Return the radiograph upright, two grey pixels to a character cell."""
+    image = radiograph.upright().astype(np.float32)
+    rows, columns = image.shape
+    wide = min(width, columns)
+    tall = max(2, min(height * 2, round(wide * rows / columns)))
+    tall += tall % 2
+    small = _reduced(image, tall, wide)
+    low, high = float(small.min()), float(np.percentile(small, 99))
+    grey = (np.clip((small - low) / max(high - low, 1.0), 0, 1) ** 0.6 * 255).astype(int)
+    text = Text()
+    for y in range(0, tall, 2):
+        for top, bottom in zip(grey[y], grey[y + 1], strict=True):
+            text.append("▀", style=f"rgb({top},{top},{top}) on rgb({bottom},{bottom},{bottom})")
+        text.append("\n")
+    return text
+
+
+def _reduced(image: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[np.float32]:
+    """Return block minima: a thin dark thing stays visible, however small the picture."""
+    rows, columns = min(rows, image.shape[0]), min(columns, image.shape[1])
+    y = np.linspace(0, image.shape[0], rows + 1).astype(int)[:-1]
+    x = np.linspace(0, image.shape[1], columns + 1).astype(int)[:-1]
+    mean = np.add.reduceat(np.add.reduceat(image, y, 0), x, 1)
+    cells = np.outer(np.diff(np.append(y, image.shape[0])), np.diff(np.append(x, image.shape[1])))
+    lowest = np.minimum.reduceat(np.minimum.reduceat(image, y, 0), x, 1)
+    reduced: npt.NDArray[np.float32] = (mean / cells + lowest) / 2
+    if rows % 2:
+        reduced = np.vstack([reduced, reduced[-1:]])
+    return reduced
+
+
+def sparkline(values: npt.NDArray[Any], marks: npt.NDArray[np.bool_] | None = None) -> Text:
+    """Return a series as bars from its lowest to its highest value; marked ones in red."""
+    if values.size == 0:
+        return Text("-")
+    low, span = float(values.min()), max(float(values.max() - values.min()), 1.0)
+    text = Text()
+    for i, value in enumerate(values):
+        bar = BARS[min(7, int((float(value) - low) / span * 8))]
+        text.append(bar, style="red" if marks is not None and marks[i] else "cyan")
+    return text
+
+
+def portal_lines(record: PortalRecord, width: int) -> list[Text]:
+    """Return the gamma and neutron profiles with their backgrounds."""
+    lines = []
+    for name, counts, alarm, background, interval_s in (
+        ("gamma", record.gamma, record.gamma_alarm, record.gamma_background, record.gamma_interval_s),
+        ("neutron", record.neutron, record.neutron_alarm, record.neutron_background, record.neutron_interval_s),
+    ):
+        if counts.shape[0] == 0:
+            continue
+        rate = counts.sum(axis=1) / interval_s
+        behind = f"background {background.sum():.0f}/s" if background is not None else "background unknown"
+        alarmed = int(alarm.sum())
+        words = f" {rate.min():.0f}-{rate.max():.0f}/s, {behind}" + (f", {alarmed} in alarm" if alarmed else "")
+        lines.append(Text(f"{name:8}") + sparkline(rate[:width], alarm) + Text(words, style="dim"))
+    return lines
+
+
+def scan_panel(result: TriageResult, *, scan: Scan | None, simulated: bool, width: int) -> Panel:
+    """Return one scan as a panel: outcome, reasons, picture, portal, findings."""
+    parts: list[Any] = []
+    inner = max(30, width - 6)
+    if scan is not None and scan.radiograph is not None:
+        parts.append(thumbnail(scan.radiograph, min(inner, 110), 18))
+    if scan is not None and scan.portal is not None:
+        parts += portal_lines(scan.portal, inner - 50)
+    if scan is not None and scan.declaration is not None:
+        d = scan.declaration
+        empty = "declared empty" if d.declared_empty else d.goods or "goods not named"
+        parts.append(Text(f"declared {' '.join(d.container_numbers)}  {empty}  HS {' '.join(d.hs_codes) or '-'}"))
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    for finding in result.findings:
+        table.add_row(Text(finding.tier), Text(finding.kind), Text(finding.reason))
+    for flag in result.quality:
+        table.add_row(Text("quality"), Text(flag.code), Text(flag.reason))
+    if table.row_count:
+        parts.append(table)
+    if not parts:
+        parts.append(Text("; ".join(result.reasons)))
+    title = Text(f"{'SIMULATED  ' if simulated else ''}{result.scan_id}  ") + outcome(result.outcome)
+    title.append(f"  load {result.load}")
+    return Panel(Group(*parts), title=title, title_align="left", width=min(width, 130))
