@@ -40,6 +40,12 @@ from scanner_io.model import DeviceInfo, Event, Health, Kind, LineBlock, Radiogr
 
 BLOCK_COLUMNS = 256
 """Columns in one LineBlock."""
+ATTEMPTS = 3
+"""A file that the process did not survive reading so many times is not read again."""
+READING = ".scanlane-reading"
+"""Name in the quarantine folder of the marker that names the file being decoded."""
+LAST_UTC_NS = 9_000_000_000_000_000_000
+"""Times from here on (year 2255) are nonsense, and would not leave room in 64 bits for a scan."""
 GIVE_UP = 10
 """A file that is still changing after so many times `partial_after_s` is reported as one that never completes."""
 LONGEST_NAME = 200
@@ -99,6 +105,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"from_name_time: no group {', '.join(missing)}; write e.g. (?P<{missing[0]}>\\d\\d)")
 
 
+def kinds(config: Config) -> tuple[Kind, ...]:
+    """Return what this driver gives."""
+    return ("radiograph",)
+
+
 def connect(config: Config, channel: Channel | None = None) -> FileDrop:
     """Return the driver, not opened. It has no channel."""
     return FileDrop(config)
@@ -112,6 +123,14 @@ class _Seen(msgspec.Struct):
     since_s: float
     problem: str = ""
     settled: bool = False
+
+
+class _Attempt(msgspec.Struct, frozen=True):
+    """A file being decoded, for how many times; on disk while it is, so that a decoder that crashes is found out."""
+
+    name: str
+    signature: tuple[int, int, int]
+    number: int
 
 
 class FileDrop:
@@ -137,6 +156,7 @@ class FileDrop:
         self._untold: dict[str, Path] = {}
         self._told: set[str] = set()
         self._current = ""
+        self._unfinished = _Attempt(name="", signature=(0, 0, 0), number=0)
         self._next_listing_s = 0.0
         self._next_scan_s = 0.0
         self._move_failed = False
@@ -155,9 +175,13 @@ class FileDrop:
             _prepare(place)
         self._ready.extend(self._untold_events())
         self._next_listing_s = 0.0
+        self._unfinished = self._last_attempt()
         self._closed.clear()
         return DeviceInfo(
-            vendor=self._config.vendor, model="file drop", kinds=("radiograph",), address=_printable(self._config.path)
+            vendor=self._config.vendor,
+            model="file drop",
+            kinds=kinds(self._config),
+            address=_printable(self._config.path),
         )
 
     def read(self, timeout_s: float) -> Event | None:
@@ -311,10 +335,7 @@ class FileDrop:
             contents = self._contents(name, file)
             if contents is None:
                 return
-            start_utc_ns, how = self._start(name, file)
-            radiograph, provenance = decode_raster(
-                contents, name=_printable(name), start_utc_ns=start_utc_ns, start_how=how, options=self._config.raster
-            )
+            radiograph, sha256 = self._decode(name, file, contents)
         except TruncatedError as error:
             file.problem = str(error)
             unchanged_s = time.monotonic() - file.since_s
@@ -324,12 +345,44 @@ class FileDrop:
         except DataError as error:
             self._reject(name, str(error), contents)
             return
+        except Exception as error:
+            if isinstance(error, LinkLost):
+                raise
+            # One file must not stop the lane for all behind it, whatever is wrong with it or with the reader.
+            self._reject(name, f"{_printable(name)}: the reader failed ({type(error).__name__}: {error})", contents)
+            return
         self._next_scan_s = time.monotonic() + self._config.pace_s
-        source_ref = f"{_printable(name)}@{provenance.sha256[:16]}"
+        source_ref = f"{_printable(name)}@{sha256[:16]}"
         del self._seen[name]
         self._offered[source_ref] = (name, file.signature)
         self._current = source_ref
-        self._ready.extend(_events(radiograph, source_ref, _printable(self._folder / name), provenance.sha256))
+        self._ready.extend(_events(radiograph, source_ref, _printable(self._folder / name), sha256))
+
+    def _decode(self, name: str, file: _Seen, contents: bytes) -> tuple[Radiograph, str]:
+        """Return the radiograph and the file's hash. Raises DataError."""
+        tried = 0
+        if (self._unfinished.name, self._unfinished.signature) == (_printable(name), file.signature):
+            tried = self._unfinished.number
+        if tried >= ATTEMPTS:
+            raise DataError(f"{_printable(name)}: reading it ended the process {tried} times; look at it elsewhere")
+        marker = self._quarantine / READING
+        attempt = _Attempt(name=_printable(name), signature=file.signature, number=tried + 1)
+        with contextlib.suppress(OSError):  # without the marker a crash is merely not counted
+            marker.write_bytes(msgspec.json.encode(attempt))
+        try:
+            start_utc_ns, how = self._start(name, file)
+            radiograph, provenance = decode_raster(
+                contents, name=_printable(name), start_utc_ns=start_utc_ns, start_how=how, options=self._config.raster
+            )
+        finally:
+            with contextlib.suppress(OSError):
+                marker.unlink()
+        return radiograph, provenance.sha256
+
+    def _last_attempt(self) -> _Attempt:
+        with contextlib.suppress(OSError, msgspec.DecodeError):  # there is none, which is the usual case
+            return msgspec.json.decode((self._quarantine / READING).read_bytes(), type=_Attempt)
+        return _Attempt(name="", signature=(0, 0, 0), number=0)
 
     def _contents(self, name: str, file: _Seen) -> bytes | None:
         """Return the bytes of a file, or None if it has changed or gone. Raises DataError."""
@@ -360,13 +413,16 @@ class FileDrop:
 
     def _start(self, name: str, file: _Seen) -> tuple[int, str]:
         """Return the time of the first column and where it comes from."""
+        start_utc_ns, how = file.signature[1], "file modification time"
         if self._config.from_name_time:
+            how += ", the name tells none"
             found = re.search(self._config.from_name_time, name)
             if found is not None:
-                with contextlib.suppress(ValueError, OverflowError):  # digits that are no date: said below
-                    return _time_of(found, self._config.name_utc_offset_h), "from the file name"
-            return file.signature[1], "file modification time, the name tells none"
-        return file.signature[1], "file modification time"
+                with contextlib.suppress(ValueError, OverflowError):  # digits that are no date: `how` says so
+                    start_utc_ns, how = _time_of(found, self._config.name_utc_offset_h), "from the file name"
+        if not 0 <= start_utc_ns < LAST_UTC_NS:
+            start_utc_ns, how = time.time_ns(), f"when it was read, because {start_utc_ns} ns ({how}) is no time"
+        return start_utc_ns, how
 
     # ----------------------------------------------------------------------------------------------------------
     # Putting files away
@@ -401,10 +457,9 @@ class FileDrop:
     def _reject(self, name: str, reason: str, contents: bytes | None = None) -> None:
         """Put a file that cannot be read into quarantine and tell of it."""
         file = self._seen.pop(name)
-        utc_ns = time.time_ns()
         event = Rejected(
-            source_ref=f"{_printable(name)}@rejected-{utc_ns}",
-            utc_ns=utc_ns,
+            source_ref=f"{_printable(name)}@rejected-{time.time_ns()}",
+            utc_ns=self._start(name, file)[0],  # that of the passage, so that it joins what else was seen of it
             reason=_plain(reason),
             source=_printable(self._folder / name),
             source_sha256="" if contents is None else hashlib.sha256(contents).hexdigest(),
@@ -425,7 +480,7 @@ class FileDrop:
         """Move the file; its reason and the marker are on disk before, so that no crash leaves it there unexplained."""
         target = _reserve(self._quarantine, name, beside=(".reason.txt", ".untold"))
         event = msgspec.structs.replace(event, reason=f"{event.reason}; kept as {_printable(target)}")
-        moment = datetime.fromtimestamp(event.utc_ns // 1_000_000_000, UTC).isoformat()
+        moment = datetime.now(UTC).isoformat(timespec="seconds")
         text = f"{event.reason}\n\nsource: {event.source}\nsha256: {event.source_sha256}\nrejected: {moment}\n"
         reason, marker = _beside(target, ".reason.txt"), _beside(target, ".untold")
         try:
@@ -490,7 +545,7 @@ def _signature(status: os.stat_result) -> tuple[int, int, int]:
 def _time_of(found: re.Match[str], offset_h: float) -> int:
     """Return the UTC nanoseconds that a name tells. Raises ValueError, OverflowError if its digits are no date."""
     year, month, day, hour, minute, second = (int(found[field]) for field in _TIME_FIELDS)
-    year += 2000 if year < 100 else 0
+    year += 2000 if len(found["year"]) == 2 else 0
     moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - timedelta(hours=offset_h)
     fraction = (found.groupdict().get("fraction") or "0")[:9]
     whole_s = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
@@ -536,7 +591,7 @@ def _beside(target: Path, ending: str) -> Path:
 
 
 def _reserve(place: Path, name: str, beside: tuple[str, ...] = ()) -> Path:
-    """Return a path in `place` that is now an empty file of ours: `name`, or with the time in it where that is taken."""
+    """Return a path in `place` that is now an empty file of ours: `name`, with the time in it where that is taken."""
     path = Path(name)
     stem, suffix = path.stem, path.suffix
     while len(os.fsencode(stem + suffix)) > LONGEST_NAME:
@@ -572,7 +627,7 @@ def _move(source: Path, target: Path) -> None:
                 raise
             _copy(source, target)
     except OSError:
-        # Only our own empty place-holder is taken away: a server that lost its answer may have moved the file after all.
+        # Only our own empty place-holder is taken away: a server whose answer was lost may have moved it after all.
         with contextlib.suppress(FileNotFoundError):
             if target.stat().st_size == 0:
                 target.unlink()
@@ -605,8 +660,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def kinds(config: Config) -> tuple[Kind, ...]:
-    """Return what this driver gives."""
-    return ("radiograph",)

@@ -19,7 +19,7 @@ from scanner_io.channel import Channel, open_channel
 from scanner_io.driver import LinkDriver
 from scanner_io.errors import ConfigError
 from scanner_io.formats.portal_daily import PortalDecoder
-from scanner_io.model import DeviceInfo, Kind, Kind
+from scanner_io.model import DeviceInfo, Kind
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,8 +78,3 @@ def connect(config: Config, channel: Channel | None) -> LinkDriver:
         address=config.address,
     )
     return LinkDriver(channel or open_channel(config.address), Decoder(config), info, config.silence_s)
-
-
-def kinds(config: Config) -> tuple[Kind, ...]:
-    """Return what this driver gives."""
-    return ("portal",)

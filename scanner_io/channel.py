@@ -7,9 +7,11 @@ A channel is made without I/O, opened, read with a time-out, and closed as often
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import select
 import socket
+import time
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,6 +19,7 @@ from .errors import ConfigError, LinkLost
 
 READ_SIZE = 65_536
 CONNECT_TIMEOUT_S = 5.0
+WAKE_S = 0.2
 
 
 class Channel(Protocol):
@@ -39,6 +42,16 @@ class Channel(Protocol):
     def close(self) -> None:
         """Disconnect. May be called twice and by any thread."""
         ...
+
+
+def _readable(descriptor: int, timeout_s: float) -> bool:
+    """Wait until there is something to read, or the other side has gone.
+
+    With poll, because select cannot take descriptors from 1024 on. Raises ValueError for a closed socket's -1.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(math.ceil(max(0.0, timeout_s) * 1000)))
 
 
 class TcpChannel:
@@ -68,8 +81,7 @@ class TcpChannel:
         """Return received bytes, b"" after `timeout_s`. Raises LinkLost when the peer has closed."""
         connection = self._connected()
         try:
-            readable, _, _ = select.select([connection], [], [], max(0.0, timeout_s))
-            if not readable:
+            if not _readable(connection.fileno(), timeout_s):
                 return b""
             data = connection.recv(READ_SIZE)
         except BlockingIOError:
@@ -119,7 +131,9 @@ class SerialChannel:
 
         self.close()
         try:
-            self._serial = serial.Serial(self._port, self._baud, timeout=0, exclusive=True)
+            self._serial = serial.Serial(
+                self._port, self._baud, timeout=0, write_timeout=CONNECT_TIMEOUT_S, exclusive=True
+            )
         except (OSError, ValueError) as error:  # serial.SerialException is an OSError
             raise LinkLost(f"{self.address}: cannot open ({error}); check cable, rights and baud rate") from error
 
@@ -128,19 +142,26 @@ class SerialChannel:
         line = self._serial
         if line is None:
             raise LinkLost(f"{self.address}: not open")
+        deadline_s = time.monotonic() + timeout_s
         try:
-            readable, _, _ = select.select([line.fileno()], [], [], max(0.0, timeout_s))
-            return bytes(line.read(READ_SIZE)) if readable else b""
+            # In slices: the closing of a terminal by another thread does not wake the one that waits for it.
+            while not _readable(line.fileno(), min(WAKE_S, deadline_s - time.monotonic())):
+                if self._serial is not line:
+                    raise LinkLost(f"{self.address}: closed while reading")
+                if time.monotonic() >= deadline_s:
+                    return b""
+            return bytes(line.read(READ_SIZE))
         except (OSError, ValueError, TypeError) as error:  # TypeError: pyserial, closed by another thread
             raise LinkLost(f"{self.address}: read failed ({error})") from error
 
     def write(self, data: bytes) -> None:
         """Send all of `data`. Raises LinkLost."""
-        if self._serial is None:
+        line = self._serial
+        if line is None:
             raise LinkLost(f"{self.address}: not open")
         try:
-            self._serial.write(data)
-        except OSError as error:
+            line.write(data)
+        except (OSError, ValueError, TypeError) as error:  # as in read
             raise LinkLost(f"{self.address}: write of {len(data)} bytes failed ({error})") from error
 
     def close(self) -> None:
@@ -173,15 +194,17 @@ class MemoryChannel:
 
     def read(self, timeout_s: float) -> bytes:
         """Return the next piece, b"" after `timeout_s`. Raises LinkLost."""
-        if not self._opened:
-            raise LinkLost(f"{self.address}: not open")
-        try:
-            piece = self._pieces.get(timeout=max(0.0, timeout_s)) if timeout_s > 0 else self._pieces.get_nowait()
-        except queue.Empty:
-            return b""
-        if piece is None:
-            raise LinkLost(f"{self.address}: the device closed the connection")
-        return piece
+        deadline_s = time.monotonic() + timeout_s
+        while self._opened:
+            try:
+                piece = self._pieces.get(timeout=max(0.0, deadline_s - time.monotonic()))
+            except queue.Empty:
+                return b""
+            if piece is None:
+                raise LinkLost(f"{self.address}: the device closed the connection")
+            if piece:
+                return piece
+        raise LinkLost(f"{self.address}: not open")
 
     def write(self, data: bytes) -> None:
         """Keep `data` in `written`."""
@@ -189,7 +212,9 @@ class MemoryChannel:
 
     def close(self) -> None:
         """Close."""
-        self._opened = False
+        if self._opened:
+            self._opened = False
+            self._pieces.put(b"")  # wakes a reader; read passes over it
 
 
 def open_channel(address: str) -> Channel:
@@ -199,11 +224,13 @@ def open_channel(address: str) -> Channel:
         return MemoryChannel(address)
     try:
         parts = urlsplit(address)
-        if parts.scheme == "tcp" and parts.hostname and parts.port:
+        if parts.scheme == "tcp" and parts.hostname and parts.port and not (parts.path or parts.query):
             return TcpChannel(address, parts.hostname, parts.port)
-        if parts.scheme == "serial" and parts.path:
-            baud = int(parse_qs(parts.query).get("baud", ["9600"])[0])
-            return SerialChannel(address, parts.path, baud)
+        if parts.scheme == "serial" and parts.path and not parts.netloc:
+            settings = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+            baud = int(settings.pop("baud", ["9600"])[0])
+            if baud > 0 and not settings:  # a setting that is not understood would silently not be made
+                return SerialChannel(address, parts.path, baud)
     except ValueError as error:
         raise ConfigError([f"{problem} ({error})"]) from error
     raise ConfigError([problem])

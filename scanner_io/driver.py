@@ -153,8 +153,9 @@ def load(name: str) -> ModuleType:
         raise ConfigError([f"driver {name!r}: not known; known are {', '.join(sorted(known)) or 'none'}"])
     try:
         module = import_module(known[name])
-    except ImportError as error:
-        raise ConfigError([f"driver {name!r}: module {known[name]} cannot be imported: {error}"]) from error
+    except Exception as error:  # a vendor's module may fail in any way; the others' problems are to be told with it
+        text = f"{type(error).__name__}: {error}"
+        raise ConfigError([f"driver {name!r}: module {known[name]} cannot be imported: {text}"]) from error
     missing = [n for n in ("Config", "kinds", "connect") if not hasattr(module, n)]
     if missing:
         raise ConfigError([f"driver {name!r}: module {known[name]} has no {' and no '.join(missing)}"])

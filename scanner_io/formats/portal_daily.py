@@ -38,7 +38,8 @@ KMH_PER_MPH = 1.609344
 LINE_CAP = 1024
 """Bytes of the longest line that is read; the longest known has 60. Anything longer is junk, kept up to here."""
 RAW_CAP = 1 << 20
-"""Characters of raw lines kept per passage, each line counted as 32 more: a normal one needs 20 thousand."""
+"""Characters of raw lines kept per passage, each line counted as 32 more: a normal one needs 20 thousand. Count and
+speed lines are always kept, and GX; their number is bounded by itself."""
 MAX_PASSAGE_LINES = 20_000
 """Count and speed lines of the longest passage, about an hour: one that stands longer is ended and begun again, so
 that memory stays bounded."""
@@ -190,9 +191,14 @@ class _Passage:
         self.raw: list[str] = []
         self._room = RAW_CAP
 
-    def keep(self, raw: str) -> None:
-        """Keep a raw line while there is room, and say once that there is none."""
+    def keep(self, raw: str, mark: str = "") -> None:
+        """Keep a raw line while there is room, and say once that there is none.
+
+        mark : why the line was not read; a marked line does not begin with its code, so that the unmarked GS, GA, NS
+            and NA lines of a record are those its counts come from.
+        """
         if self._room > 0:
+            raw = f"[{mark}] {raw}" if mark else raw
             self._room -= len(raw) + 32  # a short line costs memory too
             self.raw.append(raw if self._room > 0 else f"[further lines left out: {RAW_CAP} characters reached]")
 
@@ -214,7 +220,7 @@ class PortalDecoder:
 
     The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
     itself found: `start_not_seen` (no vacancy since the last passage broke off), `damaged_line`, `lines_lost` (fewer
-    gamma lines than the time they took), `too_long`.
+    gamma lines than the time they took), `too_long`, `clock_stepped` (back, by more than an interval).
     """
 
     def __init__(
@@ -296,7 +302,7 @@ class PortalDecoder:
         rest = self._cutter.drain()
         if self._passage is not None:
             if rest:
-                self._passage.keep(parse_line(rest.decode("latin-1")).raw)
+                self._passage.keep(parse_line(rest.decode("latin-1")).raw, "cut off")
             self._leave("link_lost", utc_ns, events)
         self._vacant_seen = False
         return events
@@ -332,7 +338,7 @@ class PortalDecoder:
             take(line, utc_ns, events)
         except ValueError as error:
             if code in _VACANT and self._passage is not None:
-                self._passage.keep(line.raw)
+                self._passage.keep(line.raw, "damaged")
                 self._passage.faults["damaged_line"] = None
                 self._leave("aborted", utc_ns, events)
             self._damaged(str(error), line.raw, utc_ns, events)
@@ -354,7 +360,7 @@ class PortalDecoder:
         """Return the count fields. Raises ValueError if they are not `detectors` counts."""
         fields = line.fields
         n = self._detectors
-        if len(fields) == n + 1 and ("-" in fields[n] or ":" in fields[n]):
+        if len(fields) == n + 1 and len(fields[n]) <= 40 and ("-" in fields[n] or ":" in fields[n]):
             fields = fields[:n]  # a receiver in between has added its stamp
         if len(fields) != n:
             raise ValueError(f"{len(fields)} fields, expected {n}")
@@ -363,7 +369,11 @@ class PortalDecoder:
     # ---- passages
 
     def _occupied(self, line: Line, utc_ns: int, events: list[Event]) -> _Passage:
-        """Return the open passage, after opening one if the portal was vacant; keep the line in it."""
+        """Return the open passage, after opening one if the portal was vacant; keep the line in it.
+
+        Its `last_ns` is when the line arrived. Within a passage time does not run backwards: a clock that is set back
+        holds still until the passage is over, which is then marked.
+        """
         passage = self._passage
         if passage is not None and passage.lines >= MAX_PASSAGE_LINES:
             passage.faults["too_long"] = None
@@ -377,8 +387,10 @@ class PortalDecoder:
                 passage.faults["start_not_seen"] = None
             self._passage = passage
             events.append(Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref))
-        passage.last_ns = utc_ns
-        passage.keep(line.raw)
+        if utc_ns < passage.last_ns - self._interval_ns:
+            passage.faults["clock_stepped"] = None
+        passage.last_ns = max(passage.last_ns, utc_ns)
+        passage.raw.append(line.raw)
         return passage
 
     def _on_gamma(self, line: Line, utc_ns: int, events: list[Event]) -> None:
@@ -387,7 +399,7 @@ class PortalDecoder:
         alarm = line.code == "GA"
         passage.gamma.append(counts)
         passage.gamma_alarm.append(alarm)
-        passage.gamma_arrival.append(utc_ns)
+        passage.gamma_arrival.append(passage.last_ns)
         events.append(CountBlock(utc_ns=utc_ns, series="gamma", counts=np.array([counts], np.int64), alarm=alarm))
 
     def _on_neutron(self, line: Line, utc_ns: int, events: list[Event]) -> None:
@@ -416,7 +428,7 @@ class PortalDecoder:
         self._vacant_seen = True
         if passage is None:
             return
-        passage.keep(line.raw)
+        passage.raw.append(line.raw)
         self._leave("complete", utc_ns, events, number, neutron_milli / 1000.0)
         self._vacant_seen = True
 
@@ -448,8 +460,8 @@ class PortalDecoder:
         self._vacant_seen = False
         if self._lines_lost(passage.gamma_arrival):
             passage.faults["lines_lost"] = None
-        # A passage that timed out ended with its last line, not when that was noticed. A clock may step back.
-        end_ns = max(passage.start_ns, passage.last_ns if reason == "timed_out" else utc_ns)
+        # A passage that timed out ended with its last line, not when that was noticed.
+        end_ns = passage.last_ns if reason == "timed_out" else max(passage.last_ns, utc_ns)
         record = PortalRecord(
             start_utc_ns=passage.start_ns,
             end_utc_ns=end_ns,
@@ -590,7 +602,7 @@ class PortalDecoder:
         self.damaged_lines += 1
         self._damaged_example = f"{problem}, in {raw[:80]!r}"
         if self._passage is not None:
-            self._passage.keep(raw)
+            self._passage.keep(raw, "damaged")
             self._passage.faults["damaged_line"] = None
         self._tell_damaged(utc_ns, events)
 

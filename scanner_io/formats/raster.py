@@ -403,8 +403,6 @@ class _Png:
                 raise TruncatedError(f"PNG chunk {kind!r} at byte {at} needs {length} bytes, {len(view) - at} are left")
             (checksum,) = struct.unpack_from(">I", view, end - 4)
             if zlib.crc32(view[at + 4 : end - 4]) != checksum:
-                if not self.contents[-64:].strip(b"\0"):
-                    raise TruncatedError(f"PNG chunk at byte {at}: the file ends with zeros, not yet written")
                 raise DataError(f"PNG chunk {kind!r} at byte {at} is damaged (checksum)")
             yield kind, length
             if kind == b"IEND":
@@ -456,7 +454,7 @@ class _Jpeg:
         for _ in range(_MOST_PARTS):
             found = _JPEG_HEADER_MARKER.match(self.contents, at)
             if found is None:
-                if at + 2 > len(self.contents) or not self.contents[at : at + 4].strip(b"\0"):
+                if at + 2 > len(self.contents):
                     raise TruncatedError(f"JPEG header ends at byte {at}")
                 raise DataError(f"JPEG header is damaged at byte {at}")
             marker, at = found[1][0], found.end()
@@ -618,9 +616,6 @@ def _open(contents: bytes) -> _Png | _Jpeg | _Tiff:
     kind = sniff(contents[:8])
     if kind is None:
         head = contents[:8]
-        if not contents[:4096].strip(b"\0"):
-            # copying tools set the size first and write the bytes afterwards
-            raise TruncatedError(f"{len(contents)} bytes, beginning with nothing but zeros: not yet written")
         if len(head) < 8 and any(m.startswith(head) for m in (_PNG_MAGIC, b"\xff\xd8\xff", *_TIFF_MAGICS)):
             raise TruncatedError(f"{len(contents)} bytes")
         if head[:4] in _BIG_TIFF_MAGICS:
@@ -637,10 +632,16 @@ def _open(contents: bytes) -> _Png | _Jpeg | _Tiff:
 
 def _pixels(contents: bytes, options: RasterOptions) -> tuple[RasterHeader, NDArray[np.uint16]]:
     """Return the header and the values as stored, `(columns, channels) uint16`. Raises DataError, TruncatedError."""
-    file = _open(contents)
-    header = file.header
-    _check_header(header, options)
-    file.check()
+    try:
+        file = _open(contents)
+        header = file.header
+        _check_header(header, options)
+        file.check()
+    except DataError as error:
+        # Copying tools set a file's size first and write its bytes afterwards.
+        if isinstance(error, TruncatedError) or contents[-64:].strip(b"\0"):
+            raise
+        raise TruncatedError(f"{error}; the file ends with zeros, perhaps it is not yet written") from error
     image = file.decode()
     if image.shape[:2] != (header.rows, header.columns) or image.dtype.itemsize * 8 != header.bits:
         raise DataError(f"decoded to {image.shape} {image.dtype}, the header says {header}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,7 +108,7 @@ def test_link_dropped_in_mid_line_ends_the_passage_first() -> None:
         portal = open_driver(server.address)
         (record,) = records(list(events_until_lost(portal)))
         assert record.end_reason == "link_lost" and len(record.gamma) == 10
-        assert record.raw_lines[-1] == GS[:11].decode()
+        assert record.raw_lines[-1] == "[cut off] " + GS[:11].decode()
         with pytest.raises(LinkLost, match="closed the connection"):
             portal.read(0.1)
         portal.close()
@@ -163,6 +165,17 @@ def test_silence_is_a_lost_link() -> None:
     portal.close()
 
 
+def test_the_rig_leaves_no_thread_and_no_socket() -> None:
+    before = threading.active_count()
+    with PortalServer([GB] * 200_000) as server:
+        stuck = socket.create_connection(("127.0.0.1", server.port))  # a client that never reads
+        gone = socket.create_connection(("127.0.0.1", server.port))
+        gone.close()
+        time.sleep(0.2)
+    stuck.close()
+    assert threading.active_count() == before
+
+
 def test_nobody_there() -> None:
     with PortalServer([]) as server:
         address = server.address
@@ -193,8 +206,8 @@ def test_twenty_times_as_fast_as_life() -> None:
     lines = timed_lines(LOG)
     first = next(i for i, (_, line) in enumerate(lines) if line.startswith(b"SP"))
     end = next(i for i, (_, line) in enumerate(lines) if line.startswith(b"GX")) + 1
-    vacancy = [(lines[first - 15][0], line) for _, line in lines[first - 15 : first]]  # its 5 s gaps closed
-    piece = [(t - 0.0 if i >= 15 else lines[first][0], line) for i, (t, line) in enumerate(vacancy + lines[first:end])]
+    vacancy = [(lines[first][0], line) for _, line in lines[first - 15 : first]]  # without its gaps of 5 s
+    piece = vacancy + lines[first:end]
     with PortalServer(piece, speed=20.0) as server:
         portal = open_driver(server.address)
         began_s = time.monotonic()
@@ -211,7 +224,8 @@ def test_twenty_times_as_fast_as_life() -> None:
 
 @pytest.mark.parametrize("address", ["tcp://10.0.3.7:1601", "serial:///dev/ttyUSB0?baud=9600"])
 def test_addresses(address: str) -> None:
-    assert Config(address=address).silence_s == 30.0
+    config = Config(address=address)
+    assert config.silence_s == 30.0 and rpm_rapiscan.kinds(config) == ("portal",)
 
 
 @pytest.mark.parametrize(

@@ -174,6 +174,11 @@ def test_neutron_background_prefers_exact_then_total_then_truncated() -> None:
     assert records(play([GB, GS, GB]))[0].neutron_background is None
 
 
+def test_exact_neutron_background_inside_a_passage_is_kept_and_ends_nothing() -> None:
+    (record,) = records(play([GB, GS, NB1, GS, GX]))
+    assert record.raw_lines[1] == NB1.decode() and len(record.gamma) == 2 and record.end_reason == "complete"
+
+
 def test_end_line_gives_the_number() -> None:
     record = records(play([GB, GS, GX]))[0]
     assert (record.number, record.end_reason, record.boot_epoch, record.truncated) == (17, "complete", 0, False)
@@ -197,6 +202,8 @@ def test_settings_need_both_lines_of_the_alarm_rule() -> None:
     assert records(play([SETUP[0], *SETUP[2:], GB, GS, GX]))[0].settings is None
     assert records(play([SETUP[0].replace(b"05.0", b"5.O"), *SETUP[1:], GB, GS, GX]))[0].settings is None
     assert records(play([SETUP[0], SETUP[1].replace(b"1010", b"10A0"), GB, GS, GX]))[0].settings is None
+    assert records(play([b"SG1,1", SETUP[1], GB, GS, GX]))[0].settings is None
+    assert records(play([SETUP[0].replace(b"05.0", b"00.0"), SETUP[1], GB, GS, GX]))[0].settings is None
     assert records(play([GB, GS, GX]))[0].settings is None
     decimal = records(play([SETUP[0].replace(b"05.0", b"04.5"), SETUP[1], GB, GS, GX]))[0].settings
     assert decimal is not None and decimal.nsigma == 4.5
@@ -287,7 +294,7 @@ def test_lost_link_ends_the_passage_and_never_reads_half_a_line() -> None:
     decoder.feed(wire([GB, GS, GS]) + GS[:-2], SECOND)
     (record,) = records(decoder.lost(2 * SECOND))
     assert record.end_reason == "link_lost" and len(record.gamma) == 2
-    assert record.raw_lines[-1] == GS[:-2].decode()
+    assert record.raw_lines[-1] == "[cut off] " + GS[:-2].decode()
     events = decoder.feed(b"73\r\n" + wire([GS, GX]), 3 * SECOND)  # the other half, after the reconnect
     (after,) = records(events)
     assert len(after.gamma) == 1 and "start_not_seen" in after.faults
@@ -307,6 +314,7 @@ def test_clock_that_steps_back_makes_no_impossible_record() -> None:
     decoder.feed(wire([GB, GS]), 100 * SECOND)
     (record,) = records(decoder.feed(wire([GS, GX]), SECOND))
     assert record.start_utc_ns == record.end_utc_ns == 100 * SECOND
+    assert record.gamma_arrival_ns.tolist() == [100 * SECOND] * 2 and record.faults == ("clock_stepped",)
 
 
 def test_number_that_falls_begins_a_boot_epoch() -> None:
@@ -476,7 +484,7 @@ def test_damaged_line_in_a_passage_is_kept_and_marks_it(line: bytes) -> None:
     (record,) = records(events)
     assert len(record.gamma) == 2 and record.faults == ("damaged_line",)
     assert decoder.damaged_lines == 1
-    assert len(record.raw_lines) == 4
+    assert len(record.raw_lines) == 4 and record.raw_lines[1].startswith("[damaged] ")
 
 
 @pytest.mark.parametrize("line", [b"NB1,nan,0,0,0", b"NB1,1e400,0,0,0", b"NB1,1.0,2.0", b"GB,1,2,3", b"NB,,,,"])
@@ -510,7 +518,7 @@ def test_a_megabyte_without_line_end_is_bounded_and_told() -> None:
     assert [type(e) for e in events] == [Health]
     (record,) = records(decoder.feed(b"\r\n" + wire([GS, GX]), SECOND))
     assert len(record.gamma) == 2 and record.faults == ("damaged_line",)
-    assert len(record.raw_lines[1]) == LINE_CAP
+    assert record.raw_lines[1] == "[damaged] " + "A" * LINE_CAP
 
 
 def test_raw_lines_are_bounded() -> None:
@@ -518,9 +526,10 @@ def test_raw_lines_are_bounded() -> None:
     decoder.feed(wire([GB, GS]), SECOND)
     for _ in range(12):
         decoder.feed(wire([b"AX," + b"7" * 900] * 200), SECOND)
-    (record,) = records(decoder.feed(wire([GX]), SECOND))
+    (record,) = records(decoder.feed(wire([GS, GX]), SECOND))
     assert sum(map(len, record.raw_lines)) < RAW_CAP + 2000
-    assert "left out" in record.raw_lines[-1] and record.end_reason == "complete"
+    assert "left out" in record.raw_lines[-3] and record.end_reason == "complete"
+    assert record.raw_lines.count(GS.decode()) == len(record.gamma) == 2
 
 
 def test_flood_of_codes_is_bounded() -> None:
@@ -581,6 +590,18 @@ def test_any_split_gives_the_same_events(lines: list[bytes], ends: list[bytes], 
     assert pieces.codes == whole.codes and pieces.damaged_lines == whole.damaged_lines
 
 
+@given(st.lists(LINE, max_size=80), st.integers(-SECOND, 3 * SECOND))
+def test_every_record_is_consistent_in_itself(lines: list[bytes], step_ns: int) -> None:
+    """What the recording's own check asks of a record holds for whatever came."""
+    decoder = PortalDecoder()
+    events = [e for i, line in enumerate(lines) for e in decoder.feed(line + b"\n", 100 * SECOND + i * step_ns)]
+    for r in records(events + decoder.lost(0)):
+        kept = [line.split(",") for line in r.raw_lines]
+        for codes, counts in ((("GS", "GA"), r.gamma), (("NS", "NA"), r.neutron)):
+            assert [[int(f) for f in x[1:5]] for x in kept if x[0] in codes] == counts.tolist()
+        assert (np.diff(r.gamma_arrival_ns) >= 0).all() and r.end_utc_ns >= r.start_utc_ns
+
+
 def test_byte_by_byte() -> None:
     data = wire([*SETUP, *passage(), *passage(number=18)])
     trickle, whole = PortalDecoder(), PortalDecoder()
@@ -628,8 +649,8 @@ def test_dateless_stamps_roll_over_midnight(tmp_path: Path) -> None:
     (record,) = read_daily_file(path)
     day = int(dt.datetime(2024, 2, 28, tzinfo=dt.UTC).timestamp()) * SECOND
     assert record.start_utc_ns == day + 86_399_900_000_000
-    assert record.gamma_arrival_ns.tolist() == [day + 86_400 * SECOND + n for n in (10**8, 15 * 10**8, 14 * 10**8)]
-    assert record.end_reason == "complete"
+    assert record.gamma_arrival_ns.tolist() == [day + 86_400 * SECOND + n for n in (10**8, 15 * 10**8, 15 * 10**8)]
+    assert record.end_reason == "complete" and record.faults == ()
     (given_date,) = read_daily_file(path, date=dt.date(2024, 2, 29))
     assert given_date.start_utc_ns == record.start_utc_ns + 86_400 * SECOND
 
@@ -649,6 +670,21 @@ def test_damaged_stamps_take_the_time_of_the_line_before(tmp_path: Path) -> None
     path.write_bytes(lines + GS + b"\r\n" + GX + b"," + good.encode())  # no line end after the last one
     (record,) = read_daily_file(path)
     assert len(record.gamma) == 4 and record.end_reason == "complete" and record.start_utc_ns == record.end_utc_ns
+
+
+@pytest.mark.parametrize("stamp", ["2016-13-45 12:00:00 -07", "2016-05-31 12:60:00 -07", "2016-05-31 12:00:00 -99"])
+def test_impossible_stamps_are_none(tmp_path: Path, stamp: str) -> None:
+    path = tmp_path / "x.csv"
+    good = "2016-05-31 12:00:00.000 -07"
+    path.write_bytes(stamped([GB, GS, GS, GX], [good, good, stamp, good]))
+    (record,) = read_daily_file(path)
+    assert len(record.gamma) == 2 and record.end_utc_ns == record.start_utc_ns
+
+
+def test_a_file_of_many_days_and_zones_stays_small(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(stamped([GB] * 40, [f"2016-05-31 12:00:00 +{i % 14:02d}:{i:02d}" for i in range(40)]))
+    assert len(list(iter_daily_file(path))) == 40
 
 
 def test_file_that_ends_in_a_passage(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def test_one_pillar_alone_can_alarm() -> None:
     counts = np.full((60, 4), 77)
     counts[30:35, 2:] += 14
     replay = replay_rule(record(counts), 5.0)
-    assert replay is not None and replay.peak == 34 and replay.names[34] == 2
+    assert replay is not None and replay.peak == 34 and replay.sets[34] == 2
     judgement = judge_portal(record(counts, settings=PortalSettings(nsigma=4.0)), PROFILE)
     disagreement = only(judgement, "rule_disagreement")
     assert "slave pillar" in disagreement.reason and "silent in" in disagreement.reason
@@ -286,6 +286,13 @@ def test_other_windows_are_only_noted() -> None:
     flags = np.ones(60, np.bool_)
     settings = PortalSettings(nsigma=5.0, gamma_intervals=10)
     finding = only(judge_portal(record(gamma_alarm=flags, settings=settings), PROFILE), "rule_disagreement")
+    assert finding.tier == "note"
+
+
+@pytest.mark.parametrize("fault", ["start_not_seen", "damaged_line", "lines_lost"])
+def test_a_record_with_lines_missing_cannot_convict_the_portal(fault: str) -> None:
+    flags = np.ones(60, np.bool_)
+    finding = only(judge_portal(record(gamma_alarm=flags, faults=(fault,)), PROFILE), "rule_disagreement")
     assert finding.tier == "note"
 
 
@@ -454,6 +461,7 @@ def test_settings_assumed_is_said_and_blocks_nothing() -> None:
         ({"faults": ("damaged_line",)}, "portal_damaged_line"),
         ({"faults": ("lines_lost",)}, "portal_lines_lost"),
         ({"faults": ("too_long",)}, "portal_too_long"),
+        ({"faults": ("clock_stepped",)}, "portal_clock_stepped"),
         ({"gamma": np.full((3, 4), 77)}, "portal_short"),
     ],
 )

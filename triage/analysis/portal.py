@@ -35,9 +35,13 @@ FAULT_WORDS = {
     "start_not_seen": ("portal_start_not_seen", "the start of the passage was not seen; counts may be missing"),
     "damaged_line": ("portal_damaged_line", "a line of the passage could not be read; counts may be missing"),
     "lines_lost": ("portal_lines_lost", "fewer gamma lines came than the passage took time for"),
+    "clock_stepped": ("portal_clock_stepped", "the clock was set back during the passage; its times are not sure"),
     "too_long": ("portal_too_long", "the portal stayed occupied for so long that the record was cut"),
 }
 """Fault of a record: quality code and words."""
+
+
+_LINES_MISSING = frozenset({"start_not_seen", "damaged_line", "lines_lost"})
 
 
 class PortalProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,12 +104,12 @@ class RuleReplay(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     z : `(intervals,) float64`, largest of the detector sets' scores per interval, standard deviations of the
         background; NaN until the window of `window` intervals is full
-    names : `(intervals,) int64`, index into DETECTOR_SETS of the set with the largest score
+    sets : `(intervals,) int64`, index into DETECTOR_SETS of the set with the largest score
     missed, extra : intervals where the vendor alarms and the rule does not, and the other way round
     """
 
     z: npt.NDArray[np.float64]
-    names: npt.NDArray[np.int64]
+    sets: npt.NDArray[np.int64]
     window: int
     nsigma: float
     missed: tuple[int, ...]
@@ -152,21 +156,21 @@ def replay_rule(record: PortalRecord, nsigma: float, window: int = VERIFIED_INTE
     n = record.gamma.shape[0]
     expected = _set_sums(background[np.newaxis, :])[0] * (window * record.gamma_interval_s)
     z = np.full(n, np.nan)
-    names = np.zeros(n, np.int64)
+    sets = np.zeros(n, np.int64)
     if n >= window:
         total = np.zeros((n + 1, expected.size))
         np.cumsum(_set_sums(record.gamma), axis=0, out=total[1:])
         sums = total[window:] - total[:-window]
         # A pillar that is switched off has no background and takes no part.
         scores = np.where(expected > 0, (sums - expected) / np.sqrt(np.maximum(expected, 1e-9)), -np.inf)
-        names[window - 1 :] = scores.argmax(axis=1)
+        sets[window - 1 :] = scores.argmax(axis=1)
         z[window - 1 :] = scores.max(axis=1)
     full = ~np.isnan(z)
     rule = full & (z >= nsigma)
     missed = np.flatnonzero(full & record.gamma_alarm & ~rule)
     extra = np.flatnonzero(rule & ~record.gamma_alarm)
     return RuleReplay(
-        z=z, names=names, window=window, nsigma=nsigma, missed=tuple(missed.tolist()), extra=tuple(extra.tolist())
+        z=z, sets=sets, window=window, nsigma=nsigma, missed=tuple(missed.tolist()), extra=tuple(extra.tolist())
     )
 
 
@@ -212,7 +216,7 @@ def _peak_words(record: PortalRecord, replay: RuleReplay | None) -> str:
     if replay is None or replay.peak is None or background is None:
         return "no background before entry to compare with"
     peak, window = replay.peak, replay.window
-    chosen = int(replay.names[peak])
+    chosen = int(replay.sets[peak])
     counts = _set_sums(record.gamma[peak - window + 1 : peak + 1])[:, chosen].sum()
     seconds = window * record.gamma_interval_s
     expected = _set_sums(background[np.newaxis, :])[0, chosen] * seconds
@@ -280,7 +284,9 @@ def _rule(record: PortalRecord, replay: RuleReplay | None, settings: PortalSetti
     if not (replay.missed or replay.extra):
         return [Finding(kind="rule_replay", score=score, reason=f"rule agrees; {words}", tier="note", where=where)]
     at = (replay.missed + replay.extra)[0]
-    sure = record.settings is not None and replay.window == VERIFIED_INTERVALS
+    # A portal's window also holds the lines that were lost on the way here.
+    whole = _LINES_MISSING.isdisjoint(record.faults)
+    sure = record.settings is not None and replay.window == VERIFIED_INTERVALS and whole
     reason = (
         f"vendor alarms in {len(replay.missed)} intervals where its rule does not, and is silent in "
         f"{len(replay.extra)} where it alarms, first at interval {at} (z {replay.z[at]:.4f}); "

@@ -1,0 +1,138 @@
+"""What every test has: hypothesis profiles, `--soak`, the folder of shared data, and a look for leaks afterwards."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing.resource_tracker
+import os
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import HealthCheck, settings
+
+pytest.register_assert_rewrite("tests.contract", "tests.rigs")
+
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("here"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+LASTING = ("/dev/null", "/dev/urandom", "/dev/random", "/proc/", "/sys/")
+"""Targets of descriptors that libraries open once, at first use, and keep."""
+SETTLE_S = 3.0
+"""What ends by itself (a thread on its way out, a context being terminated) has so long for it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="also run the long tests marked soak")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--soak"):
+        return
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.skip(reason="a long test; give --soak to run it"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real images and records, kept beside the repository because they may not be copied into it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no folder {Path('..', *SHARED_DATA.parts[-2:])} beside the repository")
+    return SHARED_DATA
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Leaks
+
+
+def held() -> set[str]:
+    """Return what the process holds that a test may leave behind, as texts: threads, children, descriptors, ZeroMQ."""
+    return {*_threads(), *_children(), *_descriptors(), *_zmq_contexts()}
+
+
+def _threads() -> set[str]:
+    return {f"thread {t.name} ({t.ident})" for t in threading.enumerate()}
+
+
+def _children() -> set[str]:
+    found = set()
+    for child in _child_processes():
+        try:
+            line = " ".join(child.cmdline())
+        except psutil.Error:  # ended since it was listed
+            line = ""
+        # one process per session keeps account of shared memory; it ends with the session
+        if "resource_tracker" not in line:
+            found.add(f"child process {child.pid} {line[:120]}")
+    return found
+
+
+def _child_processes() -> list[psutil.Process]:
+    """Return the children; from the threads' own lists where the kernel has them, for that is 50 times as fast."""
+    pids: list[int] = []
+    try:
+        for task in Path("/proc/self/task").iterdir():
+            pids += map(int, (task / "children").read_text().split())
+    except OSError:
+        return psutil.Process().children()
+    found = []
+    for pid in pids:
+        try:
+            found.append(psutil.Process(pid))
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _descriptors() -> set[str]:
+    found = set()
+    # pipe of the process named in _children
+    lasting = getattr(multiprocessing.resource_tracker._resource_tracker, "_fd", None)
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(fd.readlink())
+        except OSError:  # that of the listing itself
+            continue
+        if not target.startswith(LASTING) and ".coverage" not in target and int(fd.name) != lasting:
+            found.add(f"descriptor {fd.name} -> {target}")
+    return found
+
+
+def _zmq_contexts() -> set[str]:
+    """Return the I/O threads of ZeroMQ contexts, by the name that libzmq gives them: they are no Python threads."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            name = (task / "comm").read_text().strip()
+        except OSError:  # ended since it was listed
+            continue
+        if name.startswith("ZMQbg"):
+            found.add(f"ZeroMQ context, thread {name} ({task.name})")
+    return found
+
+
+def leaks(before: set[str]) -> list[str]:
+    """Return what is held now and was not before, after giving it time to end and collecting garbage."""
+    left = held() - before
+    if left:
+        gc.collect()
+        deadline_s = time.monotonic() + SETTLE_S
+        while (left := held() - before) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+    return sorted(left)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> object:
+    """Fail a test that leaves a thread, a child process, a descriptor or a ZeroMQ context behind."""
+    before = held()
+    yield
+    left = leaks(before)
+    if left:
+        pytest.fail("the test leaves behind: " + "; ".join(left), pytrace=False)
