@@ -81,6 +81,20 @@ def check_scan_id(scan_id: str) -> str:
     return scan_id
 
 
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that limits what a scan can say.
+
+    fatal : the scan cannot be judged because of it (UNUSABLE); otherwise it needs a person's look (REVIEW)
+    """
+
+    code: str
+    reason: str
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}"
+
+
 class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Which device speaks, and what it can say."""
 
@@ -109,6 +123,7 @@ class DetectorState(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     state : `raw` counts, or `display` grey values that a vendor already windowed (no physical transmission)
     first_channel : which end of the upright image channel 0 is
     column_pitch_mm, channel_pitch_mm : sampling in the object plane where known
+    flags : what limits the image by its source's own knowledge
     """
 
     energies: tuple[str, ...]
@@ -123,6 +138,7 @@ class DetectorState(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     column_pitch_mm: float | None = None
     channel_pitch_mm: float | None = None
     note: str = ""
+    flags: tuple[Quality, ...] = ()
 
     def __post_init__(self) -> None:
         """Check and freeze. Raises DataError."""
@@ -316,20 +332,6 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     route: tuple[str, ...] = ()
     prior_scans: int | None = None
     simulated: bool = False
-
-
-class Quality(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that limits what a scan can say.
-
-    fatal : the scan cannot be judged because of it (UNUSABLE); otherwise it needs a person's look (REVIEW)
-    """
-
-    code: str
-    reason: str
-    fatal: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.reason}"
 
 
 class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):

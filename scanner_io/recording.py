@@ -220,6 +220,7 @@ def _write_radiograph(entry: h5py.Group, instrument: h5py.Group, radiograph: Rad
         air_channels=np.array(detector.air_channels or (-1, -1), np.int64),
         end_reason=radiograph.end_reason,
         dropped_columns=radiograph.dropped_columns,
+        flags=_json(detector.flags),
     )
     _array(state, "column_utc_ns", radiograph.column_utc_ns, units="ns")
 
@@ -394,6 +395,7 @@ class _Reader:
                 column_pitch_mm=float(last["x_pixel_size"][()]) if "x_pixel_size" in last else None,
                 channel_pitch_mm=float(last["y_pixel_size"][()]) if "y_pixel_size" in last else None,
                 note=str(state.attrs["note"]),
+                flags=msgspec.json.decode(state.attrs.get("flags", "[]"), type=tuple[Quality, ...]),
             ),
             counts=tuple(counts),
             column_utc_ns=self.array(state, "column_utc_ns", "int64", 1),

@@ -33,6 +33,7 @@ def detector(channels=40, energies=("low", "high"), **changes):
         "column_pitch_mm": 4.0,
         "channel_pitch_mm": 5.0,
         "note": "a test's detector",
+        "flags": (Quality(code="radiograph_marked", reason="a frame is drawn into it"),),
     }
     return DetectorState(**{**values, **changes})
 
@@ -55,8 +56,7 @@ def portal(intervals=12, alarm=False, **changes):
     if alarm:
         flags[intervals // 2] = True
     lines = [
-        f"{'GA' if flag else 'GS'}," + ",".join(f"{c:06d}" for c in row)
-        for row, flag in zip(gamma, flags, strict=True)
+        f"{'GA' if flag else 'GS'}," + ",".join(f"{c:06d}" for c in row) for row, flag in zip(gamma, flags, strict=True)
     ]
     lines += ["NS," + ",".join(f"{c:06d}" for c in row) for row in neutron]
     values = {

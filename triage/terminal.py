@@ -14,6 +14,8 @@ from rich.text import Text
 from scanner_io.model import PortalRecord, Radiograph, Scan, TriageResult
 
 BARS = "▁▂▃▄▅▆▇█"
+SHADES = "█▓▒░ "
+"""From opaque to air, for terminals and files without colour."""
 STYLES = {"ALARM": "bold white on red3", "UNUSABLE": "bold black on orange3", "REVIEW": "bold black on yellow3",
           "CLEAR": "bold white on dark_green"}  # fmt: skip
 
@@ -23,8 +25,8 @@ def outcome(name: str) -> Text:
     return Text(f" {name} ", style=STYLES.get(name, ""))
 
 
-def thumbnail(radiograph: Radiograph, width: int, height: int) -> Text:
-    """Return the radiograph upright, two grey pixels to a character cell."""
+def thumbnail(radiograph: Radiograph, width: int, height: int, *, colour: bool = True) -> Text:
+    """Return the radiograph upright: two grey pixels to a character cell, or one of five shades without colour."""
     image = radiograph.upright().astype(np.float32)
     rows, columns = image.shape
     wide = min(width, columns)
@@ -34,6 +36,10 @@ def thumbnail(radiograph: Radiograph, width: int, height: int) -> Text:
     low, high = float(small.min()), float(np.percentile(small, 99))
     grey = (np.clip((small - low) / max(high - low, 1.0), 0, 1) ** 0.6 * 255).astype(int)
     text = Text()
+    if not colour:
+        for upper, lower in zip(grey[0::2], grey[1::2], strict=True):
+            text.append("".join(SHADES[min(4, v * 5 // 256)] for v in (upper + lower) // 2) + "\n")
+        return text
     for y in range(0, tall, 2):
         for top, bottom in zip(grey[y], grey[y + 1], strict=True):
             text.append("▀", style=f"rgb({top},{top},{top}) on rgb({bottom},{bottom},{bottom})")
@@ -84,12 +90,12 @@ def portal_lines(record: PortalRecord, width: int) -> list[Text]:
     return lines
 
 
-def scan_panel(result: TriageResult, *, scan: Scan | None, simulated: bool, width: int) -> Panel:
+def scan_panel(result: TriageResult, *, scan: Scan | None, simulated: bool, width: int, colour: bool = True) -> Panel:
     """Return one scan as a panel: outcome, reasons, picture, portal, findings."""
     parts: list[Any] = []
     inner = max(30, width - 6)
     if scan is not None and scan.radiograph is not None:
-        parts.append(thumbnail(scan.radiograph, min(inner, 110), 18))
+        parts.append(thumbnail(scan.radiograph, min(inner, 110), 18, colour=colour))
     if scan is not None and scan.portal is not None:
         parts += portal_lines(scan.portal, inner - 50)
     if scan is not None and scan.declaration is not None:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..model import MAX_CHANNELS, MAX_PIXELS, DetectorState, Radiograph
+from ..model import MAX_CHANNELS, MAX_PIXELS, DetectorState, Quality, Radiograph
 
 Format = Literal["png", "jpeg", "tiff"]
 Polarity = Literal["air_bright", "air_dark"]
@@ -39,7 +39,7 @@ TOP_SHARE, SIDE_SHARE = 0.03, 0.02
 """Border looked at for air: the uppermost channels, and the upper half of the first and last columns."""
 SAMPLE = 1_000_000
 """Pixels that percentiles are taken from; larger images are thinned."""
-COLOUR_STEP, COLOUR_SHARE = 24, 1e-4
+COLOUR_STEP, COLOUR_SHARE, MARKS_SHARE = 24, 1e-4, 0.03
 """Channels further apart than this (of 255) are colour, not JPEG noise; more than this share of pixels is too much."""
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -172,7 +172,7 @@ def decode_raster(
     """
     options = options or RasterOptions()
     try:
-        header, values = _pixels(contents, options)
+        header, values, marks = _pixels(contents, options)
         _check_contrast(values)
         polarity, polarity_how = _polarity(values, options)
         saturation, saturation_how = _saturation(values, header.bits, polarity, options)
@@ -193,7 +193,13 @@ def decode_raster(
         air_how=air_how,
         time_how=f"{start_how}, nominal {options.line_period_s * 1e3:g} ms per line",
     )
-    detector = _detector(counts.shape[1], header.bits, saturation, references, options, provenance.text)
+    flags: tuple[Quality, ...] = ()
+    if marks:
+        reason = (
+            f"{100 * marks:.2f} % of the pixels are coloured: marks were drawn into the image and hide what is below"
+        )
+        flags = (Quality(code="radiograph_marked", reason=reason),)
+    detector = _detector(counts.shape[1], header.bits, saturation, references, options, provenance.text, flags)
     lines_ns = np.round(np.arange(counts.shape[0]) * (options.line_period_s * 1e9)).astype(np.int64)
     return Radiograph(detector=detector, counts=(counts,), column_utc_ns=start_utc_ns + lines_ns), provenance
 
@@ -205,6 +211,7 @@ def _detector(
     references: tuple[NDArray[np.float32], NDArray[np.float32]],
     options: RasterOptions,
     note: str,
+    flags: tuple[Quality, ...],
 ) -> DetectorState:
     return DetectorState(
         energies=(options.energy,),
@@ -219,6 +226,7 @@ def _detector(
         column_pitch_mm=options.column_pitch_mm,
         channel_pitch_mm=options.channel_pitch_mm,
         note=note,
+        flags=flags,
     )
 
 
@@ -630,7 +638,7 @@ def _open(contents: bytes) -> _Png | _Jpeg | _Tiff:
 # Pixels
 
 
-def _pixels(contents: bytes, options: RasterOptions) -> tuple[RasterHeader, NDArray[np.uint16]]:
+def _pixels(contents: bytes, options: RasterOptions) -> tuple[RasterHeader, NDArray[np.uint16], float]:
     """Return the header and the values as stored, `(columns, channels) uint16`. Raises DataError, TruncatedError."""
     try:
         file = _open(contents)
@@ -645,9 +653,9 @@ def _pixels(contents: bytes, options: RasterOptions) -> tuple[RasterHeader, NDAr
     image = file.decode()
     if image.shape[:2] != (header.rows, header.columns) or image.dtype.itemsize * 8 != header.bits:
         raise DataError(f"decoded to {image.shape} {image.dtype}, the header says {header}")
-    grey = _grey(image)
+    grey, marks = _grey(image)
     values = np.ascontiguousarray(grey.T if options.detector_lines == "columns" else grey)
-    return header, values.astype(np.uint16, copy=False)
+    return header, values.astype(np.uint16, copy=False), marks
 
 
 def _check_header(header: RasterHeader, options: RasterOptions) -> None:
@@ -686,27 +694,30 @@ def _opencv(contents: bytes) -> NDArray[Any]:
     return decoded
 
 
-def _grey(image: NDArray[Any]) -> NDArray[Any]:
-    """Return the one grey channel of a picture. Raises DataError if it is coloured or transparent."""
+def _grey(image: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """Return the one grey channel of a picture and the share of its pixels that are coloured marks.
+
+    Raises DataError if it is coloured as a whole, or transparent.
+    """
     if image.ndim == 2:
-        return image
+        return image, 0.0
     full = np.iinfo(image.dtype).max
     if image.shape[2] in (2, 4):
         if (image[:, :, -1] != full).any():
             raise DataError("has transparent pixels, expected a plain grey image")
         image = image[:, :, :-1]
     if image.shape[2] == 1:
-        return image[:, :, 0]
+        return image[:, :, 0], 0.0
     first = image[:, :, 0]
     if all(np.array_equal(first, image[:, :, i]) for i in range(1, image.shape[2])):
-        return first
+        return first, 0.0
     spread = image.max(axis=2) - image.min(axis=2)
     coloured = spread > COLOUR_STEP * (full // 255)
     share = float(coloured.mean())
-    if share > COLOUR_SHARE:
+    if share > MARKS_SHARE:
         raise DataError(
-            f"looks pseudo-coloured, or has coloured marks burnt in: {100 * share:.2f} % of the pixels are not grey; "
-            "have the scanner export its grey image"
+            f"looks pseudo-coloured: {100 * share:.2f} % of the pixels are not grey, at most {100 * MARKS_SHARE:g} % "
+            "may be marks drawn into the image; have the scanner export its grey image"
         )
     # the middle one of three nearly equal channels: no weights, no rounding
-    return np.sort(image, axis=2)[:, :, 1]
+    return np.sort(image, axis=2)[:, :, 1], share if share > COLOUR_SHARE else 0.0

@@ -186,9 +186,9 @@ def test_the_same_file_gets_the_same_scan_id_again():
 
 @given(st.lists(st.integers(0, 11), max_size=40), st.integers(0, 3))
 def test_any_order_of_events_ends_without_error_and_nothing_is_kept(order, gap_s):
-    events = [
-        (0, e) for e in [*image_events("a"), *image_events("b", start_ns=T0 + gap_s * S)]
-    ] + [(1, e) for e in [*portal_events("p"), *portal_events("q", start_ns=T0 + gap_s * S)]]
+    events = [(0, e) for e in [*image_events("a"), *image_events("b", start_ns=T0 + gap_s * S)]] + [
+        (1, e) for e in [*portal_events("p"), *portal_events("q", start_ns=T0 + gap_s * S)]
+    ]
     assembly = lane(join_wait_s=1)
     done = []
     for now_s, index in enumerate(order):

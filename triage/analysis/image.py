@@ -285,8 +285,9 @@ class _Cargo:
         p, depth = self.p, self.depth[self.inner]
         cargo = min(-np.log(p.load_t), self.wall - np.log(p.load_ratio))
         size = max(3, round(p.bulk_share * self.depth.shape[0]))
+        element = np.ones((size, size), np.uint8)
         share, light = (
-            float(cv2.morphologyEx((depth > over).astype(np.uint8), cv2.MORPH_OPEN, np.ones((size, size), np.uint8)).mean())
+            float(cv2.morphologyEx((depth > over).astype(np.uint8), cv2.MORPH_OPEN, element).mean())
             for over in (cargo, self.wall - np.log(p.light_ratio))
         )
         if share >= p.loaded_share:

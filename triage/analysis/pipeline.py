@@ -53,6 +53,7 @@ def run(
     neutron: bool | None = None
     gamma_intervals = alarm_intervals = 0
     if scan.radiograph is not None:
+        quality += scan.radiograph.detector.flags
         quality += _ended(scan.radiograph.end_reason, scan.radiograph.dropped_columns)
         image = judge_image(scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers)
         load, container = image.load, image.container
@@ -67,6 +68,9 @@ def run(
         findings += portal.findings
         quality += portal.quality
         timings["portal"] = (time.perf_counter() - since) * 1e3
+    if container is not None and load == "unknown":
+        reason = "the radiograph does not show clearly whether the container is empty"
+        findings.append(Finding(kind="load_unclear", score=1.0, reason=reason, tier="review", where=container))
     if scan.declaration is not None and scan.radiograph is not None:
         findings += judge_declaration(scan.declaration, load, container)
     outcome, reasons = fuse(

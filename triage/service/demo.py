@@ -144,6 +144,8 @@ def run_demo(vehicles: int, seed: int, keep: Path | None, *, console: Console | 
         try:
             address = service.wait_for("listening", START_WAIT_S)["address"]
             _attend(service, address, vehicles, console)
+            if console is not None and console.is_terminal and sys.stdin.isatty():
+                _stay(console, address, folder)
         finally:
             service.stop()
         summary = _summary(folder / "state", vehicles, time.monotonic() - began_s)
@@ -178,6 +180,16 @@ def _attend(service: _Service, address: str, vehicles: int, console: Console | N
                 raise DeliveryError(f"nothing happened for {QUIET_WAIT_S:.0f} s; {counts}; {service.errors()}")
 
 
+def _stay(console: Console, address: str, folder: Path) -> None:
+    """Offer to leave the service running for a look around."""
+    console.print(
+        f"The service still runs. In another terminal:  scanlane watch --connect {address}\n"
+        f"Recordings:  {folder / 'state' / 'recordings'}",
+        markup=False,
+    )
+    console.input("Enter ends the demo > ")
+
+
 def _everything_judged(desk: Workstation, vehicles: int) -> bool:
     return desk.connected() and desk.queue().counts.get("recorded", 0) >= vehicles
 
@@ -205,7 +217,11 @@ def _answer(desk: Workstation, offer: wire.Offer, console: Console | None) -> No
     if console is not None:
         from triage.terminal import scan_panel
 
-        console.print(scan_panel(offer.result, scan=scan, simulated=offer.simulated, width=console.width))
+        panel = scan_panel(
+            offer.result, scan=scan, simulated=offer.simulated, width=console.width,
+            colour=console.color_system is not None,
+        )  # fmt: skip
+        console.print(panel)
     decided = desk.decide(offer, verdict, note="scripted answer of the demo")
     if console is not None:
         word = "committed" if decided.applied else f"not applied: {decided.reason}"

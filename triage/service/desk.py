@@ -91,7 +91,8 @@ def _print_queue(console: Console, queue: wire.Queue, name: str) -> None:
 def _show(console: Console, offer: wire.Offer, scan: Scan | None) -> None:
     from triage.terminal import scan_panel
 
-    console.print(scan_panel(offer.result, scan=scan, simulated=offer.simulated, width=console.width))
+    colour = console.color_system is not None
+    console.print(scan_panel(offer.result, scan=scan, simulated=offer.simulated, width=console.width, colour=colour))
 
 
 def _ask(console: Console, desk: Workstation, offer: wire.Offer) -> None:

@@ -1,0 +1,77 @@
+"""Everything that the README shows is run."""
+
+import re
+import shlex
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from scanner_io import config
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(name):
+    match = re.search(rf"<!-- (?:example|command): {name} -->\n```\w+\n(.*?)```", README, re.S)
+    assert match, f"README has no block {name!r}"
+    return match[1].strip()
+
+
+def scanlane(*words, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "triage.cli", *words], cwd=cwd, capture_output=True, text=True,
+        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def test_the_two_commands_are_one_line_each():
+    for name in ("demo", "test"):
+        assert "\n" not in block(name)
+        assert block(name).startswith("python3 -m venv .venv && ")
+    assert block("demo").endswith("scanlane demo")
+
+
+@pytest.mark.timeout(180)
+def test_the_file_examples(tmp_path):
+    for line in block("files").splitlines():
+        words = shlex.split(line)
+        done = scanlane(*words[1:], cwd=tmp_path)
+        assert words[0] == "scanlane"
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
+
+
+def test_the_configuration_example():
+    loaded = config.parse(block("config"), "README", base=ROOT)
+    assert [d.driver for d in loaded.lane[0].device] == ["file_drop", "rpm_rapiscan"]
+
+
+def test_every_command_named_exists(tmp_path):
+    for name in sorted(set(re.findall(r"`scanlane ([a-z]+(?: (?:list|triage))?)", README))):
+        assert scanlane(*name.split(), "--help", cwd=tmp_path).returncode == 0, name
+
+
+def test_the_python_example(tmp_path):
+    from tests.service.test_dispatch import Service
+
+    service = Service(tmp_path)
+    try:
+        scan_id = service.put()
+        code = block("python").replace("tcp://127.0.0.1:7410", service.address)
+        done = []
+        worker = threading.Thread(target=lambda: (exec(code, {}), done.append(True)))
+        worker.start()
+        worker.join(30)
+        assert done
+        assert service.state(scan_id) == "decided"
+    finally:
+        service.close()
+
+
+def test_the_picture_is_there():
+    (picture,) = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert (ROOT / picture).stat().st_size < 300_000
