@@ -1,0 +1,299 @@
+"""The daemon as a site runs it: real processes, files, sockets and a real database."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from scanner_io import recording
+from scanner_io.storage import PART
+from tests.rigs import PortalServer, timed_lines
+from tests.service.daemon_rig import ENVIRONMENT, ROOT, analyst, daemon, write_config
+from triage.service.outbox import Outbox
+
+FILE_DROP = """
+[[lane]]
+name = "north"
+join_window_s = 3
+join_wait_s = {wait_s}
+[[lane.device]]
+driver = "file_drop"
+path = "{folder}"
+stable_s = 0.1
+poll_s = 0.05
+"""
+PORTAL = """
+[[lane.device]]
+driver = "rpm_rapiscan"
+address = "{address}"
+"""
+
+
+def put_image(folder, name, seed):
+    """Drop a picture of a container-like dark box as a scanner's export does: under another name first."""
+    rng = np.random.default_rng(seed)
+    image = np.full((200, 480), 250, np.uint8)
+    image[40:160, 60:420] = 120
+    image[90:150, 100:380] = 12
+    image = np.clip(image + rng.normal(0, 1.5, image.shape), 0, 255).astype(np.uint8)
+    part = folder / f".{name}.tmp"
+    part.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    part.rename(folder / name)
+    return folder / name
+
+
+def items(state):
+    """Return every scan of the stopped daemon's outbox."""
+    outbox = Outbox(state / "outbox.sqlite")
+    try:
+        ids = [row[0] for row in outbox._db.execute("SELECT scan_id FROM scans")]
+        return [outbox.item(scan_id) for scan_id in ids]
+    finally:
+        outbox.close()
+
+
+def lane_with_drop(folder, wait_s=1.0):
+    drop = folder / "drop"
+    drop.mkdir()
+    return drop, FILE_DROP.format(folder=drop, wait_s=wait_s)
+
+
+@pytest.mark.timeout(120)
+def test_the_demo_accounts_for_every_vehicle():
+    done = subprocess.run(
+        [sys.executable, "-m", "triage.cli", "demo", "--vehicles", "5", "--json"], capture_output=True, text=True,
+        env=ENVIRONMENT, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["vehicles"], summary["recorded"], summary["judged"], summary["lost"]) == (5, 5, 5, 0)
+    assert summary["flagged"] == summary["offered"] == summary["decided"]
+
+
+@pytest.mark.timeout(400)
+def test_recorded_portal_logs_through_the_daemon(tmp_path, shared_data, request):
+    speed = 20 if request.config.getoption("--soak") else 150
+    logs = {"none": "S2-C0-NONE.csv", "norm": "S2-C3-NORM2.csv"}
+    servers = {lane: PortalServer(timed_lines(shared_data / "portal" / log), speed=speed) for lane, log in logs.items()}
+    with servers["none"], servers["norm"]:
+        lanes = "".join(
+            f'[[lane]]\nname = "{lane}"\n{PORTAL.format(address=server.address)}' for lane, server in servers.items()
+        )
+        with daemon(write_config(tmp_path, lanes)) as service:
+            deadline = time.monotonic() + 380
+            while len(service.named("scan")) < 50 and time.monotonic() < deadline:
+                time.sleep(0.2)
+            time.sleep(1.0)  # a fifty-first would come now
+            assert service.stop() == 0
+    assert not service.named("driver_failed")
+    results = {lane: [i.row for i in items(tmp_path / "state") if i.row.lane == lane] for lane in logs}
+    assert {lane: len(rows) for lane, rows in results.items()} == {"none": 25, "norm": 25}
+    assert sum(r.result.gamma_alarm for r in results["none"]) == 0
+    assert sum(r.result.gamma_alarm for r in results["norm"]) == 25
+    numbers = {}
+    for lane, rows in results.items():
+        records = [recording.read(Path(r.path)).scan.portal for r in sorted(rows, key=lambda r: r.start_utc_ns)]
+        numbers[lane] = [r.number for r in records]
+        for record in records:
+            assert record.end_reason == "complete"
+            assert record.gamma_interval_s == 0.2
+            # Played faster, lines arrive closer together; the rebuilt time is anchored on them and keeps 0.2 s steps.
+            assert abs(record.gamma_start_utc_ns - record.start_utc_ns) < 30e9
+    assert numbers == {"none": list(range(17, 42)), "norm": list(range(109, 134))}
+
+
+@pytest.mark.timeout(180)
+def test_killed_again_and_again_nothing_acknowledged_is_lost(tmp_path, request):
+    kills = 20 if request.config.getoption("--soak") else 5
+    drop, lane = lane_with_drop(tmp_path)
+    config = write_config(tmp_path, lane)
+    rng = random.Random(4)
+    put = 0
+    for _ in range(kills):
+        service = daemon(config)
+        service.wait_for("lane_ready")
+        until = time.monotonic() + rng.uniform(0.0, 2.0)
+        while time.monotonic() < until:
+            put_image(drop, f"scan {put:04d}.png", put)
+            put += 1
+            time.sleep(rng.uniform(0.02, 0.2))
+        service.kill()
+        acknowledged = {p.name for p in (drop / "done").glob("*.png")} if (drop / "done").is_dir() else set()
+        check_stored(tmp_path / "state", acknowledged)
+    with daemon(config) as service:
+        deadline = time.monotonic() + 60
+        while len(list(drop.glob("*.png"))) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1.0)
+        assert service.stop() == 0
+    acknowledged = {p.name for p in (drop / "done").glob("*.png")}
+    assert len(acknowledged) == put
+    check_stored(tmp_path / "state", acknowledged)
+    assert len(items(tmp_path / "state")) == put  # none twice
+
+
+def check_stored(state, acknowledged):
+    """Every acknowledged file has one sound recording and a row that is delivered, decided or pending."""
+    visible = list((state / "recordings").rglob(f"*{recording.SUFFIX}"))
+    sources = {}
+    for path in visible:
+        assert recording.check(path) == []
+        sources[Path(recording.read(path).scan.source).name] = path
+    rows = {Path(i.row.path): i for i in items(state)}
+    for name in acknowledged:
+        assert name in sources, f"{name} was acknowledged and is not on the disk"
+        assert rows[sources[name]].state in ("pending", "leased", "decided", "filed")
+    assert not any(p.name.endswith(PART) for p in (state / "quarantine").rglob("*.h5"))
+
+
+@pytest.mark.timeout(180)
+def test_images_and_portal_to_two_analysts_one_of_whom_dies(tmp_path, shared_data):
+    drop, lane = lane_with_drop(tmp_path, wait_s=2.0)
+    lines = timed_lines(shared_data / "portal" / "S2-C3-NORM2.csv", 0, 1500)
+    with PortalServer(lines, speed=60) as portal:
+        config = write_config(tmp_path, lane + PORTAL.format(address=portal.address), lease_s=30.0)
+        with daemon(config) as service:
+            address = service.wait_for("listening")["address"]
+            service.wait_for("lane_ready")
+            with analyst(address, "dies", decides=False) as first:
+                put_image(drop, "first.png", 1)
+                held = first.wait_for("offer")["scan"]
+                with analyst(address, "lives", decides=True) as second:
+                    second.wait_for("ready")
+                    for n in range(2, 8):
+                        put_image(drop, f"{n}.png", n)
+                        time.sleep(0.3)
+                    first.kill()
+                    got = second.wait_for("offer", scan=held, timeout_s=15)
+                    assert got["bytes"] > 1000
+                    second.wait_for("decided", scan=held)
+                    deadline = time.monotonic() + 60
+                    quiet = 0
+                    while quiet < 20 and time.monotonic() < deadline:
+                        done = len(second.named("decided"))
+                        time.sleep(0.2)
+                        quiet = quiet + 1 if len(second.named("decided")) == done else 0
+                    decided = [e["scan"] for e in second.named("decided")]
+            assert service.stop() == 0
+    stored = items(tmp_path / "state")
+    flagged = {i.row.scan_id for i in stored if i.row.result.outcome != "CLEAR"}
+    assert len(flagged) >= 8  # seven images without a portal passage, and passages of the portal
+    assert len(set(decided)) == len(decided)  # each exactly once
+    # The stop itself hands out what was still open in the lane: it waits for the next start.
+    left = [i for i in stored if i.row.scan_id in flagged - set(decided)]
+    assert [i.state for i in left] in ([], ["pending"])
+    assert {i.state for i in stored if i.row.scan_id in decided} == {"decided"}
+    images = [i for i in stored if recording.read(Path(i.row.path)).scan.radiograph is not None]
+    assert len(images) == 7
+
+
+@pytest.mark.timeout(120)
+def test_bad_files_are_quarantined_and_an_analyst_is_told(tmp_path):
+    drop, lane = lane_with_drop(tmp_path)
+    (drop / "wrong type.png").write_bytes(b"this is a text" * 50)
+    good = put_image(drop, "good.png", 1)
+    whole = good.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 0xFF
+    (drop / "damaged.png").write_bytes(damaged)
+    with daemon(write_config(tmp_path, lane)) as service:
+        for _ in range(3):
+            service.wait_for("scan")
+        assert service.stop() == 0
+    outcomes = {i.row.result.outcome for i in items(tmp_path / "state")}
+    assert "CLEAR" not in outcomes
+    unusable = [i for i in items(tmp_path / "state") if i.row.result.outcome == "UNUSABLE"]
+    assert len(unusable) == 2
+    quarantined = sorted(p.name for p in (drop / "quarantine").iterdir())
+    assert {"damaged.png", "wrong type.png"} <= set(quarantined)
+    assert sum("reason" in name for name in quarantined) == 2
+
+
+@pytest.mark.timeout(120)
+def test_a_second_daemon_on_the_same_state_is_refused(tmp_path):
+    _, lane = lane_with_drop(tmp_path)
+    config = write_config(tmp_path, lane)
+    with daemon(config) as first:
+        first.wait_for("listening")
+        second = subprocess.run(
+            [sys.executable, "-m", "triage.cli", "run", str(config)], capture_output=True, text=True, env=ENVIRONMENT,
+            cwd=ROOT,
+        )  # fmt: skip
+        assert second.returncode == 1
+        assert "another scanlane daemon runs here" in second.stderr
+
+
+@pytest.mark.timeout(120)
+def test_a_device_that_is_not_there_does_not_stop_the_lane(tmp_path):
+    drop, lane = lane_with_drop(tmp_path)
+    config = write_config(tmp_path, lane + PORTAL.format(address="tcp://127.0.0.1:9"))
+    with daemon(config) as service:
+        lost = service.wait_for("device_lost")
+        assert "cannot connect" in lost["text"]
+        put_image(drop, "a.png", 1)
+        scan = service.wait_for("scan")
+        assert scan["outcome"] != "CLEAR"
+        assert service.stop() == 0
+    (item,) = items(tmp_path / "state")
+    assert "portal_missing" in {q.code for q in item.row.result.quality}
+
+
+@pytest.mark.timeout(120)
+def test_a_lane_process_that_dies_is_started_again(tmp_path):
+    drop, lane = lane_with_drop(tmp_path)
+    with daemon(write_config(tmp_path, lane)) as service:
+        pid = service.wait_for("lane_ready")["pid"]
+        os.kill(pid, 9)
+        service.wait_for("lane_died")
+        assert service.wait_for("lane_ready")["pid"] != pid
+        put_image(drop, "a.png", 1)
+        service.wait_for("scan")
+        assert service.stop() == 0
+
+
+@pytest.mark.timeout(120)
+def test_recordings_without_a_row_are_entered_at_start(tmp_path):
+    drop, lane = lane_with_drop(tmp_path)
+    config = write_config(tmp_path, lane)
+    put_image(drop, "a.png", 1)
+    with daemon(config) as service:
+        service.wait_for("scan")
+        assert service.stop() == 0
+    (before,) = items(tmp_path / "state")
+    for leftover in (tmp_path / "state").glob("outbox.sqlite*"):
+        leftover.unlink()
+    stray = Path(before.row.path).with_name(f"x{PART}")
+    stray.write_bytes(b"half")
+    with daemon(config) as service:
+        service.wait_for("scan")
+        assert service.stop() == 0
+    (after,) = items(tmp_path / "state")
+    assert after.row == before.row
+    assert (tmp_path / "state" / "quarantine" / stray.name).is_file()
+
+
+@pytest.mark.timeout(180)
+def test_recordings_of_real_images_replay_bit_for_bit(tmp_path, shared_data):
+    drop, lane = lane_with_drop(tmp_path)
+    names = ("container_0000_0.jpg", "truck_09.jpg", "container_2304_1.jpg", "stamp1.jpg")
+    for name in names:
+        shutil.copy(shared_data / "cargo" / name, drop / name)
+    with daemon(write_config(tmp_path, lane)) as service:
+        for _ in names:
+            service.wait_for("scan")
+        assert service.stop() == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "triage.cli", "replay", "--verify", "--json", str(tmp_path / "state" / "recordings")],
+        capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, rows
+    assert [r["same"] for r in rows] == [True] * len(names)

@@ -1,0 +1,178 @@
+"""The command line on what people and scripts really give it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.service.daemon_rig import ENVIRONMENT, ROOT
+
+FIELDS = {
+    "file", "passage", "kind", "outcome", "load", "container", "findings", "gamma_alarm", "neutron_alarm",
+    "gamma_intervals", "alarm_intervals", "quality", "error", "timings_ms",
+}  # fmt: skip
+
+
+def scanlane(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "triage.cli", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=ROOT,
+    )
+
+
+def rows(done):
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def bad_files(folder):
+    """Write files that must never read as clear; return their paths."""
+    rng = np.random.default_rng(0)
+    good = rng.integers(200, 255, (64, 64)).astype(np.uint8)
+    good[16:48, 16:48] //= 4
+    png = cv2.imencode(".png", good)[1].tobytes()
+    huge = bytearray(png)
+    huge[16:24] = (20_000).to_bytes(4, "big") + (15_000).to_bytes(4, "big")
+    contents = {
+        "truncated.png": png[: len(png) // 2],
+        "empty.png": b"",
+        "text.png": b"this is a text\n" * 40,
+        "one.png": cv2.imencode(".png", np.full((1, 1), 9, np.uint8))[1].tobytes(),
+        "black.png": cv2.imencode(".png", np.zeros((300, 600), np.uint8))[1].tobytes(),
+        "saturated.png": cv2.imencode(".png", np.full((300, 600), 255, np.uint8))[1].tobytes(),
+        "noise.png": cv2.imencode(".png", rng.integers(0, 255, (300, 600)).astype(np.uint8))[1].tobytes(),
+        "megapixels.png": bytes(huge),
+        "truncated.jpg": cv2.imencode(".jpg", good)[1].tobytes()[:-200],
+        "zeros.tif": bytes(4000),
+        "recording.scan.h5": b"\x89HDF\r\n\x1a\n" + bytes(200),
+        "letters.csv": b"GB,000379,00O371,000407,000371,2016-05-31 09:30:00.974 -07\r\n" * 3,
+    }
+    paths = []
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+        paths.append(folder / name)
+    return paths
+
+
+@pytest.mark.timeout(120)
+def test_bad_files_are_reported_never_clear_and_the_rest_goes_on(tmp_path):
+    paths = bad_files(tmp_path)
+    done = scanlane("triage", "--json", *paths, tmp_path / "absent.png")
+    assert done.returncode == 1
+    assert done.stderr == ""
+    got = {os.path.basename(r["file"]): r for r in rows(done)}
+    for path in [*paths, tmp_path / "absent.png"]:
+        if path.name == "letters.csv":
+            continue  # no occupancy, no line
+        assert got[path.name]["outcome"] != "CLEAR", path.name
+        assert set(got[path.name]) >= FIELDS
+    for name in ("truncated.png", "empty.png", "text.png", "megapixels.png", "absent.png", "recording.scan.h5"):
+        assert got[name]["error"], name
+        assert name in got[name]["error"]
+
+
+@pytest.mark.timeout(120)
+def test_real_scans_are_judged(tmp_path, shared_data):
+    files = sorted((shared_data / "cargo").glob("*.jpg"))
+    done = scanlane("triage", "--json", "--save", tmp_path / "pictures", *files)
+    assert done.returncode == 0, done.stdout[-500:]
+    got = {os.path.basename(r["file"]): r for r in rows(done)}
+    assert len(got) == 33
+    loads = {name: r["load"] for name, r in got.items() if name.startswith("container_")}
+    assert {name for name, load in loads.items() if load == "empty"} == {"container_0000_0.jpg", "container_0000_1.jpg"}
+    trucks = [name for name in got if name.startswith("truck_")]
+    assert all(got[name]["container"] for name in trucks)
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 33
+
+
+@pytest.mark.timeout(120)
+def test_portal_logs_give_one_row_per_occupancy(shared_data):
+    done = scanlane("triage", "--json", *sorted((shared_data / "portal").glob("*.csv")))
+    assert done.returncode == 0
+    got = rows(done)
+    alarms = [sum(bool(r["gamma_alarm"]) for r in got if name in r["file"]) for name in ("S2-C0", "S2-C3")]
+    assert (len(got), alarms) == (50, [0, 25])
+    assert {r["kind"] for r in got} == {"portal"}
+
+
+@pytest.mark.timeout(120)
+def test_the_same_seed_gives_the_same_counts_and_replays_bit_for_bit(tmp_path):
+    hashes = []
+    for name in ("one", "two"):
+        words = ("--out", tmp_path / name, "--vehicles", 3, "--seed", 9, "--columns", 500, "--channels", 192)
+        assert scanlane("simulate", *words).returncode == 0
+        from scanner_io import recording
+
+        found = sorted((tmp_path / name).rglob("*.scan.h5"))
+        hashes.append([(p.name, recording.read(p).pixels_sha256) for p in found])
+        assert all(recording.read(p).scan.simulated for p in found)
+    assert hashes[0] == hashes[1]
+    assert len(hashes[0]) == 3
+    done = scanlane("replay", "--verify", "--json", tmp_path / "one")
+    assert done.returncode == 0
+    assert [r["same"] for r in rows(done)] == [True] * 3
+    assert [r["sound"] for r in rows(scanlane("verify", "--json", tmp_path / "one"))] == [True] * 3
+
+
+def test_usage_and_configuration_errors_exit_2(tmp_path):
+    assert scanlane("triage").returncode == 2
+    assert scanlane("nonsense").returncode == 2
+    config = tmp_path / "lane.toml"
+    config.write_text('state_dir = 4\n[[lane]]\nname = "A B"\n[[lane.device]]\ndriver = "none_such"\n')
+    for command in ("run", "check"):
+        done = scanlane(command, config)
+        assert done.returncode == 2
+        told = done.stdout + done.stderr
+        assert all(word in told for word in ("state_dir", "lane[0].name", "none_such"))
+        assert "Traceback" not in told
+
+
+def test_drivers_are_listed():
+    done = scanlane("drivers", "list", "--json")
+    assert done.returncode == 0
+    assert {r["name"] for r in rows(done)} >= {"simulated", "replay", "file_drop", "rpm_rapiscan"}
+
+
+@pytest.mark.timeout(120)
+def test_watch_and_decide(tmp_path):
+    from tests.service.daemon_rig import Process
+    from tests.service.test_dispatch import Service
+
+    service = Service(tmp_path, lease_s=10.0)
+    try:
+        scan_id = service.put()
+        with Process("-m", "triage.cli", "watch", "--connect", service.address, "--analyst", "ana", "--json") as watch:
+            offer = watch.wait_for("offer")
+            assert offer["scan_id"] == scan_id
+            other = scanlane("decide", scan_id, "clear", "--connect", service.address, "--analyst", "eve")
+            assert other.returncode == 1
+            assert "leased by ana" in other.stderr
+            words = ("--connect", service.address, "--analyst", "ana", "--note", "x", "--json")
+            done = scanlane("decide", scan_id, "inspect", *words)
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["applied"]
+        assert service.state(scan_id) == "decided"
+        assert scanlane("decide", "no-such", "clear", "--connect", service.address).returncode == 1
+    finally:
+        service.close()
+
+
+def test_check_reports_what_is_wrong_on_this_machine(tmp_path):
+    config = tmp_path / "lane.toml"
+    config.write_text(
+        'state_dir = "state"\n[dispatch]\nbind = "tcp://127.0.0.1:*"\n[[lane]]\nname = "n"\n'
+        '[[lane.device]]\ndriver = "rpm_rapiscan"\naddress = "tcp://127.0.0.1:9"\n'
+        f'[[lane.device]]\ndriver = "file_drop"\npath = "{tmp_path}/absent"\n'
+    )
+    done = scanlane("check", config, "--json", "--timeout", "0.2")
+    assert done.returncode == 2
+    told = json.loads(done.stdout)["problems"]
+    assert len(told) == 2
+    assert "cannot connect" in told[0]
+    assert "absent" in told[1]
