@@ -1,9 +1,9 @@
 """The command line on what people and scripts really give it."""
 
 import json
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -66,7 +66,7 @@ def test_bad_files_are_reported_never_clear_and_the_rest_goes_on(tmp_path):
     done = scanlane("triage", "--json", *paths, tmp_path / "absent.png")
     assert done.returncode == 1
     assert done.stderr == ""
-    got = {os.path.basename(r["file"]): r for r in rows(done)}
+    got = {Path(r["file"]).name: r for r in rows(done)}
     for path in [*paths, tmp_path / "absent.png"]:
         if path.name == "letters.csv":
             continue  # no occupancy, no line
@@ -82,7 +82,7 @@ def test_real_scans_are_judged(tmp_path, shared_data):
     files = sorted((shared_data / "cargo").glob("*.jpg"))
     done = scanlane("triage", "--json", "--save", tmp_path / "pictures", *files)
     assert done.returncode == 0, done.stdout[-500:]
-    got = {os.path.basename(r["file"]): r for r in rows(done)}
+    got = {Path(r["file"]).name: r for r in rows(done)}
     assert len(got) == 33
     loads = {name: r["load"] for name, r in got.items() if name.startswith("container_")}
     assert {name for name, load in loads.items() if load == "empty"} == {"container_0000_0.jpg", "container_0000_1.jpg"}

@@ -19,6 +19,7 @@ from scanner_io.driver import Driver
 from scanner_io.errors import ConfigError, LinkLost
 from scanner_io.formats.portal_daily import format_line, read_daily_file
 from scanner_io.model import CountBlock, Event, Health, Occupancy, PortalRecord
+from tests.contract import DriverContract, Rig
 from tests.rigs import PortalServer, timed_lines
 
 LOG = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "portal" / "S2-C3-NORM2.csv"
@@ -256,3 +257,41 @@ def test_decoder_takes_the_config() -> None:
     decoder.feed(b"GB,000100,000100\r\nGS,000020,000021\r\n", 0)
     (record,) = records(decoder.idle(3_000_000_000, 3.0))
     assert record.gamma.tolist() == [[20, 21]]
+
+
+class ContractRig(Rig):
+    """The driver on a channel in memory."""
+
+    driver = "rpm_rapiscan"
+    expects = (CountBlock, Occupancy)
+
+    def __init__(self):
+        self.channel = MemoryChannel("memory:portal")
+
+    @property
+    def config(self):
+        return rpm_rapiscan.Config(address="memory:portal")
+
+    def connect(self):
+        return rpm_rapiscan.connect(self.config, self.channel)
+
+    def play(self):
+        interval = format_line("GS", [70, 71, 72, 73])
+        before = [format_line("NB1", [3.5, 0.0, 2.6, 0.0]), format_line("GB", [379, 371, 407, 371])]
+        entry = [format_line("SP", [0.1281, 5.323, 8.57, 0]), format_line("NS", [4, 0, 2, 0])]
+        for line in [*before, *entry, *[interval] * 20, format_line("GX", [1, 6233, 0, 0])]:
+            self.channel.put(line)
+
+    def break_link(self):
+        self.channel.hang_up()
+
+    def mend_link(self):
+        pass  # the channel opens again
+
+
+class TestContract(DriverContract):
+    driver = "rpm_rapiscan"
+
+    @pytest.fixture
+    def rig(self):
+        return ContractRig()

@@ -1,0 +1,71 @@
+import pytest
+
+from drivers.replay import Config, connect, scan_events
+from scanner_io import recording
+from scanner_io.errors import LinkLost
+from scanner_io.model import EndOfSource, LineBlock, Remark, ScanEnd, ScanStart
+from tests import samples
+from tests.contract import DriverContract, Rig
+
+
+class ReplayRig(Rig):
+    driver = "replay"
+    expects = (ScanStart, LineBlock, ScanEnd)
+    silent = False
+    finite = True
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    @property
+    def config(self):
+        return Config(paths=(str(self.folder),), speed=0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    scan = samples.scan()
+    recording.write(tmp_path / f"{scan.scan_id}.scan.h5", scan)
+    return tmp_path
+
+
+class TestReplay(DriverContract):
+    driver = "replay"
+
+    @pytest.fixture
+    def rig(self, folder):
+        return ReplayRig(folder)
+
+
+def test_events_keep_their_times_and_order():
+    scan = samples.scan()
+    events = scan_events(scan, "r")
+    assert isinstance(events[1], Remark)
+    assert events[1].quality == scan.quality
+    times = [int(e.column_utc_ns[0]) if isinstance(e, LineBlock) else e.utc_ns for e in events]
+    assert times == sorted(times)
+    assert times[0] == scan.portal.start_utc_ns
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/*.scan.h5"])
+def test_folders_and_patterns_are_played_to_the_end(folder, form):
+    source = connect(Config(paths=(form.format(folder),), speed=0))
+    source.open()
+    kinds = []
+    while not kinds or kinds[-1] is not EndOfSource:
+        event = source.read(0.5)
+        kinds.append(type(event))
+    source.close()
+    assert kinds.count(ScanEnd) == 1
+
+
+def test_missing_and_damaged_recordings_are_a_lost_link(tmp_path, folder):
+    with pytest.raises(LinkLost, match="no recording is there"):
+        connect(Config(paths=(str(tmp_path / "absent"),))).open()
+    path = next(folder.glob("*.h5"))
+    path.write_bytes(b"not a recording")
+    source = connect(Config(paths=(str(path),), speed=0))
+    source.open()
+    with pytest.raises(LinkLost, match="not readable"):
+        source.read(0.1)
+    source.close()
