@@ -431,7 +431,7 @@ class FileDrop:
         """Move a stored file to done; False if that fails now: the next listing tries again."""
         try:
             if self._is_there(name) and _signature((self._folder / name).lstat()) == self._unmoved[name]:
-                _move(self._folder / name, _reserve(self._done, name))
+                _file_away(self._folder / name, self._done, name)
         except (OSError, LinkLost) as error:
             if not self._move_failed:
                 self._health("degraded", f"stored files cannot be moved to {_printable(self._done)} ({error})")
@@ -615,6 +615,23 @@ def _write(path: Path, contents: bytes) -> None:
         file.write(contents)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _file_away(source: Path, place: Path, name: str) -> None:
+    """Move a stored file into `place` without a place-holder where hard links are possible. Raises OSError.
+
+    A kill between the two steps leaves two names of one file, and the next attempt sees that; a reserved name would be
+    left behind as an empty file, and the file itself would get another name.
+    """
+    place.mkdir(exist_ok=True)
+    target = place / name
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # the name is taken, another file system, or one without hard links
+        if not (os.path.lexists(target) and os.path.samestat(source.lstat(), target.lstat())):
+            _move(source, _reserve(place, name))
+            return
+    source.unlink()
 
 
 def _move(source: Path, target: Path) -> None:

@@ -716,3 +716,18 @@ def test_real_images(folder, opened, shared_data):
     check_order(events)
     assert len(starts(events)) == 6
     assert rejections(events) == []
+
+
+def test_a_kill_while_a_file_is_filed_away_leaves_one_name(tmp_path):
+    from drivers.file_drop import _file_away
+
+    source, done = tmp_path / "a.png", tmp_path / "done"
+    done.mkdir()
+    source.write_bytes(b"scan")
+    (done / "a.png").hardlink_to(source)  # killed between the two steps
+    _file_away(source, done, "a.png")
+    assert [p.name for p in done.iterdir()] == ["a.png"]
+    assert not source.exists()
+    source.write_bytes(b"another scan of the same name")
+    _file_away(source, done, "a.png")
+    assert sorted(p.read_bytes() for p in done.iterdir()) == [b"another scan of the same name", b"scan"]

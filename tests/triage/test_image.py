@@ -129,6 +129,27 @@ def test_odd_spot_in_an_even_load(factor, kind):
     assert found[0].tier == "review"
 
 
+def test_items_of_a_row_are_the_load_but_an_odd_one_is_not():
+    image = scene(load="empty")
+    for x in range(320, 1000, 110):
+        image[330:370, x : x + 50] *= 0.4
+    image[200:225, 1060:1085] *= 0.5
+    found = [f for f in judge_image(radiograph(image, state="raw")).findings if f.kind == "extra_item_in_free_space"]
+    assert [f.tier for f in found] == ["review", *["note"] * (len(found) - 1)]
+    assert len(found) > 3
+    assert 1050 < found[0].where.first_column < 1070
+    assert "alike" in found[1].reason
+
+
+def test_bracket_where_a_post_meets_a_rail_is_not_for_review():
+    image = scene(load="empty")
+    image[180:186, 250:1250] *= 0.6
+    for x in (320, 1170):
+        image[60:440, x : x + 12] *= 0.5
+        image[176:190, x - 3 : x + 15] *= 0.4
+    assert not [f for f in judge_image(radiograph(image, state="raw", noise=0.003)).findings if f.tier != "note"]
+
+
 def test_findings_are_bounded():
     rng = np.random.default_rng(5)
     image = scene(load="empty")
