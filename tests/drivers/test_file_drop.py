@@ -549,19 +549,19 @@ def test_done_that_refuses_is_told_once_and_tried_again(folder, opened, monkeypa
     (folder / "b.png").write_bytes(png(2))
     source = opened()
     events = read_all(source)
-    real = file_drop._move
+    real = file_drop._file_away
 
     def refuse(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(file_drop, "_move", refuse)
+    monkeypatch.setattr(file_drop, "_file_away", refuse)
     for event in events:
         source.acknowledge(event.source_ref)
     (told,) = read_all(source)
     assert isinstance(told, Health)
     assert told.state == "degraded"
     assert "Read-only" in told.text
-    monkeypatch.setattr(file_drop, "_move", real)
+    monkeypatch.setattr(file_drop, "_file_away", real)
     (told,) = read_all(source)
     assert told.state == "ok"
     for name, seed in (("a.png", 1), ("b.png", 2)):

@@ -54,7 +54,6 @@ def run(
     gamma_intervals = alarm_intervals = 0
     if scan.radiograph is not None:
         quality += scan.radiograph.detector.flags
-        quality += _ended(scan.radiograph.end_reason, scan.radiograph.dropped_columns)
         image = judge_image(scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers)
         load, container = image.load, image.container
         findings += image.findings
@@ -100,12 +99,3 @@ def unjudged(scan: Scan, profile: Profile, code: str, reason: str) -> TriageResu
         gamma_intervals=0 if record is None else record.gamma.shape[0],
         alarm_intervals=0 if record is None else int(record.gamma_alarm.sum()),
     )  # fmt: skip
-
-
-def _ended(reason: str, dropped_columns: int) -> list[Quality]:
-    flags = []
-    if reason != "complete":
-        flags.append(Quality(code=f"radiograph_{reason}", reason=f"the radiograph ended as {reason}: part is missing"))
-    if dropped_columns:
-        flags.append(Quality(code="columns_dropped", reason=f"{dropped_columns} columns were lost while it was read"))
-    return flags
