@@ -96,6 +96,17 @@ def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
     assert outbox.next_pending() == row().scan_id
 
 
+def test_a_scan_given_back_goes_to_another_first_and_never_behind_a_less_urgent_one(outbox):
+    older, newer = row(), msgspec.structs.replace(row(), scan_id="n-2", start_utc_ns=row().start_utc_ns + 1)
+    for each in (older, newer):
+        outbox.add(each)
+    outbox.release(outbox.lease(older.scan_id, "ana", 10).lease_id, "given back", 20)
+    assert outbox.next_pending("ana") == newer.scan_id
+    assert outbox.next_pending("ben") == outbox.next_pending() == older.scan_id
+    outbox.lease(newer.scan_id, "ben", 10)
+    assert outbox.next_pending("ana") == older.scan_id
+
+
 def test_after_too_many_tries_a_scan_is_held_and_can_be_claimed(outbox):
     outbox.add(row())
     for _ in range(3):

@@ -98,14 +98,16 @@ def _show(console: Console, offer: wire.Offer, scan: Scan | None) -> None:
 def _ask(console: Console, desk: Workstation, offer: wire.Offer) -> None:
     """Ask until there is an answer that the service has committed."""
     while True:
-        answer = console.input("[bold]c[/] clear  [bold]x[/] inspect  [bold]r[/] rescan  [bold]s[/] give back > ")
+        answer = console.input(
+            "[bold]c[/] clear  [bold]x[/] inspect  [bold]r[/] rescan  [bold]s[/] give back, then Enter > "
+        )
         key = answer.strip().lower()
         if key == "s":
             desk.release(offer)
             return
         if key not in KEYS:
             continue
-        note = console.input("note (needed for inspect and rescan) > ").strip() if key != "c" else ""
+        note = console.input("note, needed for inspect and rescan (empty: back) > ").strip() if key != "c" else ""
         if key != "c" and not note:
             continue
         try:

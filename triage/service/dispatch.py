@@ -256,10 +256,10 @@ class Dispatch:
             free = [c for c in self._connections.values() if len(c.leases) < c.capacity and not c.stalled]
             if not free:
                 return
-            scan_id = self._outbox.next_pending()
+            connection = min(free, key=lambda c: len(c.leases))
+            scan_id = self._outbox.next_pending(connection.analyst)
             if scan_id is None:
                 return
-            connection = min(free, key=lambda c: len(c.leases))
             try:
                 self._offer(connection, scan_id)
             except DeliveryError as error:

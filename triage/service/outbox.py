@@ -57,6 +57,7 @@ MIGRATIONS = (
         who TEXT NOT NULL, text TEXT NOT NULL
     ) STRICT;
     """,
+    "ALTER TABLE outbox ADD COLUMN returned_by TEXT NOT NULL DEFAULT ''",
 )
 
 
@@ -205,11 +206,15 @@ class Outbox:
         self._deadlines = {lease: self._monotonic() + lease_s for lease in leases}
         return len(leases)
 
-    def next_pending(self) -> str | None:
-        """Return the scan to offer next: most urgent tier first, then the oldest."""
+    def next_pending(self, analyst: str = "") -> str | None:
+        """Return the scan to offer next: most urgent tier first, then the oldest.
+
+        analyst : who it is for; within a tier, a scan that they had last and did not decide comes after the others
+        """
         found = self._db.execute(
             "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state='pending' "
-            "ORDER BY tier, start_utc_ns, scan_id LIMIT 1"
+            "ORDER BY tier, returned_by<>'' AND returned_by=?, start_utc_ns, scan_id LIMIT 1",
+            (analyst,),
         ).fetchone()
         return found[0] if found else None
 
@@ -259,7 +264,8 @@ class Outbox:
         note = f"offered {attempts} times without a decision; last {analyst}: {why}" if state == "held" else ""
         with self._transaction():
             self._db.execute(
-                "UPDATE outbox SET state=?, analyst='', lease_id='', note=? WHERE scan_id=?", (state, note, scan_id)
+                "UPDATE outbox SET state=?, analyst='', lease_id='', note=?, returned_by=? WHERE scan_id=?",
+                (state, note, analyst, scan_id),
             )
             self._event("held" if state == "held" else "released", scan_id, analyst, why)
         return str(scan_id)
