@@ -114,12 +114,26 @@ def label(mask):
     return ndimage.label(mask, structure=np.ones((3, 3), int))
 
 
-def label_columns(z, q, material, first_column, threshold):
-    """Return the features of every region as rows of (FEATURE_NAMES, 16 histogram classes), sorted."""
+def compact_labels(parent, table, min_area, open_runs, seam_runs):
+    """Return the rows that stay, and the new labels of both lists of runs."""
+    roots = roots_of(parent)
+    touched = {roots[i] for i in (*open_runs[:, 2], *seam_runs[:, 2]) if i >= 0}
+    kept = [i for i in range(len(parent)) if roots[i] == i and (i in touched or table[i, 0] >= min_area)]
+    fresh = [np.array([kept.index(roots[i]) if i >= 0 else -1 for i in r[:, 2]], int) for r in (open_runs, seam_runs)]
+    return table[kept], *fresh
+
+
+def label_columns(z, q, material, first_column, threshold, min_area, size=None):
+    """Return the features of every region of min_area pixels, as rows of (FEATURE_NAMES, 16 histogram classes), sorted.
+
+    size : of the kernel's table; no effect on the regions
+    """
     labels, count = label(z >= threshold)
     rows = []
     for i in range(1, count + 1):
         c, h = np.nonzero(labels == i)
+        if len(c) < min_area:
+            continue
         rows.append(
             [
                 len(c),

@@ -27,6 +27,7 @@ from triage.kernels.box_deviation import box_deviation
 from triage.kernels.box_integral import box_integral
 from triage.kernels.box_z import box_z
 from triage.kernels.bridge_channels import bridge_channels
+from triage.kernels.compact_labels import compact_labels
 from triage.kernels.find_runs import find_runs
 from triage.kernels.join_runs import FEATURES, join_runs
 from triage.kernels.label_columns import label_columns
@@ -34,7 +35,7 @@ from triage.kernels.log_code import log_code
 from triage.kernels.log_transmission import log_transmission
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import median3
-from triage.kernels.screen_columns import RING, screen_columns
+from triage.kernels.screen_columns import FINISHED, RING, screen_columns
 
 JIT = not numba.config.DISABLE_JIT
 compiled_only = pytest.mark.skipif(not JIT, reason="needs compiled kernels")
@@ -148,16 +149,26 @@ def _twin_add_runs(*args):
     return np.array(rows, int).reshape(-1, FEATURES), np.array(labels, int), np.array(refused)
 
 
-def _run_label_columns(z, q, material, first_column, threshold):
+def _run_compact_labels(parent, table, min_area, open_runs, seam_runs):
+    labels = len(parent)
+    parent, table, runs, seams = parent.copy(), table.copy(), open_runs.copy(), seam_runs.copy()
+    n = compact_labels(parent, table, labels, min_area, runs, len(runs), seams, len(seams), np.full(labels, -9))
+    assert np.array_equal(parent[:n], np.arange(n))
+    return table[:n], runs[:, 2], seams[:, 2]
+
+
+def _run_label_columns(z, q, material, first_column, threshold, min_area, size):
     runs = np.zeros((2, z.shape[1] // 2 + 1, 3), np.int64)
-    parent, table, tally = np.zeros(z.size, np.int64), np.zeros((z.size, FEATURES), np.int64), np.zeros(4, np.int64)
-    label_columns(z, q, material, first_column, threshold, runs, parent, table, tally)
-    return (_table_rows(parent, table, tally),)
+    parent, fresh, table = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros((size, FEATURES), np.int64)
+    tally, seams = np.zeros(6, np.int64), np.zeros((0, 3), np.int64)
+    label_columns(z, q, material, first_column, threshold, min_area, runs, seams, parent, fresh, table, tally)
+    return (_table_rows(parent, table, tally, min_area),)
 
 
-def _table_rows(parent, table, tally):
+def _table_rows(parent, table, tally, min_area=1):
     assert tally[1] == 0
     rows = table[: tally[0]][parent[: tally[0]] == np.arange(tally[0])]
+    rows = rows[rows[:, 0] >= min_area]
     return rows[np.lexsort((rows[:, 5], rows[:, 1]))]
 
 
@@ -189,7 +200,7 @@ def _feed(case: FusedCase, threshold=64):
     material, z = np.zeros((2, columns, n), np.uint8)
     width = n + 2 * case.radii[2] + 1
     parent, table = np.zeros(columns * n, np.int64), np.zeros((columns * n, FEATURES), np.int64)
-    tally = np.zeros(6, np.int64)
+    tally = np.zeros(FINISHED + 1, np.int64)
     lasting = (
         np.zeros((2, 4, n), np.uint16),
         np.zeros(n, np.uint16),
@@ -201,6 +212,7 @@ def _feed(case: FusedCase, threshold=64):
         np.zeros((2, n // 2 + 1, 3), np.int64),
         np.zeros((n // 2 + 1, 3), np.int64),
         parent,
+        np.zeros_like(parent),
         table,
         tally,
     )
@@ -227,6 +239,7 @@ def _feed(case: FusedCase, threshold=64):
             case.table,
             np.array(case.radii, np.int64),
             threshold,
+            1,
             np.array((0, a, b, 0, columns, last, 0), np.int64),
             q[0],
             q[-1],
@@ -235,7 +248,7 @@ def _feed(case: FusedCase, threshold=64):
             case.flags,
             *lasting,
         )
-    assert tally[4] == columns
+    assert tally[FINISHED] == columns
     return q, material, z, _table_rows(parent, table, tally)
 
 
@@ -347,7 +360,20 @@ def _labelling_cases(draw):
     rng = draw(seeds)
     shape = draw(st.integers(1, 8)), draw(st.integers(1, 20))
     z = (rng.random(shape) < draw(st.sampled_from((0.1, 0.4, 0.7, 1.0)))) * rng.integers(64, 256, shape)
-    return z.astype(np.uint8), _codes(rng, *shape), rng.integers(0, 20, shape).astype(np.uint8), 100, 64
+    material = rng.integers(0, 20, shape).astype(np.uint8)
+    # the smaller table is full again and again, and must be cleared of closed small regions to hold the others
+    min_area, size = draw(st.sampled_from(((1, z.size), (40, 2 * shape[1] + 2))))
+    return z.astype(np.uint8), _codes(rng, *shape), material, 100, 64, min_area, size
+
+
+@st.composite
+def _compaction_cases(draw):
+    rng = draw(seeds)
+    n = draw(st.integers(0, 12))
+    parent = np.array([rng.integers(0, i + 1) for i in range(n)], np.int64)
+    table = rng.integers(0, 9, (n, FEATURES)).astype(np.int64)
+    runs = [rng.integers(-1, n, (draw(st.integers(0, 4)), 3)).astype(np.int64) for _ in range(2)]
+    return parent, table, draw(st.integers(1, 10)), *runs
 
 
 @st.composite
@@ -449,6 +475,7 @@ TABLE = [
     Row(find_runs, _run_find_runs, _as_tuple(reference.find_runs), _run_lists(), (0,)),
     Row(join_runs, _run_join_runs, _twin_join_runs, _join_cases(), (0, 0, 0)),
     Row(add_runs, _run_add_runs, _twin_add_runs, _add_cases(), (0, 0, 0)),
+    Row(compact_labels, _run_compact_labels, _as_tuple(reference.compact_labels), _compaction_cases(), (0, 0, 0)),
     Row(label_columns, _run_label_columns, _as_tuple(reference.label_columns), _labelling_cases(), (0,)),
     Row(screen_columns, _run_screen_columns, _twin_screen_columns, _fused_cases(), (1, 1, 1, 4)),
 ]
@@ -536,7 +563,7 @@ def test_strided_and_float_and_swapped_input_is_refused():
         median3(good, good, good, triples, read_only)
     strided = np.zeros((4, 2 * n), np.uint8)[:, ::2]
     with pytest.raises((TypeError, ValueError, numba.errors.NumbaError)):
-        label_columns(strided, *(None,) * 8)
+        label_columns(strided, *(None,) * 11)
     assert len(median3.signatures) == 1
 
 
@@ -571,7 +598,7 @@ def test_largest_box_of_largest_codes_is_exact_although_the_integral_wraps():
 def test_fused_pass_labels_its_own_scores_and_forgets_nothing_between_calls(case):
     (case,) = case
     q, material, z, rows = _feed(case, threshold=24)
-    assert np.array_equal(rows, reference.label_columns(z, q[-1], material, 0, 24))
+    assert np.array_equal(rows, reference.label_columns(z, q[-1], material, 0, 24, 1))
     case.cuts = ()
     whole = _feed(case, threshold=24)
     assert all(np.array_equal(a, b) for a, b in zip(q, whole[0], strict=True))

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from scanner_io.errors import DataError
 from tests import reference
 from triage.analysis import screening
-from triage.analysis.screening import AIR_SATURATED, NO_BEAM, Buffers, Calibration, log_of_code, screen, warm_up
+from triage.analysis.screening import (
+    AIR_SATURATED,
+    NO_BEAM,
+    Buffers,
+    Calibration,
+    Engine,
+    log_of_code,
+    screen,
+    warm_up,
+)
 from triage.study.phantom import phantom
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="whole images need compiled kernels")
@@ -81,7 +90,7 @@ def test_result_does_not_depend_on_the_number_of_strips(
         _assert_same(whole, cut)
     # the regions are those of the scores, found by an independent labelling
     expected = (
-        reference.label_columns(whole.z, whole.q[-1], whole.material, 0, int(np.ceil(16 * threshold)))
+        reference.label_columns(whole.z, whole.q[-1], whole.material, 0, int(np.ceil(16 * threshold)), 1)
         if whole.regions.size < 60
         else None
     )
@@ -92,6 +101,80 @@ def test_result_does_not_depend_on_the_number_of_strips(
         assert np.array_equal(expected[:, 10:], whole.regions["material"])
         assert np.allclose(expected[:, 6] / expected[:, 0], whole.regions["centroid_column"])
         assert np.allclose((expected[:, 8] / expected[:, 0] - 128) / 512, whole.regions["sum_log"] / expected[:, 0])
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    columns=st.integers(1, 220),
+    channels=st.integers(1, 90),
+    energies=st.sampled_from((1, 2)),
+    density=st.sampled_from((0.0, 0.02, 0.2)),
+    threshold=st.sampled_from((1 / 16, 1.0, 4.0)),
+    min_area=st.sampled_from((1, 5)),
+    blocks=st.lists(st.integers(0, 70), min_size=1, max_size=12),
+    dropped=st.lists(st.integers(0, 219), max_size=6),
+    dark_start=st.integers(0, 40),
+)
+def test_streaming_equals_the_whole_image_for_any_blocks(
+    seed, columns, channels, energies, density, threshold, min_area, blocks, dropped, dark_start
+):
+    rng = np.random.default_rng(seed)
+    counts = _cluttered(rng, columns, channels, energies, density)
+    for c in (*dropped, *range(dark_start if seed % 3 == 0 else 0)):
+        counts[-1][c : c + 1] = 100
+    air = (0, channels // 4) if seed % 2 or dark_start else None
+    calibration = _calibration(channels, energies, bad=(3, 4, channels - 1) if channels > 5 else (), air=air)
+    told = {"threshold_z": threshold, "material_table": TABLE, "min_area": min_area}
+    whole = screen(counts, calibration, strips=1, **told)
+    engine = Engine(calibration, **told)
+    at, finished = 0, 0
+    while at < columns:
+        for size in [*blocks, 1]:
+            progress = engine.push(tuple(np.ascontiguousarray(c[at : at + size]) for c in counts))
+            at = min(at + size, columns)
+            assert progress.received == at
+            assert finished <= progress.finished <= at
+            assert progress.finished >= min(at - 40, at) or (whole.column_flags[:at] != 0).all()
+            finished = progress.finished
+    soon = progress.regions
+    _assert_same(whole, engine.finish())
+    assert engine.finish() is engine.finish()
+    closed = whole.regions[whole.regions["col1"] < finished]
+    assert all(row in soon for row in closed)
+
+
+def test_an_engine_is_for_one_scan_and_refuses_the_wrong_blocks():
+    counts, calibration = phantom(300, 100, seed=5)
+    engine = Engine(calibration)
+    with pytest.raises(DataError, match="without a column"):
+        engine.finish()
+    for wrong in ((counts[0],), (counts[0], counts[1][:50]), tuple(c[:, :200] for c in counts)):
+        with pytest.raises(DataError, match=r"energ|shape|contiguous"):
+            engine.push(wrong)
+    engine.push(counts)
+    assert engine.finish().q[0].shape == (100, 300)
+    with pytest.raises(DataError, match="finished"):
+        engine.push(counts)
+
+
+@pytest.mark.parametrize("channels", [64, 999, 4096])
+def test_a_train_takes_memory_for_its_columns_and_gives_it_back(channels, monkeypatch):
+    monkeypatch.setattr(screening, "KEPT_BYTES", 1 << 16)
+    monkeypatch.setattr(screening, "MAX_COLUMNS", 3000)
+    rng = np.random.default_rng(1)
+    buffers = Buffers()
+    block = (rng.integers(20000, 40000, (500, channels)).astype(np.uint16),)
+    engine = Engine(_calibration(channels, 1), buffers=buffers)
+    for _ in range(8):  # beyond the reservation as well
+        engine.push(block)
+    long = engine.finish()
+    assert long.z.shape == (4000, channels)
+    assert np.array_equal(long.q[0][40:460], long.q[0][1040:1460])
+    whole = screen((np.concatenate((block[0],) * 8),), _calibration(channels, 1))
+    _assert_same(long, whole)
+    Engine(_calibration(channels, 1), buffers=buffers)
+    assert not long.z[-10:].any()  # what it took beyond KEPT_BYTES has gone back to the system
 
 
 def test_threads_and_kept_buffers_change_nothing():

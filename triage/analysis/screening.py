@@ -1,14 +1,16 @@
 """From detector counts to log transmission, material classes, anomaly scores and regions: the triage path's image side.
 
-The image is cut into strips of columns which are screened independently, each with its own halo, and joined at the
-seams. Every sum that crosses a seam is an integer, so the result does not depend on the number of strips, bit for bit.
-This module starts no threads: the caller passes the `map` that runs the strips (a thread pool's, for a lane).
+`Engine` takes columns while the vehicle passes; `screen` takes a whole image, cut into strips of columns which are
+screened independently, each with its own halo, and joined at the seams. Every sum is an integer, so the result depends
+neither on the blocks nor on the number of strips, bit for bit. This module starts no threads: the caller passes the
+`map` that runs the strips (a thread pool's, for a lane).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+import mmap
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -21,9 +23,9 @@ from triage.kernels.air_level import AIR_SATURATED, NO_BEAM, air_level
 from triage.kernels.box_integral import MAX_RADIUS
 from triage.kernels.box_z import Z_STEPS
 from triage.kernels.join_runs import FEATURES, MATERIALS, join_runs
-from triage.kernels.label_columns import label_columns
+from triage.kernels.label_columns import LABELS, LAST_HALF, LAST_RUNS, REFUSED, SEAM_RUNS, label_columns
 from triage.kernels.log_code import OFFSET, STEPS
-from triage.kernels.screen_columns import LAG, RING, screen_columns
+from triage.kernels.screen_columns import FINISHED, LAG, RING, screen_columns
 
 __all__ = [
     "AIR_SATURATED",
@@ -35,6 +37,8 @@ __all__ = [
     "Z_STEPS",
     "Buffers",
     "Calibration",
+    "Engine",
+    "Progress",
     "Screening",
     "log_of_code",
     "screen",
@@ -48,11 +52,17 @@ MapStrips: TypeAlias = Callable[[Callable[[int], None], Iterable[int]], Iterable
 RADII = (3, 10, 31)
 #: Regions below this many pixels are noise and are left out.
 MIN_AREA = 5
-#: Labels a strip may open before the image is labelled again with a larger table, and the end of that growth.
+#: Regions a strip may hold, small closed ones left out, before the image is labelled again with the larger table.
 STRIP_LABELS = 1 << 15
 MAX_LABELS = 1 << 18
+#: Columns for which address space is reserved: a train. Memory is used as columns come.
+MAX_COLUMNS = 200_000
+#: Memory of a scan's images that is kept for the next one; what a train took beyond goes back.
+KEPT_BYTES = 256 << 20
 
 CACHE_LINE = 64
+#: A column beyond any: the end of an image that is still growing.
+NEVER = 1 << 40
 
 #: One region. Columns and channels are half-open ranges, the centroid is in pixels, sum_log is the sum of L over the
 #: region in the higher energy, max_z its largest score, material the pixels per material class (the last class counts
@@ -168,31 +178,207 @@ class _Strip:
         self.runs = np.empty((2, channels // 2 + 1, 3), np.int64)
         self.first_runs = np.empty((channels // 2 + 1, 3), np.int64)
         self.parent = np.empty(labels, np.int64)
+        self.fresh = np.empty(labels, np.int64)
         self.table = np.empty((labels, FEATURES), np.int64)
-        self.tally = np.zeros(6, np.int64)
+        self.tally = np.zeros(FINISHED + 1, np.int64)
 
     @property
     def last_runs(self) -> Array:
-        return np.asarray(self.runs[self.tally[3], : self.tally[2]])
+        return np.asarray(self.runs[self.tally[LAST_HALF], : self.tally[LAST_RUNS]])
+
+    @property
+    def labels(self) -> int:
+        return int(self.tally[LABELS])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outputs:
+    """Images of a scan, (columns, channels), and flags (columns,) uint8."""
+
+    q_low: Array
+    q_high: Array
+    material: Array
+    z: Array
+    flags: Array
+
+
+class _Pipeline:
+    """What one scan's columns go through: arrays of the calibration as the kernels want them."""
+
+    def __init__(
+        self, calibration: Calibration, material_table: Array | None, threshold_z: float, min_area: int
+    ) -> None:
+        self.calibration = calibration
+        self.channels = calibration.bad_channels.shape[0]
+        self.energies = len(calibration.dark)
+        self.threshold = math.ceil(threshold_z * Z_STEPS) if math.isfinite(threshold_z) else 0
+        if not 1 <= self.threshold <= 255:
+            raise DataError(f"threshold_z is {threshold_z}; give 1/16 to 15.9, the range in which z is stored")
+        self.min_area = min_area
+        self.table = _checked_table(material_table)
+        self.bad = calibration.bad_channels.astype(np.uint8)
+        self.bridges, self.weight = _bridges(calibration.bad_channels)
+        self.dark = np.stack((calibration.dark[0], calibration.dark[-1]))
+        self.inv_gain = np.stack((calibration.inv_gain[0], calibration.inv_gain[-1]))
+        self.radii = np.array(RADII, np.int64)
+        assert RADII[-1] <= MAX_RADIUS, "larger boxes overflow the packed sums"
+
+    def check(self, counts: tuple[Array, ...]) -> int:
+        """Return how many columns `counts` holds. Raises DataError if they are not this calibration's."""
+        if len(counts) != self.energies:
+            raise DataError(f"screening: {len(counts)} energies of counts, {self.energies} in the calibration")
+        for energy, image in enumerate(counts):
+            if image.ndim != 2 or image.dtype != np.uint16 or not image.flags.c_contiguous:
+                raise DataError(
+                    f"screening: counts of energy {energy} are {image.dtype} {image.shape}, "
+                    f"contiguous: {image.flags.c_contiguous}; give C-contiguous (columns, channels) uint16"
+                )
+            if image.shape != counts[0].shape or image.shape[1] != self.channels:
+                raise DataError(
+                    f"screening: counts of energy {energy} have shape {image.shape}; give the same number of columns "
+                    f"for every energy, and the calibration's {self.channels} channels"
+                )
+        return int(counts[0].shape[0])
+
+    def air_levels(self, counts: tuple[Array, ...], inv_air: Array, flags: Array) -> None:
+        """Write 1/air, (energies, columns) float32, and the flags (columns,) uint8 of all energies together."""
+        flags[:] = 0
+        first, last = self.calibration.air_channels or (0, -1)
+        for energy, image in enumerate(counts):
+            air_level(
+                image,
+                self.calibration.dark[energy],
+                self.calibration.inv_gain[energy],
+                self.bad,
+                first,
+                last + 1,
+                self.calibration.saturation_value,
+                self.calibration.min_air,
+                inv_air[energy],
+                flags,
+            )
+
+    def feed(
+        self,
+        counts: tuple[Array, ...],
+        source: Array,
+        inv_air: Array,
+        span: tuple[int, ...],
+        out: _Outputs,
+        strip: _Strip,
+    ) -> None:
+        """Run the kernel; `span` and `source` as in screen_columns."""
+        screen_columns(
+            counts[0],
+            counts[-1],
+            self.energies == 2,
+            source,
+            inv_air[0],
+            inv_air[-1],
+            self.dark,
+            self.inv_gain,
+            self.bridges,
+            self.weight,
+            self.table,
+            self.radii,
+            self.threshold,
+            self.min_area,
+            np.array(span, np.int64),
+            out.q_low,
+            out.q_high,
+            out.material,
+            out.z,
+            out.flags,
+            strip.codes,
+            strip.spare,
+            strip.triples,
+            strip.index,
+            strip.columns_sum,
+            strip.integral,
+            strip.squared,
+            strip.runs,
+            strip.first_runs,
+            strip.parent,
+            strip.fresh,
+            strip.table,
+            strip.tally,
+        )
+
+    def result(self, out: _Outputs, strips: list[_Strip]) -> Screening:
+        """Join the strips and return what they found."""
+        parent, features, overflow = _joined(strips)
+        if overflow:
+            parent, features, overflow = self._labelled_again(out)
+        q = (out.q_low, out.q_high) if self.energies == 2 else (out.q_high,)
+        return Screening(
+            q=tuple(_read_only(image) for image in q),
+            material=_read_only(out.material),
+            z=_read_only(out.z),
+            column_flags=_read_only(out.flags),
+            regions=_read_only(_regions(parent, features, self.min_area)),
+            overflow=overflow,
+        )
+
+    def _labelled_again(self, out: _Outputs) -> tuple[Array, Array, int]:
+        """Label the whole image in one pass with the largest table, so that even a full one is always the same."""
+        runs = np.empty((2, self.channels // 2 + 1, 3), np.int64)
+        parent, fresh = np.empty(MAX_LABELS, np.int64), np.empty(MAX_LABELS, np.int64)
+        table, tally = np.empty((MAX_LABELS, FEATURES), np.int64), np.zeros(FINISHED, np.int64)
+        seam_runs = np.empty((0, 3), np.int64)
+        label_columns(
+            out.z,
+            out.q_high,
+            out.material,
+            0,
+            self.threshold,
+            self.min_area,
+            runs,
+            seam_runs,
+            parent,
+            fresh,
+            table,
+            tally,
+        )
+        return parent[: tally[LABELS]], table[: tally[LABELS]], int(tally[REFUSED])
 
 
 @dataclass(kw_only=True)
 class Buffers:
     """Memory a lane keeps from scan to scan; touching 50 MB afresh costs more than copying them.
 
-    The arrays of a Screening made with buffers are overwritten by the next `screen` with the same buffers.
+    The arrays of a Screening made with buffers are overwritten by the next scan with the same buffers. Each image is
+    one reservation of address space for MAX_COLUMNS; what a scan does not touch costs nothing, and nothing is copied
+    while a scan grows.
     """
 
-    images: dict[str, Array] = field(default_factory=dict)
+    images: dict[str, tuple[mmap.mmap | None, Array]] = field(default_factory=dict)
     strips: list[_Strip] = field(default_factory=list)
 
-    def image(self, name: str, columns: int, channels: int, dtype: type[np.generic]) -> Array:
-        """Return a (columns, channels) array, from the memory kept under this name when it suffices."""
-        kept = self.images.get(name)
-        if kept is None or kept.dtype != dtype or kept.shape[1] != channels or kept.shape[0] < columns:
-            kept = np.empty((columns, channels), dtype)
-            self.images[name] = kept
-        return kept[:columns]
+    def outputs(self, columns: int, channels: int, energies: int) -> _Outputs:
+        """Return the images for a scan of so many columns; contents of columns already written stay."""
+        return _Outputs(
+            q_low=self._image("q_low", columns if energies == 2 else 0, channels, np.uint16),
+            q_high=self._image("q_high", columns, channels, np.uint16),
+            material=self._image("material", columns, channels, np.uint8),
+            z=self._image("z", columns, channels, np.uint8),
+            flags=self._image("flags", columns, 1, np.uint8)[:, 0],
+        )
+
+    def _image(self, name: str, columns: int, channels: int, dtype: type[np.generic]) -> Array:
+        _, kept = self.images.get(name, (None, np.empty((0, 0), dtype)))
+        if kept.shape[1] != channels or kept.shape[0] < columns:
+            memory, larger = _reserved(columns, channels, dtype)
+            if kept.shape[1] == channels:
+                larger[: kept.shape[0]] = kept
+            self.images[name] = memory, larger
+            kept = larger
+        return np.asarray(kept[:columns])
+
+    def trim(self) -> None:
+        """Give back what an unusually long scan took."""
+        for memory, image in self.images.values():
+            if memory is not None and image.nbytes > KEPT_BYTES:
+                memory.madvise(mmap.MADV_DONTNEED, KEPT_BYTES)
 
     def strip(self, index: int, channels: int, labels: int) -> _Strip:
         """Return the working memory of strip `index`; called for rising indices."""
@@ -205,9 +391,124 @@ class Buffers:
         return strip
 
 
+def _reserved(columns: int, channels: int, dtype: type[np.generic]) -> tuple[mmap.mmap | None, Array]:
+    """Return a (>= columns, channels) array over fresh zero pages, for MAX_COLUMNS where the system grants that."""
+    row = channels * np.dtype(dtype).itemsize
+    for rows in (max(columns, MAX_COLUMNS), max(columns + columns // 4, 1)):
+        try:
+            memory = mmap.mmap(-1, max(rows * row, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError:
+            continue
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        return memory, np.frombuffer(memory, dtype, rows * channels).reshape(rows, channels)
+    return None, np.empty((columns, channels), dtype)
+
+
 def log_of_code(q: Array) -> Array:
     """Return L = -ln(transmission), float32, of 12-bit log codes."""
     return np.asarray((q.astype(np.float32) - np.float32(OFFSET)) / np.float32(STEPS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a scan is. received, finished : columns that came, and columns whose scores are final."""
+
+    received: int
+    finished: int
+    _engine: Engine
+
+    @property
+    def regions(self) -> Array:
+        """Regions found so far, (n,) REGION; those at the last finished column may grow. Valid until the next push."""
+        return self._engine.regions()
+
+
+class Engine:
+    """Screens one scan while its columns come: the result is `screen`'s of the whole image, bit for bit.
+
+    A column is finished LAG columns after it came, because the largest box around it reaches that far. One thread
+    keeps pace with any detector (100,000 columns of 2000 channels a second); an engine is used by one thread.
+
+    calibration, threshold_z, material_table, min_area, buffers : as in `screen`
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        *,
+        threshold_z: float = 4.0,
+        material_table: Array | None = None,
+        min_area: int = MIN_AREA,
+        buffers: Buffers | None = None,
+    ) -> None:
+        self._pipeline = _Pipeline(calibration, material_table, threshold_z, min_area)
+        self._memory = Buffers() if buffers is None else buffers
+        self._memory.trim()
+        self._strip = self._memory.strip(0, self._pipeline.channels, STRIP_LABELS)
+        self._columns = 0
+        self._out = self._memory.outputs(0, self._pipeline.channels, self._pipeline.energies)
+        self._dark_columns = 0
+        """Columns without beam at the scan's start: they show the first good one, which has yet to come."""
+        self._result: Screening | None = None
+
+    def push(self, block: tuple[Array, ...]) -> Progress:
+        """Take the next columns: per energy (n, channels) uint16, any n.
+
+        Raises DataError for arrays of the wrong kind or size, and after `finish`.
+        """
+        if self._result is not None:
+            raise DataError("screening: this scan is finished; make a new Engine for the next one")
+        columns = self._pipeline.check(block)
+        if columns:
+            self._take(block, columns)
+        return Progress(received=self._columns, finished=int(self._strip.tally[FINISHED]), _engine=self)
+
+    def finish(self) -> Screening:
+        """Return the result; no column will come any more. The same again when called again.
+
+        Raises DataError if no column ever came.
+        """
+        if self._result is None:
+            if not self._columns:
+                raise DataError("screening: the scan ended without a column; there is nothing to judge")
+            nothing = (np.empty((0, self._pipeline.channels), np.uint16),) * self._pipeline.energies
+            dark = np.full(max(self._dark_columns, 0), -1, np.int64)
+            self._feed(nothing, dark, np.empty((self._pipeline.energies, 0), np.float32), last=self._columns - 1)
+            self._result = self._pipeline.result(self._out, [self._strip])
+        return self._result
+
+    def regions(self) -> Array:
+        """Return the regions found so far, (n,) REGION."""
+        n = self._strip.labels
+        return _regions(self._strip.parent[:n], self._strip.table[:n], self._pipeline.min_area)
+
+    def _take(self, block: tuple[Array, ...], columns: int) -> None:
+        memory, pipe = self._memory, self._pipeline
+        before, self._columns = self._columns, self._columns + columns
+        self._out = memory.outputs(self._columns, pipe.channels, pipe.energies)
+        inv_air = np.empty((pipe.energies, columns), np.float32)
+        flags = self._out.flags[before:]
+        pipe.air_levels(block, inv_air, flags)
+        good = flags == 0
+        if before == self._dark_columns and not good.any():
+            self._dark_columns = self._columns
+            return
+        rows = np.arange(columns, dtype=np.int64)
+        if good.all() and not (before == self._dark_columns and before):
+            source = rows
+        elif before == self._dark_columns:
+            source = np.maximum.accumulate(np.where(good, rows, 0))
+            first = int(np.argmax(good))
+            source = np.concatenate((np.full(before, first, np.int64), np.maximum(source, first)))
+        else:
+            source = np.where(good, rows, -1)
+        self._feed(block, source, inv_air, last=NEVER)
+        self._dark_columns = -1
+
+    def _feed(self, block: tuple[Array, ...], source: Array, inv_air: Array, *, last: int) -> None:
+        span = (0, self._columns - source.size, self._columns, 0, NEVER, last, 0)
+        self._pipeline.feed(block, source, inv_air, span, self._out, self._strip)
 
 
 def screen(
@@ -236,87 +537,38 @@ def screen(
 
     Raises DataError for arrays of the wrong kind or size.
     """
-    columns, channels = _checked_shape(counts, calibration)
-    table = _checked_table(material_table)
-    threshold = math.ceil(threshold_z * Z_STEPS) if math.isfinite(threshold_z) else 0
-    if not 1 <= threshold <= 255:
-        raise DataError(f"threshold_z is {threshold_z}; give 1/16 to 15.9, the range in which z is stored")
+    pipe = _Pipeline(calibration, material_table, threshold_z, min_area)
+    columns = pipe.check(counts)
+    if not columns:
+        raise DataError("screening: counts hold no column; give at least one")
     if strips < 1:
         raise DataError(f"strips is {strips}; give 1 or more")
-
     memory = Buffers() if buffers is None else buffers
+    memory.trim()
     count = min(strips, columns)
-    inv_air, flags = _air_levels(counts, calibration, count, map_strips)
-    low, high = counts[0], counts[-1]
-    two = len(counts) == 2
-    q_high = memory.image("q_high", columns, channels, np.uint16)
-    q_low = memory.image("q_low", columns if two else 0, channels, np.uint16)
-    material = memory.image("material", columns, channels, np.uint8)
-    z = memory.image("z", columns, channels, np.uint8)
+    out = memory.outputs(columns, pipe.channels, pipe.energies)
+    inv_air = np.empty((pipe.energies, columns), np.float32)
+    cuts = [index * columns // count for index in range(count + 1)]
 
+    def level(index: int) -> None:
+        own = slice(cuts[index], cuts[index + 1])
+        pipe.air_levels(tuple(image[own] for image in counts), inv_air[:, own], out.flags[own])
+
+    for _ in map_strips(level, range(count)):
+        pass
+    source = _sources(out.flags)
     labels = min(STRIP_LABELS, MAX_LABELS // count)
-    parts = [memory.strip(i, channels, labels) for i in range(count)]
-    source = _sources(flags)
-    bridges, weight = _bridges(calibration.bad_channels)
-    dark = np.stack((calibration.dark[0], calibration.dark[-1]))
-    inv_gain = np.stack((calibration.inv_gain[0], calibration.inv_gain[-1]))
-    radii = np.array(RADII, np.int64)
-    assert RADII[-1] <= MAX_RADIUS, "larger boxes overflow the packed sums"
+    parts = [memory.strip(i, pipe.channels, labels) for i in range(count)]
 
     def run(index: int) -> None:
-        part = parts[index]
-        start, stop = index * columns // count, (index + 1) * columns // count
+        start, stop = cuts[index], cuts[index + 1]
         fed_from, fed_to = max(0, start - LAG), min(columns, stop + LAG)
-        span = np.array((fed_from, fed_from, fed_to, start, stop, columns - 1, 0), np.int64)
-        screen_columns(
-            low,
-            high,
-            two,
-            source[fed_from:fed_to],
-            inv_air[0],
-            inv_air[-1],
-            dark,
-            inv_gain,
-            bridges,
-            weight,
-            table,
-            radii,
-            threshold,
-            span,
-            q_low,
-            q_high,
-            material,
-            z,
-            flags,
-            part.codes,
-            part.spare,
-            part.triples,
-            part.index,
-            part.columns_sum,
-            part.integral,
-            part.squared,
-            part.runs,
-            part.first_runs,
-            part.parent,
-            part.table,
-            part.tally,
-        )
+        span = (fed_from, fed_from, fed_to, start, stop, columns - 1, 0)
+        pipe.feed(counts, source[fed_from:fed_to], inv_air, span, out, parts[index])
 
     for _ in map_strips(run, range(count)):
         pass
-
-    parent, features, overflow = _joined(parts)
-    if overflow:
-        parent, features, overflow = _labelled_again(z, q_high, material, threshold)
-    q = (q_low, q_high) if two else (q_high,)
-    return Screening(
-        q=tuple(_read_only(image) for image in q),
-        material=_read_only(material),
-        z=_read_only(z),
-        column_flags=_read_only(flags),
-        regions=_read_only(_regions(parent, features, min_area)),
-        overflow=overflow,
-    )
+    return pipe.result(out, parts)
 
 
 def warm_up() -> None:
@@ -329,25 +581,9 @@ def warm_up() -> None:
             bad_channels=np.arange(9) == 4,
             air_channels=(0, 1),
         )
-        screen((counts,) * energies, calibration, material_table=np.zeros((512, 512), np.uint8))
-
-
-def _checked_shape(counts: tuple[Array, ...], calibration: Calibration) -> tuple[int, int]:
-    if len(counts) != len(calibration.dark):
-        raise DataError(f"screening: {len(counts)} energies of counts, {len(calibration.dark)} in the calibration")
-    channels = calibration.bad_channels.shape[0]
-    for energy, image in enumerate(counts):
-        if image.ndim != 2 or image.dtype != np.uint16 or not image.flags.c_contiguous:
-            raise DataError(
-                f"screening: counts of energy {energy} are {image.dtype} {image.shape}, "
-                f"contiguous: {image.flags.c_contiguous}; give C-contiguous (columns, channels) uint16"
-            )
-        if image.shape != counts[0].shape or image.shape[0] == 0 or image.shape[1] != channels:
-            raise DataError(
-                f"screening: counts of energy {energy} have shape {image.shape}; give the same number of columns, "
-                f"at least one, for every energy, and the calibration's {channels} channels"
-            )
-    return int(counts[0].shape[0]), channels
+        engine = Engine(calibration, material_table=np.zeros((512, 512), np.uint8))
+        engine.push((counts,) * energies)
+        engine.finish()
 
 
 def _checked_table(table: Array | None) -> Array:
@@ -356,37 +592,6 @@ def _checked_table(table: Array | None) -> Array:
     if table.shape != (512, 512) or table.dtype != np.uint8:
         raise DataError(f"screening: material_table is {table.dtype} {table.shape}; give uint8 (512, 512)")
     return np.ascontiguousarray(table)
-
-
-def _air_levels(
-    counts: tuple[Array, ...], calibration: Calibration, strips: int, map_strips: MapStrips
-) -> tuple[Array, Array]:
-    """Return 1/air, (energies, columns) float32, and the flags (columns,) uint8 of all energies together."""
-    columns = counts[0].shape[0]
-    inv_air = np.empty((len(counts), columns), np.float32)
-    flags = np.zeros(columns, np.uint8)
-    bad = calibration.bad_channels.astype(np.uint8)
-    first, last = calibration.air_channels or (0, -1)
-
-    def run(index: int) -> None:
-        own = slice(index * columns // strips, (index + 1) * columns // strips)
-        for energy, image in enumerate(counts):
-            air_level(
-                image[own],
-                calibration.dark[energy],
-                calibration.inv_gain[energy],
-                bad,
-                first,
-                last + 1,
-                calibration.saturation_value,
-                calibration.min_air,
-                inv_air[energy, own],
-                flags[own],
-            )
-
-    for _ in map_strips(run, range(strips)):
-        pass
-    return inv_air, flags
 
 
 def _sources(flags: Array) -> Array:
@@ -411,38 +616,18 @@ def _bridges(bad_channels: Array) -> tuple[Array, Array]:
 
 def _joined(parts: list[_Strip]) -> tuple[Array, Array, int]:
     """Return union-find parents and features of all strips, joined at the seams, and the refused runs."""
-    offsets = np.concatenate(([0], np.cumsum([part.tally[0] for part in parts]))).astype(np.int64)
-    features = np.concatenate([part.table[: part.tally[0]] for part in parts])
-    parent = np.concatenate([part.parent[: part.tally[0]] + at for part, at in zip(parts, offsets, strict=False)])
-    overflow = sum(int(part.tally[1]) for part in parts)
+    offsets = np.concatenate(([0], np.cumsum([part.labels for part in parts]))).astype(np.int64)
+    features = np.concatenate([part.table[: part.labels] for part in parts])
+    parent = np.concatenate([part.parent[: part.labels] + at for part, at in zip(parts, offsets, strict=False)])
+    overflow = sum(int(part.tally[REFUSED]) for part in parts)
     if overflow == 0:
         for i in range(len(parts) - 1):
             left = parts[i].last_runs.copy()
-            right = parts[i + 1].first_runs[: parts[i + 1].tally[5]].copy()
+            right = parts[i + 1].first_runs[: parts[i + 1].tally[SEAM_RUNS]].copy()
             left[:, 2] += offsets[i]
             right[:, 2] += offsets[i + 1]
             join_runs(left, len(left), right, len(right), parent, features)
     return parent, features, overflow
-
-
-def _labelled_again(z: Array, q: Array, material: Array, threshold: int) -> tuple[Array, Array, int]:
-    """Label the whole image with ever larger tables: one pass, so that even a full table is the same for any strips."""
-    for labels in _growing():
-        runs = np.empty((2, z.shape[1] // 2 + 1, 3), np.int64)
-        parent, table = np.empty(labels, np.int64), np.empty((labels, FEATURES), np.int64)
-        tally = np.zeros(4, np.int64)
-        label_columns(z, q, material, 0, threshold, runs, parent, table, tally)
-        if tally[1] == 0:
-            break
-    return parent[: tally[0]], table[: tally[0]], int(tally[1])
-
-
-def _growing() -> Iterator[int]:
-    labels = min(4 * STRIP_LABELS, MAX_LABELS)
-    while labels < MAX_LABELS:
-        yield labels
-        labels *= 4
-    yield MAX_LABELS
 
 
 def _regions(parent: Array, features: Array, min_area: int) -> Array:

@@ -8,7 +8,7 @@ from triage.kernels.box_deviation import box_deviation
 from triage.kernels.box_integral import box_integral
 from triage.kernels.box_z import box_z
 from triage.kernels.bridge_channels import bridge_channels
-from triage.kernels.label_columns import label_columns
+from triage.kernels.label_columns import LAST_HALF, LAST_RUNS, SEAM_RUNS, label_columns
 from triage.kernels.log_code import OFFSET
 from triage.kernels.log_transmission import log_transmission
 from triage.kernels.material_lookup import material_lookup
@@ -16,6 +16,8 @@ from triage.kernels.median3 import median3
 
 #: Rows kept of the integral image: the largest box (63 columns) and the row before it. A power of two.
 RING = 64
+#: Column `tally` of label_columns, and own columns finished.
+FINISHED = 6
 #: A column is finished when this many more have come: the largest radius, and one for the median.
 LAG = 32
 
@@ -35,6 +37,7 @@ LAG = 32
         ro(uint8, 2),  # material_table
         ro(int64),  # radii
         int64,  # threshold
+        int64,  # min_area
         ro(int64),  # span
         rw(uint16, 2),  # q_low
         rw(uint16, 2),  # q_high
@@ -51,6 +54,7 @@ LAG = 32
         rw(int64, 3),  # runs
         rw(int64, 2),  # first_runs
         rw(int64),  # parent
+        rw(int64),  # fresh
         rw(int64, 2),  # table
         rw(int64),  # tally
     ),
@@ -71,6 +75,7 @@ def screen_columns(
     material_table,
     radii,
     threshold,
+    min_area,
     span,
     q_low,
     q_high,
@@ -87,6 +92,7 @@ def screen_columns(
     runs,
     first_runs,
     parent,
+    fresh,
     table,
     tally,
 ):
@@ -103,6 +109,7 @@ def screen_columns(
     material_table : (512, 512) uint8, or (0, 0): material stays 0
     radii : (3,) int64, box radii in rising order, the last at most 31
     threshold : of z, in its steps of 1/16
+    min_area : closed regions below this many pixels may leave the table when it is full
     span : (7,) int64, in image columns: first fed ever, fed now from, fed now to, own from, own to, image's last
         column (or a number beyond any column while it is unknown), image column of row 0 of the outputs
     q_low, q_high, material, z : (rows, channels) out, own columns only; q after the median
@@ -111,10 +118,9 @@ def screen_columns(
     spare : (channels,) uint16; triples : (3, channels + 2) uint16; index : (channels,) uint32; working memory
     columns_sum : (channels,) int64; integral : (RING, >= channels + 2 * radii[2] + 1) int64 (box_integral)
     squared : (3, channels) float32, working memory
-    runs, parent, table : as in label_columns
+    runs, parent, fresh, table : as in label_columns
     first_runs : (channels // 2 + 1, 3) int64 out, runs of the first own column, to join strips at their seams
-    tally : (6,) int64 in and out, zero before the first call: four as in label_columns, own columns finished,
-        runs in first_runs
+    tally : (7,) int64 in and out, zero before the first call: six as in label_columns, own columns finished
     """
     first_fed, fed_from, fed_to = span[0], span[1], span[2]
     own_from, own_to, last, out_row0 = span[3], span[4], span[5], span[6]
@@ -184,9 +190,10 @@ def screen_columns(
             else:
                 z[o] = 0
             label_columns(
-                z[o : o + 1], q_high[o : o + 1], material[o : o + 1], c, threshold, runs, parent, table, tally[0:4]
-            )
+                z[o : o + 1], q_high[o : o + 1], material[o : o + 1], c, threshold, min_area, runs, first_runs, parent,
+                fresh, table, tally[:FINISHED],
+            )  # fmt: skip
             if c == own_from:
-                tally[5] = tally[2]
-                first_runs[:] = runs[tally[3]]
-            tally[4] += 1
+                tally[SEAM_RUNS] = tally[LAST_RUNS]
+                first_runs[:] = runs[tally[LAST_HALF]]
+            tally[FINISHED] += 1
