@@ -7,6 +7,7 @@ too, so that the same judgement comes out.
 from __future__ import annotations
 
 import glob
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,14 +101,11 @@ class Replay:
         )  # fmt: skip
 
     def read(self, timeout_s: float) -> Event | None:
-        """Return the next event when its time has come. Raises LinkLost when not open, or a file is damaged."""
+        """Return the next event when its time has come. Raises LinkLost when not open."""
         if self._events is None:
             raise LinkLost("replay: not open")
-        try:
-            if self._next is None:
-                self._next = next(self._events, None)
-        except DataError as error:
-            raise LinkLost(str(error)) from error
+        if self._next is None:
+            self._next = next(self._events, None)
         if self._next is None:
             self._next = EndOfSource(utc_ns=time.time_ns())
         if self._wait_s(self._next) > timeout_s:
@@ -127,7 +125,7 @@ class Replay:
 
     def _wait_s(self, event: Event) -> float:
         """Return how long `event` must still wait for its time."""
-        if self._config.speed == 0 or isinstance(event, EndOfSource):
+        if self._config.speed == 0 or isinstance(event, EndOfSource | Rejected):
             return 0.0
         if self._first_utc_ns is None:
             self._first_utc_ns, self._began_s = event.utc_ns, time.monotonic()
@@ -136,7 +134,23 @@ class Replay:
 
     def _play(self, files: list[Path]) -> Iterator[Event]:
         for path in files:
-            yield from scan_events(recording.read(path).scan, str(path))
+            try:
+                scan = recording.read(path).scan
+            except DataError as error:  # told as a scan that cannot be read; the others are played
+                yield Rejected(
+                    source_ref=str(path), utc_ns=time.time_ns(), reason=str(error), source=path.name,
+                    source_sha256=_sha256(path),
+                )  # fmt: skip
+                continue
+            yield from scan_events(scan, str(path))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def _utc_ns(event: Event) -> int:

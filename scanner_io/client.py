@@ -28,7 +28,7 @@ import msgspec
 import zmq
 
 from . import __version__, wire
-from .errors import DeliveryError, ProtocolError
+from .errors import ConfigError, DeliveryError, ProtocolError
 from .model import Decision, Verdict
 
 _REPEAT_S = 1.0
@@ -72,6 +72,8 @@ class Workstation:
 
         address : ZeroMQ address of the service, e.g. `tcp://127.0.0.1:7410`
         capacity : scans offered at once; 0 only watches the queue and claims
+
+        Raises ConfigError if the address cannot be one.
         """
         self.address = address
         self.analyst = analyst
@@ -96,6 +98,15 @@ class Workstation:
         name = f"inproc://wake-{uuid.uuid4().hex}"
         self._wake_receive.bind(name)
         self._wake_send.connect(name)
+        try:
+            self._socket = self._connect()
+        except zmq.ZMQError as error:
+            for sock in (self._wake_send, self._wake_receive):
+                sock.close(linger=0)
+            self._context.term()
+            raise ConfigError(
+                [f"address {address!r}: {error}; expected tcp://HOST:PORT, e.g. tcp://127.0.0.1:7410"]
+            ) from error
         self._thread = threading.Thread(target=self._run, name=f"workstation {analyst}", daemon=True)
         self._thread.start()
 
@@ -242,7 +253,7 @@ class Workstation:
     # --------------------------------------------------------------------------------------------- network thread
 
     def _run(self) -> None:
-        sock = self._connect()
+        sock = self._socket
         poller = zmq.Poller()
         poller.register(sock, zmq.POLLIN)
         poller.register(self._wake_receive, zmq.POLLIN)
@@ -270,7 +281,11 @@ class Workstation:
             (zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 10),
         ):  # fmt: skip
             sock.setsockopt(option, value)
-        sock.connect(self.address)
+        try:
+            sock.connect(self.address)
+        except zmq.ZMQError:
+            sock.close(linger=0)
+            raise
         return sock
 
     def _drain(self) -> list[wire.Message]:

@@ -130,6 +130,12 @@ class LinkDriver:
             )
             self._ready.extend(self._decoder.lost(time.time_ns()))
 
+    def end(self) -> list[Event]:
+        """Return what is decoded but not yet read, and the end of an open passage: its counts must not be lost."""
+        events = [*self._ready, *self._decoder.lost(time.time_ns())]
+        self._ready.clear()
+        return events
+
     def acknowledge(self, source_ref: str) -> None:
         """A live device cannot be told; the recording is the acknowledgement."""
 

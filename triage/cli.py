@@ -159,8 +159,9 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     from triage.service.daemon import Daemon
 
     _profile_cache()
+    config = config.resolve()  # as the lanes see it: recordings are known by their paths
     loaded = configuration.load(config)
-    Daemon(loaded, config.resolve(), make_log(as_json=as_json), once=once).run()
+    Daemon(loaded, config, make_log(as_json=as_json), once=once).run()
 
 
 @cli.command()

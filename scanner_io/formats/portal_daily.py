@@ -352,6 +352,8 @@ class PortalDecoder:
         self.codes[line.code if known else "other"] += 1
         if self._passage is not None:
             self._passage.keep(line.raw)
+            if line.code not in EXTENSION_CODES:
+                self._passage.faults["unknown_line"] = None  # may be a damaged count or alarm
         if line.code not in EXTENSION_CODES:
             self._unknown_seen += 1
             self._tell_unknown(utc_ns, events)

@@ -1,9 +1,11 @@
+import hashlib
+
 import pytest
 
 from drivers.replay import Config, connect, scan_events
 from scanner_io import recording
 from scanner_io.errors import LinkLost
-from scanner_io.model import EndOfSource, LineBlock, Remark, ScanEnd, ScanStart
+from scanner_io.model import EndOfSource, LineBlock, Rejected, Remark, ScanEnd, ScanStart
 from tests import samples
 from tests.contract import DriverContract, Rig
 
@@ -59,13 +61,22 @@ def test_folders_and_patterns_are_played_to_the_end(folder, form):
     assert kinds.count(ScanEnd) == 1
 
 
-def test_missing_and_damaged_recordings_are_a_lost_link(tmp_path, folder):
+def test_missing_recordings_are_a_lost_link(tmp_path):
     with pytest.raises(LinkLost, match="no recording is there"):
         connect(Config(paths=(str(tmp_path / "absent"),))).open()
-    path = next(folder.glob("*.h5"))
-    path.write_bytes(b"not a recording")
-    source = connect(Config(paths=(str(path),), speed=0))
+
+
+def test_a_damaged_recording_is_told_and_the_others_are_played(folder):
+    (path,) = folder.glob("*.h5")
+    paths = [folder / "a.scan.h5", path]
+    paths[0].write_bytes(b"not a recording")
+    source = connect(Config(paths=tuple(map(str, paths)), speed=0))
     source.open()
-    with pytest.raises(LinkLost, match="not readable"):
-        source.read(0.1)
+    events = []
+    while not isinstance(event := source.read(1.0), EndOfSource):
+        events.append(event)
     source.close()
+    (rejected,) = (e for e in events if isinstance(e, Rejected))
+    assert rejected.source_ref == str(paths[0]) and "not readable" in rejected.reason
+    assert rejected.source_sha256 == hashlib.sha256(b"not a recording").hexdigest()
+    assert sum(isinstance(e, ScanEnd) for e in events) == len(paths) - 1

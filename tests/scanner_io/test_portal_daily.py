@@ -436,13 +436,19 @@ def test_unknown_codes_are_kept_counted_and_told_at_most_once_a_minute() -> None
     decoder = PortalDecoder()
     events = decoder.feed(wire([GB, GS, b"QX,1,2", b"QX,3", b"ZZZ", b"AX, 0.1, -2", GX]), SECOND)
     (record,) = records(events)
-    assert record.raw_lines[1:5] == ("QX,1,2", "QX,3", "ZZZ", "AX, 0.1, -2") and record.faults == ()
+    assert record.raw_lines[1:5] == ("QX,1,2", "QX,3", "ZZZ", "AX, 0.1, -2")
+    assert record.faults == ("unknown_line",)  # one of them may be a damaged alarm
     assert decoder.codes["QX"] == 2 and decoder.codes["ZZZ"] == 1
     (told,) = (e for e in events if isinstance(e, Health))
     assert told.state == "ok" and "QX 1" in told.text
     assert not any(isinstance(e, Health) for e in decoder.feed(wire([b"QX,1", GB]), 30 * SECOND))
     later = [e for e in decoder.feed(wire([GB]), 70 * SECOND) if isinstance(e, Health)]
     assert len(later) == 1 and "QX 3" in later[0].text
+
+
+def test_extension_codes_within_a_passage_are_no_fault() -> None:
+    (record,) = records(play([GB, GS, b"AX, 0.1, -2", b"NZ,1", GS, GX]))
+    assert record.faults == () and len(record.gamma) == 2
 
 
 def test_unreadable_lines_are_told_and_the_end_of_it_too() -> None:

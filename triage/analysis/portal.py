@@ -34,6 +34,10 @@ FAULT_WORDS = {
     "TT": ("portal_tamper", "tamper contact open (TT)"),
     "start_not_seen": ("portal_start_not_seen", "the start of the passage was not seen; counts may be missing"),
     "damaged_line": ("portal_damaged_line", "a line of the passage could not be read; counts may be missing"),
+    "unknown_line": (
+        "portal_unknown_line",
+        "a line of the passage has an unknown code: it may be a damaged count or alarm",
+    ),
     "lines_lost": ("portal_lines_lost", "fewer gamma lines came than the passage took time for"),
     "clock_stepped": ("portal_clock_stepped", "the clock was set back during the passage; its times are not sure"),
     "too_long": ("portal_too_long", "the portal stayed occupied for so long that the record was cut"),

@@ -18,6 +18,7 @@ import numpy as np
 from scanner_io.errors import DataError
 from scanner_io.model import (
     MAX_PIXELS,
+    CountBlock,
     Declaration,
     DeclarationSeen,
     DeviceInfo,
@@ -204,6 +205,8 @@ class Assembly:
                 self._rejected(number, event, now_s)
             case Occupancy():
                 self._occupancy(number, event, now_s)
+            case CountBlock():
+                self._counted(number, event, now_s)
             case DeclarationSeen():
                 passage = self._join(DECLARED, event.utc_ns, now_s, lambda p: p.declaration is None)
                 passage.declaration = event.declaration
@@ -224,8 +227,13 @@ class Assembly:
                 self._break_off(passage, "timed_out")
         return self._hand_out(now_s)
 
-    def lost(self, number: int, now_s: float) -> list[Assembled]:
-        """Device `number` has gone: end what it had open as `link_lost`."""
+    def lost(self, number: int, now_s: float, *, again: bool = False) -> list[Assembled]:
+        """Device `number` has gone: end what it had open as `link_lost`.
+
+        again : the device offers a scan that was not acknowledged once more; a half of it is dropped, not handed out
+        """
+        if again:
+            self._forget_pictures({number})
         for passage in self._passages:
             if passage.picture_key is not None and passage.picture_key[0] == number and passage.picture is not None:
                 self._finish_picture(passage, "link_lost", 0, passage.last_utc_ns, now_s)
@@ -233,8 +241,9 @@ class Assembly:
                 self._portal_gone(passage, "link_lost")
         return self._hand_out(now_s)
 
-    def flush(self) -> list[Assembled]:
-        """Nothing more will come: hand out everything."""
+    def flush(self, again: set[int] = frozenset()) -> list[Assembled]:  # type: ignore[assignment]
+        """Nothing more will come: hand out everything, except halves of scans that devices `again` offer once more."""
+        self._forget_pictures(again)
         for passage in self._passages:
             if passage.state in OPEN:
                 self._break_off(passage, "aborted")
@@ -296,6 +305,28 @@ class Assembly:
         passage.flag(flags)
         passage.picture = None
         passage.step(IMAGE_END, utc_ns, now_s)
+
+    def _forget_pictures(self, devices: set[int]) -> None:
+        """Drop the open pictures of `devices` as if they had never begun; what a portal gave to the passage stays."""
+        for passage in self._passages:
+            if passage.picture is None or passage.picture_key is None or passage.picture_key[0] not in devices:
+                continue
+            number = passage.picture_key[0]
+            passage.picture = passage.picture_key = passage.identity_utc_ns = None
+            passage.source = passage.source_sha256 = ""
+            passage.refs = [ref for ref in passage.refs if ref[0] != number]
+            passage.step(IMAGE_END, passage.last_utc_ns, passage.heard_s)
+            reason = "the image was broken off and its source gives it again; it is a scan of its own then"
+            passage.flag([Quality(code="radiograph_missing", reason=reason)])
+        self._passages = [p for p in self._passages if p.state != IMAGE_DONE or p.radiograph or p.declaration or p.refs
+                          or "radiograph_missing" not in {q.code for q in p.quality}]  # fmt: skip
+
+    def _counted(self, number: int, event: CountBlock, now_s: float) -> None:
+        """A portal that speaks is not timed out, and covers the time it has spoken in."""
+        for passage in self._passages:
+            if passage.portal_device == number and (passage.state, LEFT) in TABLE:
+                passage.heard_s = now_s
+                passage.last_utc_ns = max(passage.last_utc_ns, event.utc_ns)
 
     def _rejected(self, number: int, event: Rejected, now_s: float) -> None:
         passage = self._join(IMAGE_START, event.utc_ns, now_s)
@@ -374,7 +405,11 @@ class Assembly:
             start_utc_ns = min(start_utc_ns, passage.portal.start_utc_ns)
         identity_utc_ns = start_utc_ns if passage.identity_utc_ns is None else passage.identity_utc_ns
         scan = Scan(
-            scan_id=make_scan_id(self.spec.name, identity_utc_ns, passage.source_sha256 or repr(passage.refs)),
+            scan_id=make_scan_id(
+                self.spec.name,
+                identity_utc_ns,
+                f"{passage.source} {passage.source_sha256}" if passage.source_sha256 else repr(passage.refs),
+            ),
             lane=self.spec.name,
             start_utc_ns=start_utc_ns,
             end_utc_ns=max(passage.last_utc_ns, start_utc_ns),

@@ -20,7 +20,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -43,6 +43,7 @@ Log = Callable[..., None]
 RESTARTS, RESTART_WINDOW_S, RESTART_PAUSE_S = 5, 60.0, 30.0
 """A lane may be restarted so often within the window; then it rests for the pause, with an alarm."""
 MAX_JUDGING_ATTEMPTS = 3
+REJUDGE_AT_ONCE = 4
 TICK_S = 0.2
 DISK_CHECK_S = 1.0
 STOP_WAIT_S = 30.0
@@ -84,6 +85,10 @@ class LaneHandle:
         self.ready = False
         self._starts: deque[float] = deque(maxlen=RESTARTS)
         self.not_before_s = 0.0
+        self.to_rejudge: deque[Path] = deque()
+        self.rejudging: set[str] = set()
+        self.untaken: deque[link.Judged] = deque()
+        """Rows that the outbox could not commit yet; their lanes wait for the answer."""
 
     def start(self) -> None:
         """Spawn the process."""
@@ -110,6 +115,9 @@ class LaneHandle:
         if self.pipe is not None:
             self.pipe.close()
         self.process = self.pipe = None
+        self.to_rejudge.clear()
+        self.rejudging.clear()
+        self.untaken.clear()  # their recordings have no row, so they are found again
         return code
 
     def plan_restart(self) -> bool:
@@ -218,10 +226,11 @@ class Daemon:
             try:
                 if handle.pipe is None or not handle.pipe.poll(0):
                     return
-                self._take(handle, link.receive(handle.pipe))
+                message = link.receive(handle.pipe)
             except (EOFError, OSError):
                 self._lane_ended(handle)
                 return
+            self._take(handle, message)
 
     def _take(self, handle: LaneHandle, message: link.AnySaid) -> None:
         match message:
@@ -231,10 +240,20 @@ class Daemon:
                 handle.say(link.Intake(open=self._intake_open))
                 self._reconcile(handle)
             case link.Judging():
-                self._outbox.count_judging(message.path)
+                try:
+                    self._outbox.count_judging(message.path)
+                except StorageError as error:
+                    self._log("outbox_fault", level="error", lane=handle.name, text=str(error))
+            case link.Rejudged():
+                handle.rejudging.discard(message.path)
             case link.Judged():
                 row = message.row
-                new = self._outbox.add(row)
+                try:
+                    new = self._outbox.add(row)
+                except StorageError as error:
+                    self._log("outbox_fault", level="error", lane=handle.name, scan=row.scan_id, text=str(error))
+                    handle.untaken.append(message)
+                    return
                 if new:
                     self._log(
                         "scan", lane=row.lane, scan=row.scan_id, outcome=row.result.outcome, load=row.result.load,
@@ -251,16 +270,28 @@ class Daemon:
                 self._log("unexpected", level="error", lane=handle.name, text=type(message).__name__)
 
     def _reconcile(self, handle: LaneHandle) -> None:
-        """Let the lane judge and report every recording of its that has no row."""
+        """Note every recording of the lane that has no row; `_ask_again` has them judged and reported."""
         known = self._outbox.known_paths()
         folder = self._state / "recordings" / handle.name
         for path in sorted(folder.rglob(f"*{recording.SUFFIX}")) if folder.is_dir() else []:
             if str(path) in known:
                 continue
-            attempts = self._outbox.count_judging(str(path))
-            give_up = attempts > MAX_JUDGING_ATTEMPTS
-            self._log("recording_without_row", level="warning", lane=handle.name, text=str(path), attempt=attempts)
-            handle.say(link.Rejudge(path=str(path), give_up=give_up))
+            handle.to_rejudge.append(path)
+        if handle.to_rejudge:
+            text = f"{len(handle.to_rejudge)} recordings have no row in the outbox; they are judged and entered"
+            self._log("recordings_without_row", level="warning", lane=handle.name, text=text)
+
+    def _ask_again(self, handle: LaneHandle) -> None:
+        """Send a few recordings at a time, so that neither side ever waits for the other's pipe."""
+        for _ in range(len(handle.untaken)):
+            self._take(handle, handle.untaken.popleft())
+        while handle.to_rejudge and handle.ready and len(handle.rejudging) < REJUDGE_AT_ONCE:
+            path = str(handle.to_rejudge.popleft())
+            attempts = self._outbox.judging_attempts(path)
+            give_up = attempts >= MAX_JUDGING_ATTEMPTS
+            self._log("recording_without_row", level="warning", lane=handle.name, text=path, attempt=attempts + 1)
+            handle.rejudging.add(path)
+            handle.say(link.Rejudge(path=path, give_up=give_up))
 
     # ---------------------------------------------------------------------------------------------------- lanes
 
@@ -275,7 +306,8 @@ class Daemon:
             text="restarting" if soon else f"died {RESTARTS} times in {RESTART_WINDOW_S:.0f} s; resting "
             f"{RESTART_PAUSE_S:.0f} s before the next start",
         )  # fmt: skip
-        self._outbox.note("lane_died", f"exit code {code}", who=handle.name)
+        with suppress(StorageError):  # the log has it
+            self._outbox.note("lane_died", f"exit code {code}", who=handle.name)
 
     def _watch_lanes(self, *, restart: bool) -> None:
         for handle in self._lanes.values():
@@ -286,13 +318,18 @@ class Daemon:
             due = handle.process is None and not handle.finished and time.monotonic() >= handle.not_before_s
             if due and restart and not self._stop:
                 handle.start()
+            self._ask_again(handle)
 
     def _watch_disk(self) -> None:
         now_s = time.monotonic()
         if now_s - self._disk_checked_s < DISK_CHECK_S:
             return
         self._disk_checked_s = now_s
-        free_mb = shutil.disk_usage(self._state).free >> 20
+        try:
+            free_mb = shutil.disk_usage(self._state).free >> 20
+        except OSError as error:
+            free_mb = -1  # the folder is gone: no room at all
+            self._log("state_folder_fault", level="error", text=f"{self._state}: {error}")
         is_open = free_mb >= self._config.storage.min_free_mb
         if is_open == self._intake_open:
             return

@@ -16,7 +16,7 @@ import zmq
 
 from scanner_io import __version__, wire
 from scanner_io.config import Dispatch as DispatchConfig
-from scanner_io.errors import DeliveryError, ProtocolError
+from scanner_io.errors import DeliveryError, ProtocolError, StorageError
 
 from .outbox import Item, Outbox
 
@@ -50,6 +50,7 @@ class Dispatch:
         self._log = log
         self._connections: dict[bytes, Connection] = {}
         self._counter = 0
+        self._storage_told = False
         self.socket = context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 0), (zmq.SNDHWM, 64), (zmq.RCVHWM, 64), (zmq.LINGER, 0),
@@ -103,7 +104,7 @@ class Dispatch:
             connection.stalled = False
             try:
                 self._act(connection, message)
-            except DeliveryError as error:
+            except (DeliveryError, StorageError) as error:
                 self._send(routing_id, wire.Refused(about=_type(message), reason=str(error), ref=_ref(message)))
 
     def _act(self, connection: Connection, message: wire.FromAnalyst) -> None:
@@ -117,7 +118,8 @@ class Dispatch:
             case wire.Renew():
                 self._renew(connection, message)
             case wire.Release():
-                self._end_lease(connection, message.lease_id, "given back")
+                if self._outbox.holder(message.lease_id) == connection.analyst:
+                    self._end_lease(message.lease_id, "given back")
             case wire.Claim():
                 self._offer(connection, message.scan_id)
             case wire.QueueRequest():
@@ -143,7 +145,10 @@ class Dispatch:
         if known is None or known.analyst != hello.analyst:
             if known is not None:
                 self._drop(known, "said hello as somebody else")
-            self._connections[routing_id] = Connection(routing_id, hello, now_s)
+            self._connections[routing_id] = joined = Connection(routing_id, hello, now_s)
+            if not any(c.leases for c in self._connections.values() if c.analyst == hello.analyst):
+                # this service, or the analyst's program, was restarted: what they hold counts
+                joined.leases.update(self._outbox.leases_of(hello.analyst))
             self._log("analyst_joined", analyst=hello.analyst, capacity=hello.capacity)
         else:
             known.heard_s, known.capacity = now_s, hello.capacity
@@ -222,7 +227,9 @@ class Dispatch:
         )  # fmt: skip
 
     def _renew(self, connection: Connection, message: wire.Renew) -> None:
-        if not self._outbox.renew(message.lease_id, self._config.lease_s):
+        mine = self._outbox.holder(message.lease_id) == connection.analyst
+        if not mine or not self._outbox.renew(message.lease_id, self._config.lease_s):
+            connection.leases.pop(message.lease_id, None)
             self._send(
                 connection.routing_id,
                 wire.Revoked(scan_id="", lease_id=message.lease_id, reason="the lease had ended"),
@@ -234,7 +241,22 @@ class Dispatch:
     # ------------------------------------------------------------------------------------------------- by time
 
     def tick(self) -> None:
-        """End what is over, greet who is silent, offer what waits."""
+        """End what is over, greet who is silent, offer what waits.
+
+        While the outbox cannot commit, nothing is offered: what is not written down was not given to anybody.
+        """
+        try:
+            self._pass_time()
+        except StorageError as error:
+            if not self._storage_told:
+                self._log("outbox_fault", level="error", text=str(error))
+            self._storage_told = True
+            return
+        if self._storage_told:
+            self._log("outbox_back")
+            self._storage_told = False
+
+    def _pass_time(self) -> None:
         now_s = time.monotonic()
         for connection in list(self._connections.values()):
             silent_s = now_s - connection.heard_s
@@ -245,10 +267,9 @@ class Dispatch:
                 self._counter += 1
                 self._send(connection.routing_id, wire.Ping(counter=self._counter))
         for lease_id in self._outbox.expired():
-            owner = next((c for c in self._connections.values() if lease_id in c.leases), None)
-            if owner is not None:
-                owner.stalled = True
-            self._end_lease(owner, lease_id, "the lease ran out")
+            for owner in self._connections.values():
+                owner.stalled = owner.stalled or lease_id in owner.leases
+            self._end_lease(lease_id, "the lease ran out")
         self._offer_pending()
 
     def _offer_pending(self) -> None:
@@ -281,17 +302,17 @@ class Dispatch:
         if sent:
             self._log("offered", scan=scan_id, analyst=connection.analyst, attempt=item.attempts)
         else:
-            self._end_lease(connection, item.lease_id, "could not be sent")
+            self._end_lease(item.lease_id, "could not be sent")
 
-    def _end_lease(self, connection: Connection | None, lease_id: str, why: str) -> None:
-        if connection is not None:
-            connection.leases.pop(lease_id, None)
+    def _end_lease(self, lease_id: str, why: str) -> None:
+        """End a lease and tell every connection that shares it."""
         scan_id = self._outbox.release(lease_id, why, self._config.max_attempts)
+        sharing = [c for c in self._connections.values() if c.leases.pop(lease_id, None) is not None]
         if scan_id is None:
             return
         held = self._outbox.item(scan_id).state == "held"
         self._log("held" if held else "released", scan=scan_id, text=why, level="error" if held else "info")
-        if connection is not None:
+        for connection in sharing:
             self._send(connection.routing_id, wire.Revoked(scan_id=scan_id, lease_id=lease_id, reason=why))
 
     def _drop(self, connection: Connection, why: str) -> None:
@@ -300,7 +321,7 @@ class Dispatch:
         shared = {lease for c in self._connections.values() if c.analyst == connection.analyst for lease in c.leases}
         for lease_id in list(connection.leases):
             if lease_id not in shared:
-                self._end_lease(None, lease_id, f"{connection.analyst} {why}")
+                self._end_lease(lease_id, f"{connection.analyst} {why}")
         self._log("analyst_left", analyst=connection.analyst, text=why)
 
     def queue(self) -> wire.Queue:

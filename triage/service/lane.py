@@ -10,7 +10,6 @@ Nothing is judged that is not on the disk. If the daemon goes, the lane goes: th
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import random
@@ -49,6 +48,9 @@ QUEUE_EVENTS = 256
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 10.0
 READ_S = 0.2
 STORE_RETRY_S = 1.0
+QUIET_WAIT_S = 5.0
+GIVE_UP_S = 20.0
+"""How long a lane that must end waits for a disk that refuses; the daemon kills it after 30 s."""
 TRIAGE_THREADS = 2
 
 
@@ -84,49 +86,77 @@ class DeviceThread(threading.Thread):
         self.number = number
         self.acks: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.stopping = threading.Event()
+        """Read no more; go on acknowledging."""
+        self.quiet = threading.Event()
+        """Set once nothing more will come, what an orderly end gives included."""
+        self.closing = threading.Event()
+        self.pausable = False
         self._device = device
         self._out = out
         self._note = note
         self._intake = intake
         self._dropped = 0
+        self._reported = ""
+        self._retry_s = FIRST_RETRY_S
 
     def run(self) -> None:
-        """Connect and read until told to stop."""
-        retry_s = FIRST_RETRY_S
-        reported = ""
-        while not self.stopping.is_set():
-            source: drivers.Driver | None = None
-            try:
-                source = drivers.connect(self._device.driver, self._device.config)
-                info = source.open()
-                self._out.put((self.number, info))
-                if reported:
-                    self._note("device_back", device=self._device.driver)
-                reported, retry_s = "", FIRST_RETRY_S
-                if self._read(source):
-                    return
-            except (ScannerError, OSError) as error:
-                if str(error) != reported:  # one line per change, not one per attempt
-                    reported = str(error)
-                    self._note("device_lost", level="warning", device=self._device.driver, text=reported)
-            except Exception as error:  # a driver's defect must not take the other devices down
-                reported = f"{type(error).__name__}: {error}"
-                self._note("driver_failed", level="error", device=self._device.driver, text=reported)
-            finally:
-                if source is not None:
-                    source.close()
-            if not self.stopping.is_set():
-                self._out.put((self.number, LinkLost(reported)))
-            self.stopping.wait(retry_s * random.uniform(0.8, 1.2))  # noqa: S311 -- jitter
-            retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+        """Open and read until told to stop.
 
-    def _read(self, source: drivers.Driver) -> bool:
-        """Pass events on; True when the source has ended and everything of it is acknowledged."""
+        The driver is made once: what it knows of its device (a portal's faults, set-up and background) outlives the
+        link. Only one that failed in an unforeseen way is made anew.
+        """
+        source: drivers.Driver | None = None
+        while not self.stopping.is_set():
+            try:
+                if source is None:
+                    source = drivers.connect(self._device.driver, self._device.config)
+                    self.pausable = source.pausable
+                self._out.put((self.number, source.open()))
+                self._read(source)
+            except (ScannerError, OSError) as error:
+                self._lost("device_lost", "warning", str(error))
+                self._close(source)
+            except Exception as error:  # a driver's defect must not take the other devices down
+                self._lost("driver_failed", "error", f"{type(error).__name__}: {error}")
+                self._close(source)
+                source = None
+            if not self.stopping.is_set():
+                self._out.put((self.number, LinkLost(self._reported)))
+            self.stopping.wait(self._retry_s * random.uniform(0.8, 1.2))  # noqa: S311 -- jitter
+            self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
+        self.quiet.set()
+        while source is not None and not self.closing.wait(READ_S / 4):
+            self._acknowledge(source)
+        if source is not None:
+            self._acknowledge(source)
+            self._close(source)
+
+    def _lost(self, event: str, level: str, text: str) -> None:
+        if text != self._reported:  # one line per change, not one per attempt
+            self._reported = text
+            self._note(event, level=level, device=self._device.driver, text=text)
+
+    def _close(self, source: drivers.Driver | None) -> None:
+        try:
+            if source is not None:
+                source.close()
+        except Exception as error:
+            self._lost("driver_failed", "error", f"close: {type(error).__name__}: {error}")
+
+    def _acknowledge(self, source: drivers.Driver) -> None:
+        try:
+            while True:
+                source.acknowledge(self.acks.get_nowait())
+        except queue.Empty:
+            return
+        except Exception as error:
+            self._lost("driver_failed", "error", f"acknowledge: {type(error).__name__}: {error}")
+
+    def _read(self, source: drivers.Driver) -> None:
+        """Pass events on until told to stop; then what an orderly end gives."""
         ended = False
         while not self.stopping.is_set():
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    source.acknowledge(self.acks.get_nowait())
+            self._acknowledge(source)
             if source.pausable and not self._intake.is_set():
                 self._intake.wait(READ_S)  # the disk is full: the source keeps what it has
                 continue
@@ -135,13 +165,16 @@ class DeviceThread(threading.Thread):
                 self.stopping.wait(READ_S)
                 continue
             event = source.read(READ_S)
+            if self._reported and event is not None and not isinstance(event, Health):
+                self._note("device_back", device=self._device.driver)
+                self._reported = ""
             if event is not None:
+                self._retry_s = FIRST_RETRY_S  # not before it spoke: a port that accepts and closes is no device
                 ended = isinstance(event, EndOfSource)
                 self._pass_on(source, event)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                source.acknowledge(self.acks.get_nowait())
-        return True
+        if isinstance(source, drivers.LinkDriver):
+            for event in source.end():
+                self._out.put((self.number, event))
 
     def _pass_on(self, source: drivers.Driver, event: Event) -> None:
         if isinstance(event, LineBlock) and not source.pausable:
@@ -219,6 +252,7 @@ class Worker(threading.Thread):
         while (work := self.inbox.get()) is not None:
             if isinstance(work, link.Rejudge):
                 self._guarded(work.path, lambda w=work: self._rejudge(w))  # type: ignore[misc]
+                self._lane.say(link.Rejudged(path=work.path))
             else:
                 self._guarded(work.scan.scan_id, lambda w=work: self._record(w))  # type: ignore[misc]
             self.inbox.task_done()
@@ -230,11 +264,11 @@ class Worker(threading.Thread):
         while True:
             try:
                 work()
-            except StorageError as error:
+            except (StorageError, OSError) as error:
                 if not told:
                     self._lane.note("storage_fault", level="error", text=str(error), scan=what)
                 told = True
-                if self._lane.stopping.wait(STORE_RETRY_S):
+                if self._lane.given_up.wait(STORE_RETRY_S):
                     self._lane.note("not_stored", level="error", scan=what, text="stopped while the disk refuses")
                     return
                 continue
@@ -249,7 +283,7 @@ class Worker(threading.Thread):
         lane, scan = self._lane, work.scan
         path = recording_path(lane.recordings, scan)
         path.parent.mkdir(parents=True, exist_ok=True)
-        lane.refs[scan.scan_id] = work.refs
+        lane.refs[scan.scan_id] = lane.refs.get(scan.scan_id, ()) + work.refs
         if path.exists():
             self._rejudge(link.Rejudge(path=str(path)))  # offered again after a crash: it is stored already
             return
@@ -308,7 +342,8 @@ class LaneProcess:
         self.config_in_force: dict[str, Any] = {
             "lane": msgspec.to_builtins(lane, enc_hook=str), "storage": msgspec.to_builtins(config.storage),
         }  # fmt: skip
-        self.stopping = threading.Event()
+        self.given_up = threading.Event()
+        """Set when the lane must end although the disk still refuses."""
         self.refs: dict[str, tuple[tuple[int, str], ...]] = {}
         self.unanswered: set[str] = set()
         self.judge = Judge()
@@ -322,6 +357,7 @@ class LaneProcess:
         self._postponed: list[link.AnySaid] = []
         self._finished = False
         self._draining = False
+        self._give_up_s = float("inf")
 
     # -- talking ------------------------------------------------------------------------------------------------
 
@@ -348,6 +384,8 @@ class LaneProcess:
         for thread in self._devices:
             thread.start()
         while not (self._draining and self._all_done()):
+            if time.monotonic() > self._give_up_s:
+                self.given_up.set()
             self._listen()
             self._take_events()
             now_s = time.monotonic()
@@ -382,18 +420,24 @@ class LaneProcess:
         if self._draining:
             return
         self._draining = True
+        self._give_up_s = time.monotonic() + GIVE_UP_S
         for thread in self._devices:
             thread.stopping.set()
-        while not self._events.empty():
+        deadline_s = time.monotonic() + QUIET_WAIT_S
+        while not self._events.empty() or (
+            any(t.is_alive() and not t.quiet.is_set() for t in self._devices) and time.monotonic() < deadline_s
+        ):
             self._take_events()
-        self._hand_over(self._assembly.flush())
+        # what a source gives again after the next start must not be stored in halves now
+        self._hand_over(self._assembly.flush(again={t.number for t in self._devices if t.pausable}))
 
     def _all_done(self) -> bool:
         return self._worker.inbox.unfinished_tasks == 0 and not self.unanswered
 
     def _stop(self) -> None:
-        self.stopping.set()
         self._worker.inbox.put(None)
+        for thread in self._devices:
+            thread.closing.set()
         for thread in self._devices:
             thread.join(timeout=5)
         self._worker.join(timeout=30)
@@ -416,7 +460,7 @@ class LaneProcess:
     def _event(self, number: int, said: Any) -> None:
         now_s = time.monotonic()
         if isinstance(said, LinkLost):
-            self._hand_over(self._assembly.lost(number, now_s))
+            self._hand_over(self._assembly.lost(number, now_s, again=self._devices[number].pausable))
         elif isinstance(said, EndOfSource):
             self._ended.add(number)
         elif isinstance(said, Health):
@@ -443,13 +487,19 @@ class LaneProcess:
             return
 
     def _answers_only(self) -> None:
-        with contextlib.suppress(EOFError, OSError):
+        if time.monotonic() > self._give_up_s:
+            self.given_up.set()
+        try:
             if self._pipe.poll(0):
                 message = link.receive(self._pipe)
+                if isinstance(message, link.Stop):
+                    self._give_up_s = time.monotonic() + GIVE_UP_S
                 if isinstance(message, link.Stop | link.Rejudge):
                     self._postponed.append(message)  # both would wait for the worker again
                 else:
                     self._heard(message)
+        except (EOFError, OSError):
+            os._exit(3)  # the daemon is gone, and with it whoever would hear that the disk is full
 
     def _notice_end(self) -> None:
         """When every source has ended, hand everything out and tell the daemon once all of it is stored."""

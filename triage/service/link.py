@@ -59,6 +59,12 @@ class Rejudge(Said, frozen=True, kw_only=True, tag="rejudge"):
     give_up: bool = False
 
 
+class Rejudged(Said, frozen=True, kw_only=True, tag="rejudged"):
+    """lane -> daemon: the work of a `rejudge` is over, whatever came of it; the next one may be sent."""
+
+    path: str
+
+
 class Intake(Said, frozen=True, kw_only=True, tag="intake"):
     """daemon -> lane: take scans in, or let the sources wait because the disk is full."""
 
@@ -69,7 +75,7 @@ class Stop(Said, frozen=True, kw_only=True, tag="stop"):
     """daemon -> lane: finish what is open and end."""
 
 
-AnySaid = Ready | Judged | Judging | Note | Finished | Stored | Rejudge | Intake | Stop
+AnySaid = Ready | Judged | Judging | Note | Finished | Stored | Rejudge | Rejudged | Intake | Stop
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnySaid)

@@ -18,7 +18,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -115,8 +115,9 @@ class Outbox:
             raise StorageError(f"{path}: not usable as an outbox ({error})") from error
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and close."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Fold the write-ahead log into the file and close; a full disk leaves the log beside it, which is as safe."""
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
 
     def _migrate(self, path: Path) -> None:
@@ -132,14 +133,18 @@ class Outbox:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        """Commit what is done inside, or nothing. Raises StorageError if the disk refuses."""
         try:
-            yield
-        except BaseException:
-            if self._db.in_transaction:  # after a full disk SQLite has rolled back by itself
-                self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # after a full disk SQLite has rolled back by itself
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StorageError(f"outbox: not committed ({error}); make room on its disk or mend it") from error
 
     def _event(self, kind: str, scan_id: str = "", who: str = "", text: str = "") -> None:
         self._db.execute(
@@ -182,6 +187,23 @@ class Outbox:
             )
         attempts: int = self._db.execute("SELECT attempts FROM unjudged WHERE path=?", (path,)).fetchone()[0]
         return attempts
+
+    def judging_attempts(self, path: str) -> int:
+        """Return how often judging of `path` has begun without a result."""
+        found = self._db.execute("SELECT attempts FROM unjudged WHERE path=?", (path,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def holder(self, lease_id: str) -> str:
+        """Return whose lease in force this is, empty if it is none."""
+        found = self._db.execute(
+            "SELECT analyst FROM outbox WHERE lease_id=? AND state='leased'", (lease_id,)
+        ).fetchone()
+        return str(found[0]) if found else ""
+
+    def leases_of(self, analyst: str) -> dict[str, str]:
+        """Return the leases in force of one analyst: lease -> scan."""
+        rows = self._db.execute("SELECT lease_id, scan_id FROM outbox WHERE analyst=? AND state='leased'", (analyst,))
+        return dict(rows.fetchall())
 
     def hold_missing(self, exists: Callable[[str], bool]) -> list[str]:
         """Hold every undecided scan whose recording is gone; return their ids. Called at start."""
@@ -251,13 +273,13 @@ class Outbox:
 
     def release(self, lease_id: str, why: str, max_attempts: int) -> str | None:
         """End a lease without a decision; return the scan, which is pending again, or held after too many tries."""
-        self._deadlines.pop(lease_id, None)
         found = self._db.execute(
             "SELECT scan_id, attempts, analyst, outcome FROM outbox JOIN scans USING (scan_id) "
             "WHERE lease_id=? AND state='leased'",
             (lease_id,),
         ).fetchone()
         if found is None:
+            self._deadlines.pop(lease_id, None)
             return None
         scan_id, attempts, analyst, outcome = found
         state = "held" if attempts >= max_attempts else "filed" if outcome == "CLEAR" else "pending"
@@ -268,6 +290,7 @@ class Outbox:
                 (state, note, analyst, scan_id),
             )
             self._event("held" if state == "held" else "released", scan_id, analyst, why)
+        self._deadlines.pop(lease_id, None)
         return str(scan_id)
 
     def expired(self) -> list[str]:
