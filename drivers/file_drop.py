@@ -48,6 +48,8 @@ LAST_UTC_NS = 9_000_000_000_000_000_000
 """Times from here on (year 2255) are nonsense, and would not leave room in 64 bits for a scan."""
 GIVE_UP = 10
 """A file that is still changing after so many times `partial_after_s` is reported as one that never completes."""
+MOST_PASSED_OVER = 20
+"""Names that will never become scans are told so often."""
 LONGEST_NAME = 200
 """Bytes of a name kept in done and quarantine: a time and an ending must still fit into the 255 of a file system."""
 
@@ -160,6 +162,7 @@ class FileDrop:
         self._next_listing_s = 0.0
         self._next_scan_s = 0.0
         self._move_failed = False
+        self._passed_over: set[str] = set()
 
     # ----------------------------------------------------------------------------------------------------------
     # The driver's contract
@@ -284,21 +287,37 @@ class FileDrop:
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
-                    if not self._counts(entry.name):
+                    if self._hidden(entry.name):
                         continue
                     with contextlib.suppress(FileNotFoundError):  # moved away since it was listed
-                        if entry.is_file(follow_symlinks=False):
+                        if not entry.is_file(follow_symlinks=False):
+                            self._pass_over(entry.name, "is no plain file; links and subfolders are not looked into")
+                        elif not self._counts(entry.name):
+                            self._pass_over(entry.name, f"matches none of {', '.join(self._config.pattern)}")
+                        else:
                             yield entry.name, _signature(entry.stat(follow_symlinks=False))
         except OSError as error:
             raise LinkLost(
                 f"file_drop {_printable(self._folder)}: cannot be listed ({error}); check that the share is connected"
             ) from error
 
+    def _hidden(self, name: str) -> bool:
+        """Tell whether a name is nobody's scan: hidden, of a copy under way, or one of this driver's own."""
+        if name.startswith((".", "~")) or name.casefold().endswith(_TEMPORARY):
+            return True
+        return name == self._config.must_contain or self._folder / name in (self._done, self._quarantine)
+
     def _counts(self, name: str) -> bool:
         folded = name.casefold()
-        if folded.startswith((".", "~")) or folded.endswith(_TEMPORARY) or name == self._config.must_contain:
-            return False
         return any(fnmatchcase(folded, p) for p in self._patterns)
+
+    def _pass_over(self, name: str, why: str) -> None:
+        """Tell once of a name that will never become a scan, so that nobody waits for it; of some, not of thousands."""
+        if name in self._passed_over or len(self._passed_over) >= MOST_PASSED_OVER:
+            return
+        self._passed_over.add(name)
+        more = "; more are not told" if len(self._passed_over) == MOST_PASSED_OVER else ""
+        self._health("degraded", f"{_printable(name)} is passed over: it {why}{more}")
 
     def _settle(self, now_s: float) -> None:
         """Queue the files that have come to rest, and give up those that never do."""

@@ -128,7 +128,7 @@ class Replay:
         if self._config.speed == 0 or isinstance(event, EndOfSource | Rejected):
             return 0.0
         if self._first_utc_ns is None:
-            self._first_utc_ns, self._began_s = event.utc_ns, time.monotonic()
+            self._first_utc_ns, self._began_s = _utc_ns(event), time.monotonic()
         due_s = (_utc_ns(event) - self._first_utc_ns) / 1e9 / self._config.speed
         return self._began_s + due_s - time.monotonic()
 

@@ -20,6 +20,7 @@ import queue
 import threading
 import time
 import uuid
+from collections import deque
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
@@ -78,7 +79,8 @@ class Workstation:
         self.address = address
         self.analyst = analyst
         self.capacity = capacity
-        self.revoked: queue.SimpleQueue[wire.Revoked] = queue.SimpleQueue()
+        self.revoked: deque[wire.Revoked] = deque(maxlen=1000)
+        """Leases that ended without this workstation's doing, newest last."""
         self._offers: queue.SimpleQueue[wire.Offer] = queue.SimpleQueue()
         self._open: dict[str, wire.Offer] = {}
         self._renewed_s: dict[str, float] = {}
@@ -87,6 +89,7 @@ class Workstation:
         self._outgoing: queue.SimpleQueue[wire.Message] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._welcome: wire.Welcome | None = None
+        self._refusal = ""
         self._hello_s = 0.0
         self._heard_s = 0.0
         self._pinged_s = 0.0
@@ -118,9 +121,14 @@ class Workstation:
         return time.monotonic() - self._heard_s if self._heard_s else float("inf")
 
     def connected(self, timeout_s: float = 5.0) -> bool:
-        """Wait until the service has welcomed this workstation; False if it did not in time."""
+        """Wait until the service has welcomed this workstation; False if it did not in time.
+
+        Raises DeliveryError with its reason if it refused.
+        """
         deadline = time.monotonic() + timeout_s
         while self._welcome is None and time.monotonic() < deadline:
+            if self._refusal:
+                raise DeliveryError(self._refusal)
             time.sleep(0.02)
         return self._welcome is not None
 
@@ -199,6 +207,10 @@ class Workstation:
         """Give a scan back undecided."""
         self._forget(offer.lease_id)
         self._send(wire.Release(lease_id=offer.lease_id))
+
+    def lost(self, offer: wire.Offer) -> str:
+        """Return why `offer` is no longer this workstation's, empty while it is."""
+        return next((r.reason for r in reversed(self.revoked) if r.lease_id == offer.lease_id), "")
 
     def close(self) -> None:
         """Say goodbye and disconnect; open scans go back at once. May be called twice."""
@@ -312,7 +324,7 @@ class Workstation:
     def _take(self, message: wire.FromService, raw: bytes) -> None:
         match message:
             case wire.Welcome():
-                self._welcome = message
+                self._welcome, self._refusal = message, ""
             case wire.Offer():
                 self._take_offer(message)
             case wire.Chunk():
@@ -323,7 +335,7 @@ class Workstation:
                 self._answer("queue", message)
             case wire.Revoked():
                 self._forget(message.lease_id)
-                self.revoked.put(message)
+                self.revoked.append(message)
             case wire.Ping():
                 self._outgoing.put(wire.Pong(counter=message.counter))
             case wire.Pong():
@@ -351,7 +363,8 @@ class Workstation:
             self._welcome = None
             self._hello_s = 0.0
             return
-        error = DeliveryError(f"{self.address}: {message.about} {message.ref}: {message.reason}")
+        about = " ".join(filter(None, (self.address, message.about, message.ref)))
+        error = DeliveryError(f"{about}: {message.reason}")
         with self._lock:
             ask = self._asks.pop(message.ref, None)
             fetch = self._fetches.pop(message.ref, None)
@@ -360,6 +373,7 @@ class Workstation:
         if fetch is not None:
             fetch.future.set_exception(error)
         if message.about == "hello":
+            self._refusal = str(error)
             self._fail_all(error)
 
     def _fail_all(self, error: DeliveryError) -> None:
@@ -378,7 +392,7 @@ class Workstation:
         fetch.data += raw
         fetch.outstanding -= 1
         fetch.asked_s = time.monotonic()
-        if not chunk.last:
+        if not chunk.last and len(fetch.data) < fetch.offer.size:  # never more than was offered
             return
         seen = hashlib.sha256(fetch.data).hexdigest()
         offer = fetch.offer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -155,6 +156,17 @@ def _cross_checks(lanes: tuple[Lane, ...], dispatch: Any) -> list[str]:
         f"lane: {names.count(name)} lanes are named {name!r}, expected each name once"
         for name in sorted({n for n in names if names.count(n) > 1})
     ]
+    places: dict[tuple[str, str], list[str]] = {}
+    for lane in lanes:
+        for number, device in enumerate(lane.device):
+            place = _place(device)
+            if place:
+                places.setdefault((device.driver, place), []).append(f"lane {lane.name} device[{number}]")
+    problems += [
+        f"lane: {' and '.join(users)} read the same {name} {place}, expected each source once: every vehicle would be "
+        "taken in twice"
+        for (name, place), users in places.items() if len(users) > 1
+    ]  # fmt: skip
     bind = dispatch.get("bind") if isinstance(dispatch, dict) else None
     if isinstance(bind, str) and not is_loopback(bind):
         problems.append(
@@ -162,6 +174,15 @@ def _cross_checks(lanes: tuple[Lane, ...], dispatch: Any) -> list[str]:
             "encrypted and must not leave this machine"
         )
     return problems
+
+
+def _place(device: Device) -> str:
+    """Return the folder or address of a device's one source, empty if its driver has none."""
+    path = getattr(device.config, "path", None)
+    if isinstance(path, str):
+        return os.path.realpath(path)
+    address = getattr(device.config, "address", None)
+    return address if isinstance(address, str) else ""
 
 
 def is_loopback(address: str) -> bool:

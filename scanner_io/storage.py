@@ -56,6 +56,14 @@ def _fill(descriptor: int, data: bytes | bytearray | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def make_folder(folder: Path) -> None:
+    """Make `folder` and what is missing above it, durably: a synced file in a lost folder is lost. Raises OSError."""
+    missing = [f for f in (folder, *folder.parents) if not f.is_dir()]
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_folder(one.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and creations in `folder` durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

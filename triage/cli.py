@@ -90,8 +90,19 @@ def _emit(value: Any) -> None:
 def make_log(*, as_json: bool) -> Callable[..., None]:
     """Return a log function: one line per event, JSON on stdout or words on stderr."""
     console = None if as_json else _console(stderr=True)
+    lost = 0
 
     def log(event: str, *, level: str = "info", **fields: Any) -> None:
+        nonlocal lost
+        try:
+            if lost:
+                write("log_lost", "warning", {"text": f"{lost} lines before this could not be written"})
+            write(event, level, fields)
+            lost = 0
+        except OSError:  # a full disk, a reader that has gone: the lanes go on, and the gap is told once it can be
+            lost += 1
+
+    def write(event: str, level: str, fields: dict[str, Any]) -> None:
         if console is None:
             sys.stdout.write(json.dumps({"t": time.time(), "level": level, "event": event, **fields}) + "\n")
             sys.stdout.flush()
@@ -161,7 +172,7 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     _profile_cache()
     config = config.resolve()  # as the lanes see it: recordings are known by their paths
     loaded = configuration.load(config)
-    Daemon(loaded, config, make_log(as_json=as_json), once=once).run()
+    Daemon(loaded, make_log(as_json=as_json), once=once).run()
 
 
 @cli.command()
@@ -357,8 +368,8 @@ def simulate(
                 seed,
                 lane,
                 judge,
-                codec=codec,
-                **sizes,  # type: ignore[arg-type]
+                codec=codec,  # type: ignore[arg-type]
+                **sizes,
             ):
                 if as_json:
                     _emit({"file": str(path), "outcome": result.outcome, "load": result.load})
@@ -457,7 +468,7 @@ def drivers_list(as_json: bool) -> None:
 
     from scanner_io import driver
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, module_name in driver.names().items():
         try:
             module = driver.load(name)
@@ -475,8 +486,8 @@ def drivers_list(as_json: bool) -> None:
     else:
         table = Table("driver", "what", "settings", box=None, header_style="bold")
         for row in rows:
-            words = ", ".join(k if v == "required" else f"[{k}]" for k, v in dict(row["settings"]).items())  # type: ignore[call-overload]
-            table.add_row(str(row["name"]), Text(str(row["error"] or row["about"])), Text(words))
+            words = ", ".join(k if v == "required" else f"[{k}]" for k, v in row["settings"].items())
+            table.add_row(row["name"], Text(row["error"] or row["about"]), Text(words))
         _console().print(table)
     if any(row["error"] for row in rows):
         raise click.exceptions.Exit(EXIT_BAD_INPUT)

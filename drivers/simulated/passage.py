@@ -236,7 +236,7 @@ def check_digit(code: str) -> int:
         value += value % 11 == 0  # multiples of 11 are left out
         values[letter] = value
         value += 1
-    return sum(values[c] * 2**i for i, c in enumerate(code)) % 11 % 10
+    return sum(values[c] << i for i, c in enumerate(code)) % 11 % 10
 
 
 def _declare(
@@ -337,7 +337,7 @@ def _portal(config: Config, this: _Plan, slot_utc_ns: int, cut_s: float | None) 
         text = "SIMULATED lane: portal lines, radiographs and declarations are computed, no device is connected"
         yield slot_utc_ns, Health(utc_ns=slot_utc_ns, component="simulated", state="ok", text=text)
     for event in portal.decode(portal.speak(transit, rng), transit, cut_s):
-        yield event.utc_ns, event
+        yield event.utc_ns, event  # type: ignore[union-attr]  # a portal gives no LineBlock
 
 
 def _shade(this: _Plan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

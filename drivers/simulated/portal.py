@@ -161,7 +161,7 @@ def _occupied(speaker: _Speaker, transit: Transit, rng: np.random.Generator, bac
     enter, leave = transit.enter_s, transit.leave_s
     count = int(np.ceil((leave - enter) / INTERVAL_S)) + HOLD_IN
     burst = BUFFERED + (2 if rng.random() < 0.08 else 1)
-    begin = enter - BUFFERED * INTERVAL_S + INTERVAL_S * np.arange(BUFFERED + count)
+    begin: Floats64 = enter - BUFFERED * INTERVAL_S + INTERVAL_S * np.arange(BUFFERED + count, dtype=np.float64)
     gamma = rng.poisson(rates(transit, begin + INTERVAL_S / 2, neutron=False) * INTERVAL_S)
     arrival = np.maximum(begin + INTERVAL_S, begin[burst - 1] + INTERVAL_S) + np.abs(rng.normal(0, 0.002, len(begin)))
     arrival[:burst] = arrival[burst - 1]

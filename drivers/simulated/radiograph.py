@@ -161,7 +161,7 @@ class Detector:
         """Return `(columns, channels) uint16` counts of one energy."""
         quanta = np.float32(self.quanta[energy])
         pulse = conditions.pulse[energy][first : first + len(t), np.newaxis]
-        mean = t * (pulse * quanta)
+        mean: Floats = t * (pulse * quanta)
         off = [c - first for c in conditions.beam_off if first <= c < first + len(t)]
         mean[off] = 0
         per_quantum = np.float32(FULL_SCALE) / quanta

@@ -227,7 +227,27 @@ def test_patterns_and_raster_options_of_the_site(folder, opened):
     options = RasterOptions(polarity="air_dark", saturation_value=65535)
     events = read_all(opened(pattern=("xray*.PNG",), raster=options))
     assert starts(events) == ["XRAY-1.png"]
-    assert np.array_equal(events[1].counts[0], picture().T[:256])
+    blocks = [e for e in events if isinstance(e, LineBlock)]
+    assert np.array_equal(blocks[0].counts[0], picture().T[:256])
+
+
+def test_what_will_never_be_a_scan_is_told_once(folder, opened):
+    (folder / "scan.bmp").write_bytes(b"BM")
+    (folder / "sub").mkdir()
+    (folder / "link.png").symlink_to(folder / "scan.bmp")
+    (folder / "coming.png.part").write_bytes(b"")
+    driver = opened()
+    told = [e.text for e in read_all(driver) if isinstance(e, Health)]
+    assert len(told) == 3 and all("passed over" in text for text in told)
+    assert {text.split()[0] for text in told} == {"scan.bmp", "sub", "link.png"}
+    assert [e for e in read_all(driver) if isinstance(e, Health)] == []
+
+
+def test_names_passed_over_are_told_of_some_not_of_thousands(folder, opened):
+    for number in range(100):
+        (folder / f"{number}.bmp").write_bytes(b"BM")
+    told = [e for e in read_all(opened()) if isinstance(e, Health)]
+    assert len(told) == 20 and "more are not told" in told[-1].text
 
 
 # -- times ---------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from scanner_io.errors import DataError
 from scanner_io.model import (
+    CountBlock,
     DeclarationSeen,
     LineBlock,
     Occupancy,
@@ -199,3 +200,70 @@ def test_any_order_of_events_ends_without_error_and_nothing_is_kept(order, gap_s
     starts = sum(isinstance(events[i % len(events)][1], ScanStart) for i in order)
     images = [d for d in done if d.scan.source]
     assert len(images) == starts
+
+
+# -- what devices do in the middle ---------------------------------------------------------------------------------
+
+
+def counts(utc_ns):
+    return CountBlock(utc_ns=utc_ns, series="gamma", counts=np.full((1, 4), 75))
+
+
+def test_a_portal_that_stays_occupied_and_speaks_is_not_timed_out():
+    assembly = lane(passage_timeout_s=10, join_window_s=2, join_wait_s=10)
+    entered, _ = portal_events()
+    play(assembly, 1, [entered])
+    for second in range(1, 60):
+        assert assembly.feed(1, counts(T0 + second * S), float(second)) == []
+        assert assembly.tick(second + 0.5) == []
+    # An image of that minute belongs to it, although the portal was entered long before.
+    play(assembly, 0, image_events(start_ns=T0 + 50 * S), now_s=59.0)
+    record = samples.portal(start_utc_ns=T0, end_utc_ns=T0 + 60 * S)
+    left = Occupancy(phase="left", utc_ns=T0 + 60 * S, source_ref="p", record=record)
+    (done,) = assembly.feed(1, left, 60.0)
+    assert done.scan.radiograph is not None and done.scan.portal is not None and done.scan.quality == ()
+
+
+def test_a_portal_that_fell_silent_in_a_passage_is_timed_out():
+    assembly = lane("portal", passage_timeout_s=10)
+    entered, _ = portal_events()
+    play(assembly, 1, [entered])
+    assembly.feed(1, counts(T0 + S), 1.0)
+    assert assembly.tick(10.9) == []
+    (done,) = assembly.tick(11.1)
+    assert [q.code for q in done.scan.quality] == ["portal_broken_off"]
+
+
+@pytest.mark.parametrize("how", ["flush", "lost"])
+def test_half_an_image_that_its_source_gives_again_is_not_handed_out(how):
+    assembly = lane(join_wait_s=0)
+    start, first, *_ = image_events()
+    play(assembly, 0, [start, first])
+    done = assembly.flush(again={0}) if how == "flush" else assembly.lost(0, 1.0, again=True)
+    assert done == [] and assembly.open_passages == 0
+    (whole,) = play(lane("radiograph"), 0, image_events())
+    assert whole.scan.radiograph.columns == 60
+
+
+def test_what_a_portal_said_of_a_half_image_is_kept():
+    assembly = lane()
+    start, first, *_ = image_events()
+    play(assembly, 0, [start, first])
+    play(assembly, 1, portal_events())
+    (done,) = assembly.flush(again={0})
+    assert done.scan.portal is not None and done.scan.radiograph is None
+    assert [q.code for q in done.scan.quality] == ["radiograph_missing"]
+    assert done.refs == ((1, "p"),)
+    # The image comes after the restart: another scan, with an id of its own.
+    (later,) = play(lane("radiograph"), 0, image_events())
+    assert later.scan.scan_id != done.scan.scan_id
+
+
+def test_equal_files_of_one_moment_are_scans_of_their_own():
+    assembly = lane("radiograph")
+    ids = set()
+    for name in ("a", "b", "c"):
+        (done,) = assembly.feed(0, Rejected(source_ref=name, utc_ns=T0, reason="empty", source=name,
+                                            source_sha256="e3b0"), 0.0)  # fmt: skip
+        ids.add(done.scan.scan_id)
+    assert len(ids) == 3

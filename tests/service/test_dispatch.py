@@ -8,7 +8,7 @@ import zmq
 from scanner_io import wire
 from scanner_io.client import Workstation
 from scanner_io.config import Dispatch as DispatchConfig
-from scanner_io.errors import DeliveryError
+from scanner_io.errors import ConfigError, DeliveryError
 from tests import samples
 from triage.service.dispatch import Dispatch
 from triage.service.outbox import Outbox, ScanRow
@@ -216,8 +216,8 @@ def test_the_same_analyst_may_decide_from_another_program(service):
         claimed = second.claim(scan_id)
         assert claimed.lease_id == offer.lease_id
         assert second.decide(claimed, "rescan", note="blurred").applied
-        assert until(lambda: not desk.revoked.empty())
-        assert desk.revoked.get().scan_id == scan_id
+        assert until(lambda: desk.revoked)
+        assert desk.revoked.pop().scan_id == scan_id
 
 
 def test_a_restart_of_the_service_loses_neither_lease_nor_decision(tmp_path):
@@ -314,8 +314,8 @@ def test_a_self_chosen_routing_id_is_not_served(service):
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "new\nline", "\x1b[31mred"])
 def test_names_that_could_mislead_are_refused(service, name):
-    with Workstation(service.address, name) as desk:
-        assert not desk.connected(1.0)
+    with Workstation(service.address, name) as desk, pytest.raises(DeliveryError, match="expected a printable name"):
+        desk.connected(5.0)
 
 
 def test_a_client_of_another_version_is_told(service):
@@ -347,3 +347,63 @@ def test_without_a_service_every_call_says_so():
         assert desk.next_offer(0.1) is None
         with pytest.raises(DeliveryError, match="never answered"):
             desk.queue(timeout_s=0.5)
+
+
+def test_a_lease_given_back_by_one_program_ends_in_the_other_too(service):
+    scan_id = service.put()
+    with Workstation(service.address, "ana") as desk, Workstation(service.address, "ana", capacity=0) as second:
+        offer = desk.next_offer(5)
+        second.release(second.claim(scan_id))
+        assert until(lambda: desk.lost(offer))
+        assert "given back" in desk.lost(offer)
+        assert desk.next_offer(5) is not None  # and its place is free again
+
+
+def test_a_lease_held_over_a_restart_counts_against_the_capacity(tmp_path):
+    first = Service(tmp_path, lease_s=5.0)
+    first.put(1)
+    with Workstation(first.address, "ana") as desk:
+        held = desk.next_offer(5)
+        first.put(2)
+        first.close()
+        second = Service(tmp_path, bind=first.address, lease_s=5.0)
+        try:
+            assert until(lambda: desk.connected(0) and any(event == "analyst_joined" for event, _ in second.log))
+            assert desk.next_offer(1.0) is None
+            assert desk.decide(held, "clear").applied
+            assert desk.next_offer(5) is not None
+        finally:
+            second.close()
+
+
+def test_while_the_outbox_cannot_commit_nothing_is_offered_and_it_recovers(service):
+    service.put(1)
+    service.do(lambda o: o._db.execute("PRAGMA query_only=1"))
+    with Workstation(service.address, "ana") as desk:
+        assert desk.connected()
+        assert until(lambda: any(event == "outbox_fault" for event, _ in service.log))
+        assert desk.next_offer(0.5) is None
+        assert [event for event, _ in service.log].count("outbox_fault") == 1
+        service.do(lambda o: o._db.execute("PRAGMA query_only=0"))
+        assert desk.next_offer(5) is not None
+    assert any(event == "outbox_back" for event, _ in service.log)
+
+
+def test_a_flood_of_junk_does_not_flood_the_log(service):
+    context = zmq.Context()
+    sock = context.socket(zmq.DEALER)
+    sock.connect(service.address)
+    try:
+        for _ in range(500):
+            sock.send_multipart([b"junk", b"junk"])
+        assert until(lambda: any("256 refused" in f.get("text", "") for _, f in service.log))
+    finally:
+        sock.close(linger=0)
+        context.term()
+    assert len([1 for event, _ in service.log if event == "refused"]) <= 10
+
+
+@pytest.mark.parametrize("address", ["foo", "tcp://127.0.0.1", "http://127.0.0.1:1", ""])
+def test_an_address_that_cannot_be_one_is_an_error_at_once(address):
+    with pytest.raises(ConfigError, match="expected tcp://HOST:PORT"):
+        Workstation(address, "ana")

@@ -227,3 +227,30 @@ def test_results_keep_their_bytes(outbox):
     outbox.add(row())
     assert outbox.item(row().scan_id).row.result.judgement() == row().result.judgement()
     assert msgspec.json.encode(outbox.item(row().scan_id).row.declaration) == msgspec.json.encode(samples.declaration())
+
+
+def test_a_full_disk_is_a_storage_error_and_loses_nothing(outbox):
+    assert outbox.add(row(1))
+    pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]
+    outbox._db.execute(f"PRAGMA max_page_count={pages}")
+    large = row(2, declaration=samples.declaration(goods="x" * 100_000))
+    with pytest.raises(StorageError, match="make room on its disk"):
+        outbox.add(large)
+    assert outbox.counts()["recorded"] == 1
+    outbox._db.execute("PRAGMA max_page_count=1000000")
+    assert outbox.add(large)
+    assert outbox.counts()["recorded"] == 2
+
+
+def test_judging_counts_only_when_it_begins(outbox):
+    assert outbox.judging_attempts("/r/a") == 0
+    assert outbox.count_judging("/r/a") == 1
+    assert outbox.judging_attempts("/r/a") == 1
+    assert outbox.judging_attempts("/r/b") == 0
+
+
+def test_what_is_no_database_is_refused_with_the_remedy(tmp_path):
+    path = tmp_path / "outbox.sqlite"
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageError, match="move it away: it is made anew"):
+        Outbox(path)

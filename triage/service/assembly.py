@@ -322,7 +322,9 @@ class Assembly:
                           or "radiograph_missing" not in {q.code for q in p.quality}]  # fmt: skip
 
     def _counted(self, number: int, event: CountBlock, now_s: float) -> None:
-        """A portal that speaks is not timed out, and covers the time it has spoken in."""
+        """A portal that counts a passage is not timed out, and covers the time it has counted."""
+        if event.series not in ("gamma", "neutron"):
+            return
         for passage in self._passages:
             if passage.portal_device == number and (passage.state, LEFT) in TABLE:
                 passage.heard_s = now_s

@@ -16,7 +16,7 @@ from .lane import expected_kinds
 
 
 def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
-    """Return (problems, notes) of the configuration at `path`; each device is opened and read once."""
+    """Return (problems, notes) of the configuration at `path`; each device is opened, and a live one read once."""
     try:
         config = configuration.load(path)
     except ConfigError as error:
@@ -73,8 +73,11 @@ def _check_device(
         return
     try:
         info = source.open()
-        event = source.read(timeout_s)
-        heard = "silent so far" if event is None else f"first word {type(event).__name__}"
+        if source.pausable:
+            heard = "not read: a file that is read may be moved"
+        else:
+            event = source.read(timeout_s)
+            heard = "silent so far" if event is None else f"first word {type(event).__name__}"
         notes.append(f"{where}: {info.vendor} {info.model} {info.address}, {heard}")
     except (ScannerError, OSError) as error:
         problems.append(f"{where}: {error}")

@@ -44,6 +44,12 @@ RESTARTS, RESTART_WINDOW_S, RESTART_PAUSE_S = 5, 60.0, 30.0
 """A lane may be restarted so often within the window; then it rests for the pause, with an alarm."""
 MAX_JUDGING_ATTEMPTS = 3
 REJUDGE_AT_ONCE = 4
+LANE_SILENT_S = 30.0
+"""A lane whose loop was not heard for so long hangs: it is ended and started again."""
+LANE_BUSY_S = 300.0
+"""So is one that has been at a single scan for so long."""
+WARM_UP_S = 600.0
+"""Kernels are compiled at the first start on a machine."""
 TICK_S = 0.2
 DISK_CHECK_S = 1.0
 STOP_WAIT_S = 30.0
@@ -76,13 +82,14 @@ def state_folder(path: Path) -> Iterator[Path]:
 class LaneHandle:
     """One lane's process as the daemon sees it."""
 
-    def __init__(self, name: str, config_path: Path) -> None:
+    def __init__(self, name: str, config: configuration.Config) -> None:
         self.name = name
-        self._config_path = config_path
+        self._config = config
         self.process: SpawnProcess | None = None
         self.pipe: Connection | None = None
         self.finished = False
         self.ready = False
+        self.heard_s = 0.0
         self._starts: deque[float] = deque(maxlen=RESTARTS)
         self.not_before_s = 0.0
         self.to_rejudge: deque[Path] = deque()
@@ -95,11 +102,17 @@ class LaneHandle:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
-            target=lane_process.main, args=(theirs, str(self._config_path), self.name), name=f"lane {self.name}"
+            target=lane_process.main, args=(theirs, self._config, self.name), name=f"lane {self.name}"
         )
-        self.process.start()
+        # A Ctrl-C reaches the whole terminal; the young process must not die of it before it can ignore it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.ready = False
+        self.heard_s = time.monotonic()
         self._starts.append(time.monotonic())
 
     def ended(self) -> int | None:
@@ -129,6 +142,13 @@ class LaneHandle:
             self._starts.clear()
         return not often
 
+    def hangs(self) -> str:
+        """Return in words why the process seems to hang, empty if it does not."""
+        silent_s = time.monotonic() - self.heard_s
+        if self.process is None or silent_s <= (LANE_SILENT_S if self.ready else WARM_UP_S):
+            return ""
+        return f"not heard for {silent_s:.0f} s"
+
     def say(self, message: link.Said) -> bool:
         """Tell the lane; False if it is gone."""
         if self.pipe is None:
@@ -143,7 +163,7 @@ class LaneHandle:
 class Daemon:
     """All of one configuration."""
 
-    def __init__(self, config: configuration.Config, config_path: Path, log: Log, *, once: bool = False) -> None:
+    def __init__(self, config: configuration.Config, log: Log, *, once: bool = False) -> None:
         """Make it; `run` does the rest. once : end when every lane's sources have ended and all is stored."""
         self._config = config
         self._state = Path(config.state_dir)
@@ -153,7 +173,7 @@ class Daemon:
         self._stop_signals = 0
         self._intake_open = True
         self._disk_checked_s = 0.0
-        self._lanes = {lane.name: LaneHandle(lane.name, config_path) for lane in config.lane}
+        self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
 
     def stop(self, *_: object) -> None:
@@ -233,7 +253,11 @@ class Daemon:
             self._take(handle, message)
 
     def _take(self, handle: LaneHandle, message: link.AnySaid) -> None:
+        handle.heard_s = time.monotonic()
         match message:
+            case link.Alive():
+                if message.busy_s > LANE_BUSY_S:
+                    self._end_hanging(handle, f"{message.busy_s:.0f} s at one scan")
             case link.Ready():
                 handle.ready = True
                 self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
@@ -309,8 +333,17 @@ class Daemon:
         with suppress(StorageError):  # the log has it
             self._outbox.note("lane_died", f"exit code {code}", who=handle.name)
 
+    def _end_hanging(self, handle: LaneHandle, why: str) -> None:
+        """Kill a lane that hangs; that its process has ended is noticed as always."""
+        self._log("lane_hangs", level="error", lane=handle.name, text=f"{why}; it is ended and started again")
+        if handle.process is not None:
+            handle.process.kill()
+            handle.heard_s = time.monotonic()
+
     def _watch_lanes(self, *, restart: bool) -> None:
         for handle in self._lanes.values():
+            if why := handle.hangs():
+                self._end_hanging(handle, why)
             if handle.process is not None and not handle.process.is_alive():
                 self._hear(handle)  # its last words
                 if handle.process is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from scanner_io.model import Scan, Verdict
 if TYPE_CHECKING:
     from rich.console import Console
 
+WATCH_S = 0.3
 KEYS: dict[str, Verdict] = {"c": "clear", "x": "inspect", "r": "rescan"}
 
 
@@ -96,18 +98,24 @@ def _show(console: Console, offer: wire.Offer, scan: Scan | None) -> None:
 
 
 def _ask(console: Console, desk: Workstation, offer: wire.Offer) -> None:
-    """Ask until there is an answer that the service has committed."""
+    """Ask until there is an answer that the service has committed, or the scan is no longer this analyst's."""
     while True:
-        answer = console.input(
-            "[bold]c[/] clear  [bold]x[/] inspect  [bold]r[/] rescan  [bold]s[/] give back, then Enter > "
+        key = _line(
+            console, desk, offer, "[bold]c[/] clear  [bold]x[/] inspect  [bold]r[/] rescan  [bold]s[/] give back"
         )
-        key = answer.strip().lower()
+        if key is None:
+            return
+        key = key.lower()
         if key == "s":
             desk.release(offer)
             return
         if key not in KEYS:
             continue
-        note = console.input("note, needed for inspect and rescan (empty: back) > ").strip() if key != "c" else ""
+        note: str | None = ""
+        if key != "c":
+            note = _line(console, desk, offer, "note, needed for inspect and rescan (empty: back)")
+        if note is None:
+            return
         if key != "c" and not note:
             continue
         try:
@@ -118,3 +126,17 @@ def _ask(console: Console, desk: Workstation, offer: wire.Offer) -> None:
         words = "committed" if decided.applied else f"kept, but not applied: {decided.reason}"
         console.print(f"{offer.scan_id}: {KEYS[key]}, {words}", markup=False)
         return
+
+
+def _line(console: Console, desk: Workstation, offer: wire.Offer, prompt: str) -> str | None:
+    """Return the line typed, or None once the scan is no longer this analyst's. Raises KeyboardInterrupt at the end."""
+    console.print(f"{prompt}, then Enter > ", end="")
+    while True:
+        if why := desk.lost(offer):
+            console.print(f"\n{offer.scan_id} is no longer yours: {why}", style="bold yellow", markup=False)
+            return None
+        if select.select([sys.stdin], [], [], WATCH_S)[0]:
+            typed = sys.stdin.readline()
+            if not typed:
+                raise KeyboardInterrupt  # Ctrl-D: the person signs off
+            return typed.strip()

@@ -51,6 +51,7 @@ class Dispatch:
         self._connections: dict[bytes, Connection] = {}
         self._counter = 0
         self._storage_told = False
+        self._refusals = 0
         self.socket = context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 0), (zmq.SNDHWM, 64), (zmq.RCVHWM, 64), (zmq.LINGER, 0),
@@ -86,12 +87,12 @@ class Dispatch:
     def _take(self, routing_id: bytes, frames: list[bytes]) -> None:
         if not routing_id.startswith(b"\0"):
             # Only ids made by this socket are trusted: a self-chosen one could be another analyst's.
-            self._log("refused", text="a peer chose its own routing id", level="warning")
+            self._refused("a peer chose its own routing id")
             return
         try:
             message = wire.decode_from_analyst(frames)
         except ProtocolError as error:
-            self._log("refused", text=str(error), level="warning")
+            self._refused(str(error))
             self._send(routing_id, wire.Refused(about="message", reason=str(error)))
             return
         connection = self._connections.get(routing_id)
@@ -106,6 +107,12 @@ class Dispatch:
                 self._act(connection, message)
             except (DeliveryError, StorageError) as error:
                 self._send(routing_id, wire.Refused(about=_type(message), reason=str(error), ref=_ref(message)))
+
+    def _refused(self, why: str) -> None:
+        """Log a message that cannot be taken: the first ones, then every doubling, so that a flood fills no disk."""
+        self._refusals += 1
+        if self._refusals & (self._refusals - 1) == 0:
+            self._log("refused", text=f"{why} ({self._refusals} refused so far)", level="warning")
 
     def _act(self, connection: Connection, message: wire.FromAnalyst) -> None:
         match message:
@@ -358,4 +365,4 @@ def _type(message: wire.FromAnalyst) -> str:
 def _ref(message: wire.FromAnalyst) -> str:
     if isinstance(message, wire.Decide):
         return message.decision.decision_id
-    return getattr(message, "scan_id", None) or getattr(message, "lease_id", "")
+    return str(getattr(message, "scan_id", "") or getattr(message, "lease_id", ""))

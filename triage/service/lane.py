@@ -27,7 +27,7 @@ import msgspec
 from scanner_io import config as configuration
 from scanner_io import driver as drivers
 from scanner_io import recording
-from scanner_io.errors import ConfigError, DataError, LinkLost, ScannerError, StorageError
+from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
 from scanner_io.model import (
     DeviceInfo,
     EndOfSource,
@@ -38,7 +38,7 @@ from scanner_io.model import (
     Scan,
     TriageResult,
 )
-from scanner_io.storage import move_aside
+from scanner_io.storage import make_folder, move_aside
 
 from . import link
 from .assembly import Assembled, Assembly, LaneSpec
@@ -49,6 +49,7 @@ FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 10.0
 READ_S = 0.2
 STORE_RETRY_S = 1.0
 QUIET_WAIT_S = 5.0
+ALIVE_S = 2.0
 GIVE_UP_S = 20.0
 """How long a lane that must end waits for a disk that refuses; the daemon kills it after 30 s."""
 TRIAGE_THREADS = 2
@@ -189,7 +190,8 @@ class DeviceThread(threading.Thread):
                         text=f"{self._dropped} blocks dropped so far: the lane is slower than the scanner",
                     )  # fmt: skip
             return
-        while not self.stopping.is_set():
+        # What a live device said is lost if it is not passed on; a file or recording is offered again.
+        while not (self.stopping if source.pausable else self.closing).is_set():
             try:
                 self._out.put((self.number, event), timeout=READ_S)
             except queue.Full:
@@ -246,6 +248,13 @@ class Worker(threading.Thread):
         super().__init__(name="record and judge", daemon=True)
         self.inbox: queue.Queue[Assembled | link.Rejudge | None] = queue.Queue(maxsize=8)
         self._lane = lane
+        self._began_s: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds since the present scan was begun, or tried again after the disk refused; 0 without one."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
 
     def run(self) -> None:
         """Work until None comes."""
@@ -255,6 +264,7 @@ class Worker(threading.Thread):
                 self._lane.say(link.Rejudged(path=work.path))
             else:
                 self._guarded(work.scan.scan_id, lambda w=work: self._record(w))  # type: ignore[misc]
+            self._began_s = None
             self.inbox.task_done()
         self.inbox.task_done()
 
@@ -262,6 +272,7 @@ class Worker(threading.Thread):
         """Run `work`; while the disk refuses, keep the scan in memory and try again."""
         told = False
         while True:
+            self._began_s = time.monotonic()
             try:
                 work()
             except (StorageError, OSError) as error:
@@ -282,7 +293,7 @@ class Worker(threading.Thread):
     def _record(self, work: Assembled) -> None:
         lane, scan = self._lane, work.scan
         path = recording_path(lane.recordings, scan)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         lane.refs[scan.scan_id] = lane.refs.get(scan.scan_id, ()) + work.refs
         if path.exists():
             self._rejudge(link.Rejudge(path=str(path)))  # offered again after a crash: it is stored already
@@ -358,6 +369,7 @@ class LaneProcess:
         self._finished = False
         self._draining = False
         self._give_up_s = float("inf")
+        self._alive_s = 0.0
 
     # -- talking ------------------------------------------------------------------------------------------------
 
@@ -373,6 +385,12 @@ class LaneProcess:
         """Tell the daemon's log."""
         self.say(link.Note(event=event, level=level, fields=fields))
 
+    def _alive(self) -> None:
+        """Tell now and then that this loop turns, and how long the worker has been at its scan."""
+        if time.monotonic() - self._alive_s >= ALIVE_S:
+            self._alive_s = time.monotonic()
+            self.say(link.Alive(busy_s=self._worker.busy_s))
+
     # -- running ------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -386,6 +404,7 @@ class LaneProcess:
         while not (self._draining and self._all_done()):
             if time.monotonic() > self._give_up_s:
                 self.given_up.set()
+            self._alive()
             self._listen()
             self._take_events()
             now_s = time.monotonic()
@@ -424,9 +443,10 @@ class LaneProcess:
         for thread in self._devices:
             thread.stopping.set()
         deadline_s = time.monotonic() + QUIET_WAIT_S
-        while not self._events.empty() or (
+        # In this order: once all are quiet, whatever they said is in the queue.
+        while (
             any(t.is_alive() and not t.quiet.is_set() for t in self._devices) and time.monotonic() < deadline_s
-        ):
+        ) or not self._events.empty():
             self._take_events()
         # what a source gives again after the next start must not be stored in halves now
         self._hand_over(self._assembly.flush(again={t.number for t in self._devices if t.pausable}))
@@ -489,6 +509,7 @@ class LaneProcess:
     def _answers_only(self) -> None:
         if time.monotonic() > self._give_up_s:
             self.given_up.set()
+        self._alive()
         try:
             if self._pipe.poll(0):
                 message = link.receive(self._pipe)
@@ -513,14 +534,10 @@ class LaneProcess:
             self.say(link.Finished())
 
 
-def main(pipe: Connection, config_path: str, lane_name: str) -> None:
+def main(pipe: Connection, config: configuration.Config, lane_name: str) -> None:
     """Run lane `lane_name` of the configuration; entry point of the spawned process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon decides when a lane ends
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        config = configuration.load(Path(config_path))
-        lane = next(one for one in config.lane if one.name == lane_name)
-        LaneProcess(pipe, config, lane).run()
-    except ConfigError as error:
-        link.send(pipe, link.Note(event="config_error", level="error", fields={"text": str(error)}))
-        raise SystemExit(2) from error
+    for number in (signal.SIGINT, signal.SIGTERM):  # the daemon decides when a lane ends
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # blocked while it was spawned
+    lane = next(one for one in config.lane if one.name == lane_name)
+    LaneProcess(pipe, config, lane).run()

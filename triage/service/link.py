@@ -41,6 +41,12 @@ class Note(Said, frozen=True, kw_only=True, tag="note"):
     fields: dict[str, Any] = {}
 
 
+class Alive(Said, frozen=True, kw_only=True, tag="alive"):
+    """lane -> daemon, every few seconds: its loop turns. busy_s : how long its worker has been at the present scan."""
+
+    busy_s: float
+
+
 class Finished(Said, frozen=True, kw_only=True, tag="finished"):
     """lane -> daemon: all sources are at their end and everything is stored."""
 
@@ -75,7 +81,7 @@ class Stop(Said, frozen=True, kw_only=True, tag="stop"):
     """daemon -> lane: finish what is open and end."""
 
 
-AnySaid = Ready | Judged | Judging | Note | Finished | Stored | Rejudge | Rejudged | Intake | Stop
+AnySaid = Ready | Alive | Judged | Judging | Note | Finished | Stored | Rejudge | Rejudged | Intake | Stop
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnySaid)

@@ -32,6 +32,10 @@ State = Literal["filed", "pending", "leased", "held", "decided"]
 TIERS = {"ALARM": 0, "UNUSABLE": 1, "REVIEW": 2, "CLEAR": 3}
 """Order of offering. A radiation alarm comes first; then scans that could not be judged at all."""
 
+REMEDY = (
+    "move it away: it is made anew from the recordings at the next start; the decisions in it are not, so that scans "
+    "already decided are offered once more"
+)
 MIGRATIONS = (
     """
     CREATE TABLE scans (
@@ -109,10 +113,11 @@ class Outbox:
             self._db.execute("PRAGMA busy_timeout=5000")
             verdict = self._db.execute("PRAGMA quick_check").fetchone()[0]
             if verdict != "ok":
-                raise StorageError(f"{path}: damaged ({verdict}); move it away, it is rebuilt from the recordings")
+                raise StorageError(f"{path}: damaged ({verdict}); {REMEDY}")
             self._migrate(path)
         except sqlite3.Error as error:
-            raise StorageError(f"{path}: not usable as an outbox ({error})") from error
+            hint = REMEDY if type(error) is sqlite3.DatabaseError else "check its rights and the disk"
+            raise StorageError(f"{path}: not usable as an outbox ({error}); {hint}") from error
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and close; a full disk leaves the log beside it, which is as safe."""
