@@ -1,6 +1,9 @@
 """The command line on what people and scripts really give it."""
 
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
+from scanner_io.client import Workstation
 from tests.service.daemon_rig import ENVIRONMENT, ROOT
+from tests.service.test_dispatch import Service, until
+from triage.cli import make_log
 
 FIELDS = {
     "file", "passage", "kind", "outcome", "load", "container", "findings", "gamma_alarm", "neutron_alarm",
@@ -176,3 +182,66 @@ def test_check_reports_what_is_wrong_on_this_machine(tmp_path):
     assert len(told) == 2
     assert "cannot connect" in told[0]
     assert "absent" in told[1]
+
+
+class FullDisk:
+    """A stream whose disk is full until it is told otherwise."""
+
+    full = True
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_service(monkeypatch):
+    stream = FullDisk()
+    monkeypatch.setattr(sys, "stdout", stream)
+    log = make_log(as_json=True)
+    log("one")
+    log("two")
+    stream.full = False
+    log("three")
+    log("four")
+    events = [json.loads(line) for line in stream.text.splitlines()]
+    assert [e["event"] for e in events] == ["log_lost", "three", "four"]
+    assert events[0]["text"].startswith("2 lines")
+
+
+@pytest.mark.timeout(120)
+def test_watch_tells_that_a_scan_is_no_longer_yours(tmp_path):
+    service = Service(tmp_path)
+    ours, theirs = pty.openpty()
+    watch = None
+    try:
+        scan_id = service.put()
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "triage.cli", "watch", "--connect", service.address, "--analyst", "ana"],
+            stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, cwd=ROOT,
+        )  # fmt: skip
+        assert until(lambda: service.state(scan_id) == "leased", 30)
+        with Workstation(service.address, "ana", capacity=0) as second:
+            assert second.decide(second.claim(scan_id), "clear").applied
+        lines = []
+        while not any("no longer yours" in line for line in lines):
+            line = watch.stdout.readline()
+            assert line, lines
+            lines.append(line)
+        assert scan_id in lines[-1] and "decided: clear" in lines[-1]
+        watch.send_signal(signal.SIGINT)
+        rest, _ = watch.communicate(timeout=30)
+        assert watch.returncode == 0, rest
+    finally:
+        if watch is not None and watch.poll() is None:
+            watch.kill()
+            watch.communicate()
+        os.close(ours)
+        os.close(theirs)
+        service.close()
