@@ -14,7 +14,7 @@ import pytest
 
 from scanner_io.client import Workstation
 from tests.service.daemon_rig import ENVIRONMENT, ROOT
-from tests.service.test_dispatch import Service, until
+from tests.service.test_dispatch import Service
 from triage.cli import make_log
 
 FIELDS = {
@@ -215,6 +215,15 @@ def test_a_log_that_cannot_be_written_does_not_end_the_service(monkeypatch):
     assert events[0]["text"].startswith("2 lines")
 
 
+def read_until(stream, words):
+    said = ""
+    while words not in said:
+        character = stream.read(1)
+        assert character, said
+        said += character
+    return said
+
+
 @pytest.mark.timeout(120)
 def test_watch_tells_that_a_scan_is_no_longer_yours(tmp_path):
     service = Service(tmp_path)
@@ -226,15 +235,11 @@ def test_watch_tells_that_a_scan_is_no_longer_yours(tmp_path):
             [sys.executable, "-m", "triage.cli", "watch", "--connect", service.address, "--analyst", "ana"],
             stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, cwd=ROOT,
         )  # fmt: skip
-        assert until(lambda: service.state(scan_id) == "leased", 30)
+        read_until(watch.stdout, "then Enter >")
         with Workstation(service.address, "ana", capacity=0) as second:
             assert second.decide(second.claim(scan_id), "clear").applied
-        lines = []
-        while not any("no longer yours" in line for line in lines):
-            line = watch.stdout.readline()
-            assert line, lines
-            lines.append(line)
-        assert scan_id in lines[-1] and "decided: clear" in lines[-1]
+        said = read_until(watch.stdout, "no longer yours: decided: clear")
+        assert scan_id in said
         watch.send_signal(signal.SIGINT)
         rest, _ = watch.communicate(timeout=30)
         assert watch.returncode == 0, rest
