@@ -2,7 +2,8 @@
 
 HDF5 in NeXus shape, so that silx, h5web and HDFView open it on the radiograph:
 
-    /                           @default=entry  @schema_version  @scanlane_version  @simulated  @pixels_sha256
+    /                           @default=entry  @schema_version  @scanlane_version  @simulated
+                                @pixels_sha256 (raw counts)  @content_sha256 (all the rest)
     /entry            NXentry   @default=data   title start_time end_time entry_identifier lane expected quality
     /entry/data       NXdata    @signal @auxiliary_signals @axes=[y, x]; hard links to the detectors' images
     /entry/instrument NXinstrument: detector_<energy> NXdetector: data dark flatfield pixel_mask saturation_value
@@ -22,6 +23,7 @@ back wrong with no error.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +69,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     result: TriageResult | None
     software: str
     pixels_sha256: str
+    content_sha256: str
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +111,8 @@ def build(
     with h5py.File(
         "recording", "w", driver="core", backing_store=False, libver=("v110", "v110"), track_order=True
     ) as file:
-        file.attrs.update(
+        _attributes(
+            file,
             NX_class="NXroot",
             default="entry",
             creator="scanlane",
@@ -116,6 +120,7 @@ def build(
             scanlane_version=__version__,
             simulated=scan.simulated,
             pixels_sha256=pixels_sha256(scan.radiograph) if scan.radiograph else "",
+            content_sha256=content_sha256(scan, config or {}, result),
         )
         entry = _group(file, "entry", "NXentry")
         _describe(entry, scan, config or {})
@@ -162,6 +167,26 @@ def pixels_sha256(radiograph: Radiograph) -> str:
     return digest.hexdigest()
 
 
+def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | None) -> str:
+    """Return the SHA-256 of everything but the raw counts: references, times, portal, declaration, result (hex).
+
+    Of their values, not of how they are stored: numbers as 64 bits little-endian, the rest as JSON with sorted keys.
+    """
+    parts = {f: getattr(scan, f) for f in scan.__struct_fields__ if f != "radiograph"}
+    if scan.radiograph is not None:
+        image = scan.radiograph
+        parts["radiograph"] = {f: getattr(image, f) for f in image.__struct_fields__ if f != "counts"}
+    values = msgspec.to_builtins((parts, config, result), enc_hook=_hashable)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _hashable(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        raise NotImplementedError(f"{type(value).__name__} in a recording")
+    plain = value.astype("<f8" if value.dtype.kind == "f" else "<i8")
+    return [list(plain.shape), hashlib.sha256(plain.tobytes()).hexdigest()]
+
+
 def _describe(entry: h5py.Group, scan: Scan, config: dict[str, Any]) -> None:
     simulated = "SIMULATED " if scan.simulated else ""
     _text(entry, "title", f"{simulated}scan {scan.scan_id}")
@@ -184,23 +209,24 @@ def _describe(entry: h5py.Group, scan: Scan, config: dict[str, Any]) -> None:
 def _write_radiograph(entry: h5py.Group, instrument: h5py.Group, radiograph: Radiograph, codec: Codec) -> None:
     detector = radiograph.detector
     data = _group(entry, "data", "NXdata")
-    entry.attrs["default"] = "data"
+    _attributes(entry, default="data")
     names = list(detector.energies)
-    data.attrs.update(signal=names[-1], axes=["y", "x"], interpretation="image")
+    _attributes(data, signal=names[-1], axes=["y", "x"], interpretation="image")
     if names[:-1]:
-        data.attrs["auxiliary_signals"] = names[:-1]
+        _attributes(data, auxiliary_signals=names[:-1])
     for axis, length, pitch in (
         ("y", detector.channels, detector.channel_pitch_mm),
         ("x", radiograph.columns, detector.column_pitch_mm),
     ):
         data[axis] = (np.arange(length) * (pitch or 1.0)).astype(np.float32)
-        data[axis].attrs["units"] = "mm" if pitch else "pixel"
+        _attributes(data[axis], units="mm" if pitch else "pixel")
     for index, energy in enumerate(names):
         group = _group(instrument, f"detector_{energy}", "NXdetector")
         image = upright(radiograph.counts[index], detector.first_channel)
         chunks = tuple(_even_part(n, most) for n, most in zip(image.shape, _CHUNK, strict=True))
         stored = group.create_dataset("data", data=image, chunks=chunks, **_filters(codec))
-        stored.attrs.update(units="counts", long_name=f"{energy} energy counts, upright; column x is one detector line")
+        long_name = f"{energy} energy counts, upright; column x is one detector line"
+        _attributes(stored, units="counts", long_name=long_name)
         data[energy] = stored  # a hard link
         for name, reference in (("dark", detector.dark[index]), ("flatfield", detector.air[index])):
             _array(group, name, reference, units="counts")
@@ -210,9 +236,10 @@ def _write_radiograph(entry: h5py.Group, instrument: h5py.Group, radiograph: Rad
         for name, pitch in (("x_pixel_size", detector.column_pitch_mm), ("y_pixel_size", detector.channel_pitch_mm)):
             if pitch is not None:
                 group[name] = float(pitch)
-                group[name].attrs["units"] = "mm"
+                _attributes(group[name], units="mm")
     state = _group(instrument, "line_detector", "NXcollection")
-    state.attrs.update(
+    _attributes(
+        state,
         energies=names,
         state=detector.state,
         first_channel=detector.first_channel,
@@ -243,7 +270,8 @@ def _write_portal(monitor: h5py.Group, record: PortalRecord) -> None:
         raise DataError(f"PortalRecord.raw_lines[{bad[0]}]: holds a line feed: {record.raw_lines[bad[0]][:60]!r}")
     _text(monitor, "raw_lines", "\n".join(record.raw_lines))
     _text(monitor, "settings", _json(record.settings))
-    monitor.attrs.update(
+    _attributes(
+        monitor,
         start_utc_ns=np.int64(record.start_utc_ns),
         end_utc_ns=np.int64(record.end_utc_ns),
         gamma_start_utc_ns=np.int64(record.gamma_start_utc_ns),
@@ -279,8 +307,24 @@ def _even_part(length: int, most: int) -> int:
 
 def _group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
     group = parent.create_group(name, track_order=True)
-    group.attrs["NX_class"] = nx_class
+    _attributes(group, NX_class=nx_class)
     return group
+
+
+def _attributes(holder: h5py.HLObject, **values: Any) -> None:
+    """Set attributes, texts at a fixed length.
+
+    Texts of variable length are kept in a global heap, which has no checksum: one flipped bit there makes libhdf5 1.14
+    turn in a circle for ever.
+    """
+    for name, value in values.items():
+        if isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], str)):
+            texts = [t.encode() for t in ([value] if isinstance(value, str) else value)]
+            form = h5py.string_dtype("utf-8", max(1, *map(len, texts)))
+            value = np.array(texts[0] if isinstance(value, str) else texts, dtype=form)
+            holder.attrs.create(name, value, dtype=form)
+        else:
+            holder.attrs[name] = value
 
 
 def _text(group: h5py.Group, name: str, text: str) -> None:
@@ -297,7 +341,7 @@ def _array(group: h5py.Group, name: str, array: npt.NDArray[Any], units: str = "
         name, data=array, chunks=array.shape if array.size else None, fletcher32=bool(array.size)
     )
     if units:
-        stored.attrs["units"] = units
+        _attributes(stored, units=units)
 
 
 def _filters(codec: Codec) -> dict[str, Any]:
@@ -313,20 +357,50 @@ def _filters(codec: Codec) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
+_FOREIGN = (
+    OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError,
+    msgspec.MsgspecError,
+)  # fmt: skip
+"""What h5py, numpy and msgspec raise on a file whose parts are not what they should be."""
+
+
 def read(path: Path) -> Recording:
-    """Return what the recording at `path` holds.
+    """Return what the recording at `path` holds, checked against its hashes.
 
     Raises DataError naming the file, the place in it, the value seen and what to do.
     """
+    found = _read(path)
+    if problem := next(_check_hashes(found), None):
+        raise DataError(f"{path}: {problem}; see `scanlane verify {path.name}`")
+    return found
+
+
+def _read(path: Path) -> Recording:
     import hdf5plugin  # noqa: F401 -- registers the bitshuffle filter
 
+    if not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path}: {'is no plain file' if path.exists() else 'no such file'}")
     try:
         with h5py.File(path, "r", locking=False) as file:
             return _Reader(path, file).recording()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, RuntimeError, KeyError, ValueError, msgspec.ValidationError, msgspec.DecodeError) as error:
+    except _FOREIGN as error:
         raise DataError(f"{path}: not readable as a recording ({error}); see `scanlane verify {path.name}`") from error
+
+
+def _attribute(holder: h5py.HLObject, *name: Any) -> Any:
+    """Return an attribute (name, or name and default), texts as `str`. Raises KeyError, DataError."""
+    if len(name) > 1 and name[0] not in holder.attrs:
+        return name[1]
+    form = holder.attrs.get_id(name[0]).dtype
+    text = h5py.check_string_dtype(form)
+    if h5py.check_vlen_dtype(form) is not None or (text is not None and text.length is None):
+        raise DataError(f"{holder.file.filename}: {holder.name}/@{name[0]}: of variable length; such files are refused")
+    value = holder.attrs[name[0]]
+    if isinstance(value, bytes):
+        return value.decode()
+    if text is not None and isinstance(value, np.ndarray):
+        return [bytes(v).decode() for v in value.flat]
+    return value
 
 
 class _Reader:
@@ -338,9 +412,9 @@ class _Reader:
 
     def recording(self) -> Recording:
         file = self._file
-        if file.attrs.get("creator") != "scanlane":
-            raise DataError(f"{self._path}: not a scanlane recording (creator {file.attrs.get('creator')!r})")
-        version = int(file.attrs["schema_version"])
+        if _attribute(file, "creator", "") != "scanlane":
+            raise DataError(f"{self._path}: not a scanlane recording (creator {_attribute(file, 'creator', '')!r})")
+        version = int(_attribute(file, "schema_version"))
         if version > SCHEMA_VERSION:
             raise DataError(
                 f"{self._path}: recording schema {version}, this scanlane reads up to {SCHEMA_VERSION}; upgrade it"
@@ -350,18 +424,19 @@ class _Reader:
             scan=self.scan(entry),
             config=self.json(entry, "config", dict[str, Any]),
             result=self.json(self.group("entry/process"), "result", TriageResult) if "process" in entry else None,
-            software=str(file.attrs["scanlane_version"]),
-            pixels_sha256=str(file.attrs["pixels_sha256"]),
+            software=str(_attribute(file, "scanlane_version")),
+            pixels_sha256=str(_attribute(file, "pixels_sha256")),
+            content_sha256=str(_attribute(file, "content_sha256", "")),
         )
 
     def scan(self, entry: h5py.Group) -> Scan:
         return Scan(
             scan_id=self.text(entry, "entry_identifier"),
             lane=self.text(entry, "lane"),
-            start_utc_ns=int(entry["start_utc_ns"][()]),
-            end_utc_ns=int(entry["end_utc_ns"][()]),
+            start_utc_ns=int(self.scalar(entry, "start_utc_ns")),
+            end_utc_ns=int(self.scalar(entry, "end_utc_ns")),
             expected=self.json(entry, "expected", tuple[Literal["radiograph", "portal", "declaration"], ...]),
-            radiograph=self.radiograph() if "data" in entry else None,
+            radiograph=self.radiograph() if "data" in entry or self.has_detector() else None,
             portal=self.portal(self.group("entry/monitor_rpm")) if "monitor_rpm" in entry else None,
             declaration=self.json(entry, "declaration", Declaration) if "declaration" in entry else None,
             devices=self.json(entry, "devices", tuple[DeviceInfo, ...]),
@@ -370,17 +445,20 @@ class _Reader:
             source_sha256=self.text(entry, "source_sha256"),
         )
 
+    def has_detector(self) -> bool:
+        return "line_detector" in self.group("entry/instrument")
+
     def radiograph(self) -> Radiograph:
         state = self.group("entry/instrument/line_detector")
-        energies = tuple(str(e) for e in state.attrs["energies"])
-        first_channel = state.attrs["first_channel"]
+        energies = tuple(str(e) for e in _attribute(state, "energies"))
+        first_channel: Any = str(_attribute(state, "first_channel"))
         detectors = [self.group(f"entry/instrument/detector_{e}") for e in energies]
         counts = []
         for detector in detectors:
             image = self.array(detector, "data", "uint16", 2, MAX_PIXELS)
             counts.append(upright(image[::-1] if first_channel == "bottom" else image, "top"))
         last = detectors[-1]
-        air = tuple(int(c) for c in state.attrs["air_channels"])
+        air = tuple(int(c) for c in _attribute(state, "air_channels"))
         return Radiograph(
             detector=DetectorState(
                 energies=energies,
@@ -389,48 +467,47 @@ class _Reader:
                 air=tuple(self.array(d, "flatfield", "float32", 1) for d in detectors),
                 bad_channels=self.array(last, "pixel_mask", "uint32", 1) != 0,
                 air_channels=None if air[0] < 0 else (air[0], air[1]),
-                saturation_value=int(last["saturation_value"][()]),
-                state=state.attrs["state"],
+                saturation_value=int(self.scalar(last, "saturation_value")),
+                state=str(_attribute(state, "state")),  # type: ignore[arg-type]
                 first_channel=first_channel,
-                column_pitch_mm=float(last["x_pixel_size"][()]) if "x_pixel_size" in last else None,
-                channel_pitch_mm=float(last["y_pixel_size"][()]) if "y_pixel_size" in last else None,
-                note=str(state.attrs["note"]),
-                flags=msgspec.json.decode(state.attrs.get("flags", "[]"), type=tuple[Quality, ...]),
+                column_pitch_mm=self.scalar(last, "x_pixel_size") if "x_pixel_size" in last else None,
+                channel_pitch_mm=self.scalar(last, "y_pixel_size") if "y_pixel_size" in last else None,
+                note=str(_attribute(state, "note")),
+                flags=msgspec.json.decode(_attribute(state, "flags", "[]"), type=tuple[Quality, ...]),
             ),
             counts=tuple(counts),
             column_utc_ns=self.array(state, "column_utc_ns", "int64", 1),
-            end_reason=state.attrs["end_reason"],
-            dropped_columns=int(state.attrs["dropped_columns"]),
+            end_reason=str(_attribute(state, "end_reason")),  # type: ignore[arg-type]
+            dropped_columns=int(_attribute(state, "dropped_columns")),
         )
 
     def portal(self, monitor: h5py.Group) -> PortalRecord:
-        attrs = monitor.attrs
         lines = self.text(monitor, "raw_lines")
-        number, speed = int(attrs["number"]), float(attrs["speed_kmh"])
+        number, speed = int(_attribute(monitor, "number")), float(_attribute(monitor, "speed_kmh"))
         optional = {
             name: self.array(monitor, name, "float64", 1) if name in monitor else None
             for name in ("gamma_background", "neutron_background")
         }
         return PortalRecord(
-            start_utc_ns=int(attrs["start_utc_ns"]),
-            end_utc_ns=int(attrs["end_utc_ns"]),
+            start_utc_ns=int(_attribute(monitor, "start_utc_ns")),
+            end_utc_ns=int(_attribute(monitor, "end_utc_ns")),
             gamma=self.array(monitor, "gamma", "int64", 2),
             neutron=self.array(monitor, "neutron", "int64", 2),
             gamma_alarm=self.array(monitor, "gamma_alarm", "uint8", 1).astype(np.bool_),
             neutron_alarm=self.array(monitor, "neutron_alarm", "uint8", 1).astype(np.bool_),
             gamma_arrival_ns=self.array(monitor, "gamma_arrival_ns", "int64", 1),
-            gamma_start_utc_ns=int(attrs["gamma_start_utc_ns"]),
+            gamma_start_utc_ns=int(_attribute(monitor, "gamma_start_utc_ns")),
             gamma_background=optional["gamma_background"],
             neutron_background=optional["neutron_background"],
-            gamma_interval_s=float(attrs["gamma_interval_s"]),
-            neutron_interval_s=float(attrs["neutron_interval_s"]),
+            gamma_interval_s=float(_attribute(monitor, "gamma_interval_s")),
+            neutron_interval_s=float(_attribute(monitor, "neutron_interval_s")),
             settings=self.json(monitor, "settings", PortalSettings | None),
             number=None if number < 0 else number,
-            boot_epoch=int(attrs["boot_epoch"]),
+            boot_epoch=int(_attribute(monitor, "boot_epoch")),
             speed_kmh=None if np.isnan(speed) else speed,
-            end_reason=attrs["end_reason"],
-            faults=msgspec.json.decode(attrs["faults"], type=tuple[str, ...]),
-            raw_lines=tuple(lines.split("\n")) if int(attrs["raw_line_count"]) else (),
+            end_reason=str(_attribute(monitor, "end_reason")),  # type: ignore[arg-type]
+            faults=msgspec.json.decode(_attribute(monitor, "faults"), type=tuple[str, ...]),
+            raw_lines=tuple(lines.split("\n")) if int(_attribute(monitor, "raw_line_count")) else (),
         )
 
     def group(self, name: str) -> h5py.Group:
@@ -468,6 +545,13 @@ class _Reader:
         values: npt.NDArray[Any] = dataset[()]
         return values
 
+    def scalar(self, group: h5py.Group, name: str) -> Any:
+        """Return a single number, as a Python number."""
+        dataset = self.dataset(group, name)
+        if dataset.shape != () or dataset.dtype.kind not in "iuf":
+            raise DataError(f"{self._path}: {dataset.name}: {dataset.dtype} {dataset.shape}, expected one number")
+        return dataset[()].item()
+
     def text(self, group: h5py.Group, name: str) -> str:
         dataset = self.dataset(group, name)
         info = h5py.check_string_dtype(dataset.dtype)
@@ -485,15 +569,19 @@ class _Reader:
 def check(path: Path) -> list[Problem]:
     """Return every problem found in the recording at `path`; an empty list means it is sound."""
     try:
-        recording = read(path)
+        recording = _read(path)
     except DataError as error:
         return [Problem(check="readable", where=str(path), text=str(error))]
     problems: list[Problem] = []
-    for one_check in (_check_layout, _check_identity):
-        problems += one_check(path, recording)
+    try:
+        problems += _check_layout(path, recording)
+    except (DataError, *_FOREIGN) as error:
+        problems.append(_problem("layout", str(path), f"what viewers need cannot be followed ({error})"))
+    problems += _check_identity(path, recording)
+    problems += _check_hashes(recording)
     radiograph, portal = recording.scan.radiograph, recording.scan.portal
     if radiograph is not None:
-        problems += _check_radiograph(radiograph, recording.pixels_sha256)
+        problems += _check_radiograph(radiograph)
     if portal is not None:
         problems += _check_portal(portal)
     if recording.result is not None:
@@ -508,15 +596,18 @@ def _problem(check: str, where: str, text: str) -> Problem:
 def _check_layout(path: Path, recording: Recording) -> Iterator[Problem]:
     """The NeXus default chain leads to an image that is linked hard, with axes of its lengths."""
     with h5py.File(path, "r", locking=False) as file:
-        if file.attrs.get("default") != "entry":
-            yield _problem("default chain", "/@default", f"{file.attrs.get('default')!r}, expected 'entry'")
+        if (name := _attribute(file, "default", None)) != "entry":
+            yield _problem("default chain", "/@default", f"{name!r}, expected 'entry'")
         if recording.scan.radiograph is None:
             return
         entry = file["entry"]
-        if entry.attrs.get("default") != "data":
-            yield _problem("default chain", "/entry/@default", f"{entry.attrs.get('default')!r}, expected 'data'")
+        if (name := _attribute(entry, "default", None)) != "data":
+            yield _problem("default chain", "/entry/@default", f"{name!r}, expected 'data'")
         data = entry["data"]
-        signal = data.attrs.get("signal")
+        if not isinstance(data, h5py.Group):
+            yield _problem("default chain", "/entry/data", f"a {type(data).__name__}, expected a group")
+            return
+        signal = _attribute(data, "signal", None)
         if signal not in data:
             yield _problem("default chain", "/entry/data/@signal", f"{signal!r} is not in the group")
             return
@@ -527,8 +618,9 @@ def _check_layout(path: Path, recording: Recording) -> Iterator[Problem]:
                     f"/entry/data/{axis}",
                     f"length {data[axis].shape[0]}, image {data[signal].shape[index]}",
                 )
-        if data[signal] != entry[f"instrument/detector_{signal}/data"]:
-            yield _problem("hard link", f"/entry/data/{signal}", "not the detector's own data")
+        for energy in recording.scan.radiograph.detector.energies:
+            if energy not in data or data[energy] != entry[f"instrument/detector_{energy}/data"]:
+                yield _problem("hard link", f"/entry/data/{energy}", "not the detector's own data")
 
 
 def _check_identity(path: Path, recording: Recording) -> Iterator[Problem]:
@@ -544,10 +636,19 @@ def _check_identity(path: Path, recording: Recording) -> Iterator[Problem]:
             yield _problem("completeness", f"/entry/{kind}", "expected, absent, and no quality flag says so")
 
 
-def _check_radiograph(radiograph: Radiograph, sha256: str) -> Iterator[Problem]:
-    seen = pixels_sha256(radiograph)
-    if seen != sha256:
-        yield _problem("pixel hash", "/@pixels_sha256", f"file says {sha256[:16]}…, pixels give {seen[:16]}…")
+def _check_hashes(recording: Recording) -> Iterator[Problem]:
+    image = recording.scan.radiograph
+    for name, told, seen in (
+        ("pixels_sha256", recording.pixels_sha256, pixels_sha256(image) if image else ""),
+        ("content_sha256", recording.content_sha256,
+         content_sha256(recording.scan, recording.config, recording.result)),
+    ):  # fmt: skip
+        if seen != told:
+            text = f"file says {told[:16] or 'nothing'}…, what it holds gives {seen[:16]}…: something was changed"
+            yield _problem("hash", f"/@{name}", text)
+
+
+def _check_radiograph(radiograph: Radiograph) -> Iterator[Problem]:
     detector = radiograph.detector
     steps = np.diff(radiograph.column_utc_ns)
     for i in np.flatnonzero(steps < 0)[:10]:

@@ -250,3 +250,34 @@ def test_watch_tells_that_a_scan_is_no_longer_yours(tmp_path):
         os.close(ours)
         os.close(theirs)
         service.close()
+
+
+@pytest.mark.timeout(120)
+def test_what_cannot_be_waited_for_or_written_is_an_error_in_words(tmp_path):
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    odd = tmp_path / os.fsdecode(b"odd\xff.png")
+    odd.write_bytes(b"no image")
+    done = scanlane("triage", "--json", pipe, odd, "/dev/zero")
+    assert done.returncode == 1
+    errors = [r["error"] for r in rows(done)]
+    assert len(errors) == 3 and "no plain file" in errors[0] and "no plain file" in errors[2]
+    assert done.stdout.isascii()
+    done = scanlane("verify", "--json", pipe)
+    assert (done.returncode, "no plain file" in done.stdout) == (1, True)
+    (tmp_path / "file").write_text("")
+    for words in (["simulate", "--out", tmp_path / "file" / "x", "--vehicles", 1],):
+        done = scanlane(*words)
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    for speed in ("-1", "nan"):
+        assert scanlane("replay", "--speed", speed, tmp_path / "x.scan.h5").returncode == 2
+
+
+@pytest.mark.timeout(120)
+def test_damaged_portal_lines_outside_passages_are_told(tmp_path):
+    path = tmp_path / "day.csv"
+    stamp = "2016-05-31 09:30:{:02d}.000 -07\n".format
+    path.write_text("".join(f"GB,000379,00O371,000407,000371,{stamp(s)}" for s in range(30)))
+    (row,) = rows(scanlane("triage", "--json", path))
+    assert row["outcome"] == "UNUSABLE" and "may hide a passage" in row["error"]

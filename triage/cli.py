@@ -57,6 +57,9 @@ def main() -> None:
         # The reader of our output has gone, as `| head` does; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        click.echo(f"error: {error}; check that the place exists, its rights and its free space", err=True)
+        sys.exit(EXIT_BAD_INPUT)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -84,7 +87,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def _emit(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(json.dumps(value))  # ASCII: a file name may hold bytes that are no text
 
 
 def make_log(*, as_json: bool) -> Callable[..., None]:
@@ -241,13 +244,14 @@ def triage(files: tuple[Path, ...], save: Path | None, polarity: str, as_json: b
     judge = _new_judge()
     paths = _expand(files, ".scan.h5")
     bad, rows = 0, []
+    pictures: set[str] = set()
     try:
         with _progress(len(paths), "judging", quiet=as_json) as advance:
             for path in paths:
                 for judged in offline.judge_file(path, judge, RasterOptions(polarity=polarity)):  # type: ignore[arg-type]
                     bad += judged.error is not None
                     if save is not None:
-                        _save_picture(save, judged)
+                        _save_picture(save, judged, pictures)
                     if as_json:
                         _emit(judged.row())
                     else:
@@ -255,13 +259,14 @@ def triage(files: tuple[Path, ...], save: Path | None, polarity: str, as_json: b
                 advance()
     finally:
         judge.close()
-    if not as_json:
-        _print_judged(rows)
+        if not as_json:  # after Ctrl-C too: what was judged until then
+            _print_judged(rows)
     if bad:
         raise click.exceptions.Exit(EXIT_BAD_INPUT)
 
 
-def _save_picture(folder: Path, judged: Any) -> None:
+def _save_picture(folder: Path, judged: Any, taken: set[str]) -> None:
+    """Write the picture of one scan; files of one name from different folders get pictures of their own."""
     if judged.result is None or judged.scan.radiograph is None:
         return
     import cv2
@@ -273,7 +278,13 @@ def _save_picture(folder: Path, judged: Any) -> None:
     done, png = cv2.imencode(".png", annotate(judged.scan.radiograph, judged.result))
     if not done:
         raise ScannerError(f"{judged.file}: the picture could not be encoded as PNG")
-    write_durable(folder / f"{Path(judged.file).name}.png", png.tobytes(), replace=True)
+    name = first = Path(judged.file).name
+    count = 1
+    while name in taken:
+        count += 1
+        name = f"{first}.{count}"
+    taken.add(name)
+    write_durable(folder / f"{name}.png", png.tobytes(), replace=True)
 
 
 def _print_judged(rows: list[Any]) -> None:
@@ -295,7 +306,13 @@ def _print_judged(rows: list[Any]) -> None:
 
 @cli.command()
 @files_argument
-@click.option("--speed", default=0.0, show_default=True, help="1 = as it happened, 20 = faster, 0 = without waiting.")
+@click.option(
+    "--speed",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1e6),
+    help="1 = as it happened, 20 = faster, 0 = without waiting.",
+)
 @click.option("--verify", is_flag=True, help="The new result must equal the stored one bit for bit.")
 @json_option
 def replay(files: tuple[Path, ...], speed: float, verify: bool, as_json: bool) -> None:
@@ -305,6 +322,8 @@ def replay(files: tuple[Path, ...], speed: float, verify: bool, as_json: bool) -
     from scanner_io.recording import SUFFIX
     from triage.service import offline
 
+    if speed != speed:
+        raise click.BadParameter("nan is no speed", param_hint="--speed")
     _profile_cache()
     paths = _expand(files, SUFFIX)
     judge = _new_judge()

@@ -8,6 +8,8 @@ import h5py
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scanner_io import recording
 from scanner_io.errors import DataError, StorageError
@@ -71,7 +73,7 @@ def test_the_default_plot_is_the_upright_radiograph(tmp_path):
         np.testing.assert_array_equal(default.signal[()], scan.radiograph.counts[1].T[::-1])
         assert [a[()][1] for a in default.axes] == [5.0, 4.0]
     with h5py.File(path) as file:
-        assert file[f"{file.attrs['default']}/data/x"].attrs["units"] == "mm"
+        assert file[f"{file.attrs['default'].decode()}/data/x"].attrs["units"] == b"mm"
         assert file.attrs["simulated"]
 
 
@@ -233,3 +235,105 @@ def test_upright_is_undone_by_the_reader():
         counts = rng.integers(0, 65535, (columns, channels)).astype(np.uint16)
         np.testing.assert_array_equal(recording.upright(counts, "top"), counts.T)
         np.testing.assert_array_equal(recording.upright(counts, "bottom"), counts.T[::-1])
+
+
+# -- files that somebody changed -----------------------------------------------------------------------------------
+
+
+def _deleted(file, name):
+    del file[name]
+
+
+def _instead(make):
+    def change(file, name):
+        del file[name]
+        make(file, name)
+
+    return change
+
+
+def _zeroed(file, name):
+    values, attrs = file[name][()], dict(file[name].attrs)
+    del file[name]
+    file[name] = np.zeros_like(values) if np.any(values) else np.ones_like(values)
+    file[name].attrs.update(attrs)
+
+
+CHANGES = {
+    "deleted": _deleted,
+    "text": _instead(lambda f, n: f.create_dataset(n, data="x")),
+    "number": _instead(lambda f, n: f.create_dataset(n, data=-7.5)),
+    "complex": _instead(lambda f, n: f.create_dataset(n, data=1j)),
+    "bytes": _instead(lambda f, n: f.create_dataset(n, data=np.void(b"\xff\xfe"))),
+    "group": _instead(lambda f, n: f.create_group(n)),
+    "loop": _instead(lambda f, n: f.__setitem__(n, h5py.SoftLink(f"/{n}"))),
+    "elsewhere": _instead(lambda f, n: f.__setitem__(n, h5py.ExternalLink("/etc/passwd", "/x"))),
+    "huge": _instead(lambda f, n: f.create_dataset(n, shape=(10**6, 10**6), dtype="u2", chunks=(100, 100))),
+    "long": _instead(lambda f, n: f.create_dataset(n, shape=(2**40,), dtype="u1", chunks=(1 << 20,))),
+}
+FOR_VIEWERS = ("title", "time", "name", "program", "version", "outcome", "data/", "pixel_mask", "saturation", "size")
+"""Said twice in the file, once for viewers, or with a default; not what `read` gives."""
+
+
+def _whole(path):
+    scan = samples.scan()
+    recording.write(path, scan, config={"lane": "north"}, result=samples.result())
+    names = []
+    with h5py.File(path) as file:
+        file.visititems(lambda name, one: names.append((name, isinstance(one, h5py.Dataset))))
+    return names
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_part_is_a_problem_never_an_exception(tmp_path, change):
+    path = tmp_path / f"{samples.SCAN_ID}{recording.SUFFIX}"
+    for name, _ in _whole(path):
+        path.unlink()
+        _whole(path)
+        with h5py.File(path, "r+") as file:
+            CHANGES[change](file, name)
+        problems = recording.check(path)
+        assert problems or any(word in name for word in FOR_VIEWERS), name
+
+
+def test_changed_numbers_are_found_by_the_hashes(tmp_path):
+    path = tmp_path / f"{samples.SCAN_ID}{recording.SUFFIX}"
+    numbers = 0
+    for name, is_data in _whole(path):
+        path.unlink()
+        _whole(path)
+        with h5py.File(path, "r+") as file:
+            if not is_data or file[name].dtype.kind not in "iufb":
+                continue
+            _zeroed(file, name)
+        numbers += 1
+        twice = "/data/" in name and name.endswith(("x", "y"))
+        first = "detector_low" in name and name.endswith(("pixel_mask", "saturation_value"))
+        assert recording.check(path) or twice or first or name.endswith("size"), name
+    assert numbers > 15
+
+
+@given(st.integers(0, 10**9), st.integers(0, 7))
+@settings(max_examples=60)
+def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path_factory, place, bit):
+    folder = tmp_path_factory.mktemp("flip")
+    path = folder / f"{samples.SCAN_ID}{recording.SUFFIX}"
+    scan = samples.scan()
+    data = bytearray(recording.build(scan))
+    data[place % len(data)] ^= 1 << bit
+    path.write_bytes(data)
+    if not recording.check(path):
+        read = recording.read(path)
+        assert recording.content_sha256(read.scan, read.config, read.result) == recording.content_sha256(scan, {}, None)
+        assert recording.pixels_sha256(read.scan.radiograph) == recording.pixels_sha256(scan.radiograph)
+
+
+def test_no_text_is_kept_where_no_checksum_is(tmp_path):
+    # One flipped bit in a global heap, which holds texts of variable length, and libhdf5 never comes back.
+    assert b"GCOL" not in recording.build(samples.scan(), config={"a": "b"}, result=samples.result())
+    path = tmp_path / f"{samples.SCAN_ID}{recording.SUFFIX}"
+    _whole(path)
+    with h5py.File(path, "r+") as file:
+        file["entry/instrument/line_detector"].attrs["note"] = "of variable length"
+    (problem,) = recording.check(path)
+    assert "of variable length; such files are refused" in problem.text

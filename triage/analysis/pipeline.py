@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -45,7 +45,7 @@ def run(
     """
     began = time.perf_counter()
     findings: list[Finding] = []
-    quality: list[Quality] = list(scan.quality)
+    quality: list[Quality] = [*scan.quality, *_absent(scan)]
     timings: dict[str, float] = {}
     load: Load = "unknown"
     container: Box | None = None
@@ -83,6 +83,14 @@ def run(
         gamma_intervals=gamma_intervals, alarm_intervals=alarm_intervals, profile=profile.identity,
         code_version=__version__, timings_ms={k: round(v, 3) for k, v in timings.items()},
     )  # fmt: skip
+
+
+def _absent(scan: Scan) -> Iterator[Quality]:
+    """What the lane has and the scan has not, if no flag says so already: a part that was lost is never clear."""
+    present = {"radiograph": scan.radiograph, "portal": scan.portal, "declaration": scan.declaration}
+    for kind in scan.expected:
+        if present[kind] is None and not any(q.code.startswith(kind) for q in scan.quality):
+            yield Quality(code=f"{kind}_missing", reason=f"this lane has a {kind}, but the scan has none")
 
 
 def unjudged(scan: Scan, profile: Profile, code: str, reason: str) -> TriageResult:

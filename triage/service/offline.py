@@ -13,7 +13,7 @@ from scanner_io import driver as drivers
 from scanner_io import recording
 from scanner_io.errors import DataError, LinkLost, ScannerError
 from scanner_io.formats import portal_daily, raster
-from scanner_io.model import EndOfSource, PortalRecord, Radiograph, Scan, TriageResult
+from scanner_io.model import EndOfSource, Health, Occupancy, PortalRecord, Radiograph, Scan, TriageResult
 
 from .assembly import Assembly, LaneSpec, make_scan_id
 from .lane import Judge
@@ -66,6 +66,8 @@ def judge_file(path: Path, judge: Judge, options: raster.RasterOptions | None = 
     """Judge every passage in the file at `path`; a bad file gives one row with its error and never raises."""
     kind = "unknown"
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for, a device read for ever
+            raise DataError(f"{path}: is no plain file")
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
         if head.startswith(HDF5_MAGIC):
@@ -78,9 +80,15 @@ def judge_file(path: Path, judge: Judge, options: raster.RasterOptions | None = 
             yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
         elif portal_daily.sniff(head):
             kind = "portal"
-            for record in portal_daily.read_daily_file(path):
-                scan = portal_scan(path, record)
-                yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
+            damaged = ""
+            for event in portal_daily.iter_daily_file(path):
+                if isinstance(event, Occupancy) and event.record is not None:
+                    scan = portal_scan(path, event.record)
+                    yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
+                elif isinstance(event, Health) and event.component == "line" and event.state != "ok":
+                    damaged = event.text
+            if damaged:
+                raise DataError(f"{path}: {damaged}; they may hide a passage")
         else:
             told = f"begins with {head[:12]!r}" if head else "is empty"
             raise DataError(
