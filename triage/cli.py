@@ -515,6 +515,7 @@ def drivers_list(as_json: bool) -> None:
 @cli.group()
 def bench() -> None:
     """Measure against named peers, interleaved in one run."""
+    _profile_cache()
 
 
 @bench.command("triage")
@@ -529,15 +530,59 @@ def bench_triage(rounds: int, columns: int, full: bool, as_json: bool) -> None:
     """
     from triage.study.bench import bench_triage as measure
 
-    _profile_cache()
+    _bench(lambda progress: measure(rounds=rounds, width=columns, full=full, progress=progress), rounds, as_json)
+
+
+def _bench(measure: Callable[[Callable[[int, int], None]], dict[str, Any]], rounds: int, as_json: bool) -> None:
+    """Run a benchmark with a progress bar and print its report."""
     with _progress(rounds, "rounds", quiet=as_json) as advance:
-        report = measure(rounds=rounds, width=columns, full=full, progress=lambda *_: advance())
+        report = measure(lambda *_: advance())
     if as_json:
         _emit(report)
         return
     console = _console()
     for name, value in report.items():
         console.print(f"{name:22} {value}", markup=False)
+
+
+rounds_option = click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 1000))
+folder_option = click.option(
+    "--folder", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Measure on the disk of this folder. Default: the system's temporary folder.",
+)  # fmt: skip
+
+
+@bench.command("record")
+@rounds_option
+@click.option("--columns", default=5000, show_default=True, type=click.IntRange(64, 20_000))
+@folder_option
+@json_option
+def bench_record(rounds: int, columns: int, folder: Path | None, as_json: bool) -> None:
+    """A durable recording against writing the raw bytes and fsync, on the same disk."""
+    from triage.study.bench_record import bench_record as measure
+
+    _bench(lambda progress: measure(folder, rounds=rounds, columns=columns, progress=progress), rounds, as_json)
+
+
+@bench.command("deliver")
+@rounds_option
+@folder_option
+@json_option
+def bench_deliver(rounds: int, folder: Path | None, as_json: bool) -> None:
+    """From the outbox into an analyst's hands, against the same bytes over a bare TCP socket."""
+    from triage.study.bench_deliver import bench_deliver as measure
+
+    _bench(lambda progress: measure(folder, rounds=rounds, progress=progress), rounds, as_json)
+
+
+@bench.command("startup")
+@rounds_option
+@json_option
+def bench_startup(rounds: int, as_json: bool) -> None:
+    """Command line, kernels and daemon until they are ready; kernels compiled once, then from their cache."""
+    from triage.study.bench_startup import bench_startup as measure
+
+    _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)
 
 
 if __name__ == "__main__":

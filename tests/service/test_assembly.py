@@ -267,3 +267,29 @@ def test_equal_files_of_one_moment_are_scans_of_their_own():
                                             source_sha256="e3b0"), 0.0)  # fmt: skip
         ids.add(done.scan.scan_id)
     assert len(ids) == 3
+
+
+class Heard:
+    def __init__(self, detector):
+        self.detector, self.blocks = detector, []
+
+    def push(self, counts):
+        self.blocks.append(counts)
+
+
+def test_who_listens_hears_exactly_the_lines_of_the_radiograph():
+    heard = []
+
+    def listen(detector):
+        heard.append(Heard(detector))
+        return heard[-1]
+
+    assembly = Assembly(LaneSpec(name="north", expected=("radiograph",)), listen)
+    start, first, _second, third, end = image_events()
+    (done,) = play(assembly, 0, [start, first, third, first, end])  # a gap, and a block that comes again
+    (listener,) = heard
+    assert done.listener is listener
+    for energy, counts in enumerate(done.scan.radiograph.counts):
+        np.testing.assert_array_equal(np.concatenate([b[energy] for b in listener.blocks]), counts)
+    (none,) = play(lane("radiograph"), 0, image_events())
+    assert none.listener is None

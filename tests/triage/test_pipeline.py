@@ -1,10 +1,14 @@
 """The whole judgement of one scan."""
 
+import msgspec
+import numpy as np
 import pytest
 
+from scanner_io.errors import DataError
 from scanner_io.model import Quality
 from tests import samples
 from triage.analysis import pipeline
+from triage.analysis.image import Stream
 
 PARTS = {"radiograph": None, "portal": None, "declaration": None}
 
@@ -21,3 +25,33 @@ def test_a_missing_part_that_is_explained_is_not_told_twice():
     flag = Quality(code="portal_broken_off", reason="the link was lost")
     result = pipeline.run(samples.scan(portal=None, quality=(flag,)), pipeline.Profile())
     assert [q.code for q in result.quality if q.code.startswith("portal")] == ["portal_broken_off"]
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1000])
+@pytest.mark.parametrize("energies", [("one",), ("low", "high")])
+def test_screened_while_it_came_the_result_is_the_same(block, energies):
+    image = samples.radiograph(columns=150, channels=70, energies=energies)
+    scan = samples.scan(radiograph=image)
+    stream = Stream(image.detector)
+    for first in range(0, image.columns, block):
+        stream.push(tuple(c[first : first + block] for c in image.counts))
+    whole = pipeline.run(scan, pipeline.Profile())
+    live = pipeline.run(scan, pipeline.Profile(), stream=stream)
+    assert msgspec.structs.replace(live, timings_ms={}) == msgspec.structs.replace(whole, timings_ms={})
+
+
+def test_a_stream_of_another_image_is_refused():
+    image = samples.radiograph(columns=150, channels=70)
+    stream = Stream(image.detector)
+    stream.push(tuple(c[:20] for c in image.counts))
+    with pytest.raises(DataError, match="the stream saw"):
+        pipeline.run(samples.scan(radiograph=image), pipeline.Profile(), stream=stream)
+
+
+def test_a_detector_without_calibration_streams_nothing():
+    dead = samples.detector(bad_channels=np.ones(40, np.bool_))
+    stream = Stream(dead)
+    image = samples.radiograph(detector=dead)
+    stream.push(image.counts)
+    assert stream.finish() is None
+    assert pipeline.run(samples.scan(radiograph=image), pipeline.Profile(), stream=stream).outcome == "UNUSABLE"

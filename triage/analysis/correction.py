@@ -73,9 +73,17 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def correct(radiograph: Radiograph, profile: CorrectionProfile | None = None) -> Correction:
     """Return the calibration of a radiograph and what its detector and its size already say against it."""
     p = profile or CorrectionProfile()
-    detector = radiograph.detector
+    found = calibrate(radiograph.detector, p)
+    quality = (*_acquisition(radiograph, p), *found.quality)
+    calibration = None if any(q.fatal for q in quality) else found.calibration
+    return msgspec.structs.replace(found, calibration=calibration, quality=quality)
+
+
+def calibrate(detector: DetectorState, profile: CorrectionProfile | None = None) -> Correction:
+    """Return the calibration that a detector's state gives, before a single column has come."""
+    p = profile or CorrectionProfile()
     physical = detector.state == "raw"
-    quality = list(_acquisition(radiograph, p))
+    quality: list[Quality] = []
     dark, inv_gain, dead = _references(detector, p)
     bad = detector.bad_channels | dead
     quality += _channels(bad, p)

@@ -19,13 +19,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner_io.model import Box, Finding, Load, Quality, Radiograph, Tier
+from scanner_io.errors import DataError
+from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph, Tier
 
 from .container import ContainerProfile, Frame, box_of, find_container
-from .correction import Correction, CorrectionProfile, correct, image_quality, repeated_columns
-from .screening import OFFSET, STEPS, Z_STEPS, Buffers, MapStrips, Screening, screen
+from .correction import Correction, CorrectionProfile, calibrate, correct, image_quality, repeated_columns
+from .screening import OFFSET, STEPS, Z_STEPS, Buffers, Engine, MapStrips, Screening, screen
 
-__all__ = ["ImageJudgement", "ImageProfile", "judge_image"]
+__all__ = ["ImageJudgement", "ImageProfile", "Stream", "judge_image"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -149,16 +150,43 @@ class _Clock:
         return self.timings_ms
 
 
+class Stream:
+    """Screens a radiograph while its columns come, so that little is left to do when the last one has.
+
+    detector : as in the radiograph to come; buffers : as for `Engine`
+    """
+
+    def __init__(
+        self, detector: DetectorState, profile: ImageProfile | None = None, buffers: Buffers | None = None
+    ) -> None:
+        p = profile or ImageProfile()
+        calibration = calibrate(detector, p.correction).calibration
+        self._engine: Engine | None = None
+        if calibration is not None:
+            self._engine = Engine(calibration, threshold_z=p.threshold_z, buffers=buffers)
+
+    def push(self, counts: tuple[Array, ...]) -> None:
+        """Take the next columns, per energy (n, channels) uint16, exactly those of the radiograph, in its order."""
+        if self._engine is not None:
+            self._engine.push(tuple(np.ascontiguousarray(c) for c in counts))
+
+    def finish(self) -> Screening | None:
+        """Return the screening of all columns; None if the detector's state allows none."""
+        return None if self._engine is None else self._engine.finish()
+
+
 def judge_image(
     radiograph: Radiograph,
     profile: ImageProfile | None = None,
     *,
     map_strips: MapStrips = map,
     buffers: Buffers | None = None,
+    stream: Stream | None = None,
 ) -> ImageJudgement:
     """Judge one radiograph by its image alone.
 
     map_strips, buffers : as for `screen`; no effect on the judgement
+    stream : has been given this radiograph's columns; no effect on the judgement
 
     Every valid radiograph gets a judgement: a broken one has a fatal quality, never an exception.
     """
@@ -168,9 +196,13 @@ def judge_image(
     clock.lap("correction")
     if correction.calibration is None:
         return _unusable(list(correction.quality), clock)
-    screening = screen(
-        radiograph.counts, correction.calibration, threshold_z=p.threshold_z, map_strips=map_strips, buffers=buffers
-    )
+    screening = None if stream is None else stream.finish()
+    if screening is None:
+        screening = screen(
+            radiograph.counts, correction.calibration, threshold_z=p.threshold_z, map_strips=map_strips, buffers=buffers
+        )
+    elif screening.z.shape != radiograph.counts[0].shape:
+        raise DataError(f"the stream saw {screening.z.shape}, the radiograph is {radiograph.counts[0].shape}")
     clock.lap("screening")
     transmission = _LUT.take(screening.q[-1])
     small = _reduced(transmission, p.container.working_rows)

@@ -14,7 +14,7 @@ from scanner_io.model import Box, Finding, Load, Quality, Scan, TriageResult
 
 from .declaration import judge_declaration
 from .fusion import fuse
-from .image import ImageProfile, judge_image
+from .image import ImageProfile, Stream, judge_image
 from .portal import PortalProfile, judge_portal
 
 
@@ -37,11 +37,13 @@ def run(
     *,
     map_strips: Callable[..., Any] = map,
     buffers: Any = None,
+    stream: Stream | None = None,
 ) -> TriageResult:
     """Judge `scan`.
 
     map_strips : like `map`; a thread pool's map computes strips of the image side by side, with the same result
     buffers : scratch memory to use again, see `screening.Buffers`
+    stream : has screened this scan's columns as they came, with the same profile; the result is the same
     """
     began = time.perf_counter()
     findings: list[Finding] = []
@@ -54,7 +56,7 @@ def run(
     gamma_intervals = alarm_intervals = 0
     if scan.radiograph is not None:
         quality += scan.radiograph.detector.flags
-        image = judge_image(scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers)
+        image = judge_image(scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers, stream=stream)
         load, container = image.load, image.container
         findings += image.findings
         quality += image.quality

@@ -9,11 +9,13 @@ because a silent portal or a missing image never reads as clear.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from scanner_io.errors import DataError
 from scanner_io.model import (
@@ -21,6 +23,7 @@ from scanner_io.model import (
     CountBlock,
     Declaration,
     DeclarationSeen,
+    DetectorState,
     DeviceInfo,
     EndReason,
     Event,
@@ -72,18 +75,30 @@ class LaneSpec(msgspec.Struct, frozen=True, kw_only=True):
     passage_timeout_s: float = 60.0
 
 
+class Listener(Protocol):
+    """Who is told every block of lines that becomes part of a radiograph, in order."""
+
+    def push(self, counts: tuple[npt.NDArray[Any], ...]) -> None:
+        """Take the next columns, per energy (n, channels) uint16. Must not raise."""
+
+
 class Assembled(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A scan and what must be acknowledged once it is stored: (device number, source reference)."""
+    """A scan, what must be acknowledged once it is stored: (device number, source reference), and who heard its lines.
+
+    listener : of the radiograph, if there is one and somebody listened from its start
+    """
 
     scan: Scan
     refs: tuple[tuple[int, str], ...]
+    listener: Listener | None = None
 
 
 class _Picture:
     """A radiograph in the making."""
 
-    def __init__(self, start: ScanStart) -> None:
+    def __init__(self, start: ScanStart, listener: Listener | None) -> None:
         self.start = start
+        self.listener = listener
         self.blocks: list[LineBlock] = []
         self.columns = 0
         self.dropped = 0
@@ -112,6 +127,8 @@ class _Picture:
         self.dropped += gap
         self.columns += rows
         self.blocks.append(block)
+        if self.listener is not None:
+            self.listener.push(block.counts)
 
     def _flag(self, code: str, reason: str) -> None:
         if code not in {q.code for q in self.quality}:
@@ -146,6 +163,7 @@ class _Passage:
         self.picture: _Picture | None = None
         self.picture_key: tuple[int, str] | None = None
         self.radiograph: Radiograph | None = None
+        self.listener: Listener | None = None
         self.portal_device: int | None = None
         self.portal: PortalRecord | None = None
         self.declaration: Declaration | None = None
@@ -178,8 +196,13 @@ class _Passage:
 class Assembly:
     """Joins one lane's events into scans."""
 
-    def __init__(self, spec: LaneSpec) -> None:
+    def __init__(self, spec: LaneSpec, listen: Callable[[DetectorState], Listener | None] = lambda _: None) -> None:
+        """Begin with nothing.
+
+        listen : called at the start of every radiograph; returns who hears its lines, or None
+        """
         self.spec = spec
+        self._listen = listen
         self._passages: list[_Passage] = []
         self._devices: dict[int, DeviceInfo] = {}
 
@@ -279,7 +302,7 @@ class Assembly:
             if passage.picture is not None and passage.picture_key is not None and passage.picture_key[0] == number:
                 self._finish_picture(passage, "aborted", 0, event.utc_ns, now_s)
         passage = self._join(IMAGE_START, event.utc_ns, now_s)
-        passage.picture = _Picture(event)
+        passage.picture = _Picture(event, self._listen(event.detector))
         passage.picture_key = (number, event.source_ref)
         passage.identity_utc_ns = event.utc_ns
         passage.source, passage.source_sha256 = event.source, event.source_sha256
@@ -302,6 +325,8 @@ class Assembly:
     def _finish_picture(self, passage: _Passage, reason: EndReason, dropped: int, utc_ns: int, now_s: float) -> None:
         assert passage.picture is not None
         passage.radiograph, flags = passage.picture.finish(reason, dropped)
+        if passage.radiograph is not None:
+            passage.listener = passage.picture.listener
         passage.flag(flags)
         passage.picture = None
         passage.step(IMAGE_END, utc_ns, now_s)
@@ -424,7 +449,7 @@ class Assembly:
             source=passage.source,
             source_sha256=passage.source_sha256,
         )
-        return Assembled(scan=scan, refs=tuple(passage.refs))
+        return Assembled(scan=scan, refs=tuple(passage.refs), listener=passage.listener)
 
 
 def make_scan_id(lane: str, utc_ns: int, content: str) -> str:

@@ -16,19 +16,22 @@ import random
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy.typing as npt
 
 from scanner_io import config as configuration
 from scanner_io import driver as drivers
 from scanner_io import recording
 from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
 from scanner_io.model import (
+    DetectorState,
     DeviceInfo,
     EndOfSource,
     Event,
@@ -44,6 +47,10 @@ from . import link
 from .assembly import Assembled, Assembly, LaneSpec
 from .outbox import ScanRow
 
+if TYPE_CHECKING:
+    from triage.analysis.image import Stream
+    from triage.analysis.screening import Buffers
+
 QUEUE_EVENTS = 256
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 10.0
 READ_S = 0.2
@@ -53,6 +60,9 @@ ALIVE_S = 2.0
 GIVE_UP_S = 20.0
 """How long a lane that must end waits for a disk that refuses; the daemon kills it after 30 s."""
 TRIAGE_THREADS = 2
+LIVE_SCREENINGS = 1
+"""Radiographs screened while they come; each takes one and a half times the memory of its counts. One that begins while
+another is still on its way or under judgement is screened as a whole later, with the same result."""
 
 
 def spec_of(lane: configuration.Lane, expected: tuple[Kind, ...]) -> LaneSpec:
@@ -199,13 +209,39 @@ class DeviceThread(threading.Thread):
             return
 
 
+class LiveScreening:
+    """Screens a radiograph while its columns come. failure : why it could not; the whole image is screened then."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.failure = ""
+
+    def push(self, counts: tuple[npt.NDArray[Any], ...]) -> None:
+        """Take the next columns. An error is kept in `failure` and must not cost the scan."""
+        if not self.failure:
+            try:
+                self.stream.push(counts)
+            except Exception as error:
+                self.failure = f"{type(error).__name__}: {error}"
+
+
+class _Place:
+    """Memory for one live screening, and whose it is: free again as soon as its owner is forgotten."""
+
+    def __init__(self, buffers: Buffers) -> None:
+        self.buffers = buffers
+        self.owner: Callable[[], LiveScreening | None] = lambda: None
+
+
 class Judge:
     """Judges scans in this process: kernels warm, strips on threads, buffers used again."""
 
     def __init__(self, profile: Any = None, threads: int = TRIAGE_THREADS) -> None:
-        from triage.analysis import pipeline, screening
+        from triage.analysis import image, pipeline, screening
 
         self._pipeline = pipeline
+        self._stream = image.Stream
+        self._live = [_Place(screening.Buffers()) for _ in range(LIVE_SCREENINGS)]
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="strips") if threads > 1 else None
         self.profile = profile or pipeline.Profile()
         self._buffers = screening.Buffers()
@@ -216,12 +252,25 @@ class Judge:
 
         screening.warm_up()
 
-    def __call__(self, scan: Scan) -> TriageResult:
-        """Judge; an exception of the judgement becomes an UNUSABLE result that says so."""
+    def listen(self, detector: DetectorState) -> LiveScreening | None:
+        """Return what screens a radiograph while its columns come; None while the memory for it is in use."""
+        for place in self._live:
+            if place.owner() is None:
+                live = LiveScreening(self._stream(detector, self.profile.image, place.buffers))
+                place.owner = weakref.ref(live)
+                return live
+        return None
+
+    def __call__(self, scan: Scan, live: LiveScreening | None = None) -> TriageResult:
+        """Judge; an exception of the judgement becomes an UNUSABLE result that says so.
+
+        live : has heard this scan's columns
+        """
         try:
             return self._pipeline.run(
-                scan, self.profile, map_strips=self._pool.map if self._pool else map, buffers=self._buffers
-            )
+                scan, self.profile, map_strips=self._pool.map if self._pool else map, buffers=self._buffers,
+                stream=None if live is None or live.failure else live.stream,
+            )  # fmt: skip
         except Exception as error:
             return self.failed(scan, f"{type(error).__name__}: {error}")
 
@@ -265,6 +314,7 @@ class Worker(threading.Thread):
             else:
                 self._guarded(work.scan.scan_id, lambda w=work: self._record(w))  # type: ignore[misc]
             self._began_s = None
+            work = None  # with it goes the memory of its screening
             self.inbox.task_done()
         self.inbox.task_done()
 
@@ -299,12 +349,15 @@ class Worker(threading.Thread):
             self._rejudge(link.Rejudge(path=str(path)))  # offered again after a crash: it is stored already
             return
         recording.write(path, scan, config=lane.config_in_force, codec=lane.codec)
-        self._judge(path, scan)
+        live = work.listener if isinstance(work.listener, LiveScreening) else None
+        if live is not None and live.failure:
+            lane.note("stream_failed", level="error", scan=scan.scan_id, text=live.failure)
+        self._judge(path, scan, live=live)
 
-    def _judge(self, path: Path, scan: Scan, failure: str = "") -> None:
+    def _judge(self, path: Path, scan: Scan, failure: str = "", live: LiveScreening | None = None) -> None:
         lane = self._lane
         lane.say(link.Judging(path=str(path)))
-        result = lane.judge.failed(scan, failure) if failure else lane.judge(scan)
+        result = lane.judge.failed(scan, failure) if failure else lane.judge(scan, live)
         # The counts do not change: the file is exchanged for one that also holds the result.
         sha256 = recording.write(path, scan, config=lane.config_in_force, result=result, codec=lane.codec, replace=True)
         self._report(path, scan, result, sha256)
@@ -363,13 +416,20 @@ class LaneProcess:
         self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
         self._devices = [DeviceThread(n, d, self._events, self.note, self._intake) for n, d in enumerate(lane.device)]
         self._ended: set[int] = set()
-        self._assembly = Assembly(spec_of(lane, expected_kinds(lane)))
+        self._assembly = Assembly(spec_of(lane, expected_kinds(lane)), self._listener)
         self._worker = Worker(self)
         self._postponed: list[link.AnySaid] = []
         self._finished = False
         self._draining = False
         self._give_up_s = float("inf")
         self._alive_s = 0.0
+
+    def _listener(self, detector: DetectorState) -> LiveScreening | None:
+        try:
+            return self.judge.listen(detector)
+        except ScannerError as error:  # the radiograph is judged as a whole, and that judgement says what is wrong
+            self.note("stream_failed", level="warning", text=str(error))
+            return None
 
     # -- talking ------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
-from triage.analysis.screening import Buffers, Calibration, Screening, log_of_code, screen, warm_up
+from triage.analysis.screening import Buffers, Calibration, Engine, Screening, log_of_code, screen, warm_up
+from triage.study.measure import Contestant, machine, peak_rss_mb, ratio, timed, versions
 from triage.study.phantom import phantom
 
 CHANNELS = 2000
@@ -30,11 +29,12 @@ STRIP = 250
 #: The float64 reference needs 2 GB for a whole frame: only a full run gives it more columns than these.
 REFERENCE_COLUMNS = 1200
 NAIVE_ROUNDS = 3
+#: Columns in a block of the streaming contestant: what a detector at 500 lines a second gives in 40 ms.
+BLOCK = 20
 #: Threshold of the dense contestant; the report says what share of the pixels reaches it.
 DENSE_Z = 1.0
 
 Counts = tuple[NDArray[np.uint16], ...]
-Contestant = Callable[[], object]
 
 
 def bench_triage(
@@ -48,8 +48,9 @@ def bench_triage(
     full : include naive numpy/scipy, three rounds of several seconds, and compare the whole frame with the reference
 
     vs_memcpy is ours / copy (smaller is better), all other vs_* are the peer / ours (bigger is better), both with two
-    threads. Every ratio holds median, min and max over the rounds, each round's contestants paired. Figures that need
-    the streaming engine are None.
+    threads. Every ratio holds median, min and max over the rounds, each round's contestants paired. The streaming
+    engine takes blocks of BLOCK columns on one thread: streaming_over_batch is all its time, last_column_fraction
+    that from the arrival of the last block to the result, both by the one-thread whole image.
 
     Raises DataError when the source checkout with its tests, where peers and reference live, is not there.
     """
@@ -63,11 +64,13 @@ def bench_triage(
     times: dict[str, list[float]] = {}
     with ThreadPoolExecutor(2) as pool:
         ours = _ours(counts, calibration, table, pool)
+        stream = _Stream(counts, calibration, table)
         strips = {n: peers.OpenCvPeer(calibration, table, width, strip=STRIP, workers=n, cv_threads=1) for n in (1, 2)}
         chained = peers.OpenCvPeer(calibration, table, width, strip=width, workers=1, cv_threads=2)
         contestants: dict[str, Contestant] = {
             "memcpy": _copier(counts),
             **ours,
+            "ours_streaming_1t": stream.run,
             "opencv_strips_1t": lambda: strips[1].run(counts),
             "opencv_strips_2t": lambda: strips[2].run(counts),
             "opencv_chained_2t": lambda: chained.run(counts),
@@ -78,12 +81,13 @@ def bench_triage(
             run()
         for i in range(rounds):
             for name, run in contestants.items():
-                times.setdefault(name, []).append(_timed(run))
+                times.setdefault(name, []).append(timed(run))
+            times.setdefault("last_column", []).append(stream.last_s)
             if naive is not None and i < NAIVE_ROUNDS:
-                times.setdefault("naive", []).append(_timed(lambda: naive.run(counts)))
+                times.setdefault("naive", []).append(timed(lambda: naive.run(counts)))
             if progress is not None:
                 progress(i + 1, rounds)
-        peak_rss_mb = _peak_rss_mb()  # before the reference, which needs more than all contestants
+        peak_mb = peak_rss_mb()  # before the reference, which needs more than all contestants
         agreement = _agreement(counts, calibration, table, reference, pool, width if full else REFERENCE_COLUMNS)
         agreement["opencv"] = _peer_agreement(counts, calibration, table, strips[2].run(counts))
         for peer in (*strips.values(), chained):
@@ -94,20 +98,20 @@ def bench_triage(
         "frame": {"channels": CHANNELS, "columns": width, "energies": 2, "bytes": sum(c.nbytes for c in counts)},
         "rounds": rounds,
         "medians_ms": {name: round(statistics.median(values) * 1e3, 3) for name, values in times.items()},
-        "vs_memcpy": _ratio(two, times["memcpy"]),
-        "vs_opencv_strips": _ratio(times["opencv_strips_2t"], two),
-        "vs_opencv_strips_1t": _ratio(times["opencv_strips_1t"], times["ours_1t"]),
-        "vs_opencv_chained": _ratio(times["opencv_chained_2t"], two),
-        "vs_naive": _ratio(times["naive"], two) if full else None,
-        "threads_speedup": _ratio(times["ours_1t"], two),
-        "dense_over_sparse": _ratio(times["ours_dense_2t"], two),
-        "last_column_fraction": None,
-        "streaming_over_batch": None,
+        "vs_memcpy": ratio(two, times["memcpy"]),
+        "vs_opencv_strips": ratio(times["opencv_strips_2t"], two),
+        "vs_opencv_strips_1t": ratio(times["opencv_strips_1t"], times["ours_1t"]),
+        "vs_opencv_chained": ratio(times["opencv_chained_2t"], two),
+        "vs_naive": ratio(times["naive"], two) if full else None,
+        "threads_speedup": ratio(times["ours_1t"], two),
+        "dense_over_sparse": ratio(times["ours_dense_2t"], two),
+        "last_column_fraction": ratio(times["last_column"], times["ours_1t"], digits=5),
+        "streaming_over_batch": ratio(times["ours_streaming_1t"], times["ours_1t"]),
         "agreement": agreement,
         "agreement_ok": bool(agreement["ok"]),
-        "peak_rss_mb": peak_rss_mb,
-        "machine": _machine(load_before),
-        "versions": _versions(),
+        "peak_rss_mb": peak_mb,
+        "machine": machine(load_before),
+        "versions": versions(),
     }
 
 
@@ -155,6 +159,27 @@ def _ours(
     return {"ours_1t": one, "ours_2t": two, "ours_dense_2t": dense}
 
 
+class _Stream:
+    """The streaming engine on blocks of BLOCK columns, as a lane feeds it. last_s : last block -> result, seconds."""
+
+    def __init__(self, counts: Counts, calibration: Calibration, table: NDArray[np.uint8]) -> None:
+        columns = counts[0].shape[0]
+        self._blocks = [tuple(c[i : i + BLOCK] for c in counts) for i in range(0, columns, BLOCK)]
+        self._calibration, self._table = calibration, table
+        self._buffers = Buffers()
+        self.last_s = 0.0
+
+    def run(self) -> Screening:
+        engine = Engine(self._calibration, material_table=self._table, buffers=self._buffers)
+        for block in self._blocks[:-1]:
+            engine.push(block)
+        since = time.perf_counter()
+        engine.push(self._blocks[-1])
+        result = engine.finish()
+        self.last_s = time.perf_counter() - since
+        return result
+
+
 def _copier(counts: Counts) -> Contestant:
     copies = [np.zeros_like(c) for c in counts]
 
@@ -165,21 +190,6 @@ def _copier(counts: Counts) -> Contestant:
     return run
 
 
-def _timed(run: Contestant) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def _ratio(over: list[float], under: list[float]) -> dict[str, float]:
-    each = [a / b for a, b in zip(over, under, strict=False)]
-    return {
-        "median": round(statistics.median(each), 3),
-        "min": round(min(each), 3),
-        "max": round(max(each), 3),
-    }
-
-
 def _agreement(
     counts: Counts,
     calibration: Calibration,
@@ -188,15 +198,10 @@ def _agreement(
     pool: ThreadPoolExecutor,
     width: int,
 ) -> dict[str, Any]:
-    """Compare with the float64 reference on `width` columns in the middle, and 1 with 2 threads on the frame."""
+    """Compare with the float64 reference on `width` columns in the middle; threads and stream with one on the frame."""
     one = screen(counts, calibration, strips=1, material_table=table)
     two = screen(counts, calibration, map_strips=pool.map, material_table=table)
-    same = all(
-        np.array_equal(a, b)
-        for a, b in zip(
-            (*one.q, one.z, one.material, one.regions), (*two.q, two.z, two.material, two.regions), strict=True
-        )
-    )
+    same = _same(one, two) and _same(one, _Stream(counts, calibration, table).run())
     columns = counts[0].shape[0]
     start = max((columns - width) // 2, 0)
     crop = tuple(np.ascontiguousarray(c[start : start + width]) for c in counts)
@@ -206,7 +211,7 @@ def _agreement(
     both, either = int((mask & truth["mask"]).sum()), int((mask | truth["mask"]).sum())
     out: dict[str, Any] = {
         "reference_columns": [start, start + crop[0].shape[0]],
-        "threads_identical": bool(same),
+        "threads_and_stream_identical": bool(same),
         "log_max_error": max(float(np.abs(log_of_code(q) - L).max()) for q, L in zip(mine.q, truth["L"], strict=True)),
         # a byte stands for a step of 1/16, so its middle is compared; its lower end is off by half a step more
         "z_max_error": float(np.abs((mine.z + 0.5) / 16 - np.minimum(truth["z"], 255.5 / 16)).max()),
@@ -231,6 +236,12 @@ def _agreement(
         and out["region_max_z_max_error"] <= 0.125
     )
     return out
+
+
+def _same(one: Screening, two: Screening) -> bool:
+    """Tell whether two results are equal bit for bit."""
+    parts = ((*r.q, r.z, r.material, r.column_flags, r.regions) for r in (one, two))
+    return all(np.array_equal(a, b) for a, b in zip(*parts, strict=True))
 
 
 def _region_errors(mine: Screening, truth: list[dict[str, Any]]) -> dict[str, float]:
@@ -260,46 +271,4 @@ def _peer_agreement(
         "mask_differing": int(((mine.z >= 64) != peer["mask"]).sum()),
         "regions": len(mine.regions),
         "peer_regions": peer["regions"],
-    }
-
-
-def _peak_rss_mb() -> float:
-    """Return the peak memory of this process, all contestants together, in MiB."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024 if sys.platform != "darwin" else 1024 * 1024), 1)
-
-
-def _machine(load_before: tuple[float, float, float]) -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        cpu = names[0] if names else cpu
-    import llvmlite.binding
-
-    return {
-        "cpu": cpu,
-        "compiled_for": llvmlite.binding.get_host_cpu_name(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "load_before": [round(x, 2) for x in load_before],
-        "load_after": [round(x, 2) for x in os.getloadavg()],
-    }
-
-
-def _versions() -> dict[str, str]:
-    import cv2
-    import llvmlite
-    import numba
-    import scipy
-
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-        "llvmlite": llvmlite.__version__,
-        "opencv": cv2.__version__,
-        "scipy": scipy.__version__,
     }

@@ -1,0 +1,47 @@
+"""The benchmarks of recording, delivery and start-up run, check what they measured, and are JSON."""
+
+import json
+
+import numba
+import pytest
+
+from scanner_io.errors import DataError
+from triage.study.bench_deliver import bench_deliver
+from triage.study.bench_record import bench_record
+from triage.study.bench_startup import bench_startup
+
+
+def test_record_reads_back_what_it_wrote(tmp_path):
+    seen = []
+    report = bench_record(tmp_path, rounds=2, columns=200, channels=96, progress=lambda *done: seen.append(done))
+    assert json.loads(json.dumps(report)) == report
+    assert seen == [(1, 2), (2, 2)]
+    assert report["read_back_equal"]
+    assert report["size_over_raw"]["raw"] == 1.0
+    assert report["size_over_raw"]["durable_lz4"] < report["size_over_raw"]["durable"]
+    for name in ("durable_over_raw", "durable_lz4_over_raw"):
+        assert 0 < report[name]["min"] <= report[name]["median"] <= report[name]["max"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_deliver_brings_every_byte_and_commits_every_decision(tmp_path):
+    report = bench_deliver(tmp_path, rounds=2, size=3_000_017)
+    assert json.loads(json.dumps(report)) == report
+    assert set(report["medians_ms"]) == {"socket", "fetch", "offer", "decide"}
+    assert report["deliver_over_socket"]["min"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
+@pytest.mark.soak
+def test_startup_compiles_once_and_then_loads():
+    report = bench_startup(rounds=1)
+    assert json.loads(json.dumps(report)) == report
+    assert report["kernels_warm_over_cold"]["median"] < 0.5
+
+
+@pytest.mark.parametrize("bench", [bench_record, bench_deliver, bench_startup])
+def test_no_rounds_are_refused(bench):
+    with pytest.raises(DataError, match="rounds"):
+        bench(rounds=0)
