@@ -65,6 +65,10 @@ class Process:
     def named(self, name):
         return [e for e in self.events if e.get("event") == name]
 
+    def last_words(self):
+        """Return what it last said, for a test that fails."""
+        return "".join(self._errors)[-3000:] + str(self.events[-5:])
+
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self._wait()

@@ -92,7 +92,8 @@ def test_recorded_portal_logs_through_the_daemon(tmp_path, shared_data, request)
             while len(service.named("scan")) < 50 and time.monotonic() < deadline:
                 time.sleep(0.2)
             time.sleep(1.0)  # a fifty-first would come now
-            assert service.stop() == 0
+            code = service.stop()
+            assert code == 0, service.last_words()
     assert not service.named("driver_failed")
     results = {lane: [i.row for i in items(tmp_path / "state") if i.row.lane == lane] for lane in logs}
     assert {lane: len(rows) for lane, rows in results.items()} == {"none": 25, "norm": 25}
@@ -182,7 +183,8 @@ def test_images_and_portal_to_two_analysts_one_of_whom_dies(tmp_path, shared_dat
                         time.sleep(0.2)
                         quiet = quiet + 1 if len(second.named("decided")) == done else 0
                     decided = [e["scan"] for e in second.named("decided")]
-            assert service.stop() == 0
+            code = service.stop()
+            assert code == 0, service.last_words()
     stored = items(tmp_path / "state")
     flagged = {i.row.scan_id for i in stored if i.row.result.outcome != "CLEAR"}
     assert len(flagged) >= 8  # seven images without a portal passage, and passages of the portal
