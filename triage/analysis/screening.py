@@ -201,6 +201,12 @@ class _Outputs:
     z: Array
     flags: Array
 
+    def first(self, columns: int) -> _Outputs:
+        """Return the first columns of each."""
+        parts = (self.q_low, self.q_high, self.material, self.z, self.flags)
+        q_low, q_high, material, z, flags = (part[:columns] for part in parts)
+        return _Outputs(q_low=q_low, q_high=q_high, material=material, z=z, flags=flags)
+
 
 class _Pipeline:
     """What one scan's columns go through: arrays of the calibration as the kernels want them."""
@@ -355,7 +361,7 @@ class Buffers:
     strips: list[_Strip] = field(default_factory=list)
 
     def outputs(self, columns: int, channels: int, energies: int) -> _Outputs:
-        """Return the images for a scan of so many columns; contents of columns already written stay."""
+        """Return the images with room for so many columns or more; contents of columns already written stay."""
         return _Outputs(
             q_low=self._image("q_low", columns if energies == 2 else 0, channels, np.uint16),
             q_high=self._image("q_high", columns, channels, np.uint16),
@@ -372,7 +378,7 @@ class Buffers:
                 larger[: kept.shape[0]] = kept
             self.images[name] = memory, larger
             kept = larger
-        return np.asarray(kept[:columns])
+        return kept
 
     def trim(self) -> None:
         """Give back what an unusually long scan took."""
@@ -448,6 +454,7 @@ class Engine:
         self._strip = self._memory.strip(0, self._pipeline.channels, STRIP_LABELS)
         self._columns = 0
         self._out = self._memory.outputs(0, self._pipeline.channels, self._pipeline.energies)
+        self._rows = np.empty(0, np.int64)
         self._dark_columns = 0
         """Columns without beam at the scan's start: they show the first good one, which has yet to come."""
         self._result: Screening | None = None
@@ -475,7 +482,7 @@ class Engine:
             nothing = (np.empty((0, self._pipeline.channels), np.uint16),) * self._pipeline.energies
             dark = np.full(max(self._dark_columns, 0), -1, np.int64)
             self._feed(nothing, dark, np.empty((self._pipeline.energies, 0), np.float32), last=self._columns - 1)
-            self._result = self._pipeline.result(self._out, [self._strip])
+            self._result = self._pipeline.result(self._out.first(self._columns), [self._strip])
         return self._result
 
     def regions(self) -> Array:
@@ -486,18 +493,24 @@ class Engine:
     def _take(self, block: tuple[Array, ...], columns: int) -> None:
         memory, pipe = self._memory, self._pipeline
         before, self._columns = self._columns, self._columns + columns
-        self._out = memory.outputs(self._columns, pipe.channels, pipe.energies)
+        if self._columns > self._out.z.shape[0]:
+            self._out = memory.outputs(self._columns, pipe.channels, pipe.energies)
         inv_air = np.empty((pipe.energies, columns), np.float32)
-        flags = self._out.flags[before:]
+        flags = self._out.flags[before : self._columns]
         pipe.air_levels(block, inv_air, flags)
+        waiting = before > 0 and before == self._dark_columns
+        if not waiting and not flags.any():
+            if self._rows.size != columns:
+                self._rows = np.arange(columns, dtype=np.int64)
+            self._feed(block, self._rows, inv_air, last=NEVER)
+            self._dark_columns = -1
+            return
         good = flags == 0
         if before == self._dark_columns and not good.any():
             self._dark_columns = self._columns
             return
         rows = np.arange(columns, dtype=np.int64)
-        if good.all() and not (before == self._dark_columns and before):
-            source = rows
-        elif before == self._dark_columns:
+        if before == self._dark_columns:
             source = np.maximum.accumulate(np.where(good, rows, 0))
             first = int(np.argmax(good))
             source = np.concatenate((np.full(before, first, np.int64), np.maximum(source, first)))
@@ -546,7 +559,7 @@ def screen(
     memory = Buffers() if buffers is None else buffers
     memory.trim()
     count = min(strips, columns)
-    out = memory.outputs(columns, pipe.channels, pipe.energies)
+    out = memory.outputs(columns, pipe.channels, pipe.energies).first(columns)
     inv_air = np.empty((pipe.energies, columns), np.float32)
     cuts = [index * columns // count for index in range(count + 1)]
 
