@@ -16,8 +16,8 @@ from scanner_io.errors import DataError
 from triage.study.measure import machine, ratio, versions
 
 KERNELS = (
-    "import time; from triage.analysis import screening; since = time.perf_counter(); screening.warm_up(); "
-    "print(time.perf_counter() - since)"
+    "import time, numba, scipy.ndimage, h5py; since = time.perf_counter(); from triage.analysis import screening; "
+    "screening.warm_up(); print(time.perf_counter() - since)"
 )
 CONFIG = """
 state_dir = "state"
@@ -36,7 +36,7 @@ path = "drop"
 def bench_startup(rounds: int = 7, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Run the benchmark and return a JSON-ready report.
 
-    kernels_warm, kernels_cold : loading, or compiling, every kernel in a new process, imports not counted
+    kernels_warm, kernels_cold : loading, or compiling, every kernel in a new process; libraries are imported before
     daemon_warm : `scanlane run` with one lane until that lane is ready, from the start of the process
     version, python : `scanlane --version`, and `python -c pass` as its peer
 
