@@ -177,11 +177,15 @@ def _build(scan: Scan, config: dict[str, Any], result: TriageResult | None, code
     raw = sum(c.nbytes for c in scan.radiograph.counts) if scan.radiograph is not None else 0
     memory = _Memory(raw + raw // 16 + (4 << 20))
     with (
-        # Hashing lets go of the interpreter: it runs on another core beside the rest.
-        ThreadPoolExecutor(1, "pixel hash") as beside,
+        # Copying and hashing let go of the interpreter: they run on another core beside the rest.
+        ThreadPoolExecutor(1, "pixels") as beside,
         h5py.File(memory, "w", libver=("v110", "v110"), track_order=True) as file,
     ):
-        pixels = beside.submit(pixels_sha256, scan.radiograph) if scan.radiograph is not None else None
+        ahead, pixels = [], None
+        if scan.radiograph is not None:
+            first_channel = scan.radiograph.detector.first_channel
+            ahead = [beside.submit(upright, counts, first_channel) for counts in scan.radiograph.counts[1:]]
+            pixels = beside.submit(pixels_sha256, scan.radiograph)
         _attributes(
             file,
             NX_class="NXroot",
@@ -197,7 +201,11 @@ def _build(scan: Scan, config: dict[str, Any], result: TriageResult | None, code
         instrument = _group(entry, "instrument", "NXinstrument")
         _text(instrument, "name", scan.lane)
         if scan.radiograph is not None:
-            _write_radiograph(entry, instrument, scan.radiograph, codec)
+            images = (
+                ahead[index - 1].result() if index else upright(counts, first_channel)
+                for index, counts in enumerate(scan.radiograph.counts)
+            )
+            _write_radiograph(entry, instrument, scan.radiograph, images, codec)
         if scan.portal is not None:
             _write_portal(_group(entry, "monitor_rpm", "NXmonitor"), scan.portal)
         if result is not None:
@@ -277,7 +285,14 @@ def _describe(entry: h5py.Group, scan: Scan, config: dict[str, Any]) -> None:
         _text(entry, "declaration", _json(scan.declaration))
 
 
-def _write_radiograph(entry: h5py.Group, instrument: h5py.Group, radiograph: Radiograph, codec: Codec) -> None:
+def _write_radiograph(
+    entry: h5py.Group,
+    instrument: h5py.Group,
+    radiograph: Radiograph,
+    images: Iterator[npt.NDArray[np.uint16]],
+    codec: Codec,
+) -> None:
+    """Write the radiograph. images : its counts upright, energy after energy, each when it is asked for."""
     detector = radiograph.detector
     data = _group(entry, "data", "NXdata")
     _attributes(entry, default="data")
@@ -291,9 +306,8 @@ def _write_radiograph(entry: h5py.Group, instrument: h5py.Group, radiograph: Rad
     ):
         data[axis] = (np.arange(length) * (pitch or 1.0)).astype(np.float32)
         _attributes(data[axis], units="mm" if pitch else "pixel")
-    for index, energy in enumerate(names):
+    for index, (energy, image) in enumerate(zip(names, images, strict=True)):
         group = _group(instrument, f"detector_{energy}", "NXdetector")
-        image = upright(radiograph.counts[index], detector.first_channel)
         chunks = tuple(_even_part(n, most) for n, most in zip(image.shape, _CHUNK, strict=True))
         stored = group.create_dataset("data", data=image, chunks=chunks, **_filters(codec))
         long_name = f"{energy} energy counts, upright; column x is one detector line"
