@@ -323,3 +323,68 @@ def screen_columns(counts, inv_airs, dark, inv_gain, bad, source, flags, table, 
         z = np.maximum(z, z_of(L, windows.mean(axis=(2, 3)), windows.var(axis=(2, 3))))
     z = np.where(flags[:, None] == 0, np.minimum(np.floor(16 * z), 255), 0)
     return codes, material, z.astype(np.uint8)
+
+
+def fletcher32(data):
+    """HDF5's loop, word by word."""
+    padded = np.concatenate((data, np.zeros(data.size % 2, np.uint8)))
+    words = padded[0::2].astype(np.uint64) * 256 + padded[1::2]
+    first = second = 0
+    for word in words.tolist():
+        first += word
+        second += first
+        first = (first & 0xFFFF) + (first >> 16)
+        second = (second & 0xFFFF) + (second >> 16)
+    first, second = ((s & 0xFFFF) + (s >> 16) for s in (first, second))
+    return (second << 16) | first
+
+
+def bitshuffle16(values):
+    parts, whole = [], values.size // 8 * 8
+    for at in range(0, whole, 4096):
+        block = values[at : min(at + 4096, whole)]
+        parts += [np.packbits((block >> bit) & 1, bitorder="little") for bit in range(16)]
+    return np.concatenate([*parts, values[whole:].astype("<u2").view(np.uint8)]).astype(np.uint8)
+
+
+def four_bytes(data, at):
+    return int.from_bytes(data[at : at + 4].tobytes(), "little")
+
+
+def lz4_blocks(data, block):
+    """What goes in comes out."""
+    return data
+
+
+def lz4_blocks_read(stored, size, block):
+    """Decode blocks of `block` bytes as the LZ4 format describes them; its rules for the end are checked."""
+    stored, out = stored.tobytes(), bytearray()
+    at = 0
+    while len(out) < size:
+        end = at + 4 + int.from_bytes(stored[at : at + 4], "big")
+        at, start, length = at + 4, len(out), min(block, size - len(out))
+        while True:
+            token, at = stored[at], at + 1
+            literals, at = _lz4_length(stored, at, token >> 4)
+            out += stored[at : at + literals]
+            at += literals
+            if at == end:
+                assert len(out) - start == length
+                assert literals >= min(5, length)
+                break
+            offset, at = int.from_bytes(stored[at : at + 2], "little"), at + 2
+            match, at = _lz4_length(stored, at, token & 15)
+            assert 0 < offset <= len(out) - start
+            assert len(out) - start <= length - 12
+            for _ in range(match + 4):
+                out.append(out[-offset])
+    assert at == len(stored)
+    return np.frombuffer(bytes(out), np.uint8)
+
+
+def _lz4_length(stored, at, value):
+    more = 255 if value == 15 else 0
+    while more == 255:
+        more, at = stored[at], at + 1
+        value += more
+    return value, at

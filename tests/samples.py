@@ -27,7 +27,7 @@ def detector(channels=40, energies=("low", "high"), **changes):
         "dark": tuple(rng.uniform(90, 110, channels).astype(np.float32) for _ in energies),
         "air": tuple(rng.uniform(8000, 9000, channels).astype(np.float32) for _ in energies),
         "bad_channels": np.arange(channels) == 7,
-        "air_channels": (channels - 4, channels),
+        "air_channels": (max(0, channels - 4), channels),
         "saturation_value": 65535,
         "first_channel": "bottom",
         "column_pitch_mm": 4.0,

@@ -23,16 +23,21 @@ import triage.kernels
 from tests import reference
 from triage.kernels.add_runs import add_runs
 from triage.kernels.air_level import air_level
+from triage.kernels.bitshuffle16 import BLOCK, bitshuffle16
 from triage.kernels.box_deviation import box_deviation
 from triage.kernels.box_integral import box_integral
 from triage.kernels.box_z import box_z
 from triage.kernels.bridge_channels import bridge_channels
 from triage.kernels.compact_labels import compact_labels
 from triage.kernels.find_runs import find_runs
+from triage.kernels.fletcher32 import fletcher32
+from triage.kernels.four_bytes import four_bytes
 from triage.kernels.join_runs import FEATURES, join_runs
 from triage.kernels.label_columns import label_columns
 from triage.kernels.log_code import log_code
 from triage.kernels.log_transmission import log_transmission
+from triage.kernels.lz4_blocks import TABLE as LZ4_TABLE
+from triage.kernels.lz4_blocks import lz4_blocks
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import median3
 from triage.kernels.screen_columns import FINISHED, RING, screen_columns
@@ -114,6 +119,27 @@ def _run_box_z(small, middle, large):
     out = np.zeros(small.size, np.uint8)
     box_z(small, middle, large, out)
     return (out,)
+
+
+def _run_bitshuffle16(values):
+    out = np.zeros(2 * values.size, np.uint8)
+    bitshuffle16(values, np.zeros((2, BLOCK // 8), np.uint64), out)
+    return (out,)
+
+
+def _run_fletcher32(data):
+    return (fletcher32(data),)
+
+
+def _run_four_bytes(data, at):
+    return (four_bytes(data, np.uint64(at)),)
+
+
+def _run_lz4_blocks(data, block):
+    """Blocks as an independent decoder reads them."""
+    out = np.zeros(data.size + data.size // 255 + 20 * (data.size // block + 1), np.uint8)
+    stored = out[: lz4_blocks(data, block, np.full(LZ4_TABLE, 65535, np.uint16), out)]
+    return (reference.lz4_blocks_read(stored, data.size, block),)
 
 
 def _run_find_runs(z, threshold):
@@ -459,6 +485,33 @@ class Row:
         return getattr(self.kernel, "__name__", str(self.kernel))
 
 
+@st.composite
+def _byte_lists(draw, largest=40000):
+    """Bytes with runs, repeats and noise, of any length."""
+    rng, size = draw(seeds), draw(st.integers(0, 300) | st.integers(0, largest if JIT else 600))
+    kind = draw(st.integers(0, 4))
+    noise = rng.integers(0, 256, size).astype(np.uint8)
+    if kind == 1:
+        noise[:] = draw(st.sampled_from((0, 1, 255)))
+    elif kind == 2:
+        noise = np.repeat(noise, 1 + rng.integers(0, 40))[:size]
+    elif kind == 3:
+        noise = np.tile(noise[: 1 + size // 5], 6)[:size]
+    elif kind == 4:
+        noise[rng.random(size) < 0.9] = 0
+    return np.ascontiguousarray(noise)
+
+
+def _checksum_cases():
+    """Whole multiples of 65535 and lengths around the kernel's own block are where sums go wrong."""
+    full = st.sampled_from((2, 65534, 65536, 65538, 98303)).map(lambda n: np.full(n if JIT else n % 999, 255, np.uint8))
+    return st.tuples(_byte_lists(70000) | full)
+
+
+def _counts_to_shuffle():
+    return st.tuples(_byte_lists(30000).map(lambda b: b[: b.size // 2 * 2].view(np.uint16).copy()))
+
+
 # A code may differ by 1 where 512 L lies within the polynomial's error of a half; a step of q can move z by
 # 16 / (512 * 0.02) = 1.6 of its own steps, and its mean and variance a little. box_deviation rounds the floor of the
 # variance to whole numbers, which shows in the smallest boxes only (1e-3 at one pixel, 4e-6 at 7x7).
@@ -477,6 +530,22 @@ TABLE = [
     Row(add_runs, _run_add_runs, _twin_add_runs, _add_cases(), (0, 0, 0)),
     Row(compact_labels, _run_compact_labels, _as_tuple(reference.compact_labels), _compaction_cases(), (0, 0, 0)),
     Row(label_columns, _run_label_columns, _as_tuple(reference.label_columns), _labelling_cases(), (0,)),
+    Row(fletcher32, _run_fletcher32, _as_tuple(reference.fletcher32), _checksum_cases(), (0,)),
+    Row(bitshuffle16, _run_bitshuffle16, _as_tuple(reference.bitshuffle16), _counts_to_shuffle(), (0,)),
+    Row(
+        four_bytes,
+        _run_four_bytes,
+        _as_tuple(reference.four_bytes),
+        st.tuples(hnp.arrays(np.uint8, 9), st.integers(0, 5)),
+        (0,),
+    ),
+    Row(
+        lz4_blocks,
+        _run_lz4_blocks,
+        _as_tuple(reference.lz4_blocks),
+        st.tuples(_byte_lists(), st.sampled_from((64, 8192, 65536))),
+        (0,),
+    ),
     Row(screen_columns, _run_screen_columns, _twin_screen_columns, _fused_cases(), (1, 1, 1, 4)),
 ]
 by_name = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -612,6 +681,8 @@ PACKED = {
     "box_deviation": r"\bv?divps\b",
     "box_integral": r"\bv?paddq\b",
     "box_z": r"\bv?sqrtps\b",
+    "bitshuffle16": r"\bv?p(srlq|srlw|and[dq]?)\b",
+    "fletcher32": r"\bv?paddd\b",
     "find_runs": r"\bv?pmaxub\b",
 }
 

@@ -348,7 +348,7 @@ class Worker(threading.Thread):
         if path.exists():
             self._rejudge(link.Rejudge(path=str(path)))  # offered again after a crash: it is stored already
             return
-        recording.write(path, scan, config=lane.config_in_force, codec=lane.codec)
+        self._write(path, scan, hashed=False)
         live = work.listener if isinstance(work.listener, LiveScreening) else None
         if live is not None and live.failure:
             lane.note("stream_failed", level="error", scan=scan.scan_id, text=live.failure)
@@ -359,8 +359,12 @@ class Worker(threading.Thread):
         lane.say(link.Judging(path=str(path)))
         result = lane.judge.failed(scan, failure) if failure else lane.judge(scan, live)
         # The counts do not change: the file is exchanged for one that also holds the result.
-        sha256 = recording.write(path, scan, config=lane.config_in_force, result=result, codec=lane.codec, replace=True)
+        sha256 = self._write(path, scan, result=result, replace=True)
         self._report(path, scan, result, sha256)
+
+    def _write(self, path: Path, scan: Scan, **how: Any) -> str:
+        lane = self._lane
+        return recording.write(path, scan, config=lane.config_in_force, codec=lane.codec, packer=lane.packer, **how)
 
     def _rejudge(self, work: link.Rejudge) -> None:
         path = Path(work.path)
@@ -396,6 +400,8 @@ class LaneProcess:
     """The lane's main loop."""
 
     def __init__(self, pipe: Connection, config: configuration.Config, lane: configuration.Lane) -> None:
+        from .packing import packer  # kernels: the daemon, which imports this module as well, has no use for them
+
         self._pipe = pipe
         self._say_lock = threading.Lock()
         self._lane = lane
@@ -403,6 +409,7 @@ class LaneProcess:
         self.recordings = state / "recordings"
         self.quarantine = state / "quarantine"
         self.codec = config.storage.codec
+        self.packer = packer(self.codec)
         self.config_in_force: dict[str, Any] = {
             "lane": msgspec.to_builtins(lane, enc_hook=str), "storage": msgspec.to_builtins(config.storage),
         }  # fmt: skip
@@ -456,7 +463,7 @@ class LaneProcess:
     def run(self) -> None:
         """Run until the daemon says stop, or is gone."""
         began_s = time.monotonic()
-        self.judge.warm_up()
+        self.judge.warm_up()  # the packer's kernels are compiled where they are imported
         self._worker.start()
         self.say(link.Ready(pid=os.getpid(), warm_up_s=round(time.monotonic() - began_s, 3)))
         for thread in self._devices:

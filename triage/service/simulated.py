@@ -14,6 +14,7 @@ from scanner_io.model import EndOfSource, TriageResult
 
 from .assembly import Assembled, Assembly, LaneSpec
 from .lane import Judge, recording_path
+from .packing import packer
 
 
 def simulate_recordings(
@@ -53,5 +54,7 @@ def _store(
     path.parent.mkdir(parents=True, exist_ok=True)
     # A simulated scan can be made again: the same seed may overwrite it.
     config = {"lane": {"name": one.scan.lane, "device": [{"driver": "simulated", "config": table}]}}
-    recording.write(path, one.scan, config=config, result=result, codec=codec, replace=True)
+    recording.write(
+        path, one.scan, config=config, result=result, codec=codec, replace=True, hashed=False, packer=packer(codec)
+    )
     return path, result

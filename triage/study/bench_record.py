@@ -13,6 +13,7 @@ import numpy as np
 from scanner_io import recording
 from scanner_io.errors import DataError
 from scanner_io.model import DetectorState, DeviceInfo, Radiograph, Scan
+from triage.service.packing import Packing
 from triage.study.measure import machine, ratio, timed, versions
 from triage.study.phantom import phantom
 
@@ -34,7 +35,7 @@ def bench_record(
     """
     if rounds < 1:
         raise DataError(f"bench: rounds is {rounds}; give at least 1")
-    load_before = os.getloadavg()
+    load_before, packing = os.getloadavg(), Packing()
     scan = _scan(columns, channels)
     assert scan.radiograph is not None
     raw = b"".join(c.tobytes() for c in scan.radiograph.counts)
@@ -44,8 +45,8 @@ def bench_record(
         paths = {key: place / f"{key}{recording.SUFFIX}" for key in times}
         runs: dict[str, Callable[[], object]] = {
             "raw": lambda: _write_raw(paths["raw"], raw),
-            "durable": lambda: recording.write(paths["durable"], scan, codec="none"),
-            "durable_lz4": lambda: recording.write(paths["durable_lz4"], scan),
+            "durable": lambda: recording.write(paths["durable"], scan, codec="none", hashed=False, packer=packing),
+            "durable_lz4": lambda: recording.write(paths["durable_lz4"], scan, hashed=False, packer=packing),
         }
         sizes: dict[str, int] = {}
         for done in range(-1, rounds):  # the round before the first is a warm-up

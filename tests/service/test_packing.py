@@ -1,0 +1,125 @@
+"""Chunks packed by our kernels against libhdf5's own filters."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from scanner_io import recording, storage
+from scanner_io.errors import DataError, StorageError
+from tests import samples
+from triage.service.packing import Packing, packer
+
+
+def plain_detector(channels, **changes):
+    """A detector of any size."""
+    return samples.detector(channels, air_channels=None, bad_channels=np.zeros(channels, bool), **changes)
+
+
+def image_of(path):
+    """Chunks and filters of the stored image, and its values as libhdf5's filters read them."""
+    with h5py.File(path) as file:
+        stored = file["entry/data/high"]
+        plist = stored.id.get_create_plist()
+        filters = [plist.get_filter(i)[::2] for i in range(plist.get_nfilters())]
+        return stored.chunks, filters, stored.id.get_storage_size(), stored[()]
+
+
+@pytest.mark.parametrize("codec", ["none", "bitshuffle-lz4"])
+@pytest.mark.parametrize("first_channel", ["top", "bottom"])
+@pytest.mark.parametrize(("columns", "channels"), [(60, 40), (1, 64), (777, 301), (4099, 259), (5, 3)])
+def test_packed_chunks_are_what_libhdf5_makes(tmp_path, codec, first_channel, columns, channels):
+    image = samples.radiograph(columns, channels)
+    detector = samples.detector(
+        channels, first_channel=first_channel, air_channels=None, bad_channels=np.zeros(channels, bool)
+    )
+    scan = samples.scan(radiograph=samples.radiograph(columns, channels, detector=detector))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan, codec=codec, packer=Packing())
+    packed = image_of(path)
+    assert list(recording.check(path)) == []
+    assert np.array_equal(recording.read(path).scan.radiograph.counts[0], image.counts[0])
+    recording.write(path, scan, codec=codec, replace=True)
+    plain = image_of(path)
+    assert packed[:2] == plain[:2]
+    assert np.array_equal(packed[3], plain[3])
+    if codec == "none":
+        assert packed[2] == plain[2]
+
+
+@pytest.mark.parametrize(
+    "name", ["cargo/truck_05.jpg", "xray16/linescan/onion_negative.tif", "xray16/flatpanel/Fusion2-120kV.png"]
+)
+def test_compression_is_as_small_as_libhdf5s_on_real_images(tmp_path, shared_data, name):
+    counts = cv2.imread(str(shared_data / name), cv2.IMREAD_UNCHANGED)
+    counts = np.ascontiguousarray((counts if counts.ndim == 2 else counts[..., 0]).T).astype(np.uint16)
+    detector = samples.detector(
+        counts.shape[1], energies=("high",), air_channels=None, bad_channels=np.zeros(counts.shape[1], bool)
+    )
+    times = np.arange(len(counts), dtype=np.int64)
+    scan = samples.scan(radiograph=samples.radiograph(detector=detector, counts=(counts,), column_utc_ns=times))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan, packer=Packing())
+    ours = image_of(path)[2]
+    recording.write(path, scan, replace=True)
+    assert ours <= 1.03 * image_of(path)[2]
+
+
+def test_an_unknown_codec_is_left_to_libhdf5(tmp_path):
+    assert packer("gzip") is None
+    scan = samples.scan()
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    with pytest.raises(DataError, match="without a packer"):
+        recording.write(path, scan, codec="gzip", packer=Packing())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hash_is_of_the_bytes_that_are_there(tmp_path):
+    scan = samples.scan()
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    told = recording.write(path, scan, packer=Packing())
+    assert told == subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
+    assert recording.write(path, scan, packer=Packing(), hashed=False, replace=True) == ""
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_disk_that_fills_up_in_mid_recording_is_an_error_that_leaves_nothing(tmp_path, packed):
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root on Linux")
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("this machine does not allow mounts")
+    try:
+        scan = samples.scan(radiograph=samples.radiograph(2000, 800))
+        path = small / f"{scan.scan_id}.scan.h5"
+        with pytest.raises(StorageError, match="free space"):
+            recording.write(path, scan, codec="none", packer=Packing() if packed else None)
+        assert list(small.iterdir()) == []
+        recording.write(small / "fits", samples.scan(), codec="none")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize("fails_at", [1, 3])
+def test_a_disk_error_in_mid_recording_is_an_error_that_leaves_nothing(tmp_path, monkeypatch, fails_at):
+    calls = []
+
+    def pwrite(descriptor, data, at):
+        calls.append(at)
+        if len(calls) >= fails_at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return original(descriptor, data, at)
+
+    original = os.pwrite
+    monkeypatch.setattr(storage.os, "pwrite", pwrite)
+    scan = samples.scan(radiograph=samples.radiograph(600, 800))
+    with pytest.raises(StorageError, match="Input/output error"):
+        recording.write(tmp_path / f"{scan.scan_id}.scan.h5", scan, codec="none", packer=Packing())
+    assert list(tmp_path.iterdir()) == []
+    assert len(calls) == fails_at  # nothing is written after the first error
