@@ -233,7 +233,7 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
 )  # fmt: skip
 @json_option
 def triage(files: tuple[Path, ...], save: Path | None, polarity: str, as_json: bool) -> None:
-    """Judge images, recordings and portal daily files.
+    """Judge images, recordings, portal daily files and N42 files of portals.
 
     One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
     """

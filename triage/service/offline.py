@@ -1,4 +1,4 @@
-"""Judging files by hand: recordings, images, portal daily files. The same judgement as beside a lane."""
+"""Judging files by hand: recordings, images, portal daily files, N42 files. The same judgement as beside a lane."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from scanner_io import driver as drivers
 from scanner_io import recording
 from scanner_io.errors import DataError, LinkLost, ScannerError
-from scanner_io.formats import portal_daily, raster
+from scanner_io.formats import n42_document, n42_portal, portal_daily, raster
 from scanner_io.model import EndOfSource, Health, Occupancy, PortalRecord, Radiograph, Scan, TriageResult
 
 from .assembly import Assembly, LaneSpec, make_scan_id
@@ -78,6 +78,11 @@ def judge_file(path: Path, judge: Judge, options: raster.RasterOptions | None = 
             kind = "radiograph"
             scan = image_scan(path, options)
             yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
+        elif n42_document.sniff(head):
+            kind = "portal"
+            for record in n42_records(path):
+                scan = portal_scan(path, record)
+                yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
         elif portal_daily.sniff(head):
             kind = "portal"
             damaged = ""
@@ -92,7 +97,7 @@ def judge_file(path: Path, judge: Judge, options: raster.RasterOptions | None = 
         else:
             told = f"begins with {head[:12]!r}" if head else "is empty"
             raise DataError(
-                f"{path}: {told}; expected a recording, a PNG, JPEG or TIFF image, or a portal's daily file"
+                f"{path}: {told}; expected a recording, a PNG, JPEG or TIFF image, a portal's daily file, or N42"
             )
     except (ScannerError, OSError) as error:
         text = str(error) if str(path) in str(error) else f"{path}: {error}"
@@ -111,8 +116,14 @@ def image_scan(path: Path, options: raster.RasterOptions | None = None) -> Scan:
     )  # fmt: skip
 
 
+def n42_records(path: Path) -> Iterator[PortalRecord]:
+    """Yield the passages of every N42 document in the file at `path`. Raises DataError."""
+    for document in n42_document.read_all(path):
+        yield from n42_portal.portal_records(document)
+
+
 def portal_scan(path: Path, record: PortalRecord) -> Scan:
-    """Return one passage of the daily file at `path` as a scan of its own."""
+    """Return one passage of the portal's file at `path` as a scan of its own."""
     return Scan(
         scan_id=make_scan_id(LANE, record.start_utc_ns, f"{path.name} {record.number}"), lane=LANE,
         start_utc_ns=record.start_utc_ns, end_utc_ns=record.end_utc_ns, expected=("portal",), portal=record,
