@@ -138,19 +138,26 @@ class EnergyCalibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GrossCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of one detector in one slice. counts : one per energy window, or one; live_time_s : None if untold."""
+    """Counts of one detector in one slice.
+
+    counts : one per energy window in the order of the windows, or one
+    live_time_s : None where it is not told
+    raw : ids of the counts that these are derived from
+    """
 
     detector: str
     counts: tuple[float, ...]
     windows: str = ""
     live_time_s: float | None = None
     id: str = ""
+    raw: tuple[str, ...] = ()
 
 
 class Spectrum(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A spectrum of one detector in one slice.
 
     counts : `(channels,) uint32`, or float64 where the file has fractions or more than 32 bits hold
+    raw : ids of the spectra that this one is derived from
     calibrations : energy calibrations named; two where two ranges lie end to end in one list of channels
     """
 
@@ -159,6 +166,7 @@ class Spectrum(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     calibrations: tuple[str, ...] = ()
     live_time_s: float | None = None
     id: str = ""
+    raw: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check and freeze. Raises DataError."""
@@ -752,12 +760,7 @@ class _Reader2011(_Reader):
                 self.tell(f"{owner}: real time told under a spectrum only; taken from there")
                 break
         states = [s for s in e if _local(s) in ("RadInstrumentState", "RadDetectorState", "RadItemState")]
-        speeds = [
-            self.text(v, "SpeedValue")
-            for s in states if _local(s) == "RadItemState" for v in self.children(s, "StateVector")
-        ]  # fmt: skip
-        speed = next((v for t in speeds if (v := self.number(t, f"{owner} SpeedValue")) is not None), None)
-        unit = ""
+        speed, unit = self._speed(states, owner)
         if speed is None:
             speed, unit = self.speed_in(remarks)
         return Measurement(
@@ -772,6 +775,15 @@ class _Reader2011(_Reader):
             or tuple(s.get("radItemInformationReference", "") for s in states if _local(s) == "RadItemState"),
             derived=_local(e) == "DerivedData",
         )  # fmt: skip
+
+    def _speed(self, states: list[Element], owner: str) -> tuple[float | None, str]:
+        """Return the item's speed and its unit, where the file states one."""
+        items = (s for s in states if _local(s) == "RadItemState")
+        values = (v for s in items for x in self.children(s, "StateVector") for v in self.children(x, "SpeedValue"))
+        for v in values:
+            if (speed := self.number((v.text or "").strip(), f"{owner} SpeedValue")) is not None:
+                return speed, v.get("units", "")
+        return None, ""
 
     def _of(self, state: Element) -> str:
         return state.get("radInstrumentInformationReference") or state.get("radDetectorInformationReference") or ""
@@ -791,6 +803,7 @@ class _Reader2011(_Reader):
         return GrossCounts(
             id=e.get("id", ""), detector=self.detector(name, owner, "Other", told=True), windows=windows,
             counts=tuple(counts.tolist()), live_time_s=self.duration_s(e, owner, "LiveTimeDuration", "LiveTime"),
+            raw=tuple(e.get("radRawGrossCountsReferences", "").split()),
         )  # fmt: skip
 
     def _spectrum(self, e: Element, owner: str) -> Spectrum | None:
@@ -805,6 +818,7 @@ class _Reader2011(_Reader):
             id=e.get("id", ""), detector=self.detector(name, owner, "Gamma", told=True) if known else "",
             counts=counts, calibrations=tuple(e.get("energyCalibrationReference", "").split()),
             live_time_s=self.duration_s(e, owner, "LiveTimeDuration", "LiveTime"),
+            raw=tuple(e.get("radRawSpectrumReferences", "").split()),
         )  # fmt: skip
 
     def _results(self, e: Element) -> AnalysisResults:

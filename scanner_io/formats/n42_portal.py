@@ -49,9 +49,10 @@ def portal_records(document: Document, *, speed_unit: SpeedUnit | None = None) -
     speed_unit : unit of speeds told without one, as the 2012 form tells them; None leaves such speeds out
 
     Per detector: gross counts, summed over energy windows that do not overlap, else those of the widest window; the
-    sum over its spectrum where it has no gross counts. What the document had to mend or lost, missing slices and
-    counts, alarms other than gamma and neutron, identified nuclides and the instrument's faults are in the record's
-    `faults`, so none of them reads as clear. `raw_lines` begin with `[n42]` and say how the counts were taken.
+    sum over its spectrum where it has no gross counts. What the document lost, missing slices and counts, alarms other
+    than gamma and neutron, identified nuclides and the instrument's faults are in the record's `faults`, so none of
+    them reads as clear. `raw_lines` begin with `[n42]` and say how the counts were taken and what was mended. An alarm
+    of category Isotope is a gamma alarm too.
 
     Raises DataError where the document is of no portal, has no occupied slice, or times or counts cannot be used.
     """
