@@ -871,7 +871,7 @@ class _Reader2006(_Reader):
         info = self.child(first, "InstrumentInformation")
         remarks = (*self.remarks(top), *(r for e in outer for r in self.remarks(e)))
         items = (i for e in outer for i in self.children(e, "MeasuredItemInformation"))
-        results = tuple(self._results(r) for e in (top, *outer) for r in e.iter() if _local(r) == "AnalysisResults")
+        results = tuple(self._results(r) for r in top.iter() if _local(r) == "AnalysisResults")
         return Document(
             form="2006", uuid=first.get("UUID", ""), remarks=remarks, measurements=measurements,
             instrument=Instrument(

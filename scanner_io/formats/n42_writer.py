@@ -80,7 +80,12 @@ def _text(text: str) -> str:
 
 
 def _told(text: str) -> str:
-    return _text(text) if re.search(r"[^\W_]", text) else NOT_TOLD
+    """Return text as the schema's NonBlankString takes it.
+
+    Its pattern has room for one stretch of punctuation only: "a-b c-d" passes with spaces that do not break.
+    """
+    text = re.sub("[ \t\r\n]+", " ", _text(text)).strip(" ") or NOT_TOLD
+    return text if re.fullmatch("[A-Za-z0-9 ]*[^ ]+[A-Za-z0-9 ]*", text) else text.replace(" ", "\u00a0")
 
 
 def _number(value: float) -> str:
@@ -155,6 +160,7 @@ class _Writer:
         self._root = Element("RadInstrumentData", {"xmlns": NAMESPACE_2011})
         self._item = ""
         self._made: dict[tuple[str, int], str] = {}
+        self._written: dict[str, list[str]] = {"RadMeasurement": [], "DerivedData": []}
         self._windows = {w.id: len(w.start_kev) for w in document.windows}
         self._calibrations = {c.id: c for c in document.calibrations}
 
@@ -183,7 +189,8 @@ class _Writer:
         for results in d.results:
             self._results(results)
         indent(root)
-        return b'<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="utf-8") + b"\n"
+        body: bytes = tostring(root, encoding="utf-8")
+        return b'<?xml version="1.0" encoding="UTF-8"?>\n' + body + b"\n"
 
     # ---- who measures what
 
@@ -214,7 +221,7 @@ class _Writer:
             e = SubElement(holder, "Characteristic")
             SubElement(e, "CharacteristicName").text = _told(c.name)
             SubElement(e, "CharacteristicValue").text = _told(c.value)
-            SubElement(e, "CharacteristicValueUnits").text = _text(c.units) if c.units.strip() else "unit-less"
+            SubElement(e, "CharacteristicValueUnits").text = _told(c.units) if c.units.strip() else "unit-less"
             SubElement(e, "CharacteristicValueDataClassCode").text = (
                 c.data_class if c.data_class in DATA_CLASSES else "string"
             )
@@ -226,7 +233,7 @@ class _Writer:
         self._optional(e, "RadDetectorName", d.name)
         SubElement(e, "RadDetectorCategoryCode").text = category
         SubElement(e, "RadDetectorKindCode").text = kind
-        description = d.description or ("" if "Other" not in (category, kind) else d.kind or NOT_TOLD)
+        description = d.description.strip() or ("" if "Other" not in (category, kind) else d.kind.strip() or NOT_TOLD)
         self._optional(e, "RadDetectorDescription", description)
 
     def _add_item(self, item: Item) -> None:
@@ -239,11 +246,12 @@ class _Writer:
     # ---- measurements
 
     def _measurement(self, m: Measurement) -> None:
-        if m.start_utc_ns is None or m.real_time_s is None:
+        if m.start_utc_ns is None or not m.real_time_s or m.real_time_s < 1e-9:
             raise DataError(f"N42 measurement {m.id[:60]!r}: no start or no real time; the standard asks for both")
         self._calibrations_of(m)
         name = "DerivedData" if m.derived else "RadMeasurement"
         e = SubElement(self._root, name, {"id": self._ids.new("derived" if m.derived else "measurement", m.id)})
+        self._written[name].append(e.get("id", ""))
         if not m.derived and (groups := self._ids.all("group", m.groups)):
             e.set("radMeasurementGroupReferences", groups)
         if not m.derived and (items := self._ids.all("item", m.items)):
@@ -383,13 +391,14 @@ class _Writer:
 
     def _results(self, r: AnalysisResults) -> None:
         e = SubElement(self._root, "AnalysisResults")
-        for kind, name, told in (
-            ("derived", "derivedDataReferences", r.derived),
-            ("group", "radMeasurementGroupReferences", r.groups),
-            ("measurement", "radMeasurementReferences", r.measurements),
-            ("measurement", "radMeasurementReferences", tuple(m.id for m in self._document.measurements)),
+        for name, meant in (
+            ("derivedDataReferences", self._ids.all("derived", r.derived)),
+            ("radMeasurementGroupReferences", self._ids.all("group", r.groups)),
+            ("radMeasurementReferences", self._ids.all("measurement", r.measurements)),
+            ("radMeasurementReferences", " ".join(self._written["RadMeasurement"])),
+            ("derivedDataReferences", " ".join(self._written["DerivedData"])),
         ):
-            if meant := self._ids.all(kind, told):
+            if meant:
                 e.set(name, meant)
                 break
         else:
@@ -412,8 +421,12 @@ class _Writer:
         if a.utc_ns is not None:
             SubElement(e, "RadAlarmDateTime").text = _date_time(a.utc_ns)
         SubElement(e, "RadAlarmCategoryCode").text = category
-        fallback = a.category if category != a.category else NOT_TOLD if category == "Other" else ""
-        self._optional(e, "RadAlarmDescription", a.description or fallback)
+        fallback = a.category if category != a.category else ""
+        self._optional(
+            e,
+            "RadAlarmDescription",
+            a.description.strip() or fallback.strip() or (NOT_TOLD if category == "Other" else ""),
+        )
         self._optional(e, "RadAlarmLightColor", a.light_color)
 
     def _nuclide(self, parent: Element, n: Nuclide) -> None:
