@@ -108,16 +108,27 @@ def _date_time(utc_ns: int) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}{fraction}Z" if at.year >= 1000 else f"{at.isoformat()[:19]}{fraction}Z"
 
 
+def _zero_runs(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return `(runs, 2) int64`, the half-open ranges of zeroes."""
+    zero = np.concatenate(([False], counts == 0, [False])).astype(np.int8)
+    return np.flatnonzero(np.diff(zero)).reshape(-1, 2)
+
+
+def _zero_runs_pay(counts: npt.NDArray[Any]) -> bool:
+    """Return True if CountedZeroes takes fewer characters."""
+    lengths = np.diff(_zero_runs(counts), axis=1)
+    digits = sum(int((lengths >= 10**power).sum()) for power in range(6))
+    return 2 * lengths.size + digits < int((2 * lengths - 1).sum())
+
+
 def compress_zeroes(counts: npt.NDArray[Any]) -> str:
     """Return `(channels,)` counts as CountedZeroes text: each run of zeroes as 0 and its length.
 
     Source: ANSI N42.42-2012, ChannelData compressionCode.
     """
     parts: list[str] = []
-    zero = np.concatenate(([False], counts == 0, [False])).astype(np.int8)
-    edges = np.flatnonzero(np.diff(zero)).reshape(-1, 2)
     at = 0
-    for first, end in edges.tolist():
+    for first, end in _zero_runs(counts).tolist():
         parts += [_number(v) for v in counts[at:first].tolist()]
         parts.append(f"0 {end - first}")
         at = end
@@ -286,11 +297,12 @@ class _Writer:
         for other in s.calibrations[1:]:
             SubElement(e, "Remark").text = _text(f"further energy calibration: {other}")
         self._live_time(e, s.live_time_s, m)
-        plain, packed = _numbers(s.counts.tolist()), compress_zeroes(s.counts)
         data = SubElement(e, "ChannelData")
-        data.text = min(plain, packed, key=len)
-        if data.text is not plain:
+        if _zero_runs_pay(s.counts):
             data.set("compressionCode", "CountedZeroes")
+            data.text = compress_zeroes(s.counts)
+        else:
+            data.text = _numbers(s.counts.tolist())
 
     def _gross(self, parent: Element, g: GrossCounts, m: Measurement) -> None:
         expected = self._windows.get(g.windows) if g.windows else 1
