@@ -9,5 +9,6 @@ from __future__ import annotations
 from .context import N42Settings
 from .document import N42Document, Problem
 from .reader import read, sniff
+from .writer import write
 
-__all__ = ["N42Document", "N42Settings", "Problem", "read", "sniff"]
+__all__ = ["N42Document", "N42Settings", "Problem", "read", "sniff", "write"]

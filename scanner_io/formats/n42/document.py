@@ -22,6 +22,13 @@ Form = Literal["2012", "2006"]
 MeasurementClass = Literal["Foreground", "Background", "Calibration", "IntrinsicActivity", "NotSpecified"]
 Reference = Literal["measurement", "group", "derived"]
 
+UNKNOWN_START = "start time not known, another is written in its place"
+UNKNOWN_REAL_TIME = "real time not known, another is written in its place"
+UNKNOWN_LIVE_TIME = "live time not known, another is written in its place"
+NO_CALIBRATION = "energy calibration not known, zeroes are written in its place"
+INCOMPLETE = "INCOMPLETE: "
+"""Remarks by which the writer says what a place that the standard requires does not hold, and the reader knows it."""
+
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing of a document that is not as it should be.
@@ -129,6 +136,7 @@ class GrossCounts(msgspec.Struct, frozen=True, kw_only=True):
     live_time_s: float | None = None
     windows: str = ""
     total: float | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Spectrum(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -138,6 +146,7 @@ class Spectrum(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         included; so it stays as small as the file, whatever number of channels it stands for
     calibrations : ids; two where a file lays two energy scales end to end in one list of channels
     real_time_s : where a detector was not read in step with the others
+    detector : "" where derived data name none
     """
 
     detector: str
@@ -145,6 +154,7 @@ class Spectrum(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     live_time_s: float | None = None
     real_time_s: float | None = None
     calibrations: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check and freeze. Raises DataError."""

@@ -19,6 +19,11 @@ from ...errors import DataError
 from . import reader_2006, tree
 from .context import Context, N42Settings
 from .document import (
+    INCOMPLETE,
+    NO_CALIBRATION,
+    UNKNOWN_LIVE_TIME,
+    UNKNOWN_REAL_TIME,
+    UNKNOWN_START,
     Alarm,
     Analysis,
     Calibration,
@@ -105,6 +110,10 @@ def _read_2012(root: Node, context: Context) -> N42Document:
     calibrations = [_calibration(n, context) for n in root.all("EnergyCalibration")]
     context.calibrations.update({c.id: c for c in calibrations})
     information = root.first("RadInstrumentInformation")
+    remarks = root.words("Remark")
+    for remark in remarks:
+        if remark.startswith(INCOMPLETE):
+            context.report.add(root.line, root.name, remark.removeprefix(INCOMPLETE), lost=True)
     return N42Document(
         form="2012",
         uuid=root.attributes.get("n42DocUUID", "").strip(),
@@ -119,7 +128,7 @@ def _read_2012(root: Node, context: Context) -> N42Document:
         derived=tuple(_measurement(n, context) for n in root.all("DerivedData")),
         analyses=tuple(_analysis(n, context) for n in root.all("AnalysisResults")),
         detectors=tuple(context.detectors.values()),
-        remarks=root.words("Remark"),
+        remarks=tuple(r for r in remarks if not r.startswith(INCOMPLETE)),
     )
 
 
@@ -202,7 +211,9 @@ def _calibration(node: Node, context: Context) -> Calibration:
     coefficients, boundaries = (
         context.numbers(node.first(name), node, optional=True) for name in ("CoefficientValues", "EnergyBoundaryValues")
     )
-    if coefficients is None and boundaries is None:
+    if NO_CALIBRATION in node.words("Remark"):
+        coefficients = None
+    elif coefficients is None and boundaries is None:
         context.report.add(node.line, node.name, "neither coefficients nor boundaries that can be read")
     return Calibration(
         id=node.attributes.get("id", "").strip(),
@@ -212,11 +223,12 @@ def _calibration(node: Node, context: Context) -> Calibration:
 
 
 def _measurement(node: Node, context: Context) -> Measurement:
-    identifier = context.identify(node, "measurement")
+    named = node.name == "RadMeasurement"
+    identifier = context.identify(node, "measurement" if named else "derived")
     if node.broken:
         context.report.add(node.line, node.name, f"{identifier!r} is cut off", lost=True)
     real_time_s = context.duration(node.first("RealTimeDuration"))
-    spectra = [s for n in node.all("Spectrum") if (s := _spectrum(n, context)) is not None]
+    spectra = [s for n in node.all("Spectrum") if (s := _spectrum(n, context, named=named)) is not None]
     gross = [g for n in node.all("GrossCounts") if (g := _gross(n, context)) is not None]
     if real_time_s is None:  # some write it under each spectrum instead
         real_time_s = next((s.real_time_s for s in spectra if s.real_time_s is not None), None)
@@ -225,12 +237,13 @@ def _measurement(node: Node, context: Context) -> Measurement:
     remarks = node.words("Remark")
     if speed is None:
         speed, unit = context.speed_in(remarks)
+    start_utc_ns = context.start(node.first("StartDateTime"), node)
     occupancy = node.first("OccupancyIndicator")
     measurement = Measurement(
         id=identifier,
         class_code=context.class_code(node.first("MeasurementClassCode"), node),
-        start_utc_ns=context.start(node.first("StartDateTime"), node),
-        real_time_s=real_time_s,
+        start_utc_ns=None if UNKNOWN_START in remarks else start_utc_ns,
+        real_time_s=None if UNKNOWN_REAL_TIME in remarks else real_time_s,
         gross=tuple(gross),
         spectra=tuple(spectra),
         occupied=context.boolean(occupancy) if occupancy is not None else None,
@@ -238,7 +251,7 @@ def _measurement(node: Node, context: Context) -> Measurement:
         speed_unit=unit,
         faults=_state_faults(node),
         groups=tuple(node.attributes.get("radMeasurementGroupReferences", "").split()),
-        remarks=remarks,
+        remarks=tuple(r for r in remarks if r not in (UNKNOWN_START, UNKNOWN_REAL_TIME)),
     )
     context.check_live_times(measurement, node.line)
     return measurement
@@ -285,7 +298,8 @@ def _compare_vendor_time(node: Node, real_time_s: float | None, context: Context
                 context.report.add(child.line, child.name, text)
 
 
-def _spectrum(node: Node, context: Context) -> Spectrum | None:
+def _spectrum(node: Node, context: Context, *, named: bool) -> Spectrum | None:
+    """Return a spectrum. named : it must be one detector's; derived data are often of several together."""
     channel_data = node.first("ChannelData")
     counted = context.counted(channel_data, node)
     real_time_s = context.duration(node.first("RealTimeDuration"))
@@ -296,16 +310,22 @@ def _spectrum(node: Node, context: Context) -> Spectrum | None:
             context.report.add(node.line, node.name, f"energy calibration {identifier!r} is nowhere in the file")
     if len(calibrations) > 1:
         context.report.add(node.line, node.name, "two energy scales end to end in one list of channels")
-    detector = context.detector(node, "Gamma")
+    remarks = node.words("Remark")
+    detector = context.detector(node, "Gamma") if named or _names_detector(node) else ""
     if counted is None:
         return None
     return Spectrum(
         detector=detector,
         counted=counted,
-        live_time_s=live_time_s,
+        live_time_s=None if UNKNOWN_LIVE_TIME in remarks else live_time_s,
         real_time_s=real_time_s,
         calibrations=calibrations,
+        remarks=tuple(r for r in remarks if r != UNKNOWN_LIVE_TIME),
     )
+
+
+def _names_detector(node: Node) -> bool:
+    return bool(node.attributes.get("radDetectorInformationReference", "").strip())
 
 
 def _gross(node: Node, context: Context) -> GrossCounts | None:
@@ -314,6 +334,7 @@ def _gross(node: Node, context: Context) -> GrossCounts | None:
     total = context.counts(total_node, node) if total_node is not None else None
     windows = node.attributes.get("energyWindowsReference", "").strip()
     live_time_s = context.duration(node.first("LiveTimeDuration"))
+    remarks = node.words("Remark")
     detector = context.detector(node, "Other")
     if counts is None:
         return None
@@ -327,9 +348,10 @@ def _gross(node: Node, context: Context) -> GrossCounts | None:
     return GrossCounts(
         detector=detector,
         counts=tuple(counts.tolist()),
-        live_time_s=live_time_s,
+        live_time_s=None if UNKNOWN_LIVE_TIME in remarks else live_time_s,
         windows=windows,
         total=float(total[0]) if total is not None and total.size == 1 else None,
+        remarks=tuple(r for r in remarks if r != UNKNOWN_LIVE_TIME),
     )
 
 

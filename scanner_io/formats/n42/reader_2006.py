@@ -15,7 +15,6 @@ from .context import Context
 from .document import (
     Alarm,
     Analysis,
-    Calibration,
     Characteristic,
     Detector,
     Fault,

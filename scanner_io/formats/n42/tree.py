@@ -13,8 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
-from xml.sax import SAXParseException  # noqa: S406 -- the exception's type; parsing is defusedxml's
-from xml.sax.handler import ContentHandler  # noqa: S406
+from xml.sax import SAXParseException
+from xml.sax.handler import ContentHandler
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.expatreader import DefusedExpatParser
@@ -150,18 +150,23 @@ class _Scope:
 
     def __init__(self, root_prefix: str) -> None:
         self._root_prefix = root_prefix
+        self.unbound: set[str] = set()
         self._bound: dict[str, bool] = {}
 
     def bind(self, attributes: dict[str, str]) -> None:
+        """Take the bindings of an element."""
         for name, value in attributes.items():
-            if name == "xmlns" or name.startswith("xmlns:"):
+            if name.startswith("xmlns:"):
                 self._bound[name[6:]] = value.strip().lower().startswith(_BOUND)
 
     def foreign(self, prefix: str, attributes: dict[str, str]) -> bool:
+        """Return True if an element of this prefix is of a vendor's vocabulary."""
         if not prefix and (space := attributes.get("xmlns", "").strip().lower()):
             return not space.startswith(_BOUND)
         if prefix == self._root_prefix or prefix in _OWN_PREFIXES:
             return False
+        if prefix not in self._bound and len(self.unbound) < MAX_PROBLEMS:
+            self.unbound.add(prefix)
         return not self._bound.get(prefix, False)
 
 
@@ -187,7 +192,7 @@ class _Handler(ContentHandler):
         """Line of the file."""
         return self._first_line + self.here[0]
 
-    def startElement(self, name: str, attrs: Any) -> None:
+    def startElement(self, name: str, attrs: Any) -> None:  # noqa: N802 -- SAX's name
         """Open an element. Raises DataError beyond a cap."""
         self._budget[0] -= 1
         if self._budget[0] < 0:
@@ -200,8 +205,7 @@ class _Handler(ContentHandler):
                 f"line {self.line}: <{name[:60]}> has more than {MAX_ATTRIBUTES} attributes, or one of more than "
                 f"{MAX_ATTRIBUTE_CHARACTERS} characters; such files are refused"
             )
-        if not self._open:
-            self._scope.bind(attributes)
+        self._scope.bind(attributes)
         prefix, _, local = name.rpartition(":")
         above = self._open[-1] if self._open else None
         foreign = above is not None and (above.foreign or self._scope.foreign(prefix, attributes))
@@ -212,7 +216,7 @@ class _Handler(ContentHandler):
             above.append(node)
         self._open.append(node)
 
-    def endElement(self, name: str) -> None:
+    def endElement(self, name: str) -> None:  # noqa: N802 -- SAX's name
         """Close the element."""
         self._open.pop()
         if not self._open:
@@ -309,9 +313,13 @@ def _parse_root(text: str, name: str, line: int, budget: list[int], report: Repo
     """Return the element that begins at `text`, with what can be read behind places that are not well-formed."""
     scope = _Scope(name.rpartition(":")[0])
     root = Node(name.rpartition(":")[2], {}, line, foreign=False)
+    told: set[str] = set()
     prefix, at = "", 0
     for _ in range(MAX_RESUMES + 1):
         handler, stop, why = _feed(prefix + text[at:], scope, budget, line)
+        for name_of in sorted(scope.unbound - told):
+            told.add(name_of)
+            report.add(handler.line, f"{name_of}:", "a prefix that is bound nowhere; its elements are a vendor's own")
         if handler.top is not None:
             root.attributes = root.attributes or handler.top.attributes
             for child in handler.top.children:
@@ -340,6 +348,7 @@ def _feed(text: str, scope: _Scope, budget: list[int], line: int) -> tuple[_Hand
     handler = _Handler(scope, budget, line)
     parser = DefusedExpatParser(forbid_dtd=True)
     parser.setContentHandler(handler)
+    handler.setDocumentLocator(parser)  # feed() does not, unlike parse()
     why, place = "the file ends", None
     try:
         for at in range(0, len(text), _PIECE):
@@ -370,5 +379,5 @@ def _check_outside(text: str, line: int, report: Report) -> None:
     names = set(re.findall(r"<(?:[\w.-]+:)?(\w+)", text))
     if found := names & {*COUNT_ELEMENTS, "RadAlarm"}:
         report.add(line, "file", f"<{min(found)}> outside of any document; not read", lost=True)
-    if stray := _MARKUP.sub("", text).strip():
+    if stray := _MARKUP.sub("", text).strip("\ufffd \t\n"):
         report.add(line, "file", f"{stray[:40]!r} outside of any document; not read")
