@@ -10,6 +10,7 @@ the same question is put to Python instead (BY_HAND); a test shows that both ans
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,7 +102,7 @@ def _rule(rule: Any, params: dict[str, str]) -> Rule:
 def compressed(channel_data: Any) -> bool:
     """Every zero is followed by a whole number above zero; the last value is none."""
     values = [float(x) for x in channel_data.text.split()]
-    return values[-1] != 0 and all(b > 0 and b % 1 == 0 for a, b in zip(values, values[1:], strict=False) if a == 0)
+    return values[-1] != 0 and all(b > 0 and b % 1 == 0 for a, b in pairwise(values) if a == 0)
 
 
 def boundaries_fit(spectrum: Any) -> bool:

@@ -8,7 +8,21 @@ from __future__ import annotations
 
 from .context import N42Settings
 from .document import N42Document, Problem
+from .from_record import of_record
+from .passage import Passage, device_of, passages, why_none
 from .reader import read, sniff
 from .writer import write
 
-__all__ = ["N42Document", "N42Settings", "Problem", "read", "sniff", "write"]
+__all__ = [
+    "N42Document",
+    "N42Settings",
+    "Passage",
+    "Problem",
+    "device_of",
+    "of_record",
+    "passages",
+    "read",
+    "sniff",
+    "why_none",
+    "write",
+]

@@ -206,7 +206,7 @@ class Context:
     def check_live_times(self, measurement: Measurement, line: int) -> None:
         """Note a live time beyond the real time, and a neutron detector's that was copied from a gamma detector."""
         real = measurement.real_time_s
-        every = [(x.detector, x.live_time_s) for x in (*measurement.spectra, *measurement.gross)]
+        every = [(x.detector, x.live_time_s) for x in measurement.counts]
         times = [(detector, live) for detector, live in every if live is not None]
         if real is None:
             return
@@ -229,7 +229,5 @@ def copied_live_times(measurement: Measurement, detectors: dict[str, Detector]) 
     """
     real = measurement.real_time_s
     neutron = {d for d, x in detectors.items() if x.category == "Neutron"}
-    gamma = {
-        x.live_time_s for x in (*measurement.spectra, *measurement.gross) if x.detector not in neutron and x.live_time_s
-    } - {real}
+    gamma = {x.live_time_s for x in measurement.counts if x.detector not in neutron and x.live_time_s} - {real}
     return {g.detector for g in measurement.gross if g.detector in neutron and g.live_time_s in gamma}

@@ -27,7 +27,21 @@ UNKNOWN_REAL_TIME = "real time not known, another is written in its place"
 UNKNOWN_LIVE_TIME = "live time not known, another is written in its place"
 NO_CALIBRATION = "energy calibration not known, zeroes are written in its place"
 INCOMPLETE = "INCOMPLETE: "
+PUBLISHED_RATE = "background in counts/s as the portal published it, written as the counts of one second"
+RECORDED_FAULT = "told in the record of the passage"
 """Remarks by which the writer says what a place that the standard requires does not hold, and the reader knows it."""
+
+SETTINGS_NAMES = {
+    "AlarmIntervals": "gamma_intervals", "HoldInIntervals": "hold_in_intervals", "NSigma": "nsigma",
+    "AlgorithmMask": "algorithm_mask", "GammaHighFault": "gamma_high_fault", "GammaLowFault": "gamma_low_fault",
+    "NeutronHighFault": "neutron_high_fault", "Firmware": "firmware",
+}  # fmt: skip
+"""Characteristics of the instrument that hold the settings of a Rapiscan portal, and their names in PortalSettings."""
+METRES_PER_S = {
+    "m/s": 1.0, "km/h": 1 / 3.6, "kmh": 1 / 3.6, "kph": 1 / 3.6, "mph": 0.44704, "mi/h": 0.44704, "cm/s": 0.01,
+    "ft/s": 0.3048,
+}  # fmt: skip
+"""Metres per second in one of each unit of speed."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,6 +244,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     faults: tuple[Fault, ...] = ()
     groups: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> tuple[GrossCounts | Spectrum, ...]:
+        """Gross counts, then spectra."""
+        return (*self.gross, *self.spectra)
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):

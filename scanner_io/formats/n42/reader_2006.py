@@ -55,7 +55,9 @@ def read(root: Node, context: Context) -> N42Document:
     for holder in holders:
         for node in holder.all("Calibration"):
             _calibrations(node, context)
-    instrument, created, measurements, items = Instrument(), None, [], []
+    instrument = Instrument()
+    measurements: list[Measurement] = []
+    items: list[Item] = []
     analyses: list[Analysis] = []
     for holder in holders:
         information = holder.first("InstrumentInformation")
@@ -70,7 +72,6 @@ def read(root: Node, context: Context) -> N42Document:
     return N42Document(
         form="2006",
         uuid=uuid,
-        created_utc_ns=created,
         instrument=instrument,
         detectors=tuple(context.detectors.values()),
         items=tuple(items),
@@ -174,8 +175,7 @@ def _loose(holder: Node, context: Context) -> Iterator[Measurement]:
     for n in holder.all("GrossCountMeasurement", "CountDoseData"):
         start = n.word("StartTime")
         fitting = [k for k in together if k[1] == start] or ([*together] if len(together) == 1 else [])
-        key = fitting[0] if fitting else ("NotSpecified", start)
-        _, _, gross = together.setdefault(key, (n, [], []))
+        _, _, gross = together.setdefault(fitting[0] if fitting else ("NotSpecified", start), (n, [], []))
         gross += _gross(n, holder, context)
     for (_, start), (node, spectra, gross) in together.items():
         real_time_s = _longest(spectra)

@@ -175,6 +175,7 @@ class _Handler(ContentHandler):
 
     def __init__(self, scope: _Scope, budget: list[int], first_line: int) -> None:
         super().__init__()
+        self._locator: Any = None
         self._scope = scope
         self._budget = budget
         self._first_line = first_line

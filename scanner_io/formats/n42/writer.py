@@ -24,6 +24,7 @@ from ...errors import DataError
 from ...model import NANOSECONDS
 from .document import (
     INCOMPLETE,
+    METRES_PER_S,
     NO_CALIBRATION,
     UNKNOWN_LIVE_TIME,
     UNKNOWN_REAL_TIME,
@@ -65,12 +66,6 @@ VALUE_CLASSES = frozenset({
     "normalizedString", "Percent", "PositiveDouble", "positiveInteger", "short", "string", "StringList", "time",
     "token", "unsignedInt", "unsignedLong", "unsignedShort", "ZeroToOneDouble", "DoubleList", "NonNegativeDoubleList",
 })  # fmt: skip
-METRES_PER_S = {
-    "m/s": 1.0, "km/h": 1 / 3.6, "kmh": 1 / 3.6, "kph": 1 / 3.6, "mph": 0.44704, "mi/h": 0.44704, "cm/s": 0.01,
-    "ft/s": 0.3048,
-}  # fmt: skip
-"""Metres per second in one of each unit of speed."""
-
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _NON_BLANK = re.compile(r"[\w ]*\S+[\w ]*")
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9._-]")
@@ -356,7 +351,7 @@ class _Writer:
         unknown = [UNKNOWN_START] if start is None else []
         if real_time_s is None or real_time_s <= 0:
             unknown.append(UNKNOWN_REAL_TIME)
-            lives = [x.live_time_s for x in (*m.spectra, *m.gross) if x.live_time_s]
+            lives = [x.live_time_s for x in m.counts if x.live_time_s]
             real_time_s = max(lives, default=1.0)
         self._remarks((*remarks, *unknown))
         known: tuple[MeasurementClass, ...] = get_args(MeasurementClass)
