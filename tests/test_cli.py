@@ -281,15 +281,3 @@ def test_damaged_portal_lines_outside_passages_are_told(tmp_path):
     path.write_text("".join(f"GB,000379,00O371,000407,000371,{stamp(s)}" for s in range(30)))
     (row,) = rows(scanlane("triage", "--json", path))
     assert row["outcome"] == "UNUSABLE" and "may hide a passage" in row["error"]
-
-
-def test_n42_files_of_portals_are_judged_and_others_refused(shared_data):
-    folder = shared_data / "n42"
-    done = scanlane("triage", "--json", folder / "Annex_D.n42", folder / "Annex_D_alarmed.n42", folder / "Annex_C.n42")
-    assert done.returncode == 1
-    plain, alarmed, other = (json.loads(line) for line in done.stdout.splitlines())
-    assert [r["kind"] for r in (plain, alarmed, other)] == ["portal"] * 3
-    assert (plain["outcome"], plain["gamma_alarm"], plain["gamma_intervals"]) == ("REVIEW", False, 3)
-    assert (alarmed["outcome"], alarmed["gamma_alarm"], alarmed["neutron_alarm"]) == ("ALARM", True, True)
-    assert other["outcome"] == "UNUSABLE"
-    assert "is no portal" in other["error"]

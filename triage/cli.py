@@ -233,7 +233,7 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
 )  # fmt: skip
 @json_option
 def triage(files: tuple[Path, ...], save: Path | None, polarity: str, as_json: bool) -> None:
-    """Judge images, recordings, portal daily files and N42 files of portals.
+    """Judge images, recordings, portal daily files and N42 files.
 
     One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
     """
@@ -397,6 +397,18 @@ def simulate(
         judge.close()
     if not as_json:
         _console().print(f"{vehicles} recordings in {out}", markup=False)
+
+
+@cli.command()
+@click.argument("recording", type=click.Path(path_type=Path))
+@click.option("--n42", "out", required=True, type=click.Path(path_type=Path), help="N42.42-2012 file to write.")
+@click.option("--replace", is_flag=True, help="Write over a file that is there.")
+def export(recording: Path, out: Path, replace: bool) -> None:
+    """Write the portal part of RECORDING as an ANSI N42.42-2012 file."""
+    from triage.service import offline
+
+    offline.export_n42(recording, out, replace=replace)
+    click.echo(f"{out} written")
 
 
 @cli.command()

@@ -75,6 +75,18 @@ class Context:
         found: bool | None = self._value(node, values.boolean, "the indicator")
         return found
 
+    def occupancy(self, node: Node | None) -> bool | None:
+        """Return an occupancy indicator; a slice that nobody can tell occupied may hide a passage."""
+        if node is None:
+            return None
+        try:
+            if node.broken:
+                raise ValueError("cut off")
+            return values.boolean(node.text)
+        except ValueError as error:
+            self.report.add(node.line, node.name, f"{error}; occupied or not is not known", lost=True)
+            return None
+
     def duration(self, node: Node | None) -> float | None:
         """Return seconds; a bare number is taken for them, and that is noted."""
         if node is None or node.broken or not values.is_number(node.text):

@@ -252,12 +252,18 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
-    """A radiation alarm. category : Neutron, Gamma, Alpha, Beta, Isotope or Other; detectors : ids."""
+    """A radiation alarm.
+
+    category : Neutron, Gamma, Alpha, Beta, Isotope or Other
+    detectors : ids
+    utc_ns : when it was raised, where that is told
+    """
 
     category: str
     description: str = ""
     light_color: str = ""
     detectors: tuple[str, ...] = ()
+    utc_ns: int | None = None
 
 
 class Nuclide(msgspec.Struct, frozen=True, kw_only=True):

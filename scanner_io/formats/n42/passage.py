@@ -161,7 +161,28 @@ def _runs(measurements: Sequence[Measurement], occupied: list[bool]) -> list[lis
             runs.append([])
         runs[-1].append(i)
         last = i
-    return runs
+    return _overlapping_joined(measurements, runs)
+
+
+def _overlapping_joined(measurements: Sequence[Measurement], runs: list[list[int]]) -> list[list[int]]:
+    """Join runs of the same time: where each detector has slices of its own, one vehicle makes several runs."""
+
+    def span(run: list[int]) -> tuple[int, int] | None:
+        starts = [s for i in run if (s := measurements[i].start_utc_ns) is not None]
+        last_s = measurements[run[-1]].real_time_s or 0.0
+        return (min(starts), max(starts) + round(last_s * NANOSECONDS / 2)) if starts else None
+
+    joined: list[list[int]] = []
+    ends: list[tuple[int, int] | None] = []
+    for run in runs:
+        own = span(run)
+        if joined and own is not None and (last := ends[-1]) is not None and own[0] <= last[1] and last[0] <= own[1]:
+            joined[-1] += run
+            ends[-1] = min(own[0], last[0]), max(own[1], last[1])
+        else:
+            joined.append(list(run))
+            ends.append(own)
+    return joined
 
 
 def _apart(before: Measurement, after: Measurement) -> bool:
@@ -216,6 +237,7 @@ class _Passage:
         self._indices = list(run)
         self._quality: dict[str, Quality] = {}
         self._faults: dict[str, None] = {}
+        self._joins: dict[int, int] = {}
 
     def _note(self, code: str, reason: str, *, fatal: bool = False) -> None:
         """Note a limit, once per code."""
@@ -231,6 +253,8 @@ class _Passage:
         """Take in slices of `[before, after)` next to the run; `taken` are of the passage before."""
         measurements = self._document.measurements
         length_s = median([measurements[i].real_time_s or 0.0 for i in self._run]) or 1.0
+        if self._run[-1] - self._run[0] >= len(self._run):
+            return  # joined of several runs: what stands next to it is not next in time
 
         def fitting(indices: Iterable[int], room_s: float) -> list[int]:
             found = []
@@ -348,9 +372,9 @@ class _Passage:
                 text = f"{len(sums)} measurements beside slices of {interval_s:g} s are taken for sums of them"
                 self._note("portal_sums_left_out", f"{text}: {', '.join(measurements[i].id for i in sums[:3])}")
                 slices = [i for i in slices if i not in set(sums)]
+        slices, rows_by_name = self._joined(slices, radiation, len(names), interval_s)
         rows = []
-        for i in slices:
-            found = self._counts(i, radiation)
+        for i, found in zip(slices, rows_by_name, strict=True):
             if missing := [n for n in names if n not in found]:
                 text = (
                     f"slice {measurements[i].id} has no {radiation} counts of {', '.join(missing[:4])}; 0 is in place"
@@ -364,6 +388,30 @@ class _Passage:
             raise DataError(f"N42: {radiation} counts of {counts.max():g} in one slice, at most 2^53 can be held")
         self._check_steps([measurements[i].start_utc_ns for i in slices], interval_s)
         return _Series(names, np.rint(counts).astype(np.int64), slices, interval_s)
+
+    def _joined(
+        self, slices: list[int], radiation: Radiation, detectors: int, interval_s: float
+    ) -> tuple[list[int], list[dict[str, float]]]:
+        """Return slices and their counts, those of one time joined that tell different detectors."""
+        counts = {i: self._counts(i, radiation) for i in slices}
+        starts = {i: self._document.measurements[i].start_utc_ns for i in slices}
+        if all(len(c) == detectors for c in counts.values()) or any(s is None for s in starts.values()):
+            return slices, [counts[i] for i in slices]
+        kept: list[int] = []
+        rows: list[dict[str, float]] = []
+        near_ns = round(min(0.05, interval_s / 2) * NANOSECONDS)
+        for i in sorted(slices, key=lambda i: starts[i] or 0):
+            if (
+                kept
+                and (starts[i] or 0) - (starts[kept[-1]] or 0) <= near_ns
+                and not rows[-1].keys() & counts[i].keys()
+            ):
+                rows[-1].update(counts[i])
+                self._joins[i] = kept[-1]
+            else:
+                kept.append(i)
+                rows.append(dict(counts[i]))
+        return kept, rows
 
     def _interval(self, slices: list[Measurement], radiation: Radiation) -> float:
         if not slices:
@@ -463,7 +511,9 @@ class _Passage:
         for aim in aims:
             own = inside if aim.slices is None else every & aim.slices if aim.by_slice else inside & aim.slices
             exact = aim.by_slice and aim.slices is not None and not inside <= aim.slices
+            named, told_exact = own, exact
             for alarm in aim.analysis.alarms if own else ():
+                own, exact = self._when(alarm, named, told_exact)
                 is_neutron, words = self._kind(alarm)
                 order = (
                     ((neutron, flags[1]), (gamma, flags[0])) if is_neutron else ((gamma, flags[0]), (neutron, flags[1]))
@@ -475,8 +525,22 @@ class _Passage:
                     self._note("portal_alarm_span", f"{words}: the file tells no single slices; all are marked")
         return flags
 
+    def _when(self, alarm: Alarm, own: set[str], exact: bool) -> tuple[set[str], bool]:
+        """Return the slices of the alarm's own time, where it tells one that lies in them."""
+        if alarm.utc_ns is None:
+            return own, exact
+        hit = set()
+        for i in self._indices:
+            m = self._document.measurements[i]
+            if m.start_utc_ns is not None and m.id in own:
+                length_ns = round((m.real_time_s or 0.0) * NANOSECONDS)
+                if m.start_utc_ns <= alarm.utc_ns < m.start_utc_ns + length_ns:
+                    hit.add(m.id)
+        return (hit, True) if hit else (own, exact)
+
     def _mark(self, series: _Series, flags: npt.NDArray[np.bool_], own: set[str]) -> bool:
-        hit = np.array([self._document.measurements[i].id in own for i in series.slices], np.bool_)
+        into = [self._joins.get(i, i) for i in self._indices if self._document.measurements[i].id in own]
+        hit = np.isin(series.slices, into)
         flags |= hit
         return bool(hit.any())
 

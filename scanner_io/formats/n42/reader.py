@@ -246,7 +246,7 @@ def _measurement(node: Node, context: Context) -> Measurement:
         real_time_s=None if UNKNOWN_REAL_TIME in remarks else real_time_s,
         gross=tuple(gross),
         spectra=tuple(spectra),
-        occupied=context.boolean(occupancy) if occupancy is not None else None,
+        occupied=context.occupancy(occupancy),
         speed=speed,
         speed_unit=unit,
         faults=_state_faults(node),
@@ -389,10 +389,12 @@ def _alarm(node: Node, context: Context) -> Alarm:
     category = node.word("RadAlarmCategoryCode")
     if not category:
         context.report.add(node.line, node.name, "an alarm without category")
+    raised = node.first("RadAlarmDateTime")
     return Alarm(
         category=category or "Other",
         description=node.word("RadAlarmDescription"),
         light_color=node.word("RadAlarmLightColor"),
+        utc_ns=context.instant(raised.text, raised, raised.name) if raised is not None else None,
         detectors=tuple(node.attributes.get("radDetectorInformationReferences", "").split()),
     )
 

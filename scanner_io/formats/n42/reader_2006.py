@@ -67,7 +67,7 @@ def read(root: Node, context: Context) -> N42Document:
         read_here = [*_loose(holder, context), *(_slice(n, context) for n in holder.all("DetectorData"))]
         measurements += read_here
         of = tuple(m.id for m in read_here)
-        analyses += [_analysis(n, of) for n in holder.all("AnalysisResults")]
+        analyses += [_analysis(n, of, context) for n in holder.all("AnalysisResults")]
     uuid = next((u for h in holders if (u := h.attributes.get("UUID", "").strip())), "")
     return N42Document(
         form="2006",
@@ -153,7 +153,7 @@ def _slice(node: Node, context: Context) -> Measurement:
         real_time_s=real_time_s if real_time_s is not None else _longest(spectra),
         gross=tuple(gross),
         spectra=tuple(spectra),
-        occupied=context.boolean(occupied) if occupied is not None else None,
+        occupied=context.occupancy(occupied),
         speed=value,
         speed_unit=unit,
         faults=_faults(node),
@@ -303,7 +303,7 @@ def _faults(node: Node) -> tuple[Fault, ...]:
 # Results
 
 
-def _analysis(node: Node, of: tuple[str, ...]) -> Analysis:
+def _analysis(node: Node, of: tuple[str, ...], context: Context) -> Analysis:
     nuclides: list[Nuclide] = []
     alarms: list[Alarm] = []
     for n in node.all("NuclideAnalysis"):
@@ -312,7 +312,7 @@ def _analysis(node: Node, of: tuple[str, ...]) -> Analysis:
         text = n.word("AlarmDescription", "AlarmType") or n.text
         category = next((c for c in ("Neutron", "Gamma") if c.casefold() in text.casefold()), "Other")
         alarms.append(Alarm(category=category, description=text))
-    return Analysis(
+    analysis = Analysis(
         of="measurement",
         references=of,
         algorithm=node.word("AlgorithmDescription", "NuclideIDAlgorithm"),
@@ -321,6 +321,10 @@ def _analysis(node: Node, of: tuple[str, ...]) -> Analysis:
         nuclides=tuple(nuclides),
         remarks=node.words("Remark"),
     )
+    unread = sorted({c.name for c in node.children if not c.used})
+    if unread:  # this edition leaves results to vendors: an alarm may stand in any of them
+        context.report.add(node.line, node.name, f"results not understood: {', '.join(unread[:8])}", lost=True)
+    return analysis
 
 
 def _nuclide(node: Node) -> Nuclide:

@@ -490,6 +490,8 @@ class _Writer:
             named = [d.id for d in self._detectors.values() if d.category == alarm.category] or [*self._detectors]
         names = " ".join(self._names.of("detector", d) for d in named)
         self._open("RadAlarm", radDetectorInformationReferences=names)
+        if alarm.utc_ns is not None:
+            self._leaf("RadAlarmDateTime", instant(alarm.utc_ns))
         self._leaf("RadAlarmCategoryCode", alarm.category if known else "Other")
         words = alarm.description if known else f"{alarm.category}: {alarm.description}"
         self._optional("RadAlarmDescription", words or ("not described" if alarm.category == "Other" else ""))
