@@ -146,7 +146,20 @@ def _occupied(document: N42Document) -> tuple[list[bool], bool]:
         t if t is not None else guess and m.class_code in ("Foreground", "NotSpecified")
         for t, m in zip(told, document.measurements, strict=True)
     ]
+    for i, m in enumerate(document.measurements):
+        if told[i] is None and not found[i]:
+            found[i] = _between(document.measurements, told, i) and not _longer(m, document.measurements[i - 1])
     return found, any(f and t is None for f, t in zip(found, told, strict=True))
+
+
+def _between(measurements: Sequence[Measurement], told: list[bool | None], index: int) -> bool:
+    """Return True for a slice without indicator between two that are occupied: it must not part one passage in two."""
+    inside = 0 < index < len(measurements) - 1 and told[index - 1] is True and told[index + 1] is True
+    return inside and not _apart(measurements[index - 1], measurements[index + 1])
+
+
+def _longer(m: Measurement, other: Measurement) -> bool:
+    return bool(m.real_time_s and other.real_time_s and m.real_time_s > 2 * other.real_time_s)
 
 
 def _runs(measurements: Sequence[Measurement], occupied: list[bool]) -> list[list[int]]:
