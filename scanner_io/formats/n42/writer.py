@@ -82,6 +82,7 @@ class _Names:
     def __init__(self) -> None:
         self._new: dict[tuple[str, str], str] = {}
         self._taken: set[str] = set()
+        self._last: dict[str, int] = {}
 
     def of(self, kind: str, told: str) -> str:
         """Return the id under which `told`, of this kind, is written."""
@@ -95,10 +96,11 @@ class _Names:
 
     def free(self, name: str) -> str:
         """Return `name`, or one like it that is not taken, and take it."""
-        count, new = 1, name
+        count, new = self._last.get(name, 1), name
         while new in self._taken:
             count += 1
             new = f"{name}.{count}"
+        self._last[name] = count
         self._taken.add(new)
         return new
 
