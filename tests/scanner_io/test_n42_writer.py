@@ -103,8 +103,7 @@ def test_what_is_written_keeps_the_schematron_rules(shared_data, rules, name):
         ("Annex_D", ">100 3000 400<", ">100 3000 50<", "WindowStartEndCheck"),
         ("Annex_D", ">100 3000 400<", ">100 3000<", "WindowStartEndMatch"),
         ("Annex_D", ">2003-11-22T", ">2903-11-22T", "StartDateCheck"),
-        ("Annex_D", "<RadDetectorKindCode>PVT</RadDetectorKindCode>\n    <RadDetectorDescription>Driver's side panel left "
-         "slab</RadDetectorDescription>", "<RadDetectorKindCode>Other</RadDetectorKindCode>", "RadDetectorKindCheck"),
+        ("Annex_E", "<RadDetectorKindCode>HPGe<", "<RadDetectorKindCode>Other<", "RadDetectorKindCheck"),
         ("Annex_E", 'Reference="ENCAL"', 'Reference="FWHMCAL"', "EnergyCalibrationReferenceTypeMatch"),
     ],
 )  # fmt: skip
@@ -185,7 +184,8 @@ def documents(draw):
         fault = d.Fault(code=draw(names), description=draw(names), severity=draw(names), source=draw(names))
         return d.Measurement(
             id=f"{draw(names)}{number}", class_code=draw(st.sampled_from(["Foreground", "Background"])),
-            start_utc_ns=draw(st.none() | st.integers(0, NOW_NS)), real_time_s=draw(st.none() | st.just(0.0) | st.floats(1e-6, 1e6)),
+            start_utc_ns=draw(st.none() | st.integers(0, NOW_NS)),
+            real_time_s=draw(st.none() | st.just(0.0) | st.floats(1e-6, 1e6)),
             gross=tuple(gross), spectra=tuple(spectra), occupied=draw(st.none() | st.booleans()),
             speed=draw(st.none() | st.floats(0, 100)), faults=(fault,), groups=tuple(draw(st.lists(names, max_size=2))),
             speed_unit=draw(st.sampled_from(["", "mph", "km/h", "knots"])), remarks=(draw(names),),

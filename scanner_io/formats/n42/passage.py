@@ -352,7 +352,9 @@ class _Passage:
         for remark in self._document.remarks:
             if (match := _END.fullmatch(remark)) and match[1] in get_args(EndReason):
                 return match[1]  # type: ignore[return-value]
-        cut = self._document.counts_lost and self._run[-1] == len(self._document.measurements) - 1
+        # damaged, and no vacant slice behind it: the end of the passage may be what is missing
+        behind = self._document.measurements[self._run[-1] + 1 :]
+        cut = self._document.counts_lost and all(m.occupied is None for m in behind)
         return "link_lost" if cut else "complete"
 
     def _speed_kmh(self, slices: list[Measurement]) -> float | None:

@@ -67,7 +67,7 @@ VALUE_CLASSES = frozenset({
     "token", "unsignedInt", "unsignedLong", "unsignedShort", "ZeroToOneDouble", "DoubleList", "NonNegativeDoubleList",
 })  # fmt: skip
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_NON_BLANK = re.compile(r"[\w ]*\S+[\w ]*")
+_NON_BLANK = re.compile(r"(?:[^\W_]| )*\S+(?:[^\W_]| )*")  # the schema counts the underscore as punctuation
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
