@@ -228,7 +228,8 @@ def test_the_standards_real_time_wins_over_a_vendors():
     [
         ("PT0.1S", 0.1, False), ("PT1M0.5S", 60.5, False), ("P1DT2H", 93600.0, False), ("PT.25S", 0.25, False),
         ("PT1.5e-1S", 0.15, False), ("PT1.0H", 3600.0, False), ("0.1", 0.1, True), ("PT", None, True),
-        ("P1M", None, True), ("-PT1S", None, True), ("PT9999999999999S", None, True), ("", None, True),
+        ("P1M", None, True), ("1e999", None, True), ("-3", None, True),
+        ("-PT1S", None, True), ("PT9999999999999S", None, True), ("", None, True),
     ],
 )  # fmt: skip
 def test_durations(text, seconds, is_told):
@@ -552,6 +553,7 @@ LAUGHS = b"<!DOCTYPE x [<!ENTITY a 'ha'>" + b"".join(
         (b"<RadInstrumentData " + b" ".join(b"a%d='x'" % i for i in range(100)) + b"/>", "more than 64 attributes"),
         (b"<RadInstrumentData/>" * 10_001, "10001 documents end to end"),
         (b"<RadInstrumentData/>", "neither instrument nor measurement"),
+        (b"<RadInstrumentData\x1d/>", "no RadInstrumentData"),
         (b"<html/>", "no RadInstrumentData or N42InstrumentData element, begins with '<html/>'"),
         (b"\x00\xff\xfe\x01" * 100, "no RadInstrumentData"),
         (b"", "nothing but blanks"),

@@ -89,12 +89,12 @@ class Context:
 
     def duration(self, node: Node | None) -> float | None:
         """Return seconds; a bare number is taken for them, and that is noted."""
-        if node is None or node.broken or not values.is_number(node.text):
-            found: float | None = self._value(node, values.duration_s, "the time")
+        found: float | None
+        if node is not None and not node.broken and (found := values.bare_seconds(node.text)) is not None:
+            self.report.add(node.line, node.name, f"{node.text[:40]!r} is a bare number; taken for seconds")
             return found
-        self.report.add(node.line, node.name, f"{node.text[:40]!r} is a bare number; taken for seconds")
-        seconds = values.number(node.text)
-        return seconds if 0 <= seconds <= values.MAX_DURATION_S else None
+        found = self._value(node, values.duration_s, "the time")
+        return found
 
     def instant(self, text: str, node: Node, where: str) -> int | None:
         """Return UTC nanoseconds."""

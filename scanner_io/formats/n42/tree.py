@@ -242,7 +242,7 @@ def parse(content: bytes, report: Report) -> list[Node]:
     """
     if len(content) > MAX_BYTES:
         raise DataError(f"{len(content)} bytes, at most {MAX_BYTES} are read; split the file")
-    text = _decode(content, report)
+    text = _mend(_decode(content, report), report)
     if match := _TYPES.search(text):
         raise DataError(
             f"line {_line(text, match.start())}: {match.group()!r}: document types and entities are refused, for they "
@@ -254,8 +254,6 @@ def parse(content: bytes, report: Report) -> list[Node]:
         raise DataError(f"line 1: no RadInstrumentData or N42InstrumentData element, begins with {seen}; no N42 file")
     if len(starts) > MAX_DOCUMENTS:
         raise DataError(f"{len(starts)} documents end to end, at most {MAX_DOCUMENTS} are read; split the file")
-    text = _mend(text, report)
-    starts = list(_ROOT.finditer(text))
     if len(starts) > 1:
         line = _line(text, starts[1].start())
         report.add(line, starts[1]["local"], f"{len(starts)} documents end to end in one file; they are joined")

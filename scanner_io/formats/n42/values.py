@@ -133,6 +133,10 @@ def as_counted_zeroes(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
     return count_zeroes(counts)
 
 
-def is_number(text: str) -> bool:
-    """Return True if `text` is a bare number."""
-    return len(text) <= 60 and _NUMBER.fullmatch(text) is not None
+def bare_seconds(text: str) -> float | None:
+    """Return the seconds of a bare number, None if the text is none, or no time."""
+    try:
+        seconds = number(text)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds <= MAX_DURATION_S else None

@@ -201,7 +201,8 @@ class _Writer:
             self._leaf("RadInstrumentIdentifier", _non_blank(instrument.identifier))
         self._leaf("RadInstrumentModelName", _non_blank(instrument.model))
         self._optional("RadInstrumentDescription", instrument.description)
-        self._leaf("RadInstrumentClassCode", instrument.class_code if known else "Other")
+        other = "Portal Monitor" if "portal" in instrument.class_code.casefold() else "Other"
+        self._leaf("RadInstrumentClassCode", instrument.class_code if known else other)
         for version in instrument.versions or (Version(component="Software", version="unknown"),):
             self._open("RadInstrumentVersion")
             self._leaf("RadInstrumentComponentName", _non_blank(version.component))
