@@ -586,8 +586,7 @@ class _Reader:
         detectors = [self.group(f"entry/instrument/detector_{e}") for e in energies]
         counts = []
         for detector in detectors:
-            image = self.array(detector, "data", "uint16", 2, MAX_PIXELS)
-            counts.append(upright(image[::-1] if first_channel == "bottom" else image, "top"))
+            counts.append(self.counts(detector, first_channel))
         last = detectors[-1]
         air = tuple(int(c) for c in _attribute(state, "air_channels"))
         return Radiograph(
@@ -666,15 +665,32 @@ class _Reader:
             raise DataError(f"{where}: chunks of {dataset.chunks}, at most {_MAX_CHUNK_BYTES} bytes are accepted")
         return dataset
 
-    def array(self, group: h5py.Group, name: str, dtype: str, ndim: int, limit: int = 16_000_000) -> npt.NDArray[Any]:
+    def checked(self, group: h5py.Group, name: str, dtype: str, ndim: int, limit: int = 16_000_000) -> h5py.Dataset:
         dataset = self.dataset(group, name)
         if dataset.dtype != np.dtype(dtype) or dataset.ndim != ndim or dataset.size > limit:
             raise DataError(
                 f"{self._path}: {dataset.name}: {dataset.dtype} {dataset.shape}, expected {ndim}-dimensional {dtype} "
                 f"of at most {limit} values"
             )
-        values: npt.NDArray[Any] = dataset[()]
+        return dataset
+
+    def array(self, group: h5py.Group, name: str, dtype: str, ndim: int) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = self.checked(group, name, dtype, ndim)[()]
         return values
+
+    def counts(self, detector: h5py.Group, first_channel: str) -> npt.NDArray[np.uint16]:
+        """Return the counts of an energy, (columns, channels), read band by band: no second copy is made of them."""
+        dataset = self.checked(detector, "data", "uint16", 2, MAX_PIXELS)
+        rows, columns = dataset.shape
+        counts = np.empty((columns, rows), np.uint16)
+        height = dataset.chunks[0] if dataset.chunks else _CHUNK[0]
+        for y in range(0, rows, height):
+            band = dataset[y : y + height]
+            if first_channel == "bottom":
+                counts[:, rows - y - len(band) : rows - y] = upright(band[::-1], "top")
+            else:
+                counts[:, y : y + len(band)] = upright(band, "top")
+        return counts
 
     def scalar(self, group: h5py.Group, name: str) -> Any:
         """Return a single number, as a Python number."""

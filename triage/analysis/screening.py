@@ -60,6 +60,8 @@ MAX_COLUMNS = 200_000
 #: Memory of a scan's images that is kept for the next one; what a train took beyond goes back.
 KEPT_BYTES = 256 << 20
 
+#: Zeros that may pile up before their memory goes back.
+FORGET_BYTES = 8 << 20
 CACHE_LINE = 64
 #: A column beyond any: the end of an image that is still growing.
 NEVER = 1 << 40
@@ -146,7 +148,8 @@ class Calibration:
 class Screening:
     """Result of `screen`; all images are (columns, channels), channel contiguous, read-only.
 
-    q : per energy uint16, round(512 L) + 128 after the 3x3 median (log_of_code gives L)
+    q : per screened energy uint16, round(512 L) + 128 after the 3x3 median (log_of_code gives L): both energies where
+        there is a material table, else the higher one
     material : uint8, material class; 0 everywhere for one energy or without a table, and in flagged columns
     z : uint8, floor(16 z) up to 255: byte b stands for scores from b/16 up to (b + 1)/16; 0 in flagged columns
     column_flags : (columns,) uint8, 0 = good, else NO_BEAM and/or AIR_SATURATED
@@ -222,6 +225,8 @@ class _Pipeline:
             raise DataError(f"threshold_z is {threshold_z}; give 1/16 to 15.9, the range in which z is stored")
         self.min_area = min_area
         self.table = _checked_table(material_table)
+        # the lower energy is of use only beside the higher one; its air level is looked at in any case
+        self.screened = self.energies if self.table.size else 1
         self.bad = calibration.bad_channels.astype(np.uint8)
         self.bridges, self.weight = _bridges(calibration.bad_channels)
         self.dark = np.stack((calibration.dark[0], calibration.dark[-1]))
@@ -277,7 +282,7 @@ class _Pipeline:
         screen_columns(
             counts[0],
             counts[-1],
-            self.energies == 2,
+            self.screened == 2,
             source,
             inv_air[0],
             inv_air[-1],
@@ -315,7 +320,7 @@ class _Pipeline:
         parent, features, overflow = _joined(strips)
         if overflow:
             parent, features, overflow = self._labelled_again(out)
-        q = (out.q_low, out.q_high) if self.energies == 2 else (out.q_high,)
+        q = (out.q_low, out.q_high) if self.screened == 2 else (out.q_high,)
         return Screening(
             q=tuple(_read_only(image) for image in q),
             material=_read_only(out.material),
@@ -379,6 +384,12 @@ class Buffers:
             self.images[name] = memory, larger
             kept = larger
         return kept
+
+    def forget_zeros(self, name: str) -> None:
+        """Give back the memory of an image that holds nothing but zeros; it still reads so."""
+        memory, _ = self.images[name]
+        if memory is not None:
+            memory.madvise(mmap.MADV_DONTNEED)
 
     def trim(self) -> None:
         """Give back what an unusually long scan took."""
@@ -453,8 +464,10 @@ class Engine:
         self._memory.trim()
         self._strip = self._memory.strip(0, self._pipeline.channels, STRIP_LABELS)
         self._columns = 0
-        self._out = self._memory.outputs(0, self._pipeline.channels, self._pipeline.energies)
+        self._out = self._memory.outputs(0, self._pipeline.channels, self._pipeline.screened)
         self._rows = np.empty(0, np.int64)
+        self._zeros = 0
+        """Pixels of material that were written as zeros for want of a table."""
         self._dark_columns = 0
         """Columns without beam at the scan's start: they show the first good one, which has yet to come."""
         self._result: Screening | None = None
@@ -494,7 +507,7 @@ class Engine:
         memory, pipe = self._memory, self._pipeline
         before, self._columns = self._columns, self._columns + columns
         if self._columns > self._out.z.shape[0]:
-            self._out = memory.outputs(self._columns, pipe.channels, pipe.energies)
+            self._out = memory.outputs(self._columns, pipe.channels, pipe.screened)
         inv_air = np.empty((pipe.energies, columns), np.float32)
         flags = self._out.flags[before : self._columns]
         pipe.air_levels(block, inv_air, flags)
@@ -522,6 +535,11 @@ class Engine:
     def _feed(self, block: tuple[Array, ...], source: Array, inv_air: Array, *, last: int) -> None:
         span = (0, self._columns - source.size, self._columns, 0, NEVER, last, 0)
         self._pipeline.feed(block, source, inv_air, span, self._out, self._strip)
+        if not self._pipeline.table.size:
+            self._zeros += source.size * self._pipeline.channels
+            if self._zeros >= FORGET_BYTES:
+                self._memory.forget_zeros("material")
+                self._zeros = 0
 
 
 def screen(
@@ -559,7 +577,7 @@ def screen(
     memory = Buffers() if buffers is None else buffers
     memory.trim()
     count = min(strips, columns)
-    out = memory.outputs(columns, pipe.channels, pipe.energies).first(columns)
+    out = memory.outputs(columns, pipe.channels, pipe.screened).first(columns)
     inv_air = np.empty((pipe.energies, columns), np.float32)
     cuts = [index * columns // count for index in range(count + 1)]
 
