@@ -39,7 +39,8 @@ def lz4_blocks(data, block, table, out):
         table[:] = 0
         anchor, i, misses = first, first + one, uint64(1) << uint64(PATIENCE)
         searching = end - first > uint64(NO_MATCH)
-        last, stop = end - uint64(NO_MATCH), end - uint64(LAST_LITERALS)
+        last = end - uint64(NO_MATCH) if searching else first
+        stop = end - uint64(LAST_LITERALS) if searching else first
         ended = False
         while not ended:
             # literals [anchor, upto), then a match of `match` bytes from `offset` before; without one the block ends
