@@ -138,14 +138,14 @@ class _Columns:
 def _joined(image: npt.NDArray[np.uint16], block: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16] | None:
     """Return both as one view of the array they are parts of; None if they do not follow each other in one."""
     whole = image.base
-    if not isinstance(whole, np.ndarray) or block.base is not whole or not whole.flags.c_contiguous:
+    if not isinstance(whole, np.ndarray) or block.base is not whole:
         return None
-    if whole.ndim != 2 or whole.dtype != np.uint16 or whole.shape[1] != image.shape[1]:
+    if whole.dtype != np.uint16 or not whole.flags.c_contiguous or block.shape[1] != image.shape[1]:
         return None
-    first, rest = divmod(image.ctypes.data - whole.ctypes.data, whole.strides[0])
-    if rest or block.ctypes.data != image.ctypes.data + image.nbytes:
+    if block.ctypes.data != image.ctypes.data + image.nbytes:
         return None
-    return whole[first : first + len(image) + len(block)]
+    first = (image.ctypes.data - whole.ctypes.data) // whole.itemsize
+    return whole.reshape(-1)[first : first + image.size + block.size].reshape(-1, image.shape[1])
 
 
 class _Picture:
