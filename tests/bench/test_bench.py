@@ -1,5 +1,6 @@
 """The benchmark runs, agrees with the reference and its peers, and says what it measured."""
 
+import importlib.util
 import json
 
 import numba
@@ -39,6 +40,10 @@ def test_small_bench_is_complete_agrees_and_is_json():
 def test_naive_takes_part_when_asked():
     report = bench.bench_triage(rounds=1, width=120, full=True)
     assert report["vs_naive"]["median"] > 1
+    if importlib.util.find_spec("skimage") is None:
+        pytest.skip("scikit-image is in the test extra")
+    assert set(report["vs_skimage"]) == {"median", "components"}
+    assert report["agreement"]["skimage"] == {"median_equal": True, "areas_equal": True}
     assert report["agreement"]["reference_columns"] == [0, 120]
 
 
