@@ -27,6 +27,10 @@ _DIRECT = 1 << 16
 """Writes from this size on go straight to the disk."""
 _PIECE = 1 << 20
 _WRITE_BACK = 4 << 20
+_NOT_RESERVED = {
+    errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS,  # this file system cannot
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG,  # it has not as much
+}  # fmt: skip
 
 
 def write_durable(path: Path, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
@@ -94,8 +98,8 @@ class Part:
     def commit(self, *, hashed: bool = False) -> str:
         """Make the file durable and visible; return the SHA-256 of its bytes (hex) if asked for.
 
-        Raises StorageError, the first error of the disk since the beginning; nothing visible is left behind then, unless
-        all that failed is to make the name itself durable.
+        Raises StorageError, the first error of the disk since the beginning; nothing visible is left behind then,
+        unless all that failed is to make the name itself durable.
         """
         assert self._path is not None and self._descriptor is not None and self._part is not None
         try:

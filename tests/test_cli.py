@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_counts_and_replays_bit_for_bit(tmp_path):
         from scanner_io import recording
 
         found = sorted((tmp_path / name).rglob("*.scan.h5"))
-        hashes.append([(p.name, recording.read(p).pixels_blake3) for p in found])
+        hashes.append([(p.name, recording.read(p).pixels_hash) for p in found])
         assert all(recording.read(p).scan.simulated for p in found)
     assert hashes[0] == hashes[1]
     assert len(hashes[0]) == 3

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 import shutil
@@ -325,7 +326,25 @@ def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path_factory, place, bit)
     if not recording.check(path):
         read = recording.read(path)
         assert recording.content_sha256(read.scan, read.config, read.result) == recording.content_sha256(scan, {}, None)
-        assert recording.pixels_blake3(read.scan.radiograph) == recording.pixels_blake3(scan.radiograph)
+        assert recording.pixels_hash(read.scan.radiograph) == recording.pixels_hash(scan.radiograph)
+
+
+def test_recordings_of_the_first_schema_are_read_and_checked(tmp_path):
+    scan = samples.scan()
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan)
+    with h5py.File(path, "r+") as file:
+        sha256 = hashlib.sha256(b"".join(c.tobytes() for c in scan.radiograph.counts)).hexdigest()
+        del file.attrs["pixels_hash"]
+        file.attrs.create("pixels_sha256", np.bytes_(sha256))
+        file.attrs["schema_version"] = 1
+    assert recording.check(path) == []
+    assert recording.read(path).pixels_hash == f"sha256:{sha256}"
+    with h5py.File(path, "r+") as file:
+        file.attrs["pixels_sha256"] = np.bytes_(sha256[::-1])
+    assert [p.where for p in recording.check(path)] == ["/@pixels_hash"]
+    with pytest.raises(DataError, match="pixels_hash"):
+        recording.read(path)
 
 
 def test_no_text_is_kept_where_no_checksum_is(tmp_path):
