@@ -60,8 +60,6 @@ MAX_COLUMNS = 200_000
 #: Memory of a scan's images that is kept for the next one; what a train took beyond goes back.
 KEPT_BYTES = 256 << 20
 
-#: Zeros that may pile up before their memory goes back.
-FORGET_BYTES = 8 << 20
 CACHE_LINE = 64
 #: A column beyond any: the end of an image that is still growing.
 NEVER = 1 << 40
@@ -365,6 +363,18 @@ class Buffers:
     images: dict[str, tuple[mmap.mmap | None, Array]] = field(default_factory=dict)
     strips: list[_Strip] = field(default_factory=list)
 
+    def begin(self, *, material: bool) -> None:
+        """Make ready for a scan, and give back what an unusually long one took.
+
+        material : it will be written; otherwise it reads as zeros, and takes no memory
+        """
+        for name, (memory, image) in self.images.items():
+            unwritten = name == "material" and not material
+            if memory is not None and (unwritten or image.nbytes > KEPT_BYTES):
+                memory.madvise(mmap.MADV_DONTNEED, 0 if unwritten else KEPT_BYTES)
+            elif unwritten:
+                image[:] = 0
+
     def outputs(self, columns: int, channels: int, energies: int) -> _Outputs:
         """Return the images with room for so many columns or more; contents of columns already written stay."""
         return _Outputs(
@@ -384,18 +394,6 @@ class Buffers:
             self.images[name] = memory, larger
             kept = larger
         return kept
-
-    def forget_zeros(self, name: str) -> None:
-        """Give back the memory of an image that holds nothing but zeros; it still reads so."""
-        memory, _ = self.images[name]
-        if memory is not None:
-            memory.madvise(mmap.MADV_DONTNEED)
-
-    def trim(self) -> None:
-        """Give back what an unusually long scan took."""
-        for memory, image in self.images.values():
-            if memory is not None and image.nbytes > KEPT_BYTES:
-                memory.madvise(mmap.MADV_DONTNEED, KEPT_BYTES)
 
     def strip(self, index: int, channels: int, labels: int) -> _Strip:
         """Return the working memory of strip `index`; called for rising indices."""
@@ -419,7 +417,7 @@ def _reserved(columns: int, channels: int, dtype: type[np.generic]) -> tuple[mma
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         return memory, np.frombuffer(memory, dtype, rows * channels).reshape(rows, channels)
-    return None, np.empty((columns, channels), dtype)
+    return None, np.zeros((columns, channels), dtype)
 
 
 def log_of_code(q: Array) -> Array:
@@ -461,13 +459,11 @@ class Engine:
     ) -> None:
         self._pipeline = _Pipeline(calibration, material_table, threshold_z, min_area)
         self._memory = Buffers() if buffers is None else buffers
-        self._memory.trim()
+        self._memory.begin(material=self._pipeline.screened == 2)
         self._strip = self._memory.strip(0, self._pipeline.channels, STRIP_LABELS)
         self._columns = 0
         self._out = self._memory.outputs(0, self._pipeline.channels, self._pipeline.screened)
         self._rows = np.empty(0, np.int64)
-        self._zeros = 0
-        """Pixels of material that were written as zeros for want of a table."""
         self._dark_columns = 0
         """Columns without beam at the scan's start: they show the first good one, which has yet to come."""
         self._result: Screening | None = None
@@ -535,11 +531,6 @@ class Engine:
     def _feed(self, block: tuple[Array, ...], source: Array, inv_air: Array, *, last: int) -> None:
         span = (0, self._columns - source.size, self._columns, 0, NEVER, last, 0)
         self._pipeline.feed(block, source, inv_air, span, self._out, self._strip)
-        if not self._pipeline.table.size:
-            self._zeros += source.size * self._pipeline.channels
-            if self._zeros >= FORGET_BYTES:
-                self._memory.forget_zeros("material")
-                self._zeros = 0
 
 
 def screen(
@@ -575,7 +566,7 @@ def screen(
     if strips < 1:
         raise DataError(f"strips is {strips}; give 1 or more")
     memory = Buffers() if buffers is None else buffers
-    memory.trim()
+    memory.begin(material=pipe.screened == 2)
     count = min(strips, columns)
     out = memory.outputs(columns, pipe.channels, pipe.screened).first(columns)
     inv_air = np.empty((pipe.energies, columns), np.float32)
