@@ -10,7 +10,6 @@ Nothing is judged that is not on the disk. If the daemon goes, the lane goes: th
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
 import random
@@ -345,7 +344,6 @@ class Worker(threading.Thread):
                 self._guarded(work.scan.scan_id, lambda w=work: self._record(w))  # type: ignore[misc]
             self._began_s = None
             work = None  # with it goes the memory of its screening
-            _give_back_memory()
             self._waiting.popleft()
             self.inbox.task_done()
         self.inbox.task_done()
@@ -502,7 +500,6 @@ class LaneProcess:
         """Run until the daemon says stop, or is gone."""
         began_s = time.monotonic()
         self.judge.warm_up()  # the packer's kernels are compiled where they are imported
-        _give_back_memory()
         self._worker.start()
         self.say(link.Ready(pid=os.getpid(), warm_up_s=round(time.monotonic() - began_s, 3)))
         for thread in self._devices:
@@ -636,15 +633,6 @@ class LaneProcess:
         if self._all_done() and self._events.empty():
             self._finished = True
             self.say(link.Finished())
-
-
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-
-
-def _give_back_memory() -> None:
-    """Return to the system what a scan left in the allocator, where the C library can (glibc)."""
-    if _malloc_trim is not None:
-        _malloc_trim(0)
 
 
 def main(pipe: Connection, config: configuration.Config, lane_name: str) -> None:
