@@ -521,7 +521,7 @@ def bench() -> None:
 @bench.command("triage")
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(3, 1000))
 @click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 20_000))
-@click.option("--full", is_flag=True, help="Also the naive numpy/scipy peer (minutes).")
+@click.option("--full", is_flag=True, help="Also naive numpy/scipy and scikit-image's stages (a minute more).")
 @json_option
 def bench_triage(rounds: int, columns: int, full: bool, as_json: bool) -> None:
     """The image pipeline against OpenCV and memcpy, with the agreement checked in the same run.

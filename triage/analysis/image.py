@@ -269,7 +269,11 @@ class _Transmission:
         return np.asarray(_LUT.take(self._q))
 
     def reduced(self, factor: float, least: int = 1) -> Array:
-        """Return it reduced by area alike on both sides, float32; as it is (uint16) for a factor of 1."""
+        """Return it reduced by area, both sides to their share `factor` or to `least` pixels; whole from a factor of 1.
+
+        (columns, channels) float32, or uint16 where it is whole; fixed point, see _ONE. It goes strip by strip and
+        narrows the channels first, so that a strip is all that is ever there in full.
+        """
         if factor >= 1.0:
             return self.whole()
         columns, channels = self._q.shape
