@@ -281,3 +281,11 @@ def test_damaged_portal_lines_outside_passages_are_told(tmp_path):
     path.write_text("".join(f"GB,000379,00O371,000407,000371,{stamp(s)}" for s in range(30)))
     (row,) = rows(scanlane("triage", "--json", path))
     assert row["outcome"] == "UNUSABLE" and "may hide a passage" in row["error"]
+
+
+@pytest.mark.parametrize("command", ["triage", "replay", "verify"])
+def test_a_folder_without_recordings_is_an_error_and_not_all_good(tmp_path, command):
+    (tmp_path / "image.jpg").write_bytes(b"")
+    done = scanlane(command, str(tmp_path))
+    assert done.returncode == 1
+    assert f"{tmp_path}: no recording (*.scan.h5)" in done.stderr and "Traceback" not in done.stderr
