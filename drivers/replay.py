@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -135,14 +136,15 @@ class Replay:
     def _play(self, files: list[Path]) -> Iterator[Event]:
         for path in files:
             try:
-                scan = recording.read(path).scan
+                events = deque(scan_events(recording.read(path).scan, str(path)))
             except DataError as error:  # told as a scan that cannot be read; the others are played
                 yield Rejected(
                     source_ref=str(path), utc_ns=time.time_ns(), reason=str(error), source=path.name,
                     source_sha256=_sha256(path),
                 )  # fmt: skip
                 continue
-            yield from scan_events(scan, str(path))
+            while events:  # nothing of a scan is held on to while the next one is read
+                yield events.popleft()
 
 
 def _sha256(path: Path) -> str:

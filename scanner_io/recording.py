@@ -3,7 +3,7 @@
 HDF5 in NeXus shape, so that silx, h5web and HDFView open it on the radiograph:
 
     /                           @default=entry  @schema_version  @scanlane_version  @simulated
-                                @pixels_blake3 (raw counts)  @content_sha256 (all the rest)
+                                @pixels_hash (raw counts)  @content_sha256 (all the rest)
     /entry            NXentry   @default=data   title start_time end_time entry_identifier lane expected quality
     /entry/data       NXdata    @signal @auxiliary_signals @axes=[y, x]; hard links to the detectors' images
     /entry/instrument NXinstrument: detector_<energy> NXdetector: data dark flatfield pixel_mask saturation_value
@@ -53,7 +53,8 @@ from .model import (
 )
 from .storage import Part
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: @pixels_hash, "blake3:…", where 1 had @pixels_sha256. Both are read."""
 SUFFIX = ".scan.h5"
 Codec = Literal["bitshuffle-lz4", "gzip", "none"]
 
@@ -73,7 +74,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     config: dict[str, Any]
     result: TriageResult | None
     software: str
-    pixels_blake3: str
+    pixels_hash: str
     content_sha256: str
 
 
@@ -176,7 +177,7 @@ def _fill(
         h5py.File(part, "w", libver=("v110", "v110"), track_order=True) as file,
     ):
         if scan.radiograph is not None:
-            pixels = beside.submit(pixels_blake3, scan.radiograph)
+            pixels = beside.submit(pixels_hash, scan.radiograph)
             chunks = _Chunks(scan.radiograph, codec, packer, beside)
         _attributes(
             file,
@@ -203,7 +204,7 @@ def _fill(
             _text(process, "version", result.code_version)
             _text(process, "outcome", result.outcome)
             _text(process, "result", _json(result))
-        _attributes(file, pixels_blake3=pixels.result() if scan.radiograph is not None else "")
+        _attributes(file, pixels_hash=pixels.result() if scan.radiograph is not None else "")
 
 
 class _Chunk:
@@ -281,12 +282,15 @@ class _Chunks:
         return False
 
 
-def pixels_blake3(radiograph: Radiograph) -> str:
-    """Return the BLAKE3 hash of the raw counts, energies in order, time-major little-endian (hex)."""
-    digest = blake3()
+def pixels_hash(radiograph: Radiograph, algorithm: str = "blake3") -> str:
+    """Return "algorithm:hex" of the raw counts, energies in order, time-major little-endian.
+
+    algorithm : `blake3`, or `sha256` as recordings of schema 1 have it
+    """
+    digest = blake3() if algorithm == "blake3" else hashlib.sha256()
     for counts in radiograph.counts:
         digest.update(counts.astype("<u2", copy=False).data.cast("B"))
-    return digest.hexdigest()
+    return f"{algorithm}:{digest.hexdigest()}"
 
 
 def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | None) -> str:
@@ -534,6 +538,13 @@ def _attribute(holder: h5py.HLObject, *name: Any) -> Any:
     return value
 
 
+def _stored_pixels_hash(file: h5py.File, version: int) -> str:
+    if version == 1:
+        told = str(_attribute(file, "pixels_sha256"))
+        return f"sha256:{told}" if told else ""
+    return str(_attribute(file, "pixels_hash"))
+
+
 class _Reader:
     """Reads one open file with a foreign file's suspicion: own links, own data, bounded sizes, known filters."""
 
@@ -556,7 +567,7 @@ class _Reader:
             config=self.json(entry, "config", dict[str, Any]),
             result=self.json(self.group("entry/process"), "result", TriageResult) if "process" in entry else None,
             software=str(_attribute(file, "scanlane_version")),
-            pixels_blake3=str(_attribute(file, "pixels_blake3")),
+            pixels_hash=_stored_pixels_hash(file, version),
             content_sha256=str(_attribute(file, "content_sha256", "")),
         )
 
@@ -586,8 +597,7 @@ class _Reader:
         detectors = [self.group(f"entry/instrument/detector_{e}") for e in energies]
         counts = []
         for detector in detectors:
-            image = self.array(detector, "data", "uint16", 2, MAX_PIXELS)
-            counts.append(upright(image[::-1] if first_channel == "bottom" else image, "top"))
+            counts.append(self.counts(detector, first_channel))
         last = detectors[-1]
         air = tuple(int(c) for c in _attribute(state, "air_channels"))
         return Radiograph(
@@ -666,15 +676,33 @@ class _Reader:
             raise DataError(f"{where}: chunks of {dataset.chunks}, at most {_MAX_CHUNK_BYTES} bytes are accepted")
         return dataset
 
-    def array(self, group: h5py.Group, name: str, dtype: str, ndim: int, limit: int = 16_000_000) -> npt.NDArray[Any]:
+    def checked(self, group: h5py.Group, name: str, dtype: str, ndim: int, limit: int = 16_000_000) -> h5py.Dataset:
+        """Return a data set of this kind and of at most `limit` values, unread. Raises DataError."""
         dataset = self.dataset(group, name)
         if dataset.dtype != np.dtype(dtype) or dataset.ndim != ndim or dataset.size > limit:
             raise DataError(
                 f"{self._path}: {dataset.name}: {dataset.dtype} {dataset.shape}, expected {ndim}-dimensional {dtype} "
                 f"of at most {limit} values"
             )
-        values: npt.NDArray[Any] = dataset[()]
+        return dataset
+
+    def array(self, group: h5py.Group, name: str, dtype: str, ndim: int) -> npt.NDArray[Any]:
+        values: npt.NDArray[Any] = self.checked(group, name, dtype, ndim)[()]
         return values
+
+    def counts(self, detector: h5py.Group, first_channel: str) -> npt.NDArray[np.uint16]:
+        """Return the counts of an energy, (columns, channels), read band by band: no second copy is made of them."""
+        dataset = self.checked(detector, "data", "uint16", 2, MAX_PIXELS)
+        rows, columns = dataset.shape
+        counts = np.empty((columns, rows), np.uint16)
+        height = dataset.chunks[0] if dataset.chunks else _CHUNK[0]
+        for y in range(0, rows, height):
+            band = dataset[y : y + height]
+            if first_channel == "bottom":
+                counts[:, rows - y - len(band) : rows - y] = upright(band[::-1], "top")
+            else:
+                counts[:, y : y + len(band)] = upright(band, "top")
+        return counts
 
     def scalar(self, group: h5py.Group, name: str) -> Any:
         """Return a single number, as a Python number."""
@@ -769,8 +797,9 @@ def _check_identity(path: Path, recording: Recording) -> Iterator[Problem]:
 
 def _check_hashes(recording: Recording) -> Iterator[Problem]:
     image = recording.scan.radiograph
+    algorithm = "sha256" if recording.pixels_hash.startswith("sha256:") else "blake3"
     for name, told, seen in (
-        ("pixels_blake3", recording.pixels_blake3, pixels_blake3(image) if image else ""),
+        ("pixels_hash", recording.pixels_hash, pixels_hash(image, algorithm) if image else ""),
         ("content_sha256", recording.content_sha256,
          content_sha256(recording.scan, recording.config, recording.result)),
     ):  # fmt: skip

@@ -27,6 +27,10 @@ _DIRECT = 1 << 16
 """Writes from this size on go straight to the disk."""
 _PIECE = 1 << 20
 _WRITE_BACK = 4 << 20
+_NOT_RESERVED = {
+    errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS,  # this file system cannot
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG,  # it has not as much
+}  # fmt: skip
 
 
 def write_durable(path: Path, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
@@ -46,22 +50,23 @@ class Part:
     """A file that is being written and appears under its name only by `commit`: a file object for h5py as well.
 
     Large writes go to the disk at once, in any order, and are not kept in memory; small ones, a file's structure, are
-    kept until `commit`, so that libhdf5 can read them back and change them. Leaving the block without `commit` leaves
-    nothing behind.
+    kept until `commit`, where libhdf5 reads them back and changes them often. What touches a large one goes to the disk
+    as well. Leaving the block without `commit` leaves nothing behind.
 
     libhdf5 never hears of an error of the disk, because after ENOSPC its flush is a segmentation fault: the first one
     is kept, what follows is not written, and `commit` raises it.
 
     path : None for a file that stays in memory, see `contents`
     room : bytes expected; the disk is asked for them at once, memory is not
+    replace : allow an existing file to be exchanged for this one
     """
 
     def __init__(self, path: Path | None, room: int, *, replace: bool = False) -> None:
-        self._path, self._replace = path, replace
+        self._path = path
         self._size = self._at = 0
         self._memory = _pages(room)
         self._on_disk: list[tuple[int, int]] = []
-        """Half-open ranges that were written straight to the disk, in order."""
+        """Half-open ranges of the file that are on the disk, in order, apart from each other."""
         self._begun = 0
         self._failure: OSError | None = None
         self._descriptor: int | None = None
@@ -93,7 +98,8 @@ class Part:
     def commit(self, *, hashed: bool = False) -> str:
         """Make the file durable and visible; return the SHA-256 of its bytes (hex) if asked for.
 
-        Raises StorageError, the first error of the disk since the beginning; nothing visible is left behind then.
+        Raises StorageError, the first error of the disk since the beginning; nothing visible is left behind then,
+        unless all that failed is to make the name itself durable.
         """
         assert self._path is not None and self._descriptor is not None and self._part is not None
         try:
@@ -145,24 +151,47 @@ class Part:
     def write(self, data: memoryview) -> int:
         """Write at the place. Never raises OSError, see above."""
         count = len(data)
+        if not count:
+            return 0
         end = self._at + count
-        if self._descriptor is not None and count >= _DIRECT:
-            bisect.insort(self._on_disk, (self._at, end))
-            if self._failure is None:
-                try:
-                    _write_at(self._descriptor, data, self._at)
-                    self._begin_writing_back(end)
-                except OSError as error:
-                    self._failure = error
+        if self._descriptor is not None and (count >= _DIRECT or self._touched(self._at, end)):
+            self._write_direct(data, end)
         else:
-            if end > len(self._memory):
-                larger = _pages(2 * end)
-                larger[: self._size] = self._memory[: self._size]
-                self._memory = larger
+            self._make_room(end)
             self._memory[self._at : end] = data
         self._at = end
         self._size = max(self._size, end)
         return count
+
+    def _make_room(self, end: int) -> None:
+        if end > len(self._memory):
+            larger = _pages(2 * end)
+            larger[: len(self._memory)] = self._memory[:]
+            self._memory = larger
+
+    def _touched(self, first: int, end: int) -> list[tuple[int, int]]:
+        """Return the ranges on the disk that share a byte with [first, end)."""
+        at = bisect.bisect_left(self._on_disk, first, key=lambda r: r[1])
+        found = []
+        while at < len(self._on_disk) and self._on_disk[at][0] < end:
+            if self._on_disk[at][1] > first:
+                found.append(self._on_disk[at])
+            at += 1
+        return found
+
+    def _write_direct(self, data: memoryview, end: int) -> None:
+        assert self._descriptor is not None
+        touched = self._touched(self._at, end)
+        for one in touched:
+            self._on_disk.remove(one)
+        bounds = [self._at, end, *(bound for one in touched for bound in one)]
+        bisect.insort(self._on_disk, (min(bounds), max(bounds)))
+        if self._failure is None:
+            try:
+                _write_at(self._descriptor, data, self._at)
+                self._begin_writing_back(end)
+            except OSError as error:
+                self._failure = error
 
     def _begin_writing_back(self, end: int) -> None:
         """Let the disk begin with what was written up to `end`, so that fsync has little left to wait for.
@@ -174,18 +203,29 @@ class Part:
             self._begun = end
 
     def readinto(self, data: memoryview) -> int:
-        """Read structure back; of what went to the disk nothing is ever asked."""
-        part = memoryview(self._memory)[self._at : min(self._at + len(data), self._size)]
-        data[: len(part)] = part
-        self._at += len(part)
-        return len(part)
+        """Read back what was written. After an error of the disk, what is on it reads as zeros."""
+        end = min(self._at + len(data), self._size)
+        self._make_room(end)
+        data[: end - self._at] = memoryview(self._memory)[self._at : end]
+        for one in self._touched(self._at, end) if self._failure is None else ():
+            self._read_direct(data, max(one[0], self._at), min(one[1], end))
+        count, self._at = end - self._at, end
+        return count
+
+    def _read_direct(self, data: memoryview, first: int, end: int) -> None:
+        assert self._descriptor is not None
+        try:
+            piece = os.pread(self._descriptor, end - first, first)
+            data[first - self._at : first - self._at + len(piece)] = piece
+        except OSError as error:
+            self._failure = error
 
     def read(self, count: int = -1) -> bytes:
-        """Read structure back, as `readinto`."""
-        end = self._size if count < 0 else min(self._at + count, self._size)
-        part = bytes(memoryview(self._memory)[self._at : end])
-        self._at += len(part)
-        return part
+        """Read back what was written, as `readinto`."""
+        rest = max(self._size - self._at, 0)
+        data = bytearray(rest if count < 0 else min(count, rest))
+        self.readinto(memoryview(data))
+        return bytes(data)
 
     def truncate(self, size: int | None = None) -> int:
         """Set the length."""
@@ -210,7 +250,14 @@ def _reserve(descriptor: int, room: int) -> None:
         try:
             os.posix_fallocate(descriptor, 0, room)
         except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENOSPC, errno.EFBIG):
+            if error.errno not in (
+                errno.EOPNOTSUPP,
+                errno.EINVAL,
+                errno.ENOSYS,
+                errno.ENOSPC,
+                errno.EDQUOT,
+                errno.EFBIG,
+            ):
                 raise
             os.ftruncate(descriptor, 0)  # what a refused reservation may hold
 

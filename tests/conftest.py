@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import multiprocessing.resource_tracker
 import os
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -45,6 +48,28 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no folder {Path('..', *SHARED_DATA.parts[-2:])} beside the repository")
     return SHARED_DATA
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Return a function that mounts a disk of a size such as "2m"; only a real one fills up as a disk does."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("mounting a disk that is small enough to fill needs root on Linux")
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        folder = tmp_path / f"disk of {size}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"this machine allows no mounts: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 # ----------------------------------------------------------------------------------------------------------------

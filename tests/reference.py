@@ -351,6 +351,13 @@ def four_bytes(data, at):
     return int.from_bytes(data[at : at + 4].tobytes(), "little")
 
 
+def lz4_length(at, length):
+    rest = [255] * ((length - 15) // 255) + [(length - 15) % 255] if length >= 15 else []
+    out = np.zeros(300, np.uint8)
+    out[at : at + len(rest)] = rest
+    return at + len(rest), out
+
+
 def lz4_blocks(data, block):
     """What goes in comes out."""
     return data

@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_counts_and_replays_bit_for_bit(tmp_path):
         from scanner_io import recording
 
         found = sorted((tmp_path / name).rglob("*.scan.h5"))
-        hashes.append([(p.name, recording.read(p).pixels_blake3) for p in found])
+        hashes.append([(p.name, recording.read(p).pixels_hash) for p in found])
         assert all(recording.read(p).scan.simulated for p in found)
     assert hashes[0] == hashes[1]
     assert len(hashes[0]) == 3
@@ -327,3 +327,11 @@ def test_the_portal_part_of_a_recording_is_exported_as_n42(tmp_path):
     assert (again.returncode, "exists already; give --replace" in again.stderr) == (1, True)
     assert scanlane("export", stored, "--n42", out, "--replace").returncode == 0
     assert scanlane("export", out, "--n42", out).returncode == 1
+
+
+@pytest.mark.parametrize("command", ["triage", "replay", "verify"])
+def test_a_folder_without_recordings_is_an_error_and_not_all_good(tmp_path, command):
+    (tmp_path / "image.jpg").write_bytes(b"")
+    done = scanlane(command, str(tmp_path))
+    assert done.returncode == 1
+    assert f"{tmp_path}: no recording (*.scan.h5)" in done.stderr and "Traceback" not in done.stderr

@@ -9,4 +9,4 @@ def test_the_fixture_is_sound_simulated_and_the_same_each_time(tmp_path):
     assert stored.scan.simulated
     assert stored.scan.radiograph.columns > 0
     assert stored.scan.portal is not None
-    assert stored.pixels_blake3 == recording.read(second).pixels_blake3
+    assert stored.pixels_hash == recording.read(second).pixels_hash

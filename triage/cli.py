@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scanner_io import __version__
-from scanner_io.errors import ConfigError, ScannerError
+from scanner_io.errors import ConfigError, DataError, ScannerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,10 +135,19 @@ def _progress(total: int, label: str, *, quiet: bool) -> Iterator[Callable[[], N
 
 
 def _expand(files: tuple[Path, ...], suffix: str) -> list[Path]:
-    """Return the files named; a folder stands for the files in it that end with `suffix`."""
+    """Return the files named; a folder stands for the files in it that end with `suffix`.
+
+    Raises DataError for a folder that has none: nothing found must not look like nothing wrong.
+    """
     found: list[Path] = []
     for path in files:
-        found += sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path]
+        inside = sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path]
+        if not inside:
+            raise DataError(
+                f"{path}: no recording (*{suffix}) in this folder or below; name other files one by one, "
+                f"such as {path / '*.jpg'}"
+            )
+        found += inside
     return found
 
 
@@ -240,9 +249,9 @@ def triage(files: tuple[Path, ...], save: Path | None, polarity: str, as_json: b
     from scanner_io.formats.raster import RasterOptions
     from triage.service import offline
 
+    paths = _expand(files, ".scan.h5")
     _profile_cache()
     judge = _new_judge()
-    paths = _expand(files, ".scan.h5")
     bad, rows = 0, []
     pictures: set[str] = set()
     try:
@@ -533,7 +542,7 @@ def bench() -> None:
 @bench.command("triage")
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(3, 1000))
 @click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 20_000))
-@click.option("--full", is_flag=True, help="Also the naive numpy/scipy peer (minutes).")
+@click.option("--full", is_flag=True, help="Also naive numpy/scipy and scikit-image's stages (a minute more).")
 @json_option
 def bench_triage(rounds: int, columns: int, full: bool, as_json: bool) -> None:
     """The image pipeline against OpenCV and memcpy, with the agreement checked in the same run.

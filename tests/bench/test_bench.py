@@ -39,7 +39,16 @@ def test_small_bench_is_complete_agrees_and_is_json():
 def test_naive_takes_part_when_asked():
     report = bench.bench_triage(rounds=1, width=120, full=True)
     assert report["vs_naive"]["median"] > 1
+    assert set(report["vs_skimage"]) == {"median", "components"}
+    assert report["agreement"]["skimage"] == {"median_equal": True, "areas_equal": True}
     assert report["agreement"]["reference_columns"] == [0, 120]
+
+
+def test_without_scikit_image_the_report_says_so(monkeypatch):
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    report = bench.bench_triage(rounds=1, width=120, full=True)
+    assert "not installed" in report["vs_skimage"]["skipped"]
+    assert report["agreement"]["skimage"] is None
 
 
 def test_a_wheel_without_tests_says_so(monkeypatch, tmp_path):

@@ -169,8 +169,15 @@ def test_not_opened_yet(made):
         made[0].read(0.1)
 
 
-def test_acknowledging_does_nothing(made):
-    made[0].acknowledge("anything")
+def test_acknowledging_loses_and_repeats_nothing(made):
+    source, channel, _ = made
+    source.acknowledge("before it is open")
+    source.open()
+    channel.put(b"one\ntwo\n")
+    assert texts(source, 1) == ["one"]
+    source.acknowledge("one")
+    assert texts(source, 1) == ["two"]
+    assert source.read(0.05) is None
 
 
 # -- by name -------------------------------------------------------------------------------------------------------

@@ -554,12 +554,16 @@ def test_cutter_takes_bare_carriage_returns_and_empty_lines() -> None:
 @given(st.binary(max_size=4000), st.lists(st.integers(1, 700), max_size=20))
 def test_arbitrary_bytes_never_raise(data: bytes, cuts: list[int]) -> None:
     decoder = PortalDecoder()
+    events: list[Event] = []
     for t, piece in enumerate(split(data, cuts)):
-        decoder.feed(piece, t * SECOND)
-    decoder.idle(10_000 * SECOND, 100.0)
-    decoder.lost(10_001 * SECOND)
-    parse_line(data.decode("latin-1"))
-    sniff(data)
+        events += decoder.feed(piece, t * SECOND)
+    events += decoder.idle(10_000 * SECOND, 100.0)
+    events += decoder.lost(10_001 * SECOND)
+    phases = [e.phase for e in events if isinstance(e, Occupancy)]
+    assert phases.count("entered") == phases.count("left")  # whatever began has ended
+    assert decoder.lost(10_002 * SECOND) == []
+    assert parse_line(data.decode("latin-1")).raw.isascii()
+    assert sniff(data) in (True, False)
 
 
 FIELD = st.one_of(

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from scanner_io.model import (
     ScanStart,
 )
 from tests import samples
-from triage.service.assembly import DONE, OPEN, TABLE, Assembly, LaneSpec, _Passage, make_scan_id
+from triage.service.assembly import DONE, OPEN, TABLE, Assembly, LaneSpec, _Columns, _Passage, make_scan_id
 
 S = 1_000_000_000
 T0 = samples.START_NS
@@ -293,3 +295,31 @@ def test_who_listens_hears_exactly_the_lines_of_the_radiograph():
         np.testing.assert_array_equal(np.concatenate([b[energy] for b in listener.blocks]), counts)
     (none,) = play(lane("radiograph"), 0, image_events())
     assert none.listener is None
+
+
+@pytest.mark.parametrize("cuts", [(0, 40), (0, 7, 40), (0, 1, 2, 30, 40)])
+def test_blocks_of_one_array_become_an_image_without_a_copy(cuts):
+    whole = np.arange(40 * 8, dtype=np.uint16).reshape(40, 8)
+    columns = _Columns()
+    for first, end in itertools.pairwise(cuts):
+        columns.add(whole[first:end])
+    assert np.shares_memory(columns.image(8), whole)
+    assert np.array_equal(columns.image(8), whole)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 700])
+def test_blocks_from_anywhere_become_an_image(rows):
+    rng = np.random.default_rng(rows)
+    one = rng.integers(0, 65536, (4 * rows, 300)).astype(np.uint16)
+    other = rng.integers(0, 65536, (4 * rows, 300)).astype(np.uint16)
+    # from one array, then not its next part, a strided one, and many more so that the memory has to grow
+    blocks = [one[:rows], one[rows : 2 * rows], one[:rows], other[::2], *(other[:rows].copy() for _ in range(20))]
+    columns = _Columns()
+    for block in blocks:
+        columns.add(block)
+    assert np.array_equal(columns.image(300), np.concatenate(blocks))
+    assert not np.shares_memory(columns.image(300), one)
+
+
+def test_an_image_without_a_block_is_empty():
+    assert _Columns().image(5).shape == (0, 5)

@@ -38,6 +38,7 @@ from triage.kernels.log_code import log_code
 from triage.kernels.log_transmission import log_transmission
 from triage.kernels.lz4_blocks import TABLE as LZ4_TABLE
 from triage.kernels.lz4_blocks import lz4_blocks
+from triage.kernels.lz4_length import lz4_length
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import median3
 from triage.kernels.screen_columns import FINISHED, RING, screen_columns
@@ -133,6 +134,11 @@ def _run_fletcher32(data):
 
 def _run_four_bytes(data, at):
     return (four_bytes(data, np.uint64(at)),)
+
+
+def _run_lz4_length(at, length):
+    out = np.zeros(300, np.uint8)
+    return (lz4_length(out, np.uint64(at), np.uint64(length)), out)
 
 
 def _run_lz4_blocks(data, block):
@@ -538,6 +544,13 @@ TABLE = [
         _as_tuple(reference.four_bytes),
         st.tuples(hnp.arrays(np.uint8, 9), st.integers(0, 5)),
         (0,),
+    ),
+    Row(
+        lz4_length,
+        _run_lz4_length,
+        reference.lz4_length,
+        st.tuples(st.integers(0, 9), st.integers(0, 600) | st.sampled_from((14, 15, 269, 270, 271, 65536))),
+        (0, 0),
     ),
     Row(
         lz4_blocks,

@@ -196,6 +196,26 @@ def test_threads_and_kept_buffers_change_nothing():
     assert np.array_equal(single.z, plain.z)
 
 
+@pytest.mark.parametrize("reserved", [True, False])
+def test_nothing_of_an_earlier_scans_material_is_seen_without_a_table(monkeypatch, reserved):
+    if not reserved:
+        monkeypatch.setattr(
+            screening, "_reserved", lambda columns, channels, dtype: (None, np.zeros((columns, channels), dtype))
+        )
+    counts = _cluttered(np.random.default_rng(8), 200, 64, 2, 0.1)
+    calibration, buffers = _calibration(64), Buffers()
+    alone = screen(counts, calibration, threshold_z=1.0)
+    assert alone.regions.size and alone.regions["material"][:, 0].sum() == alone.regions["area"].sum()
+    for _ in range(2):
+        assert screen(counts, calibration, threshold_z=1.0, material_table=TABLE, buffers=buffers).material.max() > 0
+        _assert_same(screen(counts, calibration, threshold_z=1.0, buffers=buffers), alone)
+        screen(counts, calibration, threshold_z=1.0, material_table=TABLE, buffers=buffers)
+        engine = Engine(calibration, threshold_z=1.0, buffers=buffers)
+        for first in range(0, 200, 30):
+            engine.push(tuple(c[first : first + 30] for c in counts))
+        _assert_same(engine.finish(), alone)
+
+
 def _one_energy(calibration):
     return dataclasses.replace(calibration, dark=calibration.dark[1:], inv_gain=calibration.inv_gain[1:])
 

@@ -32,6 +32,7 @@ Array: TypeAlias = NDArray[Any]
 
 #: Fixed-point scale of the transmission image: 1.0 is 2**15, so that air with noise has room above.
 _ONE = 1 << 15
+_STRIP_COLUMNS = 256
 _LUT = np.minimum(np.exp((OFFSET - np.arange(4096, dtype=np.float64)) / STEPS) * _ONE, 65535).round().astype(np.uint16)
 
 
@@ -204,8 +205,9 @@ def judge_image(
     elif screening.z.shape != radiograph.counts[0].shape:
         raise DataError(f"the stream saw {screening.z.shape}, the radiograph is {radiograph.counts[0].shape}")
     clock.lap("screening")
-    transmission = _LUT.take(screening.q[-1])
-    small = _reduced(transmission, p.container.working_rows)
+    transmission = _Transmission(screening.q[-1])
+    small = transmission.reduced(min(1.0, p.container.working_rows / radiograph.detector.channels), least=32)
+    small = small.astype(np.float32) / np.float32(_ONE)
     quality = list(correction.quality)
     quality += image_quality(radiograph, correction, small, screening.column_flags, p.correction)
     if screening.overflow:
@@ -253,13 +255,35 @@ def _unusable(quality: list[Quality], clock: _Clock) -> ImageJudgement:
     return ImageJudgement(load="unknown", container=None, findings=(), quality=tuple(quality), timings_ms=clock.total())
 
 
-def _reduced(transmission: Array, rows: int) -> Array:
-    """Return (columns, channels) float32 transmission, reduced alike on both sides to at most `rows` channels."""
-    columns, channels = transmission.shape
-    factor = min(1.0, rows / channels)
-    size = (max(32, round(channels * factor)), max(32, round(columns * factor)))
-    small = transmission if factor == 1.0 else cv2.resize(transmission, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small.astype(np.float32) / np.float32(_ONE))
+class _Transmission:
+    """The transmission of a whole image, in fixed point, of which no whole copy is made.
+
+    q : (columns, channels) uint16, log codes
+    """
+
+    def __init__(self, q: Array) -> None:
+        self._q = q
+
+    def whole(self) -> Array:
+        """Return (columns, channels) uint16."""
+        return np.asarray(_LUT.take(self._q))
+
+    def reduced(self, factor: float, least: int = 1) -> Array:
+        """Return it reduced by area, both sides to their share `factor` or to `least` pixels; whole from a factor of 1.
+
+        (columns, channels) float32, or uint16 where it is whole; fixed point, see _ONE. It goes strip by strip and
+        narrows the channels first, so that a strip is all that is ever there in full.
+        """
+        if factor >= 1.0:
+            return self.whole()
+        columns, channels = self._q.shape
+        goal = (max(least, round(channels * factor)), max(least, round(columns * factor)))
+        narrow = np.empty((columns, goal[0]), np.float32)
+        for first in range(0, columns, _STRIP_COLUMNS):
+            strip = _LUT.take(self._q[first : first + _STRIP_COLUMNS]).astype(np.float32)
+            size = (goal[0], strip.shape[0])
+            narrow[first : first + _STRIP_COLUMNS] = cv2.resize(strip, size, interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(narrow, goal, interpolation=cv2.INTER_AREA))
 
 
 def _container(radiograph: Radiograph, small: Array, p: ImageProfile) -> Frame | None:
@@ -294,7 +318,7 @@ class _Cargo:
     def __init__(
         self,
         radiograph: Radiograph,
-        transmission: Array,
+        transmission: _Transmission,
         frame: Frame,
         correction: Correction,
         screening: Screening,
@@ -306,8 +330,11 @@ class _Cargo:
         if radiograph.detector.first_channel == "bottom":
             corners[:, 1] = radiograph.detector.channels - corners[:, 1]
         # image axes are (columns, channels): x of OpenCV is the channel
-        grid, self.to_grid = _straightened(transmission, corners[:, ::-1], p)
-        zed, _ = _straightened(screening.z, corners[:, ::-1], p, nearest=True)
+        factor = p.grid_rows / max(_height(corners[:, ::-1]), 1.0)
+        # averaging first keeps fine texture from folding into the grid; of scores the nearest is taken
+        source = transmission.reduced(factor if factor < 0.8 else 1.0)
+        grid, self.to_grid = _straightened(source, screening.z.shape, corners[:, ::-1], p)
+        zed, _ = _straightened(screening.z, screening.z.shape, corners[:, ::-1], p, nearest=True)
         self.transmission = grid.astype(np.float32) / np.float32(_ONE)
         self.z = zed
         self.depth = -np.log(np.clip(self.transmission, self.opaque_t, 1.0))
@@ -551,25 +578,25 @@ def _clipped(low: float, high: float, size: int) -> tuple[int, int]:
     return first, int(min(max(np.ceil(high), first + 1), size))
 
 
-def _straightened(image: Array, corners: Array, p: ImageProfile, *, nearest: bool = False) -> tuple[Array, Array]:
+def _height(corners: Array) -> float:
+    """Return the mean height, in channels, of (4, 2) corners: roof left, roof right, floor right, floor left."""
+    return float(np.mean(np.abs(corners[3:1:-1, 0] - corners[:2, 0])))
+
+
+def _straightened(
+    source: Array, shape: tuple[int, int], corners: Array, p: ImageProfile, *, nearest: bool = False
+) -> tuple[Array, Array]:
     """Return the container as a (grid rows, grid columns) grid and the matrix from (channel, column) to the grid.
 
-    image : (columns, channels)
+    source : an image of (columns, channels) `shape`, or a reduction of it
     corners : (4, 2) of (channel, column): roof left, roof right, floor right, floor left
     """
-    height = float(np.mean(np.abs(corners[3:1:-1, 0] - corners[:2, 0])))
     length = float(corners[1, 1] - corners[0, 1])
     rows = p.grid_rows
-    columns = int(np.clip(round(length * rows / max(height, 1.0)), 64, p.max_grid_columns))
+    columns = int(np.clip(round(length * rows / max(_height(corners), 1.0)), 64, p.max_grid_columns))
     goal = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float32)
     to_grid = cv2.getPerspectiveTransform(corners.astype(np.float32), goal)
-    # averaging first keeps fine texture from folding into the grid; a maximum would be kept for scores
-    factor = rows / max(height, 1.0)
-    source = image
-    if factor < 0.8 and not nearest:
-        size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-        source = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    back = np.diag([source.shape[1] / image.shape[1], source.shape[0] / image.shape[0], 1.0])
+    back = np.diag([source.shape[1] / shape[1], source.shape[0] / shape[0], 1.0])
     flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
     matrix = to_grid @ np.linalg.inv(back)
     grid = cv2.warpPerspective(source, matrix, (columns, rows), flags=flags, borderMode=cv2.BORDER_REPLICATE)

@@ -146,7 +146,8 @@ class Calibration:
 class Screening:
     """Result of `screen`; all images are (columns, channels), channel contiguous, read-only.
 
-    q : per energy uint16, round(512 L) + 128 after the 3x3 median (log_of_code gives L)
+    q : per screened energy uint16, round(512 L) + 128 after the 3x3 median (log_of_code gives L): both energies where
+        there is a material table, else the higher one
     material : uint8, material class; 0 everywhere for one energy or without a table, and in flagged columns
     z : uint8, floor(16 z) up to 255: byte b stands for scores from b/16 up to (b + 1)/16; 0 in flagged columns
     column_flags : (columns,) uint8, 0 = good, else NO_BEAM and/or AIR_SATURATED
@@ -222,6 +223,8 @@ class _Pipeline:
             raise DataError(f"threshold_z is {threshold_z}; give 1/16 to 15.9, the range in which z is stored")
         self.min_area = min_area
         self.table = _checked_table(material_table)
+        # the lower energy is of use only beside the higher one; its air level is looked at in any case
+        self.screened = self.energies if self.table.size else 1
         self.bad = calibration.bad_channels.astype(np.uint8)
         self.bridges, self.weight = _bridges(calibration.bad_channels)
         self.dark = np.stack((calibration.dark[0], calibration.dark[-1]))
@@ -277,7 +280,7 @@ class _Pipeline:
         screen_columns(
             counts[0],
             counts[-1],
-            self.energies == 2,
+            self.screened == 2,
             source,
             inv_air[0],
             inv_air[-1],
@@ -315,7 +318,7 @@ class _Pipeline:
         parent, features, overflow = _joined(strips)
         if overflow:
             parent, features, overflow = self._labelled_again(out)
-        q = (out.q_low, out.q_high) if self.energies == 2 else (out.q_high,)
+        q = (out.q_low, out.q_high) if self.screened == 2 else (out.q_high,)
         return Screening(
             q=tuple(_read_only(image) for image in q),
             material=_read_only(out.material),
@@ -360,6 +363,18 @@ class Buffers:
     images: dict[str, tuple[mmap.mmap | None, Array]] = field(default_factory=dict)
     strips: list[_Strip] = field(default_factory=list)
 
+    def begin(self, *, material: bool) -> None:
+        """Make ready for a scan, and give back what an unusually long one took.
+
+        material : it will be written; otherwise it reads as zeros, and takes no memory
+        """
+        for name, (memory, image) in self.images.items():
+            unwritten = name == "material" and not material
+            if memory is not None and (unwritten or image.nbytes > KEPT_BYTES):
+                memory.madvise(mmap.MADV_DONTNEED, 0 if unwritten else KEPT_BYTES)
+            elif unwritten:
+                image[:] = 0
+
     def outputs(self, columns: int, channels: int, energies: int) -> _Outputs:
         """Return the images with room for so many columns or more; contents of columns already written stay."""
         return _Outputs(
@@ -379,12 +394,6 @@ class Buffers:
             self.images[name] = memory, larger
             kept = larger
         return kept
-
-    def trim(self) -> None:
-        """Give back what an unusually long scan took."""
-        for memory, image in self.images.values():
-            if memory is not None and image.nbytes > KEPT_BYTES:
-                memory.madvise(mmap.MADV_DONTNEED, KEPT_BYTES)
 
     def strip(self, index: int, channels: int, labels: int) -> _Strip:
         """Return the working memory of strip `index`; called for rising indices."""
@@ -408,7 +417,7 @@ def _reserved(columns: int, channels: int, dtype: type[np.generic]) -> tuple[mma
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
         return memory, np.frombuffer(memory, dtype, rows * channels).reshape(rows, channels)
-    return None, np.empty((columns, channels), dtype)
+    return None, np.zeros((columns, channels), dtype)
 
 
 def log_of_code(q: Array) -> Array:
@@ -450,10 +459,10 @@ class Engine:
     ) -> None:
         self._pipeline = _Pipeline(calibration, material_table, threshold_z, min_area)
         self._memory = Buffers() if buffers is None else buffers
-        self._memory.trim()
+        self._memory.begin(material=self._pipeline.screened == 2)
         self._strip = self._memory.strip(0, self._pipeline.channels, STRIP_LABELS)
         self._columns = 0
-        self._out = self._memory.outputs(0, self._pipeline.channels, self._pipeline.energies)
+        self._out = self._memory.outputs(0, self._pipeline.channels, self._pipeline.screened)
         self._rows = np.empty(0, np.int64)
         self._dark_columns = 0
         """Columns without beam at the scan's start: they show the first good one, which has yet to come."""
@@ -494,7 +503,7 @@ class Engine:
         memory, pipe = self._memory, self._pipeline
         before, self._columns = self._columns, self._columns + columns
         if self._columns > self._out.z.shape[0]:
-            self._out = memory.outputs(self._columns, pipe.channels, pipe.energies)
+            self._out = memory.outputs(self._columns, pipe.channels, pipe.screened)
         inv_air = np.empty((pipe.energies, columns), np.float32)
         flags = self._out.flags[before : self._columns]
         pipe.air_levels(block, inv_air, flags)
@@ -557,9 +566,9 @@ def screen(
     if strips < 1:
         raise DataError(f"strips is {strips}; give 1 or more")
     memory = Buffers() if buffers is None else buffers
-    memory.trim()
+    memory.begin(material=pipe.screened == 2)
     count = min(strips, columns)
-    out = memory.outputs(columns, pipe.channels, pipe.energies).first(columns)
+    out = memory.outputs(columns, pipe.channels, pipe.screened).first(columns)
     inv_air = np.empty((pipe.energies, columns), np.float32)
     cuts = [index * columns // count for index in range(count + 1)]
 

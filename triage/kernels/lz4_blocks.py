@@ -5,6 +5,7 @@ from numba import int64, njit, uint8, uint16, uint32, uint64
 
 from triage.kernels.arrays import ro, rw
 from triage.kernels.four_bytes import four_bytes
+from triage.kernels.lz4_length import lz4_length
 
 #: LZ4 asks that a block's last 5 bytes are literals and that no match begins in its last 12.
 LAST_LITERALS, NO_MATCH, MIN_MATCH = 5, 12, 4
@@ -39,7 +40,8 @@ def lz4_blocks(data, block, table, out):
         table[:] = 0
         anchor, i, misses = first, first + one, uint64(1) << uint64(PATIENCE)
         searching = end - first > uint64(NO_MATCH)
-        last, stop = end - uint64(NO_MATCH), end - uint64(LAST_LITERALS)
+        last = end - uint64(NO_MATCH) if searching else first
+        stop = end - uint64(LAST_LITERALS) if searching else first
         ended = False
         while not ended:
             # literals [anchor, upto), then a match of `match` bytes from `offset` before; without one the block ends
@@ -70,14 +72,7 @@ def lz4_blocks(data, block, table, out):
             literals, more = upto - anchor, uint64(0) if ended else match - uint64(MIN_MATCH)
             out[at] = np.uint8((min(literals, uint64(15)) << uint64(4)) | min(more, uint64(15)))
             at += one
-            if literals >= uint64(15):
-                rest = literals - uint64(15)
-                while rest >= uint64(255):
-                    out[at] = np.uint8(255)
-                    at += one
-                    rest -= uint64(255)
-                out[at] = np.uint8(rest)
-                at += one
+            at = lz4_length(out, at, literals)
             source, target = data[anchor:upto], out[at : at + literals]
             for k in range(literals):
                 target[k] = source[k]
@@ -85,15 +80,7 @@ def lz4_blocks(data, block, table, out):
             if not ended:
                 out[at] = np.uint8(offset & uint64(255))
                 out[at + one] = np.uint8(offset >> eight)
-                at += uint64(2)
-                if more >= uint64(15):
-                    rest = more - uint64(15)
-                    while rest >= uint64(255):
-                        out[at] = np.uint8(255)
-                        at += one
-                        rest -= uint64(255)
-                    out[at] = np.uint8(rest)
-                    at += one
+                at = lz4_length(out, at + uint64(2), more)
             anchor = upto + match
         length = at - begin - uint64(4)
         for k in range(4):

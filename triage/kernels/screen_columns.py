@@ -106,7 +106,7 @@ def screen_columns(
     inv_air_low, inv_air_high : (n,) float32, 1/air of every row of raw
     dark, inv_gain : (2, channels) float32
     bridges : (3, m) int32, bad channels, good ones below and above; weight : (m,) float32 (bridge_channels)
-    material_table : (512, 512) uint8, or (0, 0): material stays 0
+    material_table : (512, 512) uint8, or (0, 0): material is left as it is, and must be 0
     radii : (3,) int64, box radii in rising order, the last at most 31
     threshold : of z, in its steps of 1/16
     min_area : closed regions below this many pixels may leave the table when it is full
@@ -157,8 +157,8 @@ def screen_columns(
             if two_energies:
                 median3(codes[0, before], codes[0, at], codes[0, after], triples, q_low[o])
         median3(codes[1, before], codes[1, at], codes[1, after], triples, high)
-        if own_from <= m < own_to:
-            if has_table and flags[m - out_row0] == 0:
+        if own_from <= m < own_to and has_table:
+            if flags[m - out_row0] == 0:
                 material_lookup(q_low[m - out_row0], high, material_table, index, material[m - out_row0])
             else:
                 material[m - out_row0] = 0

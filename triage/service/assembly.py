@@ -9,6 +9,7 @@ because a silent portal or a missing image never reads as clear.
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -93,13 +94,68 @@ class Assembled(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     listener: Listener | None = None
 
 
+class _Columns:
+    """An image that grows by blocks of columns, of which there is never a second copy.
+
+    Blocks that lie one behind the other in one array (a file's, a recording's) are put together where they are; others
+    are copied into memory that grows in place.
+    """
+
+    def __init__(self) -> None:
+        self._image: npt.NDArray[np.uint16] | None = None
+        self._memory: mmap.mmap | None = None
+        self._used = 0
+
+    def add(self, block: npt.NDArray[np.uint16]) -> None:
+        """Append (n, channels) uint16."""
+        block = np.ascontiguousarray(block)
+        if self._image is None and self._memory is None:
+            self._image = block
+        elif self._image is not None and (joined := _joined(self._image, block)) is not None:
+            self._image = joined
+        else:
+            if self._image is not None:
+                first, self._image = self._image, None
+                self._copy(first)
+            self._copy(block)
+
+    def _copy(self, block: npt.NDArray[np.uint16]) -> None:
+        end = self._used + block.nbytes
+        if self._memory is None:
+            self._memory = mmap.mmap(-1, max(2 * end, 1 << 20), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        elif end > len(self._memory):
+            self._memory.resize(2 * end)  # pages move, nothing is copied, and only what is touched takes memory
+        self._memory[self._used : end] = block.data.cast("B")
+        self._used = end
+
+    def image(self, channels: int) -> npt.NDArray[np.uint16]:
+        """Return (columns, channels) uint16."""
+        if self._memory is None:
+            return np.empty((0, channels), np.uint16) if self._image is None else self._image
+        return np.frombuffer(self._memory, np.uint16, self._used // 2).reshape(-1, channels)
+
+
+def _joined(image: npt.NDArray[np.uint16], block: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16] | None:
+    """Return both as one view of the array they are parts of; None if they do not follow each other in one."""
+    whole = image.base
+    if not isinstance(whole, np.ndarray) or block.base is not whole:
+        return None
+    if whole.dtype != np.uint16 or not whole.flags.c_contiguous or block.shape[1] != image.shape[1]:
+        return None
+    if block.ctypes.data != image.ctypes.data + image.nbytes:
+        return None
+    first = (image.ctypes.data - whole.ctypes.data) // whole.itemsize
+    return whole.reshape(-1)[first : first + image.size + block.size].reshape(-1, image.shape[1])
+
+
 class _Picture:
     """A radiograph in the making."""
 
     def __init__(self, start: ScanStart, listener: Listener | None) -> None:
         self.start = start
         self.listener = listener
-        self.blocks: list[LineBlock] = []
+        self.images = tuple(_Columns() for _ in start.detector.energies)
+        self.times: list[npt.NDArray[np.int64]] = []
         self.columns = 0
         self.dropped = 0
         self.quality: list[Quality] = []
@@ -126,7 +182,9 @@ class _Picture:
             return
         self.dropped += gap
         self.columns += rows
-        self.blocks.append(block)
+        for image, counts in zip(self.images, block.counts, strict=True):
+            image.add(counts)
+        self.times.append(block.column_utc_ns)
         if self.listener is not None:
             self.listener.push(block.counts)
 
@@ -136,15 +194,15 @@ class _Picture:
 
     def finish(self, reason: EndReason, dropped: int) -> tuple[Radiograph | None, list[Quality]]:
         """Return the radiograph and its flags; None with a fatal flag if there is none."""
-        if not self.blocks:
+        if not self.times:
             why = f"the scan ended ({reason}) without a single line"
             return None, [*self.quality, Quality(code="radiograph_empty", reason=why, fatal=True)]
-        energies = range(len(self.start.detector.energies))
+        channels = self.start.detector.channels
         try:
             image = Radiograph(
                 detector=self.start.detector,
-                counts=tuple(np.concatenate([b.counts[e] for b in self.blocks]) for e in energies),
-                column_utc_ns=np.concatenate([b.column_utc_ns for b in self.blocks]),
+                counts=tuple(image.image(channels) for image in self.images),
+                column_utc_ns=np.concatenate(self.times),
                 end_reason=reason,
                 dropped_columns=max(self.dropped, dropped),
             )

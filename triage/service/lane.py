@@ -17,6 +17,7 @@ import signal
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -39,6 +40,7 @@ from scanner_io.model import (
     Kind,
     LineBlock,
     Scan,
+    ScanStart,
     TriageResult,
 )
 from scanner_io.storage import make_folder, move_aside
@@ -54,9 +56,12 @@ if TYPE_CHECKING:
 QUEUE_EVENTS = 256
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 10.0
 READ_S = 0.2
+ROOM_S = 0.005
 STORE_RETRY_S = 1.0
 QUIET_WAIT_S = 5.0
 ALIVE_S = 2.0
+READ_AHEAD_BYTES = 16 << 20
+"""Counts that may wait for the worker before a source that can wait is asked for its next scan."""
 GIVE_UP_S = 20.0
 """How long a lane that must end waits for a disk that refuses; the daemon kills it after 30 s."""
 TRIAGE_THREADS = 2
@@ -91,7 +96,7 @@ class DeviceThread(threading.Thread):
 
     def __init__(
         self, number: int, device: configuration.Device, out: queue.Queue[tuple[int, Any]],
-        note: Callable[..., None], intake: threading.Event,
+        note: Callable[..., None], intake: threading.Event, room: Callable[[], bool],
     ) -> None:  # fmt: skip
         super().__init__(name=f"device {number} {device.driver}", daemon=True)
         self.number = number
@@ -106,6 +111,7 @@ class DeviceThread(threading.Thread):
         self._out = out
         self._note = note
         self._intake = intake
+        self._room = room
         self._dropped = 0
         self._reported = ""
         self._retry_s = FIRST_RETRY_S
@@ -165,16 +171,20 @@ class DeviceThread(threading.Thread):
 
     def _read(self, source: drivers.Driver) -> None:
         """Pass events on until told to stop; then what an orderly end gives."""
-        ended = False
+        ended, between = False, True
         while not self.stopping.is_set():
             self._acknowledge(source)
             if source.pausable and not self._intake.is_set():
                 self._intake.wait(READ_S)  # the disk is full: the source keeps what it has
                 continue
+            if source.pausable and between and not self._room():
+                self.stopping.wait(ROOM_S)  # the source keeps what would only wait in memory here
+                continue
             if ended:
                 # The source stays open until the lane ends, so that late acknowledgements still reach it.
                 self.stopping.wait(READ_S)
                 continue
+            event = None  # the last block holds on to the whole scan it is a part of
             event = source.read(READ_S)
             if self._reported and event is not None and not isinstance(event, Health):
                 self._note("device_back", device=self._device.driver)
@@ -182,6 +192,7 @@ class DeviceThread(threading.Thread):
             if event is not None:
                 self._retry_s = FIRST_RETRY_S  # not before it spoke: a port that accepts and closes is no device
                 ended = isinstance(event, EndOfSource)
+                between = not isinstance(event, ScanStart | LineBlock)
                 self._pass_on(source, event)
         if isinstance(source, drivers.LinkDriver):
             for event in source.end():
@@ -298,6 +309,24 @@ class Worker(threading.Thread):
         self.inbox: queue.Queue[Assembled | link.Rejudge | None] = queue.Queue(maxsize=8)
         self._lane = lane
         self._began_s: float | None = None
+        self._waiting: deque[int] = deque()
+        """Bytes of counts of every work that was put and is not done."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of counts that wait to be recorded and judged, the present scan's included."""
+        return sum(tuple(self._waiting))
+
+    def put(self, work: Assembled | link.Rejudge) -> bool:
+        """Take work within a moment; False if there is no room for it."""
+        image = work.scan.radiograph if isinstance(work, Assembled) else None
+        self._waiting.append(0 if image is None else sum(c.nbytes for c in image.counts))
+        try:
+            self.inbox.put(work, timeout=0.05)
+        except queue.Full:
+            self._waiting.pop()
+            return False
+        return True
 
     @property
     def busy_s(self) -> float:
@@ -315,6 +344,7 @@ class Worker(threading.Thread):
                 self._guarded(work.scan.scan_id, lambda w=work: self._record(w))  # type: ignore[misc]
             self._began_s = None
             work = None  # with it goes the memory of its screening
+            self._waiting.popleft()
             self.inbox.task_done()
         self.inbox.task_done()
 
@@ -421,7 +451,9 @@ class LaneProcess:
         self._intake = threading.Event()
         self._intake.set()
         self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
-        self._devices = [DeviceThread(n, d, self._events, self.note, self._intake) for n, d in enumerate(lane.device)]
+        self._devices = [
+            DeviceThread(n, d, self._events, self.note, self._intake, self._room) for n, d in enumerate(lane.device)
+        ]
         self._ended: set[int] = set()
         self._assembly = Assembly(spec_of(lane, expected_kinds(lane)), self._listener)
         self._worker = Worker(self)
@@ -430,6 +462,10 @@ class LaneProcess:
         self._draining = False
         self._give_up_s = float("inf")
         self._alive_s = 0.0
+
+    def _room(self) -> bool:
+        """True while little waits to be recorded and judged; called by device threads."""
+        return self._events.unfinished_tasks == 0 and self._worker.waiting_bytes <= READ_AHEAD_BYTES
 
     def _listener(self, detector: DetectorState) -> LiveScreening | None:
         try:
@@ -538,11 +574,14 @@ class LaneProcess:
             return
         for _ in range(QUEUE_EVENTS):
             self._event(number, said)
+            del said  # a block holds on to the whole scan it is a part of
+            self._events.task_done()
             try:
                 number, said = self._events.get_nowait()
             except queue.Empty:
                 return
         self._event(number, said)
+        self._events.task_done()
 
     def _event(self, number: int, said: Any) -> None:
         now_s = time.monotonic()
@@ -565,13 +604,8 @@ class LaneProcess:
 
     def _put_work(self, work: Assembled | link.Rejudge) -> None:
         """Give the worker its next scan; while it is busy, keep listening to the daemon's answers."""
-        while True:
-            try:
-                self._worker.inbox.put(work, timeout=0.05)
-            except queue.Full:
-                self._answers_only()
-                continue
-            return
+        while not self._worker.put(work):
+            self._answers_only()
 
     def _answers_only(self) -> None:
         if time.monotonic() > self._give_up_s:

@@ -20,7 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
-from triage.analysis.screening import Buffers, Calibration, Engine, Screening, log_of_code, screen, warm_up
+from triage.analysis.screening import (
+    STRIP_LABELS,
+    Buffers,
+    Calibration,
+    Engine,
+    Screening,
+    log_of_code,
+    screen,
+    warm_up,
+)
+from triage.kernels.join_runs import AREA, FEATURES
+from triage.kernels.label_columns import LABELS, label_columns
+from triage.kernels.median3 import median3
+from triage.kernels.screen_columns import FINISHED
 from triage.study.measure import Contestant, machine, peak_rss_mb, ratio, timed, versions
 from triage.study.phantom import phantom
 
@@ -31,6 +44,8 @@ REFERENCE_COLUMNS = 1200
 NAIVE_ROUNDS = 3
 #: Columns in a block of the streaming contestant: what a detector at 500 lines a second gives in 40 ms.
 BLOCK = 20
+#: z = 4 in steps of 1/16
+THRESHOLD = 64
 #: Share of the pixels that pass the threshold in a dense scene.
 DENSE_SHARE = 0.05
 
@@ -45,7 +60,8 @@ def bench_triage(
     rounds : times every contestant runs; at least 7 for figures to be quoted
     width : columns of the phantom; 5000 is the reference frame of 2000 x 5000 x 2 energies, 40 MB
     progress : called with (rounds done, all rounds)
-    full : include naive numpy/scipy, three rounds of several seconds, and compare the whole frame with the reference
+    full : include naive numpy/scipy and scikit-image's stages, three rounds of several seconds, and compare the whole
+        frame with the reference; scikit-image is in the test extra, and left out where it is not installed
 
     vs_memcpy is ours / copy (smaller is better), all other vs_* are the peer / ours (bigger is better), both with two
     threads. Every ratio holds median, min and max over the rounds, each round's contestants paired. The streaming
@@ -80,6 +96,9 @@ def bench_triage(
             "opencv_chained_2t": lambda: chained.run(counts),
         }
         naive = peers.NaivePeer(calibration, table) if full else None
+        stages = None
+        if full and importlib.util.find_spec("skimage") is not None:
+            stages = _Stages(screen(counts, calibration, strips=1, material_table=table), peers.SkimagePeer())
         for run in contestants.values():  # the first touches buffers, the second shows caches their rows
             run()
             run()
@@ -89,10 +108,14 @@ def bench_triage(
             times.setdefault("last_column", []).append(stream.last_s)
             if naive is not None and i < NAIVE_ROUNDS:
                 times.setdefault("naive", []).append(timed(lambda: naive.run(counts)))
+            if stages is not None and i < NAIVE_ROUNDS:
+                for name, run in stages.contestants.items():
+                    times.setdefault(name, []).append(timed(run))
             if progress is not None:
                 progress(i + 1, rounds)
         peak_mb = peak_rss_mb()  # before the reference, which needs more than all contestants
         agreement = _agreement(counts, calibration, table, reference, pool, width if full else REFERENCE_COLUMNS)
+        agreement["skimage"] = None if stages is None else stages.agreement()
         agreement["opencv"] = _peer_agreement(counts, calibration, table, strips[2].run(counts))
         for peer in (*strips.values(), chained):
             peer.close()
@@ -108,6 +131,7 @@ def bench_triage(
         "vs_opencv_strips_1t": ratio(times["opencv_strips_1t"], times["ours_1t"]),
         "vs_opencv_chained": ratio(times["opencv_chained_2t"], two),
         "vs_naive": ratio(times["naive"], two) if full else None,
+        "vs_skimage": _skimage(stages, times) if full else None,
         "threads_speedup": ratio(times["ours_1t"], two),
         "dense_over_sparse": max(over_sparse.values(), key=lambda r: r["median"]),
         "dense_scenes": {
@@ -213,6 +237,62 @@ class _Stream:
         result = engine.finish()
         self.last_s = time.perf_counter() - since
         return result
+
+
+class _Stages:
+    """The stages that scikit-image has, ours on one thread beside: the median of one energy, and the components."""
+
+    def __init__(self, screening: Screening, peer: Any) -> None:
+        self._codes, self._z = screening.q[-1].copy(), screening.z.copy()
+        self._material = screening.material.copy()
+        self._median = np.empty_like(self._codes)
+        self._peer = peer
+        self.contestants: dict[str, Contestant] = {
+            "our_median": self._our_median,
+            "skimage_median": lambda: peer.median(self._codes),
+            "our_components": self._our_components,
+            "skimage_components": lambda: peer.components(self._z, self._codes, THRESHOLD),
+        }
+        for run in self.contestants.values():
+            run()
+
+    def _our_median(self) -> NDArray[np.uint16]:
+        last, channels = len(self._codes) - 1, self._codes.shape[1]
+        triples = np.empty((3, channels + 2), np.uint16)
+        for c in range(last + 1):
+            before, after = self._codes[max(c - 1, 0)], self._codes[min(c + 1, last)]
+            median3(before, self._codes[c], after, triples, self._median[c])
+        return self._median
+
+    def _our_components(self) -> NDArray[np.int64]:
+        runs = np.empty((2, self._z.shape[1] // 2 + 1, 3), np.int64)
+        parent, fresh = np.empty(STRIP_LABELS, np.int64), np.empty(STRIP_LABELS, np.int64)
+        features, tally = np.empty((STRIP_LABELS, FEATURES), np.int64), np.zeros(FINISHED, np.int64)
+        nothing = np.empty((0, 3), np.int64)
+        label_columns(
+            self._z, self._codes, self._material, 0, THRESHOLD, 1, runs, nothing, parent, fresh, features, tally
+        )
+        labels = int(tally[LABELS])
+        return np.asarray(features[:labels][parent[:labels] == np.arange(labels)])
+
+    @staticmethod
+    def ratios(times: dict[str, list[float]]) -> dict[str, Any]:
+        """Return theirs / ours, stage by stage."""
+        return {stage: ratio(times[f"skimage_{stage}"], times[f"our_{stage}"]) for stage in ("median", "components")}
+
+    def agreement(self) -> dict[str, Any]:
+        """Return whether both stages give the same."""
+        theirs = self._peer.components(self._z, self._codes, THRESHOLD)
+        return {
+            "median_equal": bool(np.array_equal(self._our_median(), self._peer.median(self._codes))),
+            "areas_equal": bool(np.array_equal(np.sort(self._our_components()[:, AREA]), np.sort(theirs["area"]))),
+        }
+
+
+def _skimage(stages: _Stages | None, times: dict[str, list[float]]) -> dict[str, Any]:
+    if stages is None:
+        return {"skipped": "scikit-image is not installed; it is in the test extra"}
+    return stages.ratios(times)
 
 
 def _copier(counts: Counts) -> Contestant:

@@ -30,8 +30,9 @@ def bench_record(
     durable_over_raw : recording.write, uncompressed / open, write, fsync, close of the same raw counts
     durable_lz4_over_raw : the same with bitshuffle and LZ4
 
-    The counts are the phantom's, with the Poisson noise of a real detector: noise is what compression has to carry.
-    Before the figures are believed, both recordings are read back and compared with the counts.
+    Written as a lane writes a scan before it is judged: without the hash of the file, which is made when the result is
+    stored. The counts are the phantom's, with the Poisson noise of a real detector: noise is what compression has to
+    carry. Before the figures are believed, both recordings are read back and compared with the counts.
     """
     if rounds < 1:
         raise DataError(f"bench: rounds is {rounds}; give at least 1")
