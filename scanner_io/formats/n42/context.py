@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -15,7 +16,10 @@ from .document import Calibration, Detector, EnergyWindows, Measurement, Measure
 from .tree import Node, Report
 
 MAX_MEASUREMENTS = 100_000
+MAX_GROSS_COUNTS = 5_000_000
+"""Gross counts of one file: a short number becomes an object of many times its size."""
 _CLASSES: dict[str, MeasurementClass] = {c.casefold(): c for c in get_args(MeasurementClass)}
+_Part = TypeVar("_Part", Detector, EnergyWindows, Calibration)
 _SPEED = re.compile(r"\bspeed\b\D{0,20}?(\d+(?:\.\d+)?)\s*(mph|mi/h|km/h|kmh|kph|m/s|cm/s|ft/s)?", re.IGNORECASE)
 
 
@@ -33,7 +37,7 @@ class N42Settings(msgspec.Struct, frozen=True, kw_only=True):
 class Context:
     """Reads values of elements; notes in the report what cannot be read."""
 
-    def __init__(self, report: Report, settings: N42Settings) -> None:
+    def __init__(self, report: Report, settings: N42Settings, room: list[int]) -> None:
         self.report = report
         self.settings = settings
         self.detectors: dict[str, Detector] = {}
@@ -42,6 +46,7 @@ class Context:
         self._by_coefficients: dict[tuple[str, tuple[float, ...]], str] = {}
         self._ids: set[str] = set()
         self._taken = 1
+        self._room = room  # gross counts that may still be read; all documents of a file share it
         self._zoneless = False
         self._copied = False
 
@@ -91,7 +96,8 @@ class Context:
         """Return seconds; a bare number is taken for them, and that is noted."""
         found: float | None
         if node is not None and not node.broken and (found := values.bare_seconds(node.text)) is not None:
-            self.report.add(node.line, node.name, f"{node.text[:40]!r} is a bare number; taken for seconds")
+            text = f"{node.text[:40]!r} is a bare number; taken for seconds"
+            self.report.add(node.line, node.name, text, harmless=True)
             return found
         found = self._value(node, values.duration_s, "the time")
         return found
@@ -105,8 +111,8 @@ class Context:
             return None
         if not zoned and not self._zoneless:
             self._zoneless = True
-            offset = self.settings.utc_offset_h
-            self.report.add(node.line, where, f"no time zone; {offset:+g} h from UTC assumed, here and further on")
+            words = f"no time zone; {self.settings.utc_offset_h:+g} h from UTC assumed, here and further on"
+            self.report.add(node.line, where, words, harmless=True)
         return utc_ns
 
     def start(self, node: Node | None, holder: Node) -> int | None:
@@ -120,8 +126,14 @@ class Context:
         """Return the class of a measurement."""
         text = node.text if node is not None else ""
         if (found := _CLASSES.get(text.casefold())) is None:
-            self.report.add(holder.line, holder.name, f"measurement class {text[:40]!r}; NotSpecified assumed")
+            words = f"measurement class {text[:40]!r}; NotSpecified assumed"
+            self.report.add(holder.line, holder.name, words, harmless=not text)
         return found or "NotSpecified"
+
+    def by_id(self, node: Node, parts: dict[str, _Part], part: _Part) -> None:
+        """Add a part to those of its kind; of two under one id the first is kept, and that is told if they differ."""
+        if parts.setdefault(part.id, part) != part:
+            self.report.add(node.line, node.name, f"id {part.id!r} stands for another already, which is kept")
 
     def identify(self, node: Node, kind: str) -> str:
         """Return the id of a measurement, one of its own where it has none or another's. Raises DataError."""
@@ -166,46 +178,59 @@ class Context:
 
     def counts(self, node: Node | None, holder: Node) -> npt.NDArray[np.float64] | None:
         """Return counts 0 or more; where they cannot be read, say that they are lost."""
+        counts = self._list(node, holder, self._numbers_of_counts)
+        if counts is not None:
+            self._room[0] -= counts.size
+            if self._room[0] < 0:
+                raise DataError(f"line {holder.line}: more than {MAX_GROSS_COUNTS} gross counts; split the file")
+        return counts
+
+    def counted(self, node: Node | None, holder: Node) -> npt.NDArray[np.float64] | None:
+        """Return a spectrum in counted-zeroes form; where it cannot be read, say that it is lost."""
+        found = self._list(node, holder, self._channels)
+        if found is not None and (found < 0).any():
+            text = f"a channel of {found.min():g} counts: not counted but computed"
+            self.report.add(holder.line, holder.name, text)
+        return found
+
+    def _list(
+        self, node: Node | None, holder: Node, parse: Callable[[Node], npt.NDArray[np.float64]]
+    ) -> npt.NDArray[np.float64] | None:
         if node is None or node.broken:
             text = "no counts" if node is None else "cut off inside the counts"
             self.report.add(holder.line, holder.name, text, lost=node is not None or holder.broken)
             return None
         try:
-            counts = values.numbers(node.text)
-            if not counts.size:
-                raise ValueError("no counts")
-            if (counts < 0).any():
-                raise ValueError(f"a count of {counts.min():g}")
+            return parse(node)
         except ValueError as error:
             self.report.add(node.line, node.name, f"{error}; these counts are not read", lost=True)
             return None
+
+    @staticmethod
+    def _numbers_of_counts(node: Node) -> npt.NDArray[np.float64]:
+        counts = values.numbers(node.text)
+        if not counts.size:
+            raise ValueError("no counts")
+        if (counts < 0).any():
+            raise ValueError(f"a count of {counts.min():g}")
         return counts
 
-    def counted(self, node: Node | None, holder: Node) -> npt.NDArray[np.float64] | None:
-        """Return a spectrum in counted-zeroes form; where it cannot be read, say that it is lost."""
-        if node is None or node.broken:
-            text = "no channels" if node is None else "cut off inside the channels"
-            self.report.add(holder.line, holder.name, text, lost=node is not None or holder.broken)
-            return None
-        told = node.attributes.get("compressionCode") or node.attributes.get("Compression") or "None"
-        try:
-            found = values.numbers(node.text)
-            code = told.strip().casefold()
-            if not found.size:
-                raise ValueError("no channels")
-            if code not in ("none", "countedzeroes", "countedzeros"):
-                raise ValueError(f"compression {told[:40]!r} is not known")
-            if code != "none":
-                found, lone = values.counted_zeroes(found)
-                if lone:
-                    self.report.add(node.line, node.name, "ends in a 0 without the length of its run; 1 assumed")
-            else:
-                found = values.as_counted_zeroes(found)
-        except ValueError as error:
-            self.report.add(node.line, node.name, f"{error}; these counts are not read", lost=True)
-            return None
-        if (found < 0).any():
-            self.report.add(node.line, node.name, f"a channel of {found.min():g} counts: not counted but computed")
+    def _channels(self, node: Node) -> npt.NDArray[np.float64]:
+        plain = {k: v for k, v in node.attributes.items() if ":" not in k and k != "xmlns"}
+        if unknown := plain.keys() - {"compressionCode", "Compression"}:
+            raise ValueError(f"attribute {min(unknown)[:40]!r} is not known: it may tell of a compression")
+        told = plain.get("compressionCode") or plain.get("Compression") or "None"
+        code = told.strip().casefold()
+        found = values.numbers(node.text)
+        if not found.size:
+            raise ValueError("no channels")
+        if code == "none":
+            return values.as_counted_zeroes(found)
+        if code not in ("countedzeroes", "countedzeros"):
+            raise ValueError(f"compression {told[:40]!r} is not known")
+        found, lone = values.counted_zeroes(found)
+        if lone:
+            self.report.add(node.line, node.name, "ends in a 0 without the length of its run; 1 assumed")
         return found
 
     def speed_in(self, remarks: tuple[str, ...]) -> tuple[float | None, str]:
@@ -230,7 +255,7 @@ class Context:
         if not self._copied and (copied := copied_live_times(measurement, self.detectors)):
             self._copied = True
             text = f"live time of {', '.join(sorted(copied)[:4])} is a gamma detector's; the real time tells its rate"
-            self.report.add(line, measurement.id, text)
+            self.report.add(line, measurement.id, text, harmless=True)
 
 
 def copied_live_times(measurement: Measurement, detectors: dict[str, Detector]) -> set[str]:

@@ -27,6 +27,9 @@ UNKNOWN_REAL_TIME = "real time not known, another is written in its place"
 UNKNOWN_LIVE_TIME = "live time not known, another is written in its place"
 NO_CALIBRATION = "energy calibration not known, zeroes are written in its place"
 INCOMPLETE = "INCOMPLETE: "
+TWO_SCALES = "two energy scales end to end in one list of channels"
+CATEGORIES = frozenset({"gamma", "neutron", "alpha", "beta", "x-ray", "other"})
+"""Categories of detectors, in small letters."""
 PUBLISHED_RATE = "background in counts/s as the portal published it, written as the counts of one second"
 RECORDED_FAULT = "told in the record of the passage"
 """Remarks by which the writer says what a place that the standard requires does not hold, and the reader knows it."""
@@ -50,12 +53,14 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     line : of the file, 0 where none can be named
     where : element
     counts_lost : counts (or an alarm) stand in the file that are not in the document
+    harmless : a habit of the writing instrument that leaves what it measured plain; anything else casts doubt on it
     """
 
     line: int
     where: str
     text: str
     counts_lost: bool = False
+    harmless: bool = False
 
     def __str__(self) -> str:
         return f"line {self.line}, {self.where}: {self.text}"

@@ -17,10 +17,12 @@ import msgspec
 
 from ...errors import DataError
 from . import reader_2006, tree
-from .context import Context, N42Settings
+from .context import MAX_GROSS_COUNTS, Context, N42Settings
 from .document import (
+    CATEGORIES,
     INCOMPLETE,
     NO_CALIBRATION,
+    TWO_SCALES,
     UNKNOWN_LIVE_TIME,
     UNKNOWN_REAL_TIME,
     UNKNOWN_START,
@@ -63,8 +65,9 @@ def read(source: str | Path | bytes, settings: N42Settings | None = None) -> N42
         documents: list[N42Document] = []
         instruments: set[tuple[str, str]] = set()
         roots = tree.parse(content, report)
+        room = [MAX_GROSS_COUNTS]
         for root in roots:
-            context = Context(report, settings)
+            context = Context(report, settings, room)
             reading = _read_2012 if root.name == "RadInstrumentData" else reader_2006.read
             documents.append(reading(root, context))
             instruments.add((documents[-1].instrument.manufacturer, documents[-1].instrument.identifier))
@@ -103,12 +106,13 @@ def sniff(head: bytes) -> bool:
 def _read_2012(root: Node, context: Context) -> N42Document:
     created = root.attributes.get("n42DocDateTime", "")
     root.used = True
-    detectors = [_detector(n, context) for n in root.all("RadDetectorInformation")]
-    context.detectors.update({d.id: d for d in detectors})
-    windows = [w for n in root.all("EnergyWindows") if (w := _windows(n, context)) is not None]
-    context.windows.update({w.id: w for w in windows})
-    calibrations = [_calibration(n, context) for n in root.all("EnergyCalibration")]
-    context.calibrations.update({c.id: c for c in calibrations})
+    for n in root.all("RadDetectorInformation"):
+        context.by_id(n, context.detectors, _detector(n, context))
+    for n in root.all("EnergyWindows"):
+        if (windows := _windows(n, context)) is not None:
+            context.by_id(n, context.windows, windows)
+    for n in root.all("EnergyCalibration"):
+        context.by_id(n, context.calibrations, _calibration(n, context))
     information = root.first("RadInstrumentInformation")
     remarks = root.words("Remark")
     for remark in remarks:
@@ -121,8 +125,8 @@ def _read_2012(root: Node, context: Context) -> N42Document:
         creator=root.word("RadInstrumentDataCreatorName"),
         instrument=_instrument(information, context) if information is not None else Instrument(),
         items=tuple(_item(n) for n in root.all("RadItemInformation")),
-        windows=tuple(windows),
-        calibrations=tuple(calibrations),
+        windows=tuple(context.windows.values()),
+        calibrations=tuple(context.calibrations.values()),
         groups=tuple(n.attributes.get("id", "").strip() for n in root.all("RadMeasurementGroup")),
         measurements=tuple(_measurement(n, context) for n in root.all("RadMeasurement")),
         derived=tuple(_measurement(n, context) for n in root.all("DerivedData")),
@@ -176,6 +180,9 @@ def _detector(node: Node, context: Context) -> Detector:
     if not category:
         category = "Neutron" if kind in ("He3", "He4", "BF3", "LiFiber", "LiZnS", "LiGlass") else "Gamma"
         context.report.add(node.line, node.name, f"detector {identifier!r} tells no category; {category} assumed")
+    elif category.casefold() not in CATEGORIES:
+        context.report.add(node.line, node.name, f"detector category {category[:40]!r} is not known; Other assumed")
+        category = "Other"
     return Detector(
         id=identifier,
         category=category,
@@ -295,7 +302,7 @@ def _compare_vendor_time(node: Node, real_time_s: float | None, context: Context
             other = context.duration(child)
             if other is not None and real_time_s is not None and abs(other - real_time_s) > 1e-6:
                 text = f"the vendor's own says {other:g} s, the standard's {real_time_s:g} s, which is taken"
-                context.report.add(child.line, child.name, text)
+                context.report.add(child.line, child.name, text, harmless=True)
 
 
 def _spectrum(node: Node, context: Context, *, named: bool) -> Spectrum | None:
@@ -309,7 +316,7 @@ def _spectrum(node: Node, context: Context, *, named: bool) -> Spectrum | None:
         if identifier not in context.calibrations:
             context.report.add(node.line, node.name, f"energy calibration {identifier!r} is nowhere in the file")
     if len(calibrations) > 1:
-        context.report.add(node.line, node.name, "two energy scales end to end in one list of channels")
+        context.report.add(node.line, node.name, TWO_SCALES, harmless=True)
     remarks = node.words("Remark")
     detector = context.detector(node, "Gamma") if named or _names_detector(node) else ""
     if counted is None:
@@ -371,7 +378,6 @@ def _analysis(node: Node, context: Context) -> Analysis:
         context.report.add(node.line, node.name, text)
     of, references = told[0] if told else ("group", [])
     start = node.first("AnalysisStartDateTime")
-    results = node.first("NuclideAnalysisResults")
     return Analysis(
         of=of,
         references=tuple(references),
@@ -379,7 +385,7 @@ def _analysis(node: Node, context: Context) -> Analysis:
         algorithm=node.word("AnalysisAlgorithmName"),
         conclusion=node.word("AnalysisResultDescription"),
         alarms=tuple(_alarm(n, context) for n in node.all("RadAlarm")),
-        nuclides=tuple(_nuclide(n, context) for n in results.all("Nuclide")) if results is not None else (),
+        nuclides=tuple(_nuclide(n, context) for r in node.all("NuclideAnalysisResults") for n in r.all("Nuclide")),
         faults=tuple(_faults(node, "analysis")),
         remarks=node.words("Remark"),
     )
@@ -420,12 +426,12 @@ def _nuclide(node: Node, context: Context) -> Nuclide:
 
 
 def _name_unread(root: Node, report: Report) -> None:
-    """Name every element that holds counts or an alarm and that nothing has read."""
+    """Name every element that holds counts, or tells of an alarm or an occupancy, and that nothing has read."""
     for node in root.walk():
         if node.used:
             continue
         counts = node.name in tree.COUNT_ELEMENTS or (node.name == "GrossCounts" and node.text)
-        if counts or node.name == "RadAlarm":
+        if counts or node.name in tree.TELLING_ELEMENTS:
             whose = "of the vendor's own vocabulary" if node.foreign else "at a place where this reader expects none"
             report.add(node.line, node.name, f"{whose}; not read", lost=True)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from .context import Context
 from .document import (
+    TWO_SCALES,
     Alarm,
     Analysis,
     Characteristic,
@@ -209,7 +210,7 @@ def _spectrum(node: Node, holder_name: str, context: Context) -> Spectrum | None
     calibrations = [c for n in node.all("Calibration") for c in _calibrations(n, context)]
     calibrations += [c for c in node.attributes.get("CalibrationIDs", "").split() if c in context.calibrations]
     if len(calibrations) > 1:
-        context.report.add(node.line, node.name, "two energy scales end to end in one list of channels")
+        context.report.add(node.line, node.name, TWO_SCALES, harmless=True)
     name = node.attributes.get("Detector", "").strip() or holder_name or "unnamed"
     if counted is None:
         return None
@@ -255,7 +256,8 @@ def _of_rate(
     if rate is None or rate < 0 or real_time_s is None or "cps" not in unit:
         context.report.add(node.line, node.name, "a count rate without time, or in a unit other than CPS", lost=True)
         return []
-    context.report.add(node.line, node.name, f"only a rate is told; {rate:g} counts/s for {real_time_s:g} s")
+    text = f"only a rate is told; {rate:g} counts/s for {real_time_s:g} s"
+    context.report.add(node.line, node.name, text, harmless=True)
     identifier = _describe(name, kind, category, context)
     return [GrossCounts(detector=identifier, counts=(rate * real_time_s,), live_time_s=real_time_s)]
 
@@ -286,7 +288,8 @@ def _calibrations(node: Node, context: Context) -> list[str]:
     for coefficients in equation.all("Coefficients"):
         values = context.numbers(coefficients, equation)
         if values is None or model.strip().casefold() not in ("polynomial", "other"):
-            context.report.add(node.line, node.name, f"energy calibration by {model[:40]!r} is not read")
+            text = f"energy calibration by {model[:40]!r} is not read"
+            context.report.add(node.line, node.name, text, harmless=True)
             continue
         found.append(context.calibration(node.attributes.get("ID", "").strip(), tuple((values * scale).tolist())))
     return found

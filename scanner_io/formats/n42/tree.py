@@ -38,6 +38,9 @@ ROOTS = {"RadInstrumentData": "2012", "N42InstrumentData": "2006"}
 COUNT_ELEMENTS = frozenset({"ChannelData", "CountData", "TotalCountData", "Counts", "CountRate", "TotalCounts"})
 """Elements that hold counts, in either edition; in that of 2006 also `GrossCounts` with a text."""
 
+TELLING_ELEMENTS = frozenset({"RadAlarm", "Nuclide", "OccupancyIndicator", "Occupied"})
+"""Elements that, unread, may hide an alarm or a passage."""
+
 _ROOT = re.compile(r"<(?P<name>(?:[\w.-]+:)?(?P<local>RadInstrumentData|N42InstrumentData))(?=[\s>/])")
 _RESUME = re.compile(r"<(?:[\w.-]+:)?(?:RadMeasurement|DerivedData|AnalysisResults|DetectorData|Measurement)(?=[\s>])")
 _TYPES = re.compile(r"<!\s*(?:DOCTYPE|ENTITY|ELEMENT|ATTLIST|NOTATION)", re.IGNORECASE)
@@ -45,7 +48,6 @@ _ENCODING = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9.
 _ENCODINGS = {"utf-8", "us-ascii", "ascii", "iso-8859-1", "iso-8859-15", "latin-1", "windows-1252", "windows-1251"}
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _LONE_AMPERSAND = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d{1,7}|#x[0-9a-fA-F]{1,6});)")
-_MARKUP = re.compile(r"<\?.*?\?>|<!--.*?-->|</?[\w.-]+[^<>]*>", re.DOTALL)
 _BOUND = ("http://physics.nist.gov/n42", "http://physics.nist.gov/divisions/div846/gp4/ansin4242")
 _OWN_PREFIXES = frozenset({"", "n42", "n42ns"})
 _LONG_TAG = re.compile(r"<[^<>]{200000}")
@@ -61,21 +63,25 @@ class Report:
         self._found: list[Problem] = []
         self._more = 0
         self._more_lost = False
+        self._more_harmless = True
 
-    def add(self, line: int, where: str, text: str, *, lost: bool = False) -> None:
+    def add(self, line: int, where: str, text: str, *, lost: bool = False, harmless: bool = False) -> None:
         """Note a problem."""
+        problem = Problem(line=line, where=where[:60], text=text[:400], counts_lost=lost, harmless=harmless)
         if len(self._found) < MAX_PROBLEMS:
-            self._found.append(Problem(line=line, where=where[:60], text=text[:400], counts_lost=lost))
+            self._found.append(problem)
         else:
             self._more += 1
             self._more_lost |= lost
+            self._more_harmless &= harmless
 
     def problems(self) -> tuple[Problem, ...]:
         """Return what was noted."""
         if not self._more:
             return tuple(self._found)
         text = f"{self._more} further problems of this file are not listed"
-        return (*self._found, Problem(line=0, where="file", text=text, counts_lost=self._more_lost))
+        more = Problem(line=0, where="file", text=text, counts_lost=self._more_lost, harmless=self._more_harmless)
+        return (*self._found, more)
 
 
 class Node:
@@ -256,7 +262,8 @@ def parse(content: bytes, report: Report) -> list[Node]:
         raise DataError(f"{len(starts)} documents end to end, at most {MAX_DOCUMENTS} are read; split the file")
     if len(starts) > 1:
         line = _line(text, starts[1].start())
-        report.add(line, starts[1]["local"], f"{len(starts)} documents end to end in one file; they are joined")
+        text_of = f"{len(starts)} documents end to end in one file; they are joined"
+        report.add(line, starts[1]["local"], text_of, harmless=True)
     if match := _LONG_TAG.search(text):
         raise DataError(
             f"line {_line(text, match.start())}: a tag of more than 200000 characters; such files are refused"
@@ -297,14 +304,14 @@ def _decode(content: bytes, report: Report) -> str:
 
 def _mend(text: str, report: Report) -> str:
     """Return the text without what no XML parser takes: control characters, ampersands that begin nothing."""
-    for pattern, instead, words in (
-        (_CONTROL, "�", "control characters, which XML forbids; read as U+FFFD"),
-        (_LONE_AMPERSAND, "&amp;", "ampersands that begin no known entity; read as they stand"),
+    for pattern, instead, harmless, words in (
+        (_CONTROL, "\ufffd", False, "control characters, which XML forbids; read as U+FFFD"),
+        (_LONE_AMPERSAND, "&amp;", True, "ampersands that begin no known entity; read as they stand"),
     ):
         if match := pattern.search(text):
-            found = sum(1 for _ in pattern.finditer(text))
-            report.add(_line(text, match.start()), "file", f"{found} {words}")
-            text = pattern.sub(instead, text)
+            line = _line(text, match.start())
+            text, found = pattern.subn(instead, text)
+            report.add(line, "file", f"{found} {words}", harmless=harmless)
     return text
 
 
@@ -318,7 +325,8 @@ def _parse_root(text: str, name: str, line: int, budget: list[int], report: Repo
         handler, stop, why = _feed(prefix + text[at:], scope, budget, line)
         for name_of in sorted(scope.unbound - told):
             told.add(name_of)
-            report.add(handler.line, f"{name_of}:", "a prefix that is bound nowhere; its elements are a vendor's own")
+            words = "a prefix that is bound nowhere; its elements are a vendor's own"
+            report.add(handler.line, f"{name_of}:", words, harmless=True)
         if handler.top is not None:
             root.attributes = root.attributes or handler.top.attributes
             for child in handler.top.children:
@@ -376,7 +384,28 @@ def _offset(text: str, line: int, column: int) -> int:
 def _check_outside(text: str, line: int, report: Report) -> None:
     """Note what stands before or behind a document, unless it is a declaration or a plain envelope."""
     names = set(re.findall(r"<(?:[\w.-]+:)?(\w+)", text))
-    if found := names & {*COUNT_ELEMENTS, "RadAlarm"}:
+    if found := names & (COUNT_ELEMENTS | TELLING_ELEMENTS):
         report.add(line, "file", f"<{min(found)}> outside of any document; not read", lost=True)
-    if stray := _MARKUP.sub("", text).strip("\ufffd \t\n"):
+    if stray := _beside_markup(text).strip("\ufffd \t\n"):
         report.add(line, "file", f"{stray[:40]!r} outside of any document; not read")
+
+
+def _beside_markup(text: str) -> str:
+    """Return a text without its tags, comments and processing instructions; in one pass, whatever it holds."""
+    beside: list[str] = []
+    at = 0
+    while (start := text.find("<", at)) >= 0:
+        beside.append(text[at:start])
+        closing = {"<!": "-->", "<?": "?>"}.get(text[start : start + 2])
+        if closing is not None:
+            end = text.find(closing, start)
+            if end < 0:
+                at = start
+                break
+            at = end + len(closing)
+        else:
+            following = text.find("<", start + 1)
+            end = text.find(">", start, following if following >= 0 else len(text))
+            at = end + 1 if end >= 0 else start + 1
+            beside += ["<"] if end < 0 else []
+    return "".join((*beside, text[at:]))

@@ -38,7 +38,7 @@ def numbers(text: str, limit: int = 2 * MAX_CHANNELS) -> npt.NDArray[np.float64]
     if len(words) > limit:
         raise ValueError(f"more than {limit} values")
     try:
-        values = np.array(words, np.float64) if "_" not in text else None
+        values = np.array(words, np.float64) if text.isascii() and "_" not in text else None
     except ValueError:
         values = None
     if values is None or not np.isfinite(values).all():
@@ -70,7 +70,7 @@ def instant_ns(text: str, utc_offset_h: float) -> tuple[int, bool]:
         raise ValueError(f"{text[:40]!r} is no instant like 2026-01-31T09:45:01.5Z")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     fraction, zone = match[7], match[8]
-    if not 1970 <= year <= 2261 or hour > 24 or minute > 59 or second > 60:
+    if not 1970 <= year <= 2261 or (hour, minute, second) > (24, 0, 0) or minute > 59 or second > 60:
         raise ValueError(f"{text[:40]!r} is no instant of the years 1970 to 2261")
     try:
         midnight = dt.datetime(year, month, day, tzinfo=dt.UTC)
