@@ -43,6 +43,7 @@ class Context:
         self.detectors: dict[str, Detector] = {}
         self.windows: dict[str, EnergyWindows] = {}
         self.calibrations: dict[str, Calibration] = {}
+        self.groups: dict[str, None] = {}
         self._by_coefficients: dict[tuple[str, tuple[float, ...]], str] = {}
         self._ids: set[str] = set()
         self._taken = 1

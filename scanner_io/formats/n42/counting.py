@@ -31,7 +31,7 @@ class Counting:
     """Counts of a document's slices, worked out once each: a file may hold many passages.
 
     A detector's counts are taken once, however often they stand in a slice (as windows, as a spectrum, on two energy
-    scales): they are the same pulses.
+    scales): they are the same pulses. Where gross counts and a spectrum differ, by their thresholds, the former stand.
     """
 
     def __init__(self, document: N42Document) -> None:
@@ -56,12 +56,20 @@ class Counting:
         m = self.document.measurements[index]
         found: dict[str, float] = {}
         notes: list[tuple[str, str]] = []
-        for g in m.gross:
-            if g.detector not in found and self.category(g.detector) in categories:
-                found[g.detector] = self._gross(g, notes)
-        for s in m.spectra:
-            if s.detector not in found and self.category(s.detector) in categories:
-                found[s.detector] = _total(s, notes)
+        for series in (m.gross, m.spectra):
+            own: dict[str, float] = {}
+            for x in series:
+                if (category := self.category(x.detector)) in ("alpha", "beta"):
+                    text = f"{category} counts of {x.detector} in slice {m.id} are not judged"
+                    notes.append(("portal_not_judged", text))
+                if category not in categories or x.detector in found:
+                    continue
+                counts = self._gross(x, notes) if isinstance(x, GrossCounts) else _total(x, notes)
+                if own.setdefault(x.detector, counts) != counts:
+                    text = f"detector {x.detector} is told twice in slice {m.id}, not alike; the larger count is taken"
+                    notes.append(("portal_detector_twice", text))
+                own[x.detector] = max(counts, own[x.detector])
+            found |= own
         return Counted(found, tuple(notes))
 
     def _gross(self, g: GrossCounts, notes: list[tuple[str, str]]) -> float:

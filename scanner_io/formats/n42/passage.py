@@ -48,6 +48,7 @@ MAX_PASSAGES = 1000
 MAX_BACKGROUND_SLICES = 3000
 """Slices before a passage that its background is made of, beside long background measurements."""
 
+_LAST_NS = 2**63 - 1
 _END = re.compile(r"Passage ended as: (\w+)")
 _NUMBER = re.compile(r"Occupancy number\s*[=:]\s*(\d{1,9})(?!\d)", re.IGNORECASE)
 _EPOCH = re.compile(r"Boot epoch\s*[=:]\s*(\d{1,9})(?!\d)", re.IGNORECASE)
@@ -94,7 +95,7 @@ def passages(document: N42Document, settings: N42Settings | None = None) -> tupl
         before = runs[i - 1][-1] + 1 if i else 0
         after = runs[i + 1][0] if i + 1 < len(runs) else len(document.measurements)
         builder.widen(before, after, taken)
-    return tuple(builder.passage(aims, assumed=assumed) for builder in builders)
+    return tuple(builder.passage(aims, assumed=assumed, alone=len(builders) == 1) for builder in builders)
 
 
 def why_none(document: N42Document) -> str:
@@ -149,7 +150,12 @@ def _occupied(document: N42Document) -> tuple[list[bool], bool]:
     for i, m in enumerate(document.measurements):
         if told[i] is None and not found[i]:
             found[i] = _between(document.measurements, told, i) and not _longer(m, document.measurements[i - 1])
-    return found, any(f and t is None for f, t in zip(found, told, strict=True))
+    # a short background without indicator may as well be a slice of a vehicle that shields
+    assumed = (
+        t is None and (f or (m.class_code == "Background" and (m.real_time_s or 0.0) < SHORT_BACKGROUND_S))
+        for f, t, m in zip(found, told, document.measurements, strict=True)
+    )
+    return found, any(assumed)
 
 
 def _between(measurements: Sequence[Measurement], told: list[bool | None], index: int) -> bool:
@@ -285,8 +291,12 @@ class _Passage:
         self._indices = [*reversed(lead), *self._run, *tail]
         taken.update(self._indices)
 
-    def passage(self, aims: list[Aim], *, assumed: bool) -> Passage:
-        """Return the passage. assumed : the document does not tell of every slice whether it was occupied"""
+    def passage(self, aims: list[Aim], *, assumed: bool, alone: bool) -> Passage:
+        """Return the passage.
+
+        assumed : the document does not tell of every slice whether it was occupied
+        alone : it is the only one, so that a number the document tells is its own
+        """
         document = self._document
         slices = [document.measurements[i] for i in self._run]
         starts = [m.start_utc_ns for m in slices if m.start_utc_ns is not None]
@@ -296,10 +306,9 @@ class _Passage:
         gamma, neutron = self._series("gamma"), self._series("neutron")
         gamma_alarm, neutron_alarm = self._alarms(gamma, neutron, aims)
         arrival, gamma_start = self._times(gamma, start)
-        for fault in (f for m in slices for f in m.faults):
-            self._faults[_fault_words(fault)] = None
-        for fault in (f for a in document.analyses for f in a.faults):
-            self._faults[_fault_words(fault)] = None
+        every = [document.measurements[i] for i in self._indices]
+        told = [*(f for m in every for f in m.faults), *(f for a in document.analyses for f in a.faults)]
+        self._faults |= dict.fromkeys(map(_fault_words, told))
         record = PortalRecord(
             start_utc_ns=start,
             end_utc_ns=max([start, *ends]),
@@ -314,7 +323,7 @@ class _Passage:
             gamma_interval_s=gamma.interval_s,
             neutron_interval_s=neutron.interval_s,
             settings=_portal_settings(document.instrument),
-            number=_integer(_NUMBER, document),
+            number=_integer(_NUMBER, document) if alone else None,
             boot_epoch=_integer(_EPOCH, document) or 0,
             speed_kmh=self._speed_kmh(slices),
             end_reason=self._end_reason(),
@@ -339,6 +348,9 @@ class _Passage:
             lost = [str(p) for p in document.problems if p.counts_lost]
             text = f"counts or alarms of the file could not be read ({len(lost)} such places), first {lost[0]}"
             self._note("portal_file_damaged", text)
+        if doubts := [str(p) for p in document.problems if not (p.harmless or p.counts_lost)]:
+            text = f"the file is not as it should be in {len(doubts)} places, first {doubts[0]}"
+            self._note("portal_file_doubtful", text)
         if not timed:
             self._note("portal_no_time", "no slice tells when it began")
         nuclides = [n for a in document.analyses for n in a.nuclides if n.identified is not False]
@@ -349,12 +361,13 @@ class _Passage:
             self._note("portal_conclusion", f"the portal concludes: {'; '.join(conclusions)[:200]}")
 
     def _end_reason(self) -> EndReason:
-        for remark in self._document.remarks:
-            if (match := _END.fullmatch(remark)) and match[1] in get_args(EndReason):
-                return match[1]  # type: ignore[return-value]
+        told = [match[1] for remark in self._document.remarks if (match := _END.fullmatch(remark))]
+        reasons: tuple[EndReason, ...] = get_args(EndReason)
+        if worse := [r for r in reasons if r in told and r != "complete"]:
+            return worse[0]
         # damaged, and no vacant slice behind it: the end of the passage may be what is missing
         behind = self._document.measurements[self._run[-1] + 1 :]
-        cut = self._document.counts_lost and all(m.occupied is None for m in behind)
+        cut = not told and self._document.counts_lost and all(m.occupied is None for m in behind)
         return "link_lost" if cut else "complete"
 
     def _speed_kmh(self, slices: list[Measurement]) -> float | None:
@@ -399,10 +412,8 @@ class _Passage:
         counts = np.array(rows, np.float64).reshape(len(rows), len(names))
         if (counts % 1).any():
             self._note("portal_counts_rounded", f"{radiation} counts that are no whole numbers; rounded")
-        if counts.size and counts.max() > 2**53:
-            raise DataError(f"N42: {radiation} counts of {counts.max():g} in one slice, at most 2^53 can be held")
         self._check_steps([measurements[i].start_utc_ns for i in slices], interval_s)
-        return _Series(names, np.rint(counts).astype(np.int64), slices, interval_s)
+        return _Series(names, _whole(counts), slices, interval_s)
 
     def _joined(
         self, slices: list[int], radiation: Radiation, detectors: int, interval_s: float
@@ -467,6 +478,8 @@ class _Passage:
         for n, m in enumerate(slices):
             began = m.start_utc_ns if m.start_utc_ns is not None else first + n * step_ns
             arrival.append(began + (round(m.real_time_s * NANOSECONDS) if m.real_time_s else step_ns))
+        if arrival and max(arrival) > _LAST_NS:
+            raise DataError(f"N42: slice {slices[-1].id} ends after the year 2262; its times are damaged")
         return np.maximum.accumulate(np.array(arrival, np.int64)), first
 
     def _in_windows(self, gamma: _Series) -> tuple[EnergyWindows | None, npt.NDArray[np.int64] | None]:
@@ -478,7 +491,7 @@ class _Passage:
             return None, None
         windows = self._counting.windows[used.pop()]
         counts = np.array([[row[d].counts for d in gamma.detectors] for row in table], np.float64)
-        return windows, np.rint(counts).astype(np.int64)
+        return windows, _whole(counts)
 
     # ---- background
 
@@ -568,6 +581,12 @@ class _Passage:
         is_neutron = {self._counting.category(d) for d in alarm.detectors} == {"neutron"}
         self._note("portal_alarm_category", f"{words} is taken for a {'neutron' if is_neutron else 'gamma'} alarm")
         return is_neutron, words
+
+
+def _whole(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    if counts.size and counts.max() > 2**53:
+        raise DataError(f"N42: counts of {counts.max():g} in one slice, at most 2^53 can be held")
+    return np.rint(counts).astype(np.int64)
 
 
 def _nuclide_words(name: str, category: str, confidence_text: str, confidence: float | None) -> str:

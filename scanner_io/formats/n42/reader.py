@@ -108,6 +108,7 @@ def _read_2012(root: Node, context: Context) -> N42Document:
     root.used = True
     for n in root.all("RadDetectorInformation"):
         context.by_id(n, context.detectors, _detector(n, context))
+    context.groups = dict.fromkeys(n.attributes.get("id", "").strip() for n in root.all("RadMeasurementGroup"))
     for n in root.all("EnergyWindows"):
         if (windows := _windows(n, context)) is not None:
             context.by_id(n, context.windows, windows)
@@ -127,7 +128,7 @@ def _read_2012(root: Node, context: Context) -> N42Document:
         items=tuple(_item(n) for n in root.all("RadItemInformation")),
         windows=tuple(context.windows.values()),
         calibrations=tuple(context.calibrations.values()),
-        groups=tuple(n.attributes.get("id", "").strip() for n in root.all("RadMeasurementGroup")),
+        groups=tuple(context.groups),
         measurements=tuple(_measurement(n, context) for n in root.all("RadMeasurement")),
         derived=tuple(_measurement(n, context) for n in root.all("DerivedData")),
         analyses=tuple(_analysis(n, context) for n in root.all("AnalysisResults")),
@@ -257,11 +258,18 @@ def _measurement(node: Node, context: Context) -> Measurement:
         speed=speed,
         speed_unit=unit,
         faults=_state_faults(node),
-        groups=tuple(node.attributes.get("radMeasurementGroupReferences", "").split()),
+        groups=_groups(node, context),
         remarks=tuple(r for r in remarks if r not in (UNKNOWN_START, UNKNOWN_REAL_TIME)),
     )
     context.check_live_times(measurement, node.line)
     return measurement
+
+
+def _groups(node: Node, context: Context) -> tuple[str, ...]:
+    groups = tuple(node.attributes.get("radMeasurementGroupReferences", "").split())
+    if unknown := [g for g in groups if g not in context.groups]:
+        context.report.add(node.line, node.name, f"measurement group {unknown[0]!r} is nowhere in the file")
+    return groups
 
 
 def _speed(node: Node, context: Context) -> tuple[float | None, str]:

@@ -60,12 +60,15 @@ def read(root: Node, context: Context) -> N42Document:
     measurements: list[Measurement] = []
     items: list[Item] = []
     analyses: list[Analysis] = []
+    down: tuple[Fault, ...] = ()
     for holder in holders:
         information = holder.first("InstrumentInformation")
-        if information is not None and not instrument.manufacturer:
-            instrument = _instrument(information)
+        if information is not None:
+            down = _detectors_down(information)
+            if not instrument.manufacturer:
+                instrument = _instrument(information)
         items += [_item(n, len(items) + i) for i, n in enumerate(holder.all("MeasuredItemInformation"))]
-        read_here = [*_loose(holder, context), *(_slice(n, context) for n in holder.all("DetectorData"))]
+        read_here = [*_loose(holder, context), *(_slice(n, context, down) for n in holder.all("DetectorData"))]
         measurements += read_here
         of = tuple(m.id for m in read_here)
         analyses += [_analysis(n, of, context) for n in holder.all("AnalysisResults")]
@@ -93,17 +96,21 @@ def _instrument(node: Node) -> Instrument:
         description=told,
         class_code=_INSTRUMENT_CLASSES.get(re.sub(r"[\s_-]", "", told).casefold(), "Other"),
         characteristics=(Characteristic(name="LaneNumber", value=lane),) if lane else (),
-        remarks=(*node.words("Remark"), *_detectors_down(node)),
+        remarks=node.words("Remark"),
     )
 
 
-def _detectors_down(node: Node) -> Iterator[str]:
-    """Yield the detectors that a portal's status names as not working."""
+def _detectors_down(node: Node) -> tuple[Fault, ...]:
+    """Return a fault for each detector that a portal's status does not call working."""
+    found = []
     for child in node.children:
-        if child.name == "DetectorStatus":
+        if child.name == "DetectorStatus":  # in a vendor's vocabulary or the standard's
             child.used = True
-            if child.attributes.get("Operational", "1").strip().lower() in ("0", "false"):
-                yield f"detector {child.attributes.get('Detector', '?')[:60]} is not operational"
+            operational = child.attributes.get("Operational", "?").strip()
+            if operational.lower() not in ("1", "true"):
+                name = child.attributes.get("Detector", "?")[:60]
+                found.append(Fault(code="DetectorStatus", description=f"operational: {operational}", source=name))
+    return tuple(found)
 
 
 def _item(node: Node, index: int) -> Item:
@@ -123,7 +130,7 @@ def _item(node: Node, index: int) -> Item:
 # Measurements
 
 
-def _slice(node: Node, context: Context) -> Measurement:
+def _slice(node: Node, context: Context, down: tuple[Fault, ...]) -> Measurement:
     """One `DetectorData`: everything below it was measured at its time."""
     identifier = context.identify(node, "slice")
     if node.broken:
@@ -157,7 +164,7 @@ def _slice(node: Node, context: Context) -> Measurement:
         occupied=context.occupancy(occupied),
         speed=value,
         speed_unit=unit,
-        faults=_faults(node),
+        faults=(*down, *_faults(node)),
         remarks=remarks,
     )
     context.check_live_times(measurement, node.line)

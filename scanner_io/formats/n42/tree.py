@@ -262,8 +262,8 @@ def parse(content: bytes, report: Report) -> list[Node]:
         raise DataError(f"{len(starts)} documents end to end, at most {MAX_DOCUMENTS} are read; split the file")
     if len(starts) > 1:
         line = _line(text, starts[1].start())
-        text_of = f"{len(starts)} documents end to end in one file; they are joined"
-        report.add(line, starts[1]["local"], text_of, harmless=True)
+        words = f"{len(starts)} documents end to end in one file; they are joined"
+        report.add(line, starts[1]["local"], words, harmless=True)
     if match := _LONG_TAG.search(text):
         raise DataError(
             f"line {_line(text, match.start())}: a tag of more than 200000 characters; such files are refused"

@@ -10,6 +10,7 @@ Source: ANSI N42.42-2012, n42.xsd (0.0.54), n42.sch.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -67,7 +68,6 @@ VALUE_CLASSES = frozenset({
     "token", "unsignedInt", "unsignedLong", "unsignedShort", "ZeroToOneDouble", "DoubleList", "NonNegativeDoubleList",
 })  # fmt: skip
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_NON_BLANK = re.compile(r"(?:[^\W_]| )*\S+(?:[^\W_]| )*")  # the schema counts the underscore as punctuation
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -544,13 +544,14 @@ def _attributes(attributes: dict[str, str]) -> str:
 
 def _non_blank(text: str) -> str:
     """Return a text as the schema's NonBlankString has it: its punctuation in one word. "unknown" for no text."""
-    text = " ".join(_clean(text).split())
-    if not text:
-        return "unknown"
-    return text if _NON_BLANK.fullmatch(text) else text.replace(" ", "_")
+    words = _clean(text).split()
+    punctuated = sum(not word.isalnum() for word in words)
+    return (" " if punctuated <= 1 else "_").join(words) or "unknown"
 
 
 def _number(value: float) -> str:
+    if not math.isfinite(value):
+        raise DataError(f"N42: {value} cannot be written, expected a finite number")
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
 
 
@@ -560,6 +561,8 @@ def _list(values: Iterable[float] | npt.NDArray[np.float64]) -> str:
 
 def duration(seconds: float) -> str:
     """Return seconds as an XML duration, e.g. `PT0.1S`."""
+    if not 0 <= seconds < math.inf:
+        raise DataError(f"N42: {seconds} s cannot be written as a duration, expected 0 or more")
     return f"PT{Decimal(repr(float(seconds))):f}S"
 
 
