@@ -93,6 +93,7 @@ def _document(file: Any, measurements: list[Any]) -> N42Document:
     for m in measurements:
         slices.setdefault(int(m.sampleNumber()), []).append(m)
     found = [_slice(number, parts, detectors, calibrations, problems) for number, parts in slices.items()]
+    unsure = Problem(line=0, where="SpecUtils", text="read by a package that may pass over damage in silence")
     warnings = [Problem(line=0, where="SpecUtils", text=str(w)[:400]) for w in file.parseWarnings()]
     return N42Document(
         uuid=file.uuid(),
@@ -105,7 +106,7 @@ def _document(file: Any, measurements: list[Any]) -> N42Document:
         calibrations=tuple(calibrations.values()),
         measurements=tuple(found),
         remarks=tuple(file.remarks()),
-        problems=(*problems, *warnings),
+        problems=(*problems, *warnings, unsure),
     )  # fmt: skip
 
 

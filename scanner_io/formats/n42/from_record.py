@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -59,21 +61,14 @@ def of_record(
             Fault(code=f, description=RECORDED_FAULT, severity="Error" if record.truncated else "Warning")
             for f in record.faults
         )
-        speed = None if record.speed_kmh is None else record.speed_kmh
-        occupied[0] = msgspec.structs.replace(
-            occupied[0], faults=faults, speed=speed, speed_unit="" if speed is None else "km/h"
-        )
+        unit = "" if record.speed_kmh is None else "km/h"
+        occupied[0] = msgspec.structs.replace(occupied[0], faults=faults, speed=record.speed_kmh, speed_unit=unit)
     number = () if record.number is None else (f"Occupancy number = {record.number}",)
-    container = declaration.container_numbers if declaration is not None else ()
     return N42Document(
         creator="scanlane",
         instrument=_instrument_of(record, device, simulated, software),
         detectors=(*gamma, *neutron, *banks),
-        items=(
-            Item(
-                id="vehicle", characteristics=tuple(Characteristic(name="ContainerID", value=n) for n in container[:1])
-            ),
-        ),
+        items=tuple(_items(declaration)),
         groups=("passage",),
         measurements=(*background, *occupied),
         analyses=(
@@ -108,6 +103,14 @@ def _instrument_of(record: PortalRecord, device: DeviceInfo | None, simulated: b
         characteristics=tuple(told),
         remarks=() if settings is not None else ("alarm settings were not told by the portal",),
     )
+
+
+def _items(declaration: Declaration | None) -> Iterator[Item]:
+    """Yield the vehicle, which carries the first container, and an item per further container."""
+    containers = declaration.container_numbers if declaration is not None else ()
+    for i, number in enumerate(containers or ("",)):
+        told = (Characteristic(name="ContainerID", value=number),) if number else ()
+        yield Item(id="vehicle" if i == 0 else f"container-{i + 1}", characteristics=told)
 
 
 def _slices(

@@ -473,10 +473,8 @@ def _join(documents: list[N42Document]) -> N42Document:
         for name in ("detectors", "items", "windows", "calibrations"):
             joined[name] += _unique(getattr(document, name), part, taken, rename)
         for group in document.groups:
-            new = rename[group] = group if group not in taken else f"{group}-{part}"
-            if new not in taken:
-                taken[new] = group
-                joined["groups"].append(new)
+            rename[group] = _free(group, part, taken)
+            joined["groups"].append(rename[group])
         own = {m.id: _free(m.id, part, taken) for m in (*document.measurements, *document.derived)}
         rename.update(own)
         for name in ("measurements", "derived"):
@@ -492,9 +490,12 @@ _JOINED = (
 )  # fmt: skip
 
 
-def _free(identifier: str, part: int, taken: dict[str, Any]) -> str:
-    new = identifier if identifier not in taken else f"{identifier}-{part}"
-    taken[new] = identifier
+def _free(identifier: str, part: int, taken: dict[str, Any], thing: Any = None) -> str:
+    """Take an id that is free: the given one, or one like it."""
+    new = identifier
+    while new in taken:
+        new = f"{new[:200]}-{part}"
+    taken[new] = thing
     return new
 
 
@@ -505,9 +506,8 @@ def _unique(parts: tuple[_T, ...], part: int, taken: dict[str, Any], rename: dic
         if taken.get(thing.id) == thing:
             rename[thing.id] = thing.id
             continue
-        identifier = rename[thing.id] = thing.id if thing.id not in taken else f"{thing.id}-{part}"
-        taken[identifier] = thing
-        new.append(msgspec.structs.replace(thing, id=identifier))
+        rename[thing.id] = _free(thing.id, part, taken, thing)
+        new.append(msgspec.structs.replace(thing, id=rename[thing.id]))
     return new
 
 
