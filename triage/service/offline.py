@@ -63,7 +63,12 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         }  # fmt: skip
 
 
-def judge_file(path: Path, judge: Judge, options: raster.RasterOptions | None = None) -> Iterator[Judged]:
+def judge_file(
+    path: Path,
+    judge: Judge,
+    options: raster.RasterOptions | None = None,
+    n42_settings: n42.N42Settings | None = None,
+) -> Iterator[Judged]:
     """Judge every passage in the file at `path`; a bad file gives one row with its error and never raises."""
     kind = "unknown"
     try:
@@ -92,7 +97,8 @@ def judge_file(path: Path, judge: Judge, options: raster.RasterOptions | None = 
                 raise DataError(f"{path}: {damaged}; they may hide a passage")
         elif n42.sniff(head) or path.suffix.lower() in (".n42", *spectra.SUFFIXES):
             kind = "n42"
-            yield from _judge_n42(path, judge, ours=n42.sniff(head) or path.suffix.lower() == ".n42")
+            ours = n42.sniff(head) or path.suffix.lower() == ".n42"
+            yield from _judge_n42(path, judge, n42_settings, ours=ours)
         else:
             told = f"begins with {head[:12]!r}" if head else "is empty"
             raise DataError(
@@ -104,15 +110,15 @@ def judge_file(path: Path, judge: Judge, options: raster.RasterOptions | None = 
         yield Judged(file=str(path), passage="", kind=kind, scan=None, result=None, error=text)
 
 
-def _judge_n42(path: Path, judge: Judge, *, ours: bool) -> Iterator[Judged]:
+def _judge_n42(path: Path, judge: Judge, settings: n42.N42Settings | None, *, ours: bool) -> Iterator[Judged]:
     """Judge every passage of an N42 file, or of a spectrum file of another kind where `ours` is False.
 
     Raises DataError for a file without a passage, and after the passages where one may be hidden by damage.
     """
-    document = n42.read(path) if ours else spectra.read_spectra(path)
+    document = n42.read(path, settings) if ours else spectra.read_spectra(path)
     lost = [str(p) for p in document.problems if p.counts_lost]
     damaged = f"; counts could not be read: {lost[0]} ({len(lost)} such places)" if lost else ""
-    found = n42.passages(document)
+    found = n42.passages(document, settings)
     if not found:
         raise DataError(f"{path}: read as {n42.why_none(document)}{damaged}")
     sha256 = _file_sha256(path)

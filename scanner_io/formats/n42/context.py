@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ...errors import DataError
 from . import values
-from .document import Calibration, Detector, EnergyWindows, Measurement, MeasurementClass
+from .document import METRES_PER_S, Calibration, Detector, EnergyWindows, Measurement, MeasurementClass
 from .tree import Node, Report
 
 MAX_MEASUREMENTS = 100_000
@@ -32,6 +32,13 @@ class N42Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     utc_offset_h: float = 0.0
     speed_unit: str = "m/s"
+
+    def __post_init__(self) -> None:
+        """Check. Raises DataError."""
+        if not -24 <= self.utc_offset_h <= 24:
+            raise DataError(f"N42 utc_offset_h {self.utc_offset_h}, expected hours from -24 to 24")
+        if self.speed_unit.lower() not in METRES_PER_S:
+            raise DataError(f"N42 speed_unit {self.speed_unit!r}, expected one of {', '.join(METRES_PER_S)}")
 
 
 class Context:

@@ -74,11 +74,9 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def passages(document: N42Document, settings: N42Settings | None = None) -> tuple[Passage, ...]:
     """Return the passages of a portal's document, in its order; none if it holds none (see `why_none`).
 
-    Raises DataError if the speed unit of the settings is not known, or there are more passages than are read.
+    Raises DataError for more passages than are read, and for counts or times that no record can hold.
     """
     settings = settings or N42Settings()
-    if settings.speed_unit.lower() not in METRES_PER_S:
-        raise DataError(f"N42 speed_unit {settings.speed_unit!r}, expected one of {', '.join(METRES_PER_S)}")
     occupied, assumed = _occupied(document)
     runs = _runs(document.measurements, occupied)
     if len(runs) > MAX_PASSAGES:

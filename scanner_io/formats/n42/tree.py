@@ -24,7 +24,8 @@ from .document import Problem
 
 MAX_BYTES = 64 << 20
 """Bytes of the largest file read: an hour of a spectroscopic portal."""
-MAX_ELEMENTS = 500_000
+MAX_ELEMENTS = 1_000_000
+"""Elements and attributes of one file."""
 MAX_DEPTH = 64
 MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE_CHARACTERS = 65_536
@@ -201,12 +202,12 @@ class _Handler(ContentHandler):
 
     def startElement(self, name: str, attrs: Any) -> None:  # noqa: N802 -- SAX's name
         """Open an element. Raises DataError beyond a cap."""
-        self._budget[0] -= 1
+        attributes = dict(attrs.items()) or _NOTHING
+        self._budget[0] -= 1 + len(attributes)
         if self._budget[0] < 0:
-            raise DataError(f"line {self.line}: more than {MAX_ELEMENTS} elements; split the file")
+            raise DataError(f"line {self.line}: more than {MAX_ELEMENTS} elements and attributes; split the file")
         if len(self._open) >= MAX_DEPTH:
             raise DataError(f"line {self.line}: elements nested deeper than {MAX_DEPTH}; such files are refused")
-        attributes = dict(attrs.items()) or _NOTHING
         if len(attributes) > MAX_ATTRIBUTES or any(len(v) > MAX_ATTRIBUTE_CHARACTERS for v in attributes.values()):
             raise DataError(
                 f"line {self.line}: <{name[:60]}> has more than {MAX_ATTRIBUTES} attributes, or one of more than "
