@@ -310,6 +310,9 @@ def test_a_damaged_n42_file_is_judged_and_reported(shared_data, tmp_path):
     assert passage["outcome"] == "REVIEW"
     assert any("portal_file_damaged" in q for q in passage["quality"])
     assert "may hide a passage" in file["error"]
+    refused = scanlane("triage", "--json", "--speed-unit", "parsec", path)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "N42 speed_unit 'parsec', expected one of m/s" in refused.stderr
     path.write_bytes(b"<?xml version='1.0'?><html/>")
     (row,) = rows(scanlane("triage", "--json", path))
     assert "no RadInstrumentData or N42InstrumentData element" in row["error"]

@@ -338,7 +338,8 @@ def test_a_second_list_of_counts_in_one_element_is_told_as_lost():
         ("2026-01-31 09:45:01.123456789123-0700", "2026-01-31T16:45:01.123456789"),
         ("2026-01-31T24:00:00Z", "2026-02-01T00:00:00"), ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00"),
         ("yesterday", None), ("2026-02-31T00:00:00Z", None), ("1823-01-01T00:00:00Z", None), ("", None),
-        ("2026-01-31T25:00:00Z", None), ("2026-01-31T09:45:01+99:00", None),
+        ("2026-01-31T25:00:00Z", None), ("2026-01-31T24:30:00Z", None),
+        ("\u0662026-01-31T09:45:01Z", None), ("2026-01-31T09:45:01+99:00", None),
     ],
 )  # fmt: skip
 def test_start_times(text, utc):
@@ -378,6 +379,62 @@ def test_ids_that_stand_twice_are_made_unique():
     assert len({m.id for m in document.measurements}) == 2
     assert totals(document) == (15, 0)
     assert "id 'M0' is taken already" in told(document)
+
+
+def test_parts_that_share_an_id_are_told_and_the_first_is_kept():
+    second = (
+        '<RadDetectorInformation id="G1"><RadDetectorCategoryCode>Neutron</RadDetectorCategoryCode>'
+        "</RadDetectorInformation>"
+    )
+    other = CALIBRATION.replace("0 3 0", "0 1 0")
+    windows = windows_xml("0", "9"), windows_xml("0", "8")
+    document = n42.read(portal_xml(second, CALIBRATION, other, *windows, slice_xml(0)))
+    assert next(d.category for d in document.detectors if d.id == "G1") == "Gamma"
+    assert document.calibrations[0].coefficients == (0, 3, 0)
+    assert document.windows[0].end_kev == (9,)
+    assert [p.where for p in document.problems if "stands for another already, which is kept" in p.text] == [
+        "RadDetectorInformation", "EnergyWindows", "EnergyCalibration",
+    ]  # fmt: skip
+    assert n42.read(portal_xml(CALIBRATION, CALIBRATION, slice_xml(0))).problems == ()
+
+
+def test_ids_of_joined_documents_never_meet():
+    def part(*ids: str) -> bytes:
+        return portal_xml(*(slice_xml(0, "1", gross("G1", "7")).replace('"M0"', f'"{i}"') for i in ids))
+
+    document = n42.read(part("M", "M-2", "M-2-2") + part("M", "G1"))
+    assert len({m.id for m in document.measurements}) == 5
+    assert {g.detector for m in document.measurements for g in m.gross} == {"G1"}
+    assert totals(document) == (35, 0)
+
+
+def test_a_category_that_is_not_known_is_told_and_its_counts_are_kept():
+    xml = portal_xml(slice_xml(0, "1", gross("G1", "7"))).replace(b">Gamma<", b">Gbmma<", 1)
+    document = n42.read(xml)
+    assert document.detectors[0].category == "Other"
+    assert "detector category 'Gbmma' is not known" in told(document)
+    assert n42.passages(document)[0].record.gamma.tolist() == [[7]]
+
+
+def test_an_attribute_of_channels_that_is_not_known_may_be_a_compression():
+    body = spectrum("0 2 5", 'compressioncode="CountedZeroes"')
+    document = n42.read(portal_xml(CALIBRATION, slice_xml(0, body=body)))
+    assert "attribute 'compressioncode' is not known" in lost(document)[0]
+
+
+@pytest.mark.parametrize("inside", ["OccupancyIndicator", "Nuclide"])
+def test_an_occupancy_or_nuclide_in_a_strange_place_is_told_as_lost(inside):
+    document = n42.read(portal_xml(slice_xml(0, "0", more=f"<Odd><{inside}>1</{inside}></Odd>")))
+    assert f"{inside}: at a place where this reader expects none" in lost(document)[0]
+    twice = "<OccupancyIndicator>0</OccupancyIndicator>"
+    assert lost(n42.read(portal_xml(slice_xml(0, "1", more=twice))))
+
+
+def test_a_group_that_is_nowhere_declared_is_told():
+    grouped = slice_xml(0, "1").replace("<RadMeasurement ", '<RadMeasurement radMeasurementGroupReferences="A B" ', 1)
+    document = n42.read(portal_xml('<RadMeasurementGroup id="A"/>', grouped))
+    assert document.measurements[0].groups == ("A", "B")
+    assert "measurement group 'B' is nowhere in the file" in told(document)
 
 
 DETECTOR_DATA = """<DetectorData><StartTime>2010-01-24T00:08:24Z</StartTime><SampleRealTime>PT0.1S</SampleRealTime>
@@ -484,6 +541,36 @@ def test_any_bytes_around_and_inside_a_root_give_a_document_or_a_data_error(befo
     survives(before + b"<RadInstrumentData>" + inside + b"</RadInstrumentData>" + after)
 
 
+def damaged(sound: bytes, rng: random.Random) -> bytes:
+    """Return `sound` with a few bytes changed, cut out, put in or repeated, or numbers made extreme."""
+    b = bytearray(sound)
+    for _ in range(rng.choice((1, 1, 2, 8, 30))):
+        at, kind = rng.randrange(len(b)), rng.randrange(5)
+        if kind == 0:
+            b[at] = rng.randrange(256)
+        elif kind == 1:
+            del b[at : at + rng.choice((1, 10, 500, 5000))]
+        elif kind == 2:
+            b[at:at] = rng.randbytes(9)
+        elif kind == 3:
+            other = rng.randrange(len(b))
+            b[at:at] = b[other : other + rng.choice((5, 100, 3000))]
+        elif spot := re.search(rb"\d+", b[at:]):
+            junk = rng.choice((b"nan", b"-5", b"inf", b"1e308", b"9" * 20, b"", b"0", b"1e-320", b"2261", b"999999999"))
+            b[at + spot.start() : at + spot.end()] = junk
+        if not b:
+            break
+    return bytes(b)
+
+
+def test_damage_of_any_kind_gives_a_document_or_a_data_error(shared_data):
+    """5000 such damages of every file were tried for this reader; these are the first."""
+    rng = random.Random(1)
+    files = [p.read_bytes() for p in sorted((shared_data / "n42").glob("*.n42")) if p.stat().st_size < 100_000]
+    for _ in range(400):
+        survives(damaged(rng.choice(files), rng))
+
+
 def test_damage_inside_of_values_never_loses_counts_in_silence(shared_data):
     sound = (shared_data / "n42" / "Annex_D.n42").read_bytes()
     spots = [m.start(1) + i for m in re.finditer(rb"<CountData>([^<]*)<", sound) for i in range(len(m[1]))]
@@ -575,8 +662,23 @@ def test_files_made_to_hurt_are_refused_in_bounded_time(data, reason):
         portal_xml(slice_xml(0, "1", gross("G1", "7 " * 1_000_000))),
         portal_xml(*[slice_xml(i, "01"[i % 2], gross("G1", "7")) for i in range(3000)]),
         b"<RadInstrumentData>" + b"\x01" * 4_000_000 + portal_xml(slice_xml(0)),
+        b"<?" * 500_000 + portal_xml(slice_xml(0)),
+        portal_xml(slice_xml(0)) + b"<!--" * 250_000,
+        b"<" + b"a" * 190_000 + b"<" * 190_000 + portal_xml(slice_xml(0)),
+        portal_xml(slice_xml(0)).replace(b">M<", b">" + b"a" * 50_000 + b"! b! <"),
     ],
-    ids=["one id for all", "a comment", "entities", "a long list", "many passages", "control characters"],
+    ids=[
+        "one id for all",
+        "a comment",
+        "entities",
+        "a long list",
+        "many passages",
+        "control characters",
+        "declarations",
+        "comments",
+        "a long word",
+        "a long name",
+    ],
 )
 def test_large_strange_files_end_in_bounded_time(data):
     began_s = time.monotonic()
@@ -588,6 +690,8 @@ def test_memory_is_bounded_by_the_caps():
     bombs = [
         portal_xml(CALIBRATION, slice_xml(0, body=spectrum("0 65535 1", 'compressionCode="CountedZeroes"') * 1000)),
         b"<RadInstrumentData>" + b"<a/>" * 1_000_001,
+        portal_xml(*["<a " + " ".join(f'b{i}="{i}"' for i in range(60)) + "/>"] * 20_000),
+        portal_xml(*[slice_xml(0, "1", gross("G1", "1 " * 100_000))] * 60),
     ]
     for bomb in bombs:
         tracemalloc.start()
@@ -613,6 +717,17 @@ def test_too_large_a_file_is_refused_before_it_is_parsed(tmp_path):
         n42.read(tmp_path / "none.n42")
     with pytest.raises(DataError, match="no plain file"):
         n42.read(tmp_path)
+
+
+def test_gross_counts_are_bounded_in_number():
+    with pytest.raises(DataError, match="more than 5000000 gross counts; split the file"):
+        n42.read(portal_xml(*[slice_xml(0, "1", gross("G1", "1 " * 100_000))] * 51))
+
+
+@pytest.mark.parametrize("settings", [{"utc_offset_h": float("nan")}, {"utc_offset_h": 25}, {"speed_unit": "knots"}])
+def test_settings_are_checked(settings):
+    with pytest.raises(DataError, match=f"N42 {next(iter(settings))} .* expected"):
+        n42.N42Settings(**settings)
 
 
 def test_problems_are_bounded():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import re
 import time
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +18,7 @@ from scanner_io.formats import n42
 from scanner_io.formats.n42.passage import MAX_PASSAGES
 from scanner_io.model import DeviceInfo, PortalRecord, PortalSettings, Scan
 from tests import samples
+from triage.analysis.fusion import fuse
 from triage.analysis.portal import PortalProfile, judge_portal
 
 from .n42_samples import CALIBRATION, gross, portal_xml, slice_of_three, slice_xml, spectrum, windows_xml
@@ -228,6 +232,116 @@ def test_a_neutron_rate_is_over_real_time_where_the_live_time_is_a_gamma_detecto
     assert passage.record.neutron_background.tolist() == [4]
 
 
+def test_a_detector_that_is_told_twice_or_counts_other_particles_is_told():
+    (passage,) = passages(slice_xml(1, "1", gross("G1", "3") + gross("G1", "8")))
+    assert passage.record.gamma.tolist() == [[8]]
+    assert "portal_detector_twice" in codes(passage)
+    alpha = portal_xml(slice_of_three(1, "1")).replace(b">Gamma<", b">Alpha<", 1)
+    (passage,) = n42.passages(n42.read(alpha))
+    assert passage.record.gamma.tolist() == [[20]]
+    assert "portal_not_judged" in codes(passage)
+
+
+def test_counts_and_times_beyond_a_record_are_refused():
+    body = gross("G1", "3 1e300", "W", more="<TotalCountData>3</TotalCountData>")
+    with pytest.raises(DataError, match="counts of 1e\\+300 in one slice"):
+        passages(windows_xml("0 100", "100 400"), slice_xml(1, "1", body))
+    late = slice_of_three(1, "1").replace("2026-01-31", "2261-01-31").replace(">PT1S</Real", ">P11574D</Real")
+    with pytest.raises(DataError, match="slice M1 ends after the year 2262"):
+        passages(late)
+
+
+def test_what_is_not_as_it_should_be_is_told_and_a_habit_is_not():
+    parts = slice_of_three(0, "0"), slice_of_three(1, "1")
+    (passage,) = passages(*(p.replace("000000Z", "000000") for p in parts))  # no time zone
+    assert "portal_file_doubtful" not in codes(passage)
+    (passage,) = passages(parts[0].replace("PT1S</Live", "soon</Live", 1), parts[1])
+    reasons = {q.code: q.reason for q in passage.quality}
+    assert "in 1 places, first line 1, LiveTimeDuration: 'soon' is no duration" in reasons["portal_file_doubtful"]
+    many = [slice_of_three(i, "1").replace("000000Z", "000000", 1) for i in range(3)]
+    assert "portal_file_doubtful" not in codes(passages(*many)[0])
+
+
+def test_a_short_background_without_indicator_may_be_a_slice_of_the_vehicle():
+    (passage,) = passages(slice_of_three(0, ""), slice_of_three(1, "1"))
+    assert "portal_occupancy_assumed" in codes(passage)
+    long = slice_of_three(0, "").replace("<RealTimeDuration>PT1S", "<RealTimeDuration>PT300S")
+    (passage,) = passages(long.replace("09:45", "09:30"), slice_of_three(1, "1"))
+    assert "portal_occupancy_assumed" not in codes(passage)
+
+
+# ----------------------------------------------------------------------------------------------------------------
+# Damage never reads as clear
+
+
+def clear_xml() -> bytes:
+    """A portal's file of one passage that is clear."""
+    rng = np.random.default_rng(1)
+
+    def slice_(number: int, occupied: str) -> str:
+        body = "".join(gross(d, str(rng.poisson(mean))) for d, mean in (("G1", 300), ("G2", 300), ("N1", 2)))
+        xml = slice_xml(number, occupied, body, second=number * 0.2).replace("PT1S", "PT0.2S")
+        return xml.replace("<RadMeasurement ", '<RadMeasurement radMeasurementGroupReferences="MG" ') + "\n"
+
+    counts = (("G1", "450000"), ("G2", "450000"), ("N1", "3000"))
+    background = slice_xml(0, "false", "".join(gross(d, c) for d, c in counts)).replace("PT1S", "PT300S")
+    slices = [slice_(i, "true" if 3 <= i < 25 else "false") for i in range(1, 30)]
+    return portal_xml('<RadMeasurementGroup id="MG"/>', background.replace("09:45", "09:39"), *slices)
+
+
+def outcome_of(xml: bytes) -> tuple[str, n42.Passage | None]:
+    """Return what `scanlane triage` makes of a file, and its passage."""
+    try:
+        document = n42.read(xml)
+        found = n42.passages(document)
+    except DataError:
+        return "UNUSABLE", None
+    if document.counts_lost or not found:
+        return "UNUSABLE", None
+    outcomes = []
+    for p in found:
+        judged = judge_portal(p.record, PortalProfile())
+        alarmed = judged.gamma_alarm or judged.neutron_alarm
+        quality = (*p.quality, *judged.quality)
+        outcomes.append(fuse(judged.findings, quality, vendor_alarm=alarmed, anything_judged=True)[0])
+    return next((o for o in outcomes if o != "CLEAR"), "CLEAR"), found[0]
+
+
+def of_interest(passage: n42.Passage) -> tuple[object, ...]:
+    r = passage.record
+    return (
+        r.gamma.tolist(), r.neutron.tolist(), r.gamma_alarm.any(), r.neutron_alarm.any(), r.faults, r.end_reason,
+        r.gamma_background.tolist(), r.neutron_background.tolist(), r.start_utc_ns, r.end_utc_ns,
+    )  # fmt: skip
+
+
+def test_damage_to_markup_never_reads_as_clear_unless_it_changes_nothing():
+    sound = clear_xml()
+    outcome, passage = outcome_of(sound)
+    assert outcome == "CLEAR"
+    markup = [m.start() + i for m in re.finditer(rb"<[^>]*>", sound) for i in range(len(m[0]))]
+    rng = random.Random(3)
+    found = {"CLEAR": 0, "REVIEW": 0, "UNUSABLE": 0}
+    for at in rng.sample(markup, 700):
+        put = bytes([rng.choice(b"\x00\n <>=/&xM9_")]) if rng.random() < 0.8 else b""
+        outcome, again = outcome_of(sound[:at] + put + sound[at + 1 :])
+        found[outcome] += 1
+        if outcome == "CLEAR":
+            assert of_interest(again) == of_interest(passage), sound[at - 40 : at + 20]
+    assert found["UNUSABLE"] > 400 and found["REVIEW"] > 20, found
+
+
+def test_damage_to_a_file_that_alarms_never_reads_as_clear():
+    told = alarm("Gamma", 'radMeasurementGroupReferences="MG"').encode()
+    sound = clear_xml().replace(b"</RadInstrumentData>", told + b"</RadInstrumentData>")
+    assert outcome_of(sound)[0] == "ALARM"
+    begins = sound.index(b"<AnalysisResults")
+    rng = random.Random(4)
+    for at in (*range(begins, len(sound)), *rng.sample(range(begins), 300)):
+        for put in (bytes([rng.choice(b"\x00\n <>=/&xM9_")]), b""):
+            assert outcome_of(sound[:at] + put + sound[at + 1 :])[0] != "CLEAR", sound[at - 40 : at + 20]
+
+
 # ----------------------------------------------------------------------------------------------------------------
 # Alarms, faults, speed
 
@@ -295,6 +409,15 @@ def test_faults_and_nuclides_are_told():
     assert "portal_nuclide" in codes(passage)
     (passage,) = passages(slice_of_three(1, "1"), nuclide.format("false"))
     assert "portal_nuclide" not in codes(passage)
+    (passage,) = passages(slice_of_three(0, "0", more=fault), slice_of_three(1, "1"))
+    assert passage.record.faults == ("7 HV low of G2 (Error)",)  # told just before the vehicle came
+
+
+def test_a_detector_that_its_portal_calls_down_is_a_fault(shared_data):
+    xml = (shared_data / "n42" / "srpm_passthrough_2006.n42").read_bytes()
+    down = xml.replace(b'DetectorStatus Detector="A2" Operational="1"', b'DetectorStatus Detector="A2" Operational="0"')
+    (passage,) = n42.passages(n42.read(down))
+    assert passage.record.faults == ("DetectorStatus operational: 0 of A2 (Error)",)
 
 
 @pytest.mark.parametrize(
@@ -337,6 +460,17 @@ def test_many_passages_are_bounded_in_number_and_time():
     assert time.monotonic() - began_s < 30
     with pytest.raises(DataError, match="at most 1000 are read"):
         passages(*parts, slice_of_three(9999, "0", second=0), slice_of_three(10_000, "1", second=0))
+
+
+def test_records_joined_in_one_file_keep_the_worst_end_and_share_no_number():
+    whole, cut = (n42.of_record(samples.portal(30, number=7, end_reason=r)) for r in ("complete", "link_lost"))
+    later = [
+        msgspec.structs.replace(m, start_utc_ns=m.start_utc_ns + 600 * 10**9, groups=m.groups and ("later",))
+        for m in cut.measurements
+    ]
+    cut = msgspec.structs.replace(cut, measurements=tuple(later), groups=("later",))
+    both = n42.passages(n42.read(n42.write(whole) + n42.write(cut)))
+    assert [(p.record.end_reason, p.record.number) for p in both] == [("link_lost", None)] * 2
 
 
 # ----------------------------------------------------------------------------------------------------------------
@@ -421,6 +555,8 @@ def test_what_is_written_of_a_record_is_valid_and_says_whose_it_is(shared_data):
     assert passage.device.simulated
     assert (passage.device.vendor, passage.device.model, passage.device.serial) == ("Rapiscan", "TSA VM-250", "7")
     assert passage.declaration.container_numbers == ("CSQU3054383",)
+    two = msgspec.structs.replace(samples.declaration(), container_numbers=("CSQU3054383", "YMLU3030933"))
+    assert back(record, declaration=two).declaration.container_numbers == ("CSQU3054383", "YMLU3030933")
     assert b"SIMULATED" not in n42.write(n42.of_record(record))
 
 

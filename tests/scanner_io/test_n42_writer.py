@@ -305,6 +305,25 @@ def test_texts_cannot_break_out_of_their_elements():
     assert again.remarks == (re.sub("[\x00\ud800]", "\ufffd", evil),)
 
 
+def test_what_is_no_number_is_not_written():
+    with pytest.raises(DataError, match="nan cannot be written, expected a finite number"):
+        n42.write(of_one(gross=(d.GrossCounts(detector="G", counts=(math.nan,)),)))
+    with pytest.raises(DataError, match="inf s cannot be written as a duration"):
+        n42.write(of_one(real_time_s=math.inf))
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("RPMs  R Us", "RPMs R Us"), ("A-1 portal", "A-1 portal"), ("A-1 (portal)", "A-1_(portal)"), (" ", "unknown"),
+     ("a_b c_d", "a_b_c_d")],
+)  # fmt: skip
+def test_names_have_their_punctuation_in_one_word(schema, name, written):
+    document = msgspec.structs.replace(of_one(), instrument=d.Instrument(manufacturer=name))
+    xml = n42.write(document)
+    schema.assertValid(etree.fromstring(xml))
+    assert n42.read(xml).instrument.manufacturer == written
+
+
 def test_numbers_are_written_to_the_last_digit():
     values = (0.1, 1 / 3, 5e-324, 1e15, 123456789.0, math.pi * 1e300)
     document = of_one(spectra=(d.Spectrum.of("G", np.array(values)),))
