@@ -476,10 +476,11 @@ def _join(documents: list[N42Document]) -> N42Document:
             rename[group] = _free(group, part, taken)
             joined["groups"].append(rename[group])
         own = {m.id: _free(m.id, part, taken) for m in (*document.measurements, *document.derived)}
-        rename.update(own)
         for name in ("measurements", "derived"):
-            joined[name] += [_renamed(m, rename) for m in getattr(document, name)]
-        joined["analyses"] += [_renamed_analysis(a, rename) for a in document.analyses]
+            joined[name] += [_renamed(m, own[m.id], rename) for m in getattr(document, name)]
+        joined["analyses"] += [
+            _renamed_analysis(a, rename if a.of == "group" else own, rename) for a in document.analyses
+        ]
         joined["remarks"] += [r for r in document.remarks if r not in joined["remarks"]]
     instrument = next((d.instrument for d in documents if d.instrument.manufacturer), first.instrument)
     return msgspec.structs.replace(first, instrument=instrument, **{k: tuple(v) for k, v in joined.items()})
@@ -511,14 +512,14 @@ def _unique(parts: tuple[_T, ...], part: int, taken: dict[str, Any], rename: dic
     return new
 
 
-def _renamed(measurement: Measurement, rename: dict[str, str]) -> Measurement:
-    def new(identifier: str) -> str:
-        return rename.get(identifier, identifier)
+def _renamed(measurement: Measurement, identifier: str, rename: dict[str, str]) -> Measurement:
+    def new(told: str) -> str:
+        return rename.get(told, told)
 
     replace: Callable[..., Any] = msgspec.structs.replace
     return msgspec.structs.replace(
         measurement,
-        id=new(measurement.id),
+        id=identifier,
         groups=tuple(new(g) for g in measurement.groups),
         gross=tuple(replace(g, detector=new(g.detector), windows=new(g.windows)) for g in measurement.gross),
         spectra=tuple(
@@ -528,10 +529,10 @@ def _renamed(measurement: Measurement, rename: dict[str, str]) -> Measurement:
     )
 
 
-def _renamed_analysis(analysis: Analysis, rename: dict[str, str]) -> Analysis:
+def _renamed_analysis(analysis: Analysis, own: dict[str, str], rename: dict[str, str]) -> Analysis:
     return msgspec.structs.replace(
         analysis,
-        references=tuple(rename.get(r, r) for r in analysis.references),
+        references=tuple(own.get(r, r) for r in analysis.references),
         alarms=tuple(
             msgspec.structs.replace(a, detectors=tuple(rename.get(d, d) for d in a.detectors)) for a in analysis.alarms
         ),
