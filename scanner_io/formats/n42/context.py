@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ MAX_MEASUREMENTS = 100_000
 MAX_GROSS_COUNTS = 5_000_000
 """Gross counts of one file: a short number becomes an object of many times its size."""
 _CLASSES: dict[str, MeasurementClass] = {c.casefold(): c for c in get_args(MeasurementClass)}
+_T = TypeVar("_T")
 _Part = TypeVar("_Part", Detector, EnergyWindows, Calibration)
 _SPEED = re.compile(r"\bspeed\b\D{0,20}?(\d+(?:\.\d+)?)\s*(mph|mi/h|km/h|kmh|kph|m/s|cm/s|ft/s)?", re.IGNORECASE)
 
@@ -58,57 +59,43 @@ class Context:
         self._zoneless = False
         self._copied = False
 
-    def _value(self, node: Node | None, parse: Any, what: str) -> Any:
+    def _value(
+        self, node: Node | None, parse: Callable[[str], _T], what: str = "the value", *, lost: bool = False
+    ) -> _T | None:
         """Return the parsed text of `node`, None where it is absent, cut off or unreadable."""
-        if node is None:
-            return None
-        if node.broken:
-            self.report.add(node.line, node.name, f"cut off; {what} is not known")
-            return None
-        try:
-            return parse(node.text)
-        except ValueError as error:
-            self.report.add(node.line, node.name, f"{error}; {what} is not known")
-            return None
-
-    def number(self, node: Node) -> float | None:
-        """Return a number."""
-        found: float | None = self._value(node, values.number, "the value")
-        return found
-
-    def numbers(self, node: Node | None, holder: Node, *, optional: bool = False) -> npt.NDArray[np.float64] | None:
-        """Return a list of numbers."""
-        if node is None and not optional:
-            self.report.add(holder.line, holder.name, "a list of numbers is missing")
-        found: npt.NDArray[np.float64] | None = self._value(node, values.numbers, "the list")
-        return found
-
-    def boolean(self, node: Node) -> bool | None:
-        """Return a boolean."""
-        found: bool | None = self._value(node, values.boolean, "the indicator")
-        return found
-
-    def occupancy(self, node: Node | None) -> bool | None:
-        """Return an occupancy indicator; a slice that nobody can tell occupied may hide a passage."""
         if node is None:
             return None
         try:
             if node.broken:
                 raise ValueError("cut off")
-            return values.boolean(node.text)
+            return parse(node.text)
         except ValueError as error:
-            self.report.add(node.line, node.name, f"{error}; occupied or not is not known", lost=True)
+            self.report.add(node.line, node.name, f"{error}; {what} is not known", lost=lost)
             return None
+
+    def number(self, node: Node | None) -> float | None:
+        """Return a number."""
+        return self._value(node, values.number)
+
+    def numbers(self, node: Node | None) -> npt.NDArray[np.float64] | None:
+        """Return a list of numbers."""
+        return self._value(node, values.numbers, "the list")
+
+    def boolean(self, node: Node | None) -> bool | None:
+        """Return a boolean."""
+        return self._value(node, values.boolean)
+
+    def occupancy(self, node: Node | None) -> bool | None:
+        """Return an occupancy indicator; a slice that nobody can tell occupied may hide a passage."""
+        return self._value(node, values.boolean, "occupied or not", lost=True)
 
     def duration(self, node: Node | None) -> float | None:
         """Return seconds; a bare number is taken for them, and that is noted."""
-        found: float | None
         if node is not None and not node.broken and (found := values.bare_seconds(node.text)) is not None:
             text = f"{node.text[:40]!r} is a bare number; taken for seconds"
             self.report.add(node.line, node.name, text, harmless=True)
             return found
-        found = self._value(node, values.duration_s, "the time")
-        return found
+        return self._value(node, values.duration_s, "the time")
 
     def instant(self, text: str, node: Node, where: str) -> int | None:
         """Return UTC nanoseconds."""

@@ -1,8 +1,8 @@
 """What an ANSI N42.42 document says, in types of its own.
 
 Both editions end in the same types: the 2006 one ("N42InstrumentData") is read into the terms of that of 2012
-("RadInstrumentData", schema 2011). References between parts are ids, as in the file. What a file holds and these types
-do not is named in `N42Document.skipped`; what could not be read is named in `N42Document.problems`.
+("RadInstrumentData", schema 2011). References between parts are ids, as in the file. What could not be read is named in
+`N42Document.problems`; doses, images and vendors' extensions have no place here and are passed over.
 
 Source: ANSI N42.42-2012 (IEC 62755), its XML schema n42.xsd.
 """
@@ -299,7 +299,6 @@ class N42Document(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """All that was read of one file.
 
     derived : data computed from the measurements; counts in them were counted before
-    skipped : elements that these types have no place for, and how often each was met
     """
 
     form: Form = "2012"
@@ -317,7 +316,6 @@ class N42Document(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     analyses: tuple[Analysis, ...] = ()
     remarks: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
-    skipped: tuple[tuple[str, int], ...] = ()
 
     @property
     def counts_lost(self) -> bool:

@@ -8,7 +8,6 @@ Source: ANSI N42.42-2012, n42.xsd; spellings that real instruments use beside it
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,7 +45,6 @@ from .document import (
 from .tree import Node, Report
 
 _T = TypeVar("_T", Detector, Item, EnergyWindows, Calibration)
-_MAX_SKIPPED = 64
 
 
 def read(source: str | Path | bytes, settings: N42Settings | None = None) -> N42Document:
@@ -64,9 +62,8 @@ def read(source: str | Path | bytes, settings: N42Settings | None = None) -> N42
     try:
         documents: list[N42Document] = []
         instruments: set[tuple[str, str]] = set()
-        roots = tree.parse(content, report)
         room = [MAX_GROSS_COUNTS]
-        for root in roots:
+        for root in tree.parse(content, report):
             context = Context(report, settings, room)
             reading = _read_2012 if root.name == "RadInstrumentData" else reader_2006.read
             documents.append(reading(root, context))
@@ -80,7 +77,7 @@ def read(source: str | Path | bytes, settings: N42Settings | None = None) -> N42
     if not (joined.measurements or joined.derived or joined.analyses or joined.instrument.manufacturer):
         problems = "; ".join(str(p) for p in report.problems()[:3]) or "it is empty"
         raise DataError(f"{name}: holds neither instrument nor measurement nor result that can be read ({problems})")
-    return msgspec.structs.replace(joined, problems=report.problems(), skipped=_skipped(roots))
+    return msgspec.structs.replace(joined, problems=report.problems())
 
 
 def _content(path: Path) -> bytes:
@@ -202,8 +199,8 @@ def _item(node: Node) -> Item:
 
 
 def _windows(node: Node, context: Context) -> EnergyWindows | None:
-    starts = context.numbers(node.first("WindowStartEnergyValues"), node)
-    ends = context.numbers(node.first("WindowEndEnergyValues"), node)
+    starts = context.numbers(node.first("WindowStartEnergyValues"))
+    ends = context.numbers(node.first("WindowEndEnergyValues"))
     if starts is None or ends is None or len(starts) != len(ends):
         context.report.add(node.line, node.name, "energies of the windows cannot be read; their counts are kept")
         return None
@@ -217,7 +214,7 @@ def _windows(node: Node, context: Context) -> EnergyWindows | None:
 
 def _calibration(node: Node, context: Context) -> Calibration:
     coefficients, boundaries = (
-        context.numbers(node.first(name), node, optional=True) for name in ("CoefficientValues", "EnergyBoundaryValues")
+        context.numbers(node.first(name)) for name in ("CoefficientValues", "EnergyBoundaryValues")
     )
     if NO_CALIBRATION in node.words("Remark"):
         coefficients = None
@@ -414,16 +411,14 @@ def _alarm(node: Node, context: Context) -> Alarm:
 
 
 def _nuclide(node: Node, context: Context) -> Nuclide:
-    identified = node.first("NuclideIdentifiedIndicator")
-    confidence = node.first("NuclideIDConfidenceValue")
     name = node.word("NuclideName")
     if not name:
         cut = ", for the file is cut off here" if node.broken else ""
         context.report.add(node.line, node.name, f"a nuclide without a name{cut}", lost=node.broken)
     return Nuclide(
         name=name or "unknown",
-        identified=context.boolean(identified) if identified is not None else None,
-        confidence=context.number(confidence) if confidence is not None else None,
+        identified=context.boolean(node.first("NuclideIdentifiedIndicator")),
+        confidence=context.number(node.first("NuclideIDConfidenceValue")),
         confidence_text=node.word("NuclideIDConfidenceDescription"),
         category=node.word("NuclideCategoryDescription"),
     )
@@ -442,19 +437,6 @@ def _name_unread(root: Node, report: Report) -> None:
         if counts or node.name in tree.TELLING_ELEMENTS:
             whose = "of the vendor's own vocabulary" if node.foreign else "at a place where this reader expects none"
             report.add(node.line, node.name, f"{whose}; not read", lost=True)
-
-
-def _skipped(roots: list[Node]) -> tuple[tuple[str, int], ...]:
-    """Return the outermost elements that nothing has read, by name."""
-    names: Counter[str] = Counter()
-    waiting = list(roots)
-    while waiting:
-        node = waiting.pop()
-        if node.used:
-            waiting += node.children
-        else:
-            names[node.name if node.name in names or len(names) < _MAX_SKIPPED else "other"] += 1
-    return tuple(sorted(names.items()))
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def _slice(node: Node, context: Context, down: tuple[Fault, ...]) -> Measurement
             gross += _gross(n, holder, context)
     occupied, speed = node.first("Occupied"), node.first("Speed")
     remarks = node.words("Remark")
-    value = context.number(speed) if speed is not None else None
+    value = context.number(speed)
     unit = speed.attributes.get("Units", "").strip() if speed is not None else ""
     if value is None:
         value, unit = context.speed_in(remarks)
@@ -293,7 +293,7 @@ def _calibrations(node: Node, context: Context) -> list[str]:
     scale = 1000.0 if node.attributes.get("EnergyUnits", "keV").strip().casefold() == "mev" else 1.0
     found = []
     for coefficients in equation.all("Coefficients"):
-        values = context.numbers(coefficients, equation)
+        values = context.numbers(coefficients)
         if values is None or model.strip().casefold() not in ("polynomial", "other"):
             text = f"energy calibration by {model[:40]!r} is not read"
             context.report.add(node.line, node.name, text, harmless=True)
