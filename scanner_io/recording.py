@@ -299,7 +299,38 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
         image = scan.radiograph
         parts["radiograph"] = {f: getattr(image, f) for f in image.__struct_fields__ if f != "counts"}
     values = msgspec.to_builtins((parts, config, result), enc_hook=_hashable)
+    if scan.portal is not None:
+        portal = values[0]["portal"]
+        _forget_absent(portal, _LATER_PORTAL)
+        if portal["settings"] is not None:
+            _forget_absent(portal["settings"], _LATER_SETTINGS)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+_LATER_PORTAL = {
+    name: None
+    for name in (
+        "neutron_arrival_ns", "neutron_start_utc_ns",
+        "gamma_windows", "gamma_windows_background", "gamma_windows_alarm",
+    )
+}  # fmt: skip
+_LATER_SETTINGS = {
+    f.name: f.default
+    for f in msgspec.structs.fields(PortalSettings)
+    if f.name in (
+        "gamma_detectors_on", "gamma_levels", "neutron_levels", "gamma_background_s", "gamma_background_sigma",
+        "neutron_max_intervals", "neutron_alpha", "neutron_zmax", "neutron_sequential_intervals",
+        "neutron_background_s", "relay_output", "software",
+    )
+}  # fmt: skip
+"""Fields younger than the first recordings, and what they are where nothing was told. They are hashed only where they
+say something, so that the hash of an older recording stays what it was."""
+
+
+def _forget_absent(values: dict[str, Any], later: dict[str, Any]) -> None:
+    for name, absent in later.items():
+        if values[name] == absent:
+            del values[name]
 
 
 def _hashable(value: Any) -> Any:
@@ -392,6 +423,10 @@ def _write_portal(monitor: h5py.Group, record: PortalRecord) -> None:
         ("gamma_arrival_ns", "ns"),
         ("gamma_background", "counts/s"),
         ("neutron_background", "counts/s"),
+        ("neutron_arrival_ns", "ns"),
+        ("gamma_windows", "counts"),
+        ("gamma_windows_background", "counts/s"),
+        ("gamma_windows_alarm", ""),
     ):
         array = getattr(record, name)
         if array is not None:
@@ -415,6 +450,8 @@ def _write_portal(monitor: h5py.Group, record: PortalRecord) -> None:
         faults=_json(record.faults),
         raw_line_count=len(record.raw_lines),
     )
+    if record.neutron_start_utc_ns is not None:
+        _attributes(monitor, neutron_start_utc_ns=np.int64(record.neutron_start_utc_ns))
 
 
 def upright(counts: npt.NDArray[np.uint16], first_channel: Literal["top", "bottom"]) -> npt.NDArray[np.uint16]:
@@ -615,10 +652,8 @@ class _Reader:
     def portal(self, monitor: h5py.Group) -> PortalRecord:
         lines = self.text(monitor, "raw_lines")
         number, speed = int(_attribute(monitor, "number")), float(_attribute(monitor, "speed_kmh"))
-        optional = {
-            name: self.array(monitor, name, "float64", 1) if name in monitor else None
-            for name in ("gamma_background", "neutron_background")
-        }
+        alarm = self.optional(monitor, "gamma_windows_alarm", "uint8", 1)
+        neutron_start = _attribute(monitor, "neutron_start_utc_ns", None)
         return PortalRecord(
             start_utc_ns=int(_attribute(monitor, "start_utc_ns")),
             end_utc_ns=int(_attribute(monitor, "end_utc_ns")),
@@ -628,8 +663,8 @@ class _Reader:
             neutron_alarm=self.array(monitor, "neutron_alarm", "uint8", 1).astype(np.bool_),
             gamma_arrival_ns=self.array(monitor, "gamma_arrival_ns", "int64", 1),
             gamma_start_utc_ns=int(_attribute(monitor, "gamma_start_utc_ns")),
-            gamma_background=optional["gamma_background"],
-            neutron_background=optional["neutron_background"],
+            gamma_background=self.optional(monitor, "gamma_background", "float64", 1),
+            neutron_background=self.optional(monitor, "neutron_background", "float64", 1),
             gamma_interval_s=float(_attribute(monitor, "gamma_interval_s")),
             neutron_interval_s=float(_attribute(monitor, "neutron_interval_s")),
             settings=self.json(monitor, "settings", PortalSettings | None),
@@ -639,7 +674,19 @@ class _Reader:
             end_reason=str(_attribute(monitor, "end_reason")),  # type: ignore[arg-type]
             faults=msgspec.json.decode(_attribute(monitor, "faults"), type=tuple[str, ...]),
             raw_lines=tuple(lines.split("\n")) if int(_attribute(monitor, "raw_line_count")) else (),
+            neutron_arrival_ns=self.optional(monitor, "neutron_arrival_ns", "int64", 1),
+            neutron_start_utc_ns=None if neutron_start is None else int(neutron_start),
+            gamma_windows=self.optional(monitor, "gamma_windows", "int64", 2, 3),
+            gamma_windows_background=self.optional(monitor, "gamma_windows_background", "float64", 1, 2),
+            gamma_windows_alarm=None if alarm is None else alarm.astype(np.bool_),
         )
+
+    def optional(self, group: h5py.Group, name: str, dtype: str, *ndims: int) -> npt.NDArray[Any] | None:
+        """Return an array that older recordings lack, None where it is absent; `ndims` : dimensions it may have."""
+        if name not in group:
+            return None
+        ndim = getattr(self.dataset(group, name), "ndim", ndims[0])
+        return self.array(group, name, dtype, ndim if ndim in ndims else ndims[0])
 
     def group(self, name: str) -> h5py.Group:
         here: h5py.Group = self._file
