@@ -346,7 +346,8 @@ class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         inner: tuple[int | None, ...] | None = None
         if windows is not None:
             by_detector = isinstance(windows, np.ndarray) and windows.ndim == 3
-            shape = (intervals, self.gamma.shape[1], None) if by_detector else (intervals, None)
+            per_interval = (self.gamma.shape[1], None) if by_detector else (None,)
+            shape: tuple[int | None, ...] = (intervals, *per_interval)
             windows = frozen_array(owner, "gamma_windows", windows, np.int64, shape)
             if windows.size and windows.min() < 0:
                 raise DataError(f"{owner}.gamma_windows: smallest count {windows.min()}, expected 0 or more")

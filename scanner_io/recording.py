@@ -307,13 +307,9 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-_LATER_PORTAL = {
-    name: None
-    for name in (
-        "neutron_arrival_ns", "neutron_start_utc_ns",
-        "gamma_windows", "gamma_windows_background", "gamma_windows_alarm",
-    )
-}  # fmt: skip
+_LATER_PORTAL: dict[str, Any] = dict.fromkeys(
+    ("neutron_arrival_ns", "neutron_start_utc_ns", "gamma_windows", "gamma_windows_background", "gamma_windows_alarm")
+)
 _LATER_SETTINGS = {
     f.name: f.default
     for f in msgspec.structs.fields(PortalSettings)
@@ -854,6 +850,9 @@ def _check_radiograph(radiograph: Radiograph) -> Iterator[Problem]:
 
 def _check_portal(record: PortalRecord) -> Iterator[Problem]:
     """The counts equal what the kept raw lines say."""
+    if record.raw_lines and record.raw_lines[0].removeprefix(_BASE)[:1].isdigit():
+        yield from _check_readings(record)
+        return
     codes = [line.partition(",")[0] for line in record.raw_lines]
     for name, wanted in (("gamma", ("GS", "GA")), ("neutron", ("NS", "NA"))):
         counts = getattr(record, name)
@@ -868,10 +867,50 @@ def _check_portal(record: PortalRecord) -> Iterator[Problem]:
                 yield _problem(
                     "portal counts", f"{name}[{interval}]", f"{counts[interval].tolist()}, raw line {row} says {fields}"
                 )
-    back = np.flatnonzero(np.diff(record.gamma_arrival_ns) < 0)
-    for i in back[:10]:
-        first, second = record.gamma_arrival_ns[i : i + 2]
-        yield _problem("portal times", f"gamma_arrival_ns[{i + 1}]", f"{second} after {first}: time runs backwards")
+    if record.gamma_windows is not None:
+        lines = [record.raw_lines[i].split(",")[1:] for i, code in enumerate(codes) if code == "AS"]
+        windows = iter([[int(f) for f in fields if f.isdigit()] for fields in lines])
+        for interval, row in enumerate(record.gamma_windows.tolist()):
+            if row not in windows:  # taken from the iterator up to there: the rows stand in order
+                yield _problem("portal windows", f"gamma_windows[{interval}]", f"{row}: no raw line AS says so")
+                break
+    yield from _check_times("gamma_arrival_ns", record.gamma_arrival_ns)
+    if record.neutron_arrival_ns is not None:
+        yield from _check_times("neutron_arrival_ns", record.neutron_arrival_ns)
+
+
+def _check_times(name: str, times_ns: npt.NDArray[np.int64]) -> Iterator[Problem]:
+    for i in np.flatnonzero(np.diff(times_ns) < 0)[:10]:
+        first, second = times_ns[i : i + 2]
+        yield _problem("portal times", f"{name}[{i + 1}]", f"{second} after {first}: time runs backwards")
+
+
+_BASE = "[base] "
+"""Mark of the reading before the first interval, where a device counts on and the record holds differences."""
+_READING_FIELDS = {"gamma": 3, "neutron": 7}
+"""Where the counts stand in a reading of 14 fields (Aspect)."""
+
+
+def _check_readings(record: PortalRecord) -> Iterator[Problem]:
+    """The counts equal the kept readings of 14 fields, or their differences where the device counts on."""
+    runs_on = record.raw_lines[0].startswith(_BASE)
+    rows = [line.removeprefix(_BASE).split(",") for line in record.raw_lines]
+    for name, field in _READING_FIELDS.items():
+        counts = getattr(record, name).sum(axis=1).tolist()
+        if name == "neutron" and not counts:
+            continue  # a portal without a neutron channel
+        said = [int(row[field]) if len(row) == 14 and row[field].isdigit() else -1 for row in rows]
+        if len(said) != len(counts) + runs_on:
+            yield _problem("portal lines", name, f"{len(counts)} intervals, {len(said)} readings")
+            continue
+        before = [0, *said] if not runs_on else said
+        for interval, (earlier, reading) in enumerate(zip(before[:-1], said[runs_on:], strict=True)):
+            risen = (reading - earlier) % (1 << 32)
+            # A count that fell without a wrap was set to 0: what it shows is all there is.
+            if counts[interval] not in ((reading, risen) if runs_on else (reading,)):
+                text = f"{counts[interval]}, reading {reading} after {earlier}"
+                yield _problem("portal counts", f"{name}[{interval}]", text)
+    yield from _check_times("gamma_arrival_ns", record.gamma_arrival_ns)
 
 
 def _check_result(scan: Scan, result: TriageResult) -> Iterator[Problem]:

@@ -181,7 +181,7 @@ def test_exact_neutron_background_inside_a_passage_is_kept_and_ends_nothing() ->
 
 def test_end_line_gives_the_number() -> None:
     record = records(play([GB, GS, GX]))[0]
-    assert (record.number, record.end_reason, record.boot_epoch, record.truncated) == (17, "complete", 0, False)
+    assert (record.number, record.end_reason, record.boot_epoch, record.truncated) == (17, "complete", 1, False)
 
 
 def test_set_up_lines() -> None:
@@ -319,9 +319,27 @@ def test_clock_that_steps_back_makes_no_impossible_record() -> None:
 
 def test_number_that_falls_begins_a_boot_epoch() -> None:
     lines = [GB, GS, format_line("GX", [677, 0, 0, 0])[:-2], GB, GS, format_line("GX", [1, 0, 0, 0])[:-2]]
-    assert [(r.boot_epoch, r.number) for r in records(play(lines))] == [(0, 677), (1, 1)]
+    assert [(r.boot_epoch, r.number) for r in records(play(lines))] == [(1, 677), (2, 1)]
     repeated = [GB, GS, GX, GB, GS, GX]
-    assert [(r.boot_epoch, r.number) for r in records(play(repeated))] == [(0, 17), (1, 17)]
+    assert [(r.boot_epoch, r.number) for r in records(play(repeated))] == [(1, 17), (2, 17)]
+
+
+def test_a_boot_epoch_is_named_by_the_second_it_was_first_heard() -> None:
+    """A lane that is restarted begins its own count of epochs anew: only time keeps the keys apart."""
+    monday, tuesday = 1_700_000_000, 1_700_086_400
+    keys = []
+    for start_s, restart in ((monday, True), (tuesday, False)):
+        decoder = PortalDecoder()
+        lines = passage(number=17) + ([*SETUP, *passage(number=17)] if restart else [])
+        events = [e for i, x in enumerate(lines) for e in decoder.feed(x + b"\r\n", (start_s + i) * SECOND)]
+        keys += [(r.boot_epoch, r.number) for r in records(events)]
+    assert keys[0] == (monday, 17) and keys[2] == (tuesday, 17)
+    assert monday < keys[1][0] < tuesday and len(set(keys)) == 3
+
+
+def test_a_number_that_wraps_at_six_digits_keeps_keys_apart() -> None:
+    wrapped = [GB, GS, b"GX,999999,006683,000000,000000", GB, GS, b"GX,000000,006683,000000,000000"]
+    assert [(r.boot_epoch, r.number) for r in records(play(wrapped))] == [(1, 999_999), (2, 0)]
 
 
 def test_set_up_block_begins_one_boot_epoch_and_new_settings() -> None:
@@ -339,8 +357,8 @@ def test_set_up_block_begins_one_boot_epoch_and_new_settings() -> None:
 def test_restart_in_mid_passage_ends_it() -> None:
     events = play([GB, GS, *SETUP, GS, GX])
     one, two = records(events)
-    assert (one.end_reason, one.boot_epoch, one.settings) == ("aborted", 0, None)
-    assert (two.end_reason, two.boot_epoch, two.faults) == ("complete", 1, ("start_not_seen",))
+    assert (one.end_reason, one.boot_epoch, one.settings) == ("aborted", 1, None)
+    assert (two.end_reason, two.boot_epoch, two.faults) == ("complete", 2, ("start_not_seen",))
 
 
 def test_a_vehicle_that_stays_for_hours_is_cut_in_bounded_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -690,7 +708,7 @@ def test_impossible_stamps_are_none(tmp_path: Path, stamp: str) -> None:
 def test_a_file_of_many_days_and_zones_stays_small(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(stamped([GB] * 40, [f"2016-05-31 12:00:00 +{i % 14:02d}:{i:02d}" for i in range(40)]))
-    assert len(list(iter_daily_file(path))) == 40
+    assert sum(isinstance(e, CountBlock) for e in iter_daily_file(path)) == 40
 
 
 def test_file_that_ends_in_a_passage(tmp_path: Path) -> None:
@@ -749,6 +767,7 @@ def test_a_file_streams_in_constant_memory(tmp_path: Path) -> None:
 EXPECTED = {
     "S2-C0-NONE": {
         "lines": 12_229,
+        "first_s": 1_464_712_200,  # 2016-05-31 09:30:00 -07
         "numbers": list(range(17, 42)),
         "codes": {"GS": 1510, "GA": 0, "NS": 295, "NA": 0, "SP": 145, "GB": 606, "NB": 606, "NB1": 606, "GX": 25},
         "gamma": "59 60 62 63 61 61 62 60 60 61 60 61 59 61 58 61 60 61 60 58 59 60 61 60 62",
@@ -761,6 +780,7 @@ EXPECTED = {
     },
     "S2-C3-NORM2": {
         "lines": 13_857,
+        "first_s": 1_464_818_624,  # 2016-06-01 15:03:44 -07
         "numbers": list(range(109, 134)),
         "codes": {"GS": 824, "GA": 675, "NS": 292, "NA": 0, "SP": 102, "GB": 594, "NB": 595, "NB1": 595, "GX": 25},
         "gamma": "59 59 59 61 60 59 59 60 61 60 60 62 60 61 61 59 60 59 58 60 60 61 61 60 60",
@@ -801,7 +821,10 @@ def test_log_lines_and_codes(log: Log) -> None:
 
 def test_log_occupancies(log: Log) -> None:
     assert [r.number for r in log.records] == log.expected["numbers"]
-    assert {(r.end_reason, r.faults, r.boot_epoch, r.settings) for r in log.records} == {("complete", (), 0, None)}
+    first_s = log.expected["first_s"]
+    assert {(r.end_reason, r.faults, r.boot_epoch, r.settings) for r in log.records} == {
+        ("complete", (), first_s, None)
+    }
     phases = [e.phase for e in log.events if isinstance(e, Occupancy)]
     assert phases == ["entered", "left"] * 25
 
