@@ -867,7 +867,7 @@ def _check_portal(record: PortalRecord) -> Iterator[Problem]:
                 yield _problem(
                     "portal counts", f"{name}[{interval}]", f"{counts[interval].tolist()}, raw line {row} says {fields}"
                 )
-    if record.gamma_windows is not None:
+    if record.gamma_windows is not None and record.gamma_windows.ndim == 2:
         lines = [record.raw_lines[i].split(",")[1:] for i, code in enumerate(codes) if code == "AS"]
         windows = iter([[int(f) for f in fields if f.isdigit()] for fields in lines])
         for interval, row in enumerate(record.gamma_windows.tolist()):

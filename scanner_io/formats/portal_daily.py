@@ -65,6 +65,7 @@ FAULTS = {
 """Fault codes: component and words."""
 
 _KNOWN = frozenset({"GB", "NB", "NB1", "GS", "GA", "NS", "NA", "GX", "SP", "TC", *FAULTS, *SETUP_CODES})
+_CERTAIN = _KNOWN | EXTENSION_CODES
 _OCCUPIED = frozenset({"GS", "GA", "NS", "NA", "SP"})
 _VACANT = frozenset({"GB", "GH", "GL", "NB", "NH", "GX"})
 _SPECTROSCOPIC = frozenset({"S1", "S2"})
@@ -95,7 +96,7 @@ def parse_line(text: str) -> Line:
         # A recording cannot hold NUL in text, and an analyst cannot see it.
         raw = "".join(c if c.isascii() and c.isprintable() else f"\\x{ord(c):02x}" for c in raw)
     code, *fields = raw.split(",")
-    if code not in _KNOWN and not _CODE.fullmatch(code):
+    if code not in _CERTAIN and not _CODE.fullmatch(code):
         return Line("", (), raw)
     return Line(code, tuple(fields), raw)
 
@@ -232,7 +233,8 @@ class PortalDecoder:
 
     The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
     itself found: `start_not_seen` (no vacancy since the last passage broke off), `damaged_line`, `lines_lost` (fewer
-    gamma or neutron lines than the time they took), `too_long`, `clock_stepped` (back, by more than an interval).
+    gamma or neutron lines than the time they took), `too_long`, `window_alarm` (AA without a gamma
+    line), `clock_stepped` (back, by more than an interval).
     """
 
     def __init__(
@@ -491,6 +493,7 @@ class PortalDecoder:
         if _lines_lost(passage.neutron_arrival, NEUTRON_INTERVAL_NS, 0):
             passage.faults["lines_lost"] = None
         windows = self._paired_windows(passage, utc_ns, events)
+        windows_alarm = self._windows_alarm(passage)
         # A passage that timed out ended with its last line, not when that was noticed.
         end_ns = passage.last_ns if reason == "timed_out" else max(passage.last_ns, utc_ns)
         record = PortalRecord(
@@ -506,7 +509,7 @@ class PortalDecoder:
             neutron_start_utc_ns=index_start(passage.neutron_arrival, NEUTRON_INTERVAL_NS, 0),
             gamma_windows=windows,
             gamma_windows_background=None if windows is None else self._windows_background_of(windows),
-            gamma_windows_alarm=self._windows_alarm(passage),
+            gamma_windows_alarm=windows_alarm,
             gamma_background=self._gamma_background,
             neutron_background=self._best_neutron_background(neutron_total),
             gamma_interval_s=self._interval_ns / NANOSECONDS,
@@ -611,8 +614,10 @@ class PortalDecoder:
     @staticmethod
     def _windows_alarm(passage: _Passage) -> npt.NDArray[np.bool_] | None:
         """Return `(intervals,) bool`; one before the first gamma line counts for the first."""
-        if not passage.windows_alarm or not passage.gamma:
-            return np.zeros(len(passage.gamma), np.bool_) if passage.windows and passage.gamma else None
+        if passage.windows_alarm and not passage.gamma:
+            passage.faults["window_alarm"] = None
+        if not passage.gamma or not (passage.windows_alarm or passage.windows):
+            return None
         flags = np.zeros(len(passage.gamma), np.bool_)
         flags[[max(0, n - 1) for n in passage.windows_alarm]] = True
         return flags
@@ -723,7 +728,7 @@ class PortalDecoder:
         new = self._unknown_seen - self._unknown_told
         self._unknown_told, self._unknown_told_ns = self._unknown_seen, utc_ns if new else None
         if new:
-            seen = [f"{c} {n}" for c, n in self.codes.items() if c not in _KNOWN and c not in EXTENSION_CODES]
+            seen = [f"{c} {n}" for c, n in self.codes.items() if c == "AA" or c not in _CERTAIN]
             text = f"unknown codes kept raw and skipped, lines so far: {', '.join(seen[:12])}"
             events.append(Health(utc_ns=utc_ns, component="codes", state="ok", text=text))
 
@@ -844,9 +849,23 @@ class _Clock:
         self._days = 0
         self._last_time_s = -1
         self._midnights: dict[tuple[str, str | None], int] = {}
+        self._minute = ("", "", 0)  # of a dated stamp: text before its seconds, after them, UTC nanoseconds
 
     def utc_ns(self, stamp: str) -> int | None:
         """Return the instant of `stamp`, None if it is none. Raises DataError if its date is unknown."""
+        # Nearly every stamp is of the minute of the one before and differs in `SS.mmm` only: a third of a file's time.
+        head, tail, minute_ns = self._minute
+        if stamp[:17] == head and stamp[23:] == tail and stamp[19] == ".":
+            digits = stamp[17:19] + stamp[20:23]
+            if digits.isdigit() and digits.isascii() and digits < "60":
+                return minute_ns + int(digits) * 1_000_000
+        instant = self._read(stamp)
+        thousandths = stamp[20:23].isdigit() and not stamp[23:24].isdigit()
+        if instant is not None and thousandths and stamp[16] == ":" and stamp[19] == ".":
+            self._minute = (stamp[:17], stamp[23:], instant - int(stamp[17:19] + stamp[20:23]) * 1_000_000)
+        return instant
+
+    def _read(self, stamp: str) -> int | None:
         if match := _DATED.fullmatch(stamp):
             day, hour, minute, second, fraction, zone = match.groups()
             time_s = _time_s(hour, minute, second)
