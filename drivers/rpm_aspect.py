@@ -83,8 +83,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     first_unit, last_unit : Modbus unit ids that are asked at the first opening, both included
     signature : register 0 of the description block, where the site knows it: another is refused
     occupied_poll_s : seconds between readings while occupied or in alarm; the length of a record's intervals
-    vacant_poll_s : the same in vacancy. A vehicle is seen so much late, so it is no longer than `occupied_poll_s` unless
-        the site wants it so; backgrounds are told every 5 s whatever it is
+    vacant_poll_s : the same in vacancy. A vehicle is seen so much late (at 5 s it may have passed), so it is no longer
+        than `occupied_poll_s` unless the site wants it so; backgrounds are told every 5 s whatever it is
     answer_s : a request without an answer for so long means the link is gone
     scan_answer_s : wait for each unit id at the first opening, before the next one is asked
     refused_s : exceptions and incomplete answers for so long, without a good one, end the link
@@ -320,16 +320,18 @@ class Decoder:
         block = parse_block(registers)
         events: list[Event] = []
         last = self._last
+        if last is None:
+            self._next_epoch(utc_ns)
         restarted = last is not None and block.device_time < last.device_time
         if restarted and last is not None:
             self._restart(last, block, utc_ns, events)
         self._tell("answers", "", "ok", utc_ns, events)
         faults = self._faults(block, utc_ns, events)
-        moved = self._counter_moved(last, block, restarted)
+        moved = self._counter_moved(last, block, restarted, utc_ns)
         self._tell_counter(last, block, moved, restarted, utc_ns, events)
         if moved and self._passage is not None:
             if self._joins(self._passage):
-                self._passage.number, moved = block.objects, 0
+                self._passage.number, self._passage.boot_epoch, moved = block.objects, self.boot_epoch, 0
             else:
                 self._leave("complete", utc_ns, events)
         lit = bool(block.outputs & OUTPUT_ALARM) and not (last and last.outputs & OUTPUT_ALARM)
@@ -353,7 +355,7 @@ class Decoder:
         return events
 
     def lost(self, utc_ns: int) -> list[Event]:
-        """The link is gone: end an open passage as `link_lost`. The counter is kept: what moves it now is told later."""
+        """The link is gone: end an open passage as `link_lost`. The counter is kept, what it missed is told later."""
         events: list[Event] = []
         if self._passage is not None:
             self._leave("link_lost", utc_ns, events)
@@ -411,13 +413,16 @@ class Decoder:
     def _restart(self, last: Block, block: Block, utc_ns: int, events: list[Event]) -> None:
         if self._passage is not None:
             self._leave("aborted", utc_ns, events)
-        self.boot_epoch += 1
+        self._next_epoch(utc_ns)
         self._start_unknown = True
         self._base = None
         text = f"device time went back from {last.device_time} to {block.device_time}: restarted"
         events.append(Health(utc_ns=utc_ns, component="restart", state="ok", text=text))
 
-    def _counter_moved(self, last: Block | None, block: Block, restarted: bool) -> int:
+    def _next_epoch(self, utc_ns: int) -> None:
+        self.boot_epoch = max(self.boot_epoch + 1, utc_ns // NANOSECONDS)
+
+    def _counter_moved(self, last: Block | None, block: Block, restarted: bool, utc_ns: int) -> int:
         """Return by how much the object counter has moved since the last reading, 0 if it has not."""
         if last is None or block.objects == last.objects:
             return 0
@@ -425,7 +430,7 @@ class Decoder:
             return block.objects  # it began again from 0
         if block.objects > last.objects:
             return block.objects - last.objects
-        self.boot_epoch += 1  # the key (epoch, number) must name one passage
+        self._next_epoch(utc_ns)  # the key (epoch, number) must name one passage
         return block.objects - last.objects + 0x10000 if last.objects > 0xFF00 else max(1, block.objects)
 
     def _tell_counter(
@@ -615,8 +620,9 @@ class ModbusLine:
             protocol, length = struct.unpack(">HH", self._rest[2:6])
             if protocol != 0 or not 2 <= length <= LONGEST_ADU - 6:
                 raise ProtocolError(
-                    f"{self._channel.address}: {self._rest[:16].hex(' ')} is no Modbus TCP header (protocol {protocol}, "
-                    f"length {length}, expected 0 and 2 to {LONGEST_ADU - 6}); check that the port is the portal's"
+                    f"{self._channel.address}: {self._rest[:16].hex(' ')} is no Modbus TCP header "
+                    f"(protocol {protocol}, length {length}, expected 0 and 2 to {LONGEST_ADU - 6}); check that the "
+                    "port is the portal's"
                 )
             if len(self._rest) < 6 + length:
                 break
@@ -654,7 +660,9 @@ class AspectDriver:
         self._decoder = Decoder(config)
         self._ready: deque[Event] = deque()
         self._failure: ScannerError | None = None
-        self._unit: int | None = None
+        self._unit: int | None = None  # the one that answered last
+        self._opened = False
+        self._tries = 0  # openings since it answered
         self._base = USUAL_BASE
         self._asked: tuple[int, float] | None = None  # transaction, monotonic seconds
         self._due_s = 0.0
@@ -664,6 +672,7 @@ class AspectDriver:
         """Connect and read the description block. Raises LinkLost, ProtocolError."""
         self._failure = None
         self._asked = None
+        self._opened = False
         self._line.reset()
         self._channel.open()
         try:
@@ -672,6 +681,7 @@ class AspectDriver:
             self._channel.close()
             raise
         self._unit, self._base = unit, description.base
+        self._opened, self._tries = True, 0
         self._due_s = self._good_s = time.monotonic()
         note = (
             f"unit {unit}, signature {description.signature:#06x}, monitor block {description.monitor_id} at "
@@ -695,12 +705,15 @@ class AspectDriver:
         )
 
     def _find(self) -> tuple[int, Description]:
-        """Return the unit that answers, the one known from before alone if there is one, and its description block."""
-        if self._unit is not None:
-            known, self._unit = self._unit, None  # asked for again only if it answers: the device may have a new id
-            units: Sequence[int] = (known,)
-        else:
-            units = range(self._config.first_unit, self._config.last_unit + 1)
+        """Return the unit that answers, and its description block.
+
+        The unit known from before is asked alone, for a scan takes seconds in which the device may come back unheard;
+        every fourth opening in vain asks them all, because the device may have a new id.
+        """
+        self._tries += 1
+        units: Sequence[int] = range(self._config.first_unit, self._config.last_unit + 1)
+        if self._unit is not None and self._tries % 4:
+            units = (self._unit,)
         asked: dict[int, int] = {}
         problems: dict[int, ProtocolError] = {}
         for unit in units:
@@ -760,7 +773,7 @@ class AspectDriver:
     def _step(self, deadline_s: float) -> None:
         """Ask if it is time to, then wait for an answer, for the next question or for the caller's deadline."""
         now_s = time.monotonic()
-        if self._unit is None:
+        if not self._opened or self._unit is None:
             raise LinkLost(f"{self._config.address}: not open")
         if self._asked is None and now_s >= self._due_s:
             self._asked = self._line.ask(self._unit, self._base, USUAL_LENGTH), now_s
