@@ -232,7 +232,8 @@ class PortalDecoder:
     code that means vacancy, or at a set-up block (the portal was restarted); `timed_out`; or `link_lost`.
 
     The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
-    itself found: `start_not_seen` (no vacancy since the last passage broke off), `damaged_line`, `lines_lost` (fewer
+    itself found: `start_not_seen` (no vacancy since the last passage broke off), `passages_missed` (numbers before it
+    never came), `damaged_line`, `unknown_line` (in it or since the vacancy before it), `lines_lost` (fewer
     gamma or neutron lines than the time they took), `too_long`, `window_alarm` (AA without a gamma
     line), `clock_stepped` (back, by more than an interval).
     """
@@ -265,6 +266,9 @@ class PortalDecoder:
         self._in_setup = False
         self._settings: PortalSettings | None = None
         self._number: int | None = None
+        self._broken_off = 0  # passages ended without GX since the last one
+        self._numbers_missing = False
+        self._unread_at_entry: dict[str, None] = {}  # what could not be read since the last vacant line
         self._silent_since_ns: int | None = None
         self._unknown_seen = self._unknown_told = self._damaged_told = 0
         self._unknown_told_ns: int | None = None
@@ -378,6 +382,7 @@ class PortalDecoder:
             if line.code not in EXTENSION_CODES:
                 self._passage.faults["unknown_line"] = None  # may be a damaged count or alarm
         if line.code not in EXTENSION_CODES:
+            self._unread_at_entry["unknown_line"] = None
             self._unknown_seen += 1
             self._tell_unknown(utc_ns, events)
 
@@ -389,6 +394,10 @@ class PortalDecoder:
             fields = _without_stamp(fields)
             if len(fields) != n:
                 raise ValueError(f"{len(line.fields)} fields, expected {n}")
+        first = len(fields[0])
+        if any(len(f) != first for f in fields) and any(f[:1] == "0" and len(f) > 1 for f in fields):
+            # A serial line that drops a byte leaves a plausible count: padded fields are all of one width.
+            raise ValueError(f"fields of {sorted({len(f) for f in fields})} digits, padded ones are of one width")
         return [_count(f) for f in fields]
 
     # ---- passages
@@ -410,6 +419,7 @@ class PortalDecoder:
             passage.faults.update(dict.fromkeys(code for code, _ in self._faults.values()))
             if not self._vacant_seen:
                 passage.faults["start_not_seen"] = None
+            passage.faults.update(self._unread_at_entry)
             self._passage = passage
             events.append(Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref))
         if utc_ns < passage.last_ns - self._interval_ns:
@@ -447,16 +457,32 @@ class PortalDecoder:
         if len(line.fields) < 2:
             raise ValueError(f"{len(line.fields)} fields, expected number and neutron background")
         number, neutron_milli = _count(line.fields[0]), _count(line.fields[1])
+        missed = 0
         if self._number is not None and number <= self._number:
             self._begin_epoch(utc_ns)  # an equal number too: the key (epoch, number) must name one passage
-        self._number = number
-        passage = self._passage
-        self._vacant_seen = True
-        if passage is None:
-            return
-        passage.raw.append(line.raw)
+        elif self._number is not None:
+            missed = number - self._number - 1 - self._broken_off
+        late, self._broken_off, self._number = self._broken_off > 0, 0, number
+        if self._passage is None and late:
+            self._vacant_seen = True
+            return  # the passage that it ends was given up before
+        if self._passage is None:  # nothing of the passage was seen but its end: it must not be lost for that
+            self._vacant_seen = False
+        passage = self._occupied(line, utc_ns, events)
+        if missed > 0:
+            passage.faults["passages_missed"] = None
+        self._tell_numbers(missed, number, utc_ns, events)
         self._leave("complete", utc_ns, events, number, neutron_milli / 1000.0)
         self._vacant_seen = True
+
+    def _tell_numbers(self, missed: int, number: int, utc_ns: int, events: list[Event]) -> None:
+        if missed > 0:
+            text = f"occupancy {number} follows, {missed} before it were not seen; check the link"
+            events.append(Health(utc_ns=utc_ns, component="number", state="degraded", text=text))
+        elif self._numbers_missing:
+            text = f"occupancy {number} follows the one before"
+            events.append(Health(utc_ns=utc_ns, component="number", state="ok", text=text))
+        self._numbers_missing = missed > 0
 
     def _begin_epoch(self, utc_ns: int) -> None:
         """The portal counts anew. Named by time, so that a lane that was itself restarted uses no name again."""
@@ -471,6 +497,7 @@ class PortalDecoder:
                 passage.faults[line.code] = None
             self._leave("aborted", utc_ns, events)
         self._vacant_seen = True
+        self._unread_at_entry = {}
 
     def _check_timeout(self, utc_ns: int, events: list[Event]) -> None:
         if self._passage is not None and utc_ns - self._passage.last_ns >= self._timeout_ns:
@@ -488,6 +515,8 @@ class PortalDecoder:
         passage, self._passage = self._passage, None
         assert passage is not None
         self._vacant_seen = False
+        self._unread_at_entry = {}
+        self._broken_off += reason != "complete"
         if _lines_lost(passage.gamma_arrival, self._interval_ns, BURST_LINES):
             passage.faults["lines_lost"] = None
         if _lines_lost(passage.neutron_arrival, NEUTRON_INTERVAL_NS, 0):
@@ -702,6 +731,7 @@ class PortalDecoder:
     def _damaged(self, problem: str, raw: str, utc_ns: int, events: list[Event]) -> None:
         self.damaged_lines += 1
         self._damaged_example = f"{problem}, in {raw[:80]!r}"
+        self._unread_at_entry["damaged_line"] = None
         if self._passage is not None:
             self._passage.keep(raw, "damaged")
             self._passage.faults["damaged_line"] = None
