@@ -732,8 +732,9 @@ class AspectDriver:
                 if unit in problems:
                     break  # it has answered, there is nothing to wait for
         if problems:
-            # A gateway answers for units that are not there; the last word of the one that is, says most.
-            raise ProtocolError("; ".join(str(p) for p in [*problems.values()][:3]))
+            # A gateway answers with exceptions for units that are not there: a block that was read says more.
+            told = [e for e in problems.values() if "Modbus exception" not in str(e)] or [*problems.values()]
+            raise ProtocolError("; ".join(str(e) for e in told[:3]))
         raise LinkLost(
             f"{self._config.address}: no answer from unit {units[0]} to {units[-1]} to the description block; check "
             "power, cable, port and the range of unit ids"

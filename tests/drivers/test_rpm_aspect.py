@@ -80,7 +80,6 @@ class AspectServer:
         self.port = 0
         self._device_time = 1000
         self._server: ModbusTcpServer | None = None
-        self._handlers: list[object] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="simulated Aspect portal")
 
@@ -106,9 +105,6 @@ class AspectServer:
     def unplug(self) -> None:
         self._run(self._close())
 
-    def restart(self) -> None:
-        self._device_time = 0
-
     def _run(self, what: object) -> None:
         asyncio.run_coroutine_threadsafe(what, self._loop).result(10)  # type: ignore[arg-type]
 
@@ -119,22 +115,14 @@ class AspectServer:
         device = SimDevice(0, [SimData(0, count=1, values=0, datatype=DataType.REGISTERS)])
         server = ModbusTcpServer(device, address=("127.0.0.1", self.port), ignore_missing_devices=self.mute_others)
         server.context = self  # type: ignore[assignment]
-        new_connection = server.callback_new_connection
-
-        def connected() -> object:
-            self._handlers.append(new_connection())
-            return self._handlers[-1]
-
-        server.callback_new_connection = connected  # type: ignore[method-assign]
         await server.serve_forever(background=True)
         self._server = server
 
     async def _close(self) -> None:
-        handlers, self._handlers = self._handlers, []
-        for handler in handlers:
-            handler.close()  # type: ignore[attr-defined]
         server, self._server = self._server, None
         if server is not None:
+            for connection in list(server.active_connections.values()):
+                connection.close()
             await server.shutdown()
         await asyncio.sleep(0.02)  # closing transports takes turns of the loop
 
