@@ -105,6 +105,12 @@ class AspectServer:
     def unplug(self) -> None:
         self._run(self._close())
 
+    def wait_for_no_client(self) -> None:
+        deadline = time.monotonic() + 2.0
+        while self._server is not None and self._server.active_connections and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.01)  # the transport closes its socket one turn of the loop later
+
     def _run(self, what: object) -> None:
         asyncio.run_coroutine_threadsafe(what, self._loop).result(10)  # type: ignore[arg-type]
 
@@ -661,6 +667,18 @@ class ContractRig(Rig):
     @property
     def config(self):
         return Config(address=self.server.address, **FAST)
+
+    def connect(self):
+        """Return a driver whose close waits for the server's end of the link, which lives in this process too."""
+        source = super().connect()
+        close = source.close
+
+        def close_both_ends():
+            close()
+            self.server.wait_for_no_client()
+
+        source.close = close_both_ends
+        return source
 
     def play(self):
         objects = self.server.block.objects + 1
