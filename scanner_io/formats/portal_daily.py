@@ -447,15 +447,15 @@ class PortalDecoder:
         events.append(CountBlock(utc_ns=utc_ns, series="neutron", counts=np.array([counts], np.int64), alarm=alarm))
 
     def _on_speed(self, line: Line, utc_ns: int, events: list[Event]) -> None:
-        if len(line.fields) < 2:
-            raise ValueError(f"{len(line.fields)} fields, expected seconds per foot, mph, km/h")
+        if not 2 <= len(_without_stamp(line.fields)) <= 4:  # more of them: two lines that lost what was between them
+            raise ValueError(f"{len(line.fields)} fields, expected seconds per foot, mph, km/h, 0")
         mph = _decimal(line.fields[1])
         self._occupied(line, utc_ns, events).mph.append(mph)
 
     def _on_end(self, line: Line, utc_ns: int, events: list[Event]) -> None:
         """GX: the passage is complete; its number may tell that the portal was restarted."""
-        if len(line.fields) < 2:
-            raise ValueError(f"{len(line.fields)} fields, expected number and neutron background")
+        if not 2 <= len(_without_stamp(line.fields)) <= 4:
+            raise ValueError(f"{len(line.fields)} fields, expected number, neutron background, 0, 0")
         number, neutron_milli = _count(line.fields[0]), _count(line.fields[1])
         missed = 0
         if self._number is not None and number <= self._number:

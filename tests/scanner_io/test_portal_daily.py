@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 import tracemalloc
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -1100,6 +1101,68 @@ def test_log_window_alarms(log: Log) -> None:
     assert lines == (0 if log.expected["codes"]["GA"] == 0 else 1825)
 
 
+def test_log_cadence(log: Log) -> None:
+    backgrounds = [e.utc_ns for e in log.events if isinstance(e, CountBlock) and e.series == "gamma_background"]
+    assert np.median(np.diff(backgrounds)) == pytest.approx(5 * SECOND, abs=0.005 * SECOND)
+    gamma = np.concatenate([np.diff(r.gamma_arrival_ns) for r in log.records]) / SECOND
+    assert np.median(gamma) == pytest.approx(0.200, abs=0.001)
+    assert gamma.max() <= 0.354  # of both logs together; far from the time-out
+    neutron = np.concatenate([np.diff(r.neutron_arrival_ns) for r in log.records if r.neutron_arrival_ns is not None])
+    assert np.median(neutron) == pytest.approx(SECOND, abs=0.002 * SECOND)
+
+
+def test_log_entry_burst(log: Log) -> None:
+    for r in log.records:
+        assert r.raw_lines[0].startswith("NS,")
+        arrival = (r.gamma_arrival_ns - r.gamma_arrival_ns[0]) / 1e6
+        assert arrival[4] <= 17 and arrival[5] <= 27
+        before_the_first_gap = int(np.flatnonzero(np.diff(arrival) >= 150)[0]) + 1
+        assert 7 <= before_the_first_gap <= 9
+    ratios = [r.gamma[:5].sum() / r.gamma_background.sum() for r in log.records if r.gamma_background is not None]
+    assert round(float(np.mean(ratios)), 3) == 0.977 and min(ratios) > 0.92 and max(ratios) < 1.08
+
+
+def test_log_background_is_a_running_mean_of_twenty_seconds(log: Log) -> None:
+    """Published each 5 s: neighbours share three quarters, and a step has the variance of two quarters, B / 40."""
+    told = [e for e in log.events if isinstance(e, CountBlock) and e.series == "gamma_background"]
+    sums = np.array([e.counts.sum() for e in told])
+    joined = np.diff([e.utc_ns for e in told]) < 5.5 * SECOND
+    step = np.diff(sums)[joined]
+    lag_1 = np.corrcoef(sums[:-1][joined], sums[1:][joined])[0, 1]
+    assert lag_1 == pytest.approx(0.75, abs=3 * 0.66 / np.sqrt(len(step)))  # 0.66: sd of one pair's r at 0.75, Bartlett
+    assert step.std() == pytest.approx(np.sqrt(sums.mean() / 40), rel=0.1)
+
+
+def test_log_neutron_background_lines(log: Log) -> None:
+    """NB is the floor of NB1; AR is AB1's share, to four decimals."""
+    seen = {"NB": [0], "AB1": [1.0]}
+    agree = {"NB1": 0, "AR": 0}
+    for raw in log.path.read_text().splitlines():
+        code, *fields = raw.rpartition(",")[0].split(",")
+        if code == "NB":
+            seen[code] = [int(f) for f in fields]
+        elif code == "NB1":
+            agree[code] += [int(float(f)) for f in fields] == seen["NB"]
+        elif code == "AB1":
+            seen[code] = [float(f) for f in fields]
+        elif code == "AR":
+            share = np.array(seen["AB1"]) / sum(seen["AB1"])
+            agree[code] += bool((np.abs(share - [float(f) for f in fields]) <= 0.000051).all())
+    codes = log.decoder.codes
+    assert agree == {"NB1": codes["NB1"], "AR": codes["AR"]}
+    assert codes["NB1"] == (606 if log.expected["codes"]["GA"] == 0 else 595)
+
+
+def test_log_speed_needs_the_limit_before_the_median() -> None:
+    """In the first log the plain median of every pass is wrong."""
+    if not PORTAL_LOGS.is_dir():
+        pytest.skip("no recorded portal logs beside the project")
+    for r in read_daily_file(PORTAL_LOGS / "S2-C0-NONE.csv"):
+        mph = [float(line.split(",")[2]) for line in r.raw_lines if line.startswith("SP")]
+        assert 4 <= len(mph) <= 6 and np.median(mph) > 48
+        assert r.speed_kmh is not None and 4.8 < r.speed_kmh / 1.609344 < 5.2
+
+
 def test_log_speed(log: Log) -> None:
     mph = [r.speed_kmh / 1.609344 for r in log.records if r.speed_kmh is not None]
     assert len(mph) == 25
@@ -1154,6 +1217,52 @@ def test_log_in_any_split_gives_the_same_events(cuts: list[int]) -> None:
     expected = [plain(e) for e in whole.feed(data, SECOND)]
     assert [plain(e) for piece in split(data, cuts) for e in pieces.feed(piece, SECOND)] == expected
     assert len(records(whole.feed(b"", SECOND))) == 0
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """24 hours of the recorded portal, both logs in turn with stamps moved on, and the number of passages."""
+    if not PORTAL_LOGS.is_dir():
+        pytest.skip("no recorded portal logs beside the project")
+    path = tmp_path_factory.mktemp("day") / "day.csv"
+    parts = [(PORTAL_LOGS / f"{name}.csv").read_text().splitlines() for name in sorted(EXPECTED)]
+    at_ms = turn = 0
+    with path.open("w", newline="") as file:
+        while at_ms < 86_400_000:
+            first_ms = None
+            for line in parts[turn % 2]:
+                stamp = line[-16:-4]
+                ms = ((int(stamp[:2]) * 60 + int(stamp[3:5])) * 60 + int(stamp[6:8])) * 1000 + int(stamp[9:])
+                first_ms = ms if first_ms is None else first_ms
+                now_ms = at_ms + ms - first_ms
+                day_of, rest = divmod(now_ms, 86_400_000)
+                text = f"{rest // 3_600_000:02d}:{rest // 60_000 % 60:02d}:{rest // 1000 % 60:02d}.{rest % 1000:03d}"
+                file.write(f"{line[:-27]}2016-06-{1 + day_of:02d} {text} -07\r\n")
+            at_ms, turn = now_ms + 5000, turn + 1
+    return path, 25 * turn
+
+
+def test_log_a_day_is_decoded_fast(day: tuple[Path, int]) -> None:
+    path, passages = day
+    before_s = time.process_time()
+    found = sum(isinstance(e, Occupancy) and e.record is not None for e in iter_daily_file(path))
+    took_s = time.process_time() - before_s
+    assert found == passages
+    lines = path.read_bytes().count(b"\n")
+    assert lines > 300_000  # with all extension lines; 20,000 are those of the official codes on a quiet day
+    assert took_s * 20_000 / lines < 0.5  # the promise is 2 s
+    assert took_s < 6.0  # about 1.6 s on one core of a 2020 server
+
+
+def test_log_a_day_takes_constant_memory(day: tuple[Path, int]) -> None:
+    held: list[int] = []
+    tracemalloc.start()
+    left = (e for e in iter_daily_file(day[0]) if isinstance(e, Occupancy) and e.phase == "left")
+    for _ in islice(left, 0, 250):  # tracing makes a whole day take long
+        held.append(tracemalloc.get_traced_memory()[0])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert abs(np.mean(held[200:]) - np.mean(held[50:100])) < 20_000 and peak < 2_000_000
 
 
 def test_log_decodes_fast(log: Log) -> None:
