@@ -17,6 +17,8 @@ import datetime as dt
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -154,9 +156,12 @@ class LineCutter:
     def push(self, data: bytes) -> list[tuple[bytes, bool]]:
         """Return the lines that `data` completes, each with True if it was longer than the cap."""
         # CR alone ends a line too (serial servers that rewrite line ends); CR LF then leaves an empty one behind.
-        *lines, rest = data.replace(b"\r", b"\n").split(b"\n")
+        *lines, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         done: list[tuple[bytes, bool]] = []
         for line in lines:
+            if not self._rest and not self._skipping and 0 < len(line) <= self._cap:
+                done.append((line, False))  # as most lines are: whole
+                continue
             self._grow(line, done)
             if self._rest:
                 done.append((self._rest, False))
@@ -394,8 +399,7 @@ class PortalDecoder:
             fields = _without_stamp(fields)
             if len(fields) != n:
                 raise ValueError(f"{len(line.fields)} fields, expected {n}")
-        first = len(fields[0])
-        if any(len(f) != first for f in fields) and any(f[:1] == "0" and len(f) > 1 for f in fields):
+        if len({*map(len, fields)}) > 1 and any(f[:1] == "0" and len(f) > 1 for f in fields):
             # A serial line that drops a byte leaves a plausible count: padded fields are all of one width.
             raise ValueError(f"fields of {sorted({len(f) for f in fields})} digits, padded ones are of one width")
         return [_count(f) for f in fields]
@@ -622,10 +626,10 @@ class PortalDecoder:
             return None
         found: dict[int, list[int]] = {}
         before = 0
-        for at in sorted({at for at, _ in passage.windows}):
-            rows = [row for n, row in passage.windows if n == at]
-            for back, row in enumerate(reversed(rows[-(at - before) :] if at > before else [])):
-                found[at - 1 - back] = row
+        for at, group in groupby(passage.windows, key=itemgetter(0)):
+            rows = [row for _, row in group]
+            for back in range(min(at - before, len(rows))):
+                found[at - 1 - back] = rows[-1 - back]
             before = at
         whole = len(found) == len(passage.gamma) and len({len(row) for row in found.values()}) == 1
         if whole == self._windows_missing:
@@ -1001,7 +1005,8 @@ def iter_daily_file(
             latest_ns = max(latest_ns, at)
         else:
             text = line  # no stamp: it came when the line before it came
-        yield from decoder.take_line(text, utc_ns or 0, over_long)
+        if events := decoder.take_line(text, utc_ns or 0, over_long):
+            yield from events
     yield from decoder.lost(utc_ns or 0)
 
 
