@@ -20,6 +20,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from statistics import median
 from typing import Annotated, Literal, NamedTuple
 
@@ -31,6 +32,7 @@ from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
 from pymodbus.pdu.register_message import ReadHoldingRegistersRequest
 
 from scanner_io.channel import Channel, open_channel
+from scanner_io.driver import SteadyClock
 from scanner_io.errors import ConfigError, LinkLost, ProtocolError, ScannerError
 from scanner_io.model import (
     NANOSECONDS,
@@ -220,6 +222,11 @@ def parse_block(registers: Sequence[int]) -> Block:
     )  # fmt: skip
 
 
+def iso_s(utc_ns: int) -> str:
+    """Return an instant to the second, e.g. `2026-01-31T09:45:01Z`."""
+    return f"{datetime.fromtimestamp(utc_ns // NANOSECONDS, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def channel_state(status: int) -> ChannelState:
     """Return what a channel status word says; an alarm comes before a low, a low before a high fault."""
     if status & ALARM:
@@ -307,7 +314,7 @@ class Decoder:
         self._published_ns = 0
         self._gamma_background: npt.NDArray[np.float64] | None = None
         self._neutron_background: npt.NDArray[np.float64] | None = None
-        self._told: dict[str, str] = {}  # component -> words of the trouble in force
+        self._told: dict[str, tuple[str, int]] = {}  # component -> words of the trouble in force, since when
         self.boot_epoch = 0
 
     @property
@@ -375,13 +382,14 @@ class Decoder:
         same: bool = False,
     ) -> None:
         """Tell a component's trouble when it begins or changes, and its end; `same` keeps the words first told."""
-        before = self._told.get(component, "")
+        before, since_ns = self._told.get(component, ("", utc_ns))
         if state == "ok":
             if before:
                 del self._told[component]
-                events.append(Health(utc_ns=utc_ns, component=component, state="ok", text=f"{before}: over"))
+                over = f"{before}: over, {(utc_ns - since_ns) / NANOSECONDS:.1f} s since {iso_s(since_ns)}"
+                events.append(Health(utc_ns=utc_ns, component=component, state="ok", text=over))
         elif not same and before != text:
-            self._told[component] = text
+            self._told[component] = text, since_ns
             events.append(Health(utc_ns=utc_ns, component=component, state=state, text=text))
 
     def _faults(self, block: Block, utc_ns: int, events: list[Event]) -> list[str]:
@@ -529,6 +537,8 @@ class Decoder:
         if passage.output_seen and not passage.alarm_seen:
             passage.faults["alarm_output"] = None
         end_ns = max(passage.last_ns, utc_ns)
+        # A reading is asked for: its arrival is the end of its interval to within a round trip.
+        start_ns = (passage.arrival[0] if passage.arrival else passage.start_ns) - self._interval_ns
         speed = median(passage.speeds_mm_s) * 0.0036 if passage.speeds_mm_s else None
         record = PortalRecord(
             start_utc_ns=passage.start_ns,
@@ -538,7 +548,7 @@ class Decoder:
             gamma_alarm=np.array(passage.gamma_alarm, np.bool_),
             neutron_alarm=np.array(passage.neutron_alarm, np.bool_),
             gamma_arrival_ns=np.array(passage.arrival, np.int64),
-            gamma_start_utc_ns=(passage.arrival[0] if passage.arrival else passage.start_ns) - self._interval_ns,
+            gamma_start_utc_ns=start_ns,
             gamma_background=passage.gamma_background,
             neutron_background=passage.neutron_background,
             gamma_interval_s=self._interval_s,
@@ -549,6 +559,8 @@ class Decoder:
             end_reason=reason,
             faults=tuple(passage.faults),
             raw_lines=tuple(passage.raw),
+            neutron_arrival_ns=np.array(passage.arrival if passage.neutron else [], np.int64),
+            neutron_start_utc_ns=start_ns if passage.neutron else None,
         )
         events.append(Occupancy(phase="left", utc_ns=end_ns, source_ref=passage.source_ref, record=record))
 
@@ -659,6 +671,7 @@ class AspectDriver:
         self._line = ModbusLine(channel)
         self._decoder = Decoder(config)
         self._ready: deque[Event] = deque()
+        self._clock = SteadyClock()
         self._failure: ScannerError | None = None
         self._unit: int | None = None  # the one that answered last
         self._opened = False
@@ -693,7 +706,7 @@ class AspectDriver:
                 f"monitor block at {description.base} of {description.length} registers, usually {USUAL_BASE} and "
                 f"{USUAL_LENGTH}: its first {USUAL_LENGTH} are read; check the register map"
             )
-            self._ready.append(Health(utc_ns=time.time_ns(), component="description", state="degraded", text=text))
+            self._ready.append(Health(utc_ns=self._now(), component="description", state="degraded", text=text))
         return DeviceInfo(
             vendor="Aspect",
             model="Modbus portal",
@@ -766,7 +779,7 @@ class AspectDriver:
             except ScannerError as error:
                 # What the loss ends must be told before the loss itself, or an open passage would vanish.
                 self._failure = error
-                self._ready.extend(self._decoder.lost(time.time_ns()))
+                self._tell(self._decoder.lost(self._now()))
             if not self._ready and self._failure is None and time.monotonic() >= deadline_s:
                 return None
         return self._ready.popleft()
@@ -797,16 +810,25 @@ class AspectDriver:
             registers = _read_answer(what, answer, USUAL_LENGTH)
         except ProtocolError as error:
             # A device that is busy for a moment must not cost the passage its whole: the next reading may be good.
-            self._ready.extend(self._decoder.refused(str(error), time.time_ns()))
+            self._tell(self._decoder.refused(str(error), self._now()))
             if time.monotonic() - self._good_s >= self._config.refused_s:
                 raise
             return
         self._good_s = time.monotonic()
-        self._ready.extend(self._decoder.take(registers, time.time_ns()))
+        self._tell(self._decoder.take(registers, self._now()))
+
+    def _now(self) -> int:
+        utc_ns, told = self._clock.stamp(self._decoder.occupied)
+        self._ready.extend(told)
+        return utc_ns
+
+    def _tell(self, events: list[Event]) -> None:
+        self._ready.extend(map(self._clock.mark, events))
 
     def end(self) -> list[Event]:
         """Return what is decoded but not yet read, and the end of an open passage: its counts must not be lost."""
-        events = [*self._ready, *self._decoder.lost(time.time_ns())]
+        self._tell(self._decoder.lost(self._now()))
+        events = list(self._ready)
         self._ready.clear()
         return events
 

@@ -115,6 +115,14 @@ class SteadyClock:
         self._offset_ns += step_ns
         return utc_ns, told
 
+    def mark(self, event: Event) -> Event:
+        """Return `event`; the record of a passage during which the clock was set is marked `clock_stepped`."""
+        if isinstance(event, Occupancy) and event.record is not None and self.stepped:
+            self.stepped = False
+            faults = tuple(dict.fromkeys((*event.record.faults, "clock_stepped")))
+            return structs.replace(event, record=structs.replace(event.record, faults=faults))
+        return event
+
 
 class LinkDriver:
     """A driver made of a byte channel and a decoder: all that a device on TCP or a serial line needs.
@@ -183,15 +191,11 @@ class LinkDriver:
         return utc_ns
 
     def _take(self, events: list[Event]) -> None:
-        """Make events ready to be read; a record during which the clock was set is marked."""
+        """Make events ready to be read."""
         for event in events:
             if isinstance(event, Occupancy):
                 self._occupied = event.phase == "entered"
-                if event.record is not None and self._clock.stepped:
-                    self._clock.stepped = False
-                    faults = tuple(dict.fromkeys((*event.record.faults, "clock_stepped")))
-                    event = structs.replace(event, record=structs.replace(event.record, faults=faults))
-            self._ready.append(event)
+            self._ready.append(self._clock.mark(event))
 
     def end(self) -> list[Event]:
         """Return what is decoded but not yet read, and the end of an open passage: its counts must not be lost."""

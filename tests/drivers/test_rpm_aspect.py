@@ -394,6 +394,16 @@ def test_a_fault_is_told_on_and_off_and_its_passage_never_reads_as_clear(fault: 
     assert FAULT_WORDS[fault] in [(q.code, q.reason) for q in judged.quality]
 
 
+def test_the_end_of_a_fault_says_how_long_it_lasted() -> None:
+    blocks = [block_of(), *[block_of(gamma_status=READY | 0x10)] * 5, block_of()]
+    told = [e for e in play(decoder(), blocks) if isinstance(e, Health)]
+    assert [(e.component, e.state, e.utc_ns - T0_NS) for e in told] == [
+        ("gamma", "fault", STEP_NS),
+        ("gamma", "ok", 6 * STEP_NS),
+    ]
+    assert told[1].text.endswith("over, 1.0 s since 2026-01-31T09:45:01Z")
+
+
 def test_a_device_that_stands_still_is_a_fault() -> None:
     there = decoder(frozen_s=1.0)
     still = CAR._replace(device_time=77)
