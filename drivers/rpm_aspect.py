@@ -112,7 +112,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     answer_s: Annotated[float, Meta(ge=0.05, le=10.0)] = 1.0
     scan_answer_s: Annotated[float, Meta(ge=0.01, le=2.0)] = 0.1
     refused_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 2.0
-    frozen_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 30.0
+    frozen_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
     hold_in_s: Annotated[float, Meta(ge=0.0, le=10.0)] = 1.0
     counter_joins_s: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.0
     counts: Literal["interval", "cumulative"] = "interval"

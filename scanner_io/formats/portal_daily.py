@@ -239,7 +239,8 @@ class PortalDecoder:
     The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
     itself found: `start_not_seen` (no vacancy since the last passage broke off), `passages_missed` (numbers before it
     never came), `damaged_line`, `unknown_line` (in it or since the vacancy before it), `lines_lost` (fewer
-    gamma or neutron lines than the time they took), `too_long`, `window_alarm` (AA without a gamma
+    gamma or neutron lines than the time they took), `too_long`, `spectroscopic` (S1 or S2 was seen: not a
+    portal for this codec), `window_alarm` (AA without a gamma
     line), `clock_stepped` (back, by more than an interval).
     """
 
@@ -380,6 +381,12 @@ class PortalDecoder:
         if not line.code:
             self._damaged("no line code", line.raw, utc_ns, events)
             return
+        if line.code in _SPECTROSCOPIC and "spectroscopic" not in self._faults:
+            # For good: what GB, GS and NS of such a portal count is not known here.
+            self._faults["spectroscopic"] = "spectroscopic", utc_ns
+            text = f"{line.raw[:40]!r} is a line of a spectroscopic portal, whose counts mean something else; this "
+            text += "driver reads gross-count portals only"
+            events.append(Health(utc_ns=utc_ns, component="spectroscopic", state="fault", text=text))
         known = line.code in self.codes or line.code in EXTENSION_CODES or len(self.codes) < MAX_CODES
         self.codes[line.code if known else "other"] += 1
         if self._passage is not None:

@@ -270,6 +270,15 @@ def test_a_speed_at_the_display_cap_is_no_speed() -> None:
     assert record.speed_kmh is None and outcome(record) == "CLEAR"
 
 
+@pytest.mark.parametrize("code", ["S1", "S2"])
+def test_a_spectroscopic_portal_is_told_and_never_clear(code: str) -> None:
+    lines = timed(1, 2)
+    events = decode([(lines[0][0], f"{code},1,2,3\r\n".encode()), *lines])
+    told = [e for e in events if isinstance(e, Health) and e.component == "spectroscopic"]
+    assert [e.state for e in told] == ["fault"] and "gross-count portals only" in told[0].text
+    assert [(r.faults, outcome(r)) for r in records(events)] == [(("spectroscopic",), "REVIEW")] * 2
+
+
 def test_a_damaged_line_before_entry_marks_the_passage() -> None:
     """It may have been the passage's first; a vacant line in between says that it was not."""
     lines = timed(1, 2)

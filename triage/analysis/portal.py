@@ -66,6 +66,10 @@ FAULT_WORDS = {
     "alarm_output": ("portal_alarm_output", "the portal's alarm output was on though no channel was read in alarm"),
     "alarm_without_counts": ("portal_alarm_without_counts", "a channel was in alarm at a reading without counts"),
     "count_stepped": ("portal_count_stepped", "the portal's running count fell; counts may be missing"),
+    "spectroscopic": (
+        "portal_spectroscopic",
+        "lines of a spectroscopic portal came: its counts mean something else than is read here",
+    ),
     "window_alarm": ("portal_window_alarm", "an energy-window alarm (AA) came in a passage without gamma counts"),
     "too_long": ("portal_too_long", "the portal stayed occupied for so long that the record was cut"),
 }
