@@ -202,7 +202,7 @@ class _Passage:
         self.neutron_arrival: list[int] = []
         self.windows: list[tuple[int, list[int]]] = []  # AS rows, each with the gamma lines that had come before it
         self.windows_unread = False
-        self.windows_alarm: set[int] = set()  # gamma lines that had come before an AA
+        self.windows_alarm: list[int] = []  # gamma lines that had come before an AA
         self.mph: list[float] = []
         self.faults: dict[str, None] = {}  # an ordered set
         self.raw: list[str] = []
@@ -621,7 +621,8 @@ class PortalDecoder:
             self._tell_unknown(utc_ns, events)
             return
         self._passage.keep(line.raw)
-        self._passage.windows_alarm.add(len(self._passage.gamma))
+        if self._passage.windows_alarm[-1:] != [len(self._passage.gamma)]:  # up to three lines per interval
+            self._passage.windows_alarm.append(len(self._passage.gamma))
 
     def _paired_windows(self, passage: _Passage, utc_ns: int, events: list[Event]) -> npt.NDArray[np.int64] | None:
         """Return `(intervals, windows)`, None unless every interval has its row; tell when that changes.
