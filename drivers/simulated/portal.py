@@ -101,13 +101,13 @@ def rates(transit: Transit, t_s: Floats64, neutron: bool) -> Floats64:
     for source in transit.sources:
         if source.neutron != neutron:
             continue
-        shape = _profile(x, source)
+        shape = source_profile(x, source)
         parts = np.array((0.55, 0.0, 0.45, 0.0) if neutron else source.shares)
         seen = seen + source.counts_per_s * shape[:, np.newaxis] * parts
     return seen
 
 
-def _profile(x: Floats64, source: Source) -> Floats64:
+def source_profile(x: Floats64, source: Source) -> Floats64:
     """Return the source's shape along the passage, 1 at its highest."""
     if source.x0 == source.x1:
         return np.asarray((1 + ((x - source.x0) / STANDOFF_MM) ** 2) ** -1.5)
