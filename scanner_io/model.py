@@ -499,12 +499,16 @@ class CountBlock(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Occupancy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The portal became occupied, or vacant again with the record of the passage."""
+    """The portal became occupied, or vacant again with the record of the passage.
+
+    quality : what limits the passage beyond its record: the health of the portal while it was made
+    """
 
     phase: Literal["entered", "left"]
     utc_ns: int
     source_ref: str = ""
     record: PortalRecord | None = None
+    quality: tuple[Quality, ...] = ()
 
 
 class DeclarationSeen(msgspec.Struct, frozen=True, kw_only=True):

@@ -156,9 +156,16 @@ def _one_segment(said: list[Piece], hit: int, fault: Fault, rng: np.random.Gener
 def together(pieces: list[Piece]) -> Piece:
     """Return pieces of one passage as one, at the time of the last."""
     last = pieces[-1]
-    gamma, neutron, speed, alarms = (sum(p[k] for p in pieces) for k in range(3, 7))
-    data = b"".join(p.data for p in pieces)
-    return Piece(last.t_s, data, last.passage, gamma, neutron, speed, alarms, any(p.end for p in pieces))
+    return Piece(
+        last.t_s,
+        b"".join(p.data for p in pieces),
+        last.passage,
+        gamma=sum(p.gamma for p in pieces),
+        neutron=sum(p.neutron for p in pieces),
+        speed=sum(p.speed for p in pieces),
+        alarms=sum(p.alarms for p in pieces),
+        end=any(p.end for p in pieces),
+    )
 
 
 def _over_long(said: list[Piece], hit: int, fault: Fault, rng: np.random.Generator) -> list[Piece]:

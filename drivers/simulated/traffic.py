@@ -216,7 +216,7 @@ def vehicle_of(config: Traffic, index: int) -> _Vehicle:
         length_mm=length,
         speed_mm_s=float(rng.uniform(1200, 2500)),
         gap_s=gap,
-        knots_mm=np.arange(-6, len(knots) + 6) * 600.0,
+        knots_mm=np.arange(-6, len(knots) + 6, dtype=np.float64) * 600.0,
         shade=shade / shade.max() * depth,
         sources=_sources(config, rng, length),
         patient=_patient(config, rng),
@@ -291,7 +291,8 @@ class _Portal:
         self._boot = 1
         self._now_s = 0.0
         self._until: dict[str, float] = {}
-        self._hurt: dict[str, tuple[int, Ints64 | None]] = {}
+        self._hurt: dict[str, int] = {}
+        self._booting = False
         self._link_up = True
         self._waiting: list[tuple[float, str, float]] = []
         self._tampered = False
@@ -405,13 +406,13 @@ class _Portal:
             self._number = 0
             self._tampered = False
             self._gamma_mean, self._neutron_mean = self._gamma_mean[:0], self._neutron_mean[:0]
-            self._hurt["booting"] = (0, None)
+            self._booting = True
         elif kind == "tamper":
             if not self._tampered and self._link_up and self._speaks(t_s):
                 yield Piece(t_s, format_line("TT", [0, 0, 0, 0]))
             self._tampered = True
         elif kind in ("dead_detector", "stuck_detector"):
-            self._hurt[kind] = (int(detector), None)
+            self._hurt[kind] = int(detector)
 
     def _recover(self, t_s: float) -> Iterator[Played]:
         """Let what is over be over."""
@@ -425,8 +426,8 @@ class _Portal:
         for kind in ("dead_detector", "stuck_detector"):
             if kind in self._hurt and t_s >= self._until[kind]:
                 del self._hurt[kind]
-        if "booting" in self._hurt and self._speaks(t_s):
-            del self._hurt["booting"]
+        if self._booting and self._speaks(t_s):
+            self._booting = False
             if self._link_up and self._config.setup:
                 for line in setup_lines(self._config.nsigma):
                     yield Piece(t_s, line)
@@ -461,11 +462,11 @@ class _Portal:
 
     def _harmed(self, gamma: Ints64, t_s: float) -> Ints64:
         """Let dead detectors count nothing and stuck ones what they counted first."""
-        hurt = {k: d for k, (d, _) in self._hurt.items() if k != "booting"}
+        hurt = dict(self._hurt)
         for at, what, seconds in self._waiting:
-            kind, _, detector = what.partition(":")
+            kind, _, which = what.partition(":")
             if kind in ("dead_detector", "stuck_detector") and at <= t_s < at + seconds:
-                hurt[kind] = int(detector)
+                hurt[kind] = int(which)
         if not hurt:
             return gamma
         gamma = gamma.copy()
@@ -490,7 +491,7 @@ class _Portal:
         neutron = self._neutron_mean.mean(axis=0)
         stuck = self._hurt.get("stuck_detector")
         if stuck is not None:
-            gamma[stuck[0]] = self._background[stuck[0]]
+            gamma[stuck] = self._background[stuck]
         self._background = np.rint(gamma)
         late = float(abs(self._rng.normal(0, 0.003)))
         high, low = self._in_force("gamma_high", t_s), self._in_force("gamma_low", t_s)

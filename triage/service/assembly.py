@@ -377,6 +377,7 @@ class Assembly:
             passage = self._join(ENTERED, event.record.start_utc_ns, now_s)
             passage.portal_device = number
         passage.portal = event.record
+        passage.flag(event.quality)
         passage.step(LEFT, event.utc_ns, now_s)
         self._refer(passage, number, event.source_ref)
 
