@@ -18,11 +18,14 @@ What must never happen, and what cannot be avoided, per vehicle (an occupancy of
     phantom     a record without an intact line of any vehicle
 
     in_parts    it was cut (link, silence, power) and what came afterwards is a record of its own that says so
-    inseparable its GX was lost and the next vehicle came within the time-out with no line between: one record; told,
-                because the portal's count ran ahead, in `inseparable_told`
+    inseparable its GX was lost and the next vehicle came within the time-out with no line between: one record of two;
+                `inseparable_told` of them are flagged (the portal's count ran ahead, or lines and time disagree)
     unseen      nothing of it arrived, and that was told
-    unflagged   a fault was played at it and neither its records nor its scans say so, by kind of fault: those that
-                change no line (split, one_segment, slow, short stalls) belong here, the others do not
+    incomplete  more than one gamma line, or any alarm, of it never arrived intact, and neither its records nor its
+                scans say so: what is left of it could read as clear. By kind of fault
+    unflagged   a fault was played at it and neither its records nor its scans say so, by kind of fault: right for
+                those that change no line (split, one_segment, slow, short stalls), that strike between passages, or
+                that cost one line, which cannot be noticed without a sequence number
 """
 
 from __future__ import annotations
@@ -47,8 +50,6 @@ IDLE_AT_S = (4.0, 12.0)
 """Silences at which the decoder has something to say; between them its `idle` says nothing."""
 SILENT_LINK_S = 30.0
 """A silence that the link driver takes for a lost link."""
-HARMLESS = frozenset({"split", "one_segment", "slow", "tamper", "stall", "number_reset"})
-"""Kinds that may leave a record whole: every line arrives, or the portal stands open for others to see."""
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +70,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     inseparable: int
     inseparable_told: int
     unseen: int
+    incomplete: dict[str, int]
     unflagged: dict[str, int]
     health_told: dict[str, int]
     examples: tuple[str, ...]
@@ -251,8 +253,9 @@ class _Way:
                 self.note("merged", f"vehicles {list(opened.passes)} in one record, with vacancy between")
             else:
                 self.counts["inseparable"] += len(opened.passes) - 1
-                told = any(q.code == "portal_count" for q in self.health.quality(record.start_utc_ns))
+                told = bool(record.truncated or record.faults or scan_flagged)
                 self.counts["inseparable_told"] += told
+                self.example(f"inseparable: vehicles {list(opened.passes)}, faults {record.faults}, told {told}")
         part = _Part(
             flagged=record.truncated or bool(record.faults) or scan_flagged,
             later_part="start_not_seen" in record.faults or "too_long" in record.faults,
@@ -271,8 +274,12 @@ class _Way:
     def note(self, what: str, example: str) -> None:
         """Count something that must not happen and keep the first examples."""
         self.counts[what] += 1
+        self.example(f"{what}: {example}")
+
+    def example(self, text: str) -> None:
+        """Keep the first examples."""
         if len(self.examples) < 20:
-            self.examples.append(f"{what}: {example}")
+            self.examples.append(text)
 
 
 def count_occupancies(
@@ -326,6 +333,7 @@ def count_occupancies(
         doubled=way.counts["doubled"], lines_lost=way.counts["lines_lost"], repeated=way.counts["repeated"],
         phantom=way.counts["phantom"], in_parts=watch.in_parts, inseparable=way.counts["inseparable"],
         inseparable_told=way.counts["inseparable_told"], unseen=watch.unseen,
+        incomplete=dict(sorted(watch.incomplete.items())),
         unflagged=dict(sorted(watch.unflagged.items())), health_told=dict(sorted(way.told.items())),
         examples=tuple(way.examples), simulated=True, simulated_days=round(way.days(), 2), lines=lines,
         cpu_s=round(time.process_time() - began_s, 1), rss_mb=round(_rss_mb(), 1),
@@ -344,6 +352,7 @@ class _Truths:
         self._count_notices = 0
         self.played: Counter[str] = Counter()
         self.unflagged: Counter[str] = Counter()
+        self.incomplete: Counter[str] = Counter()
         self.in_parts = 0
         self.unseen = 0
 
@@ -387,8 +396,17 @@ class _Truths:
             self.in_parts += 1
             if not all(p.later_part for p in parts[1:]):
                 way.note("doubled", f"vehicle {truth.index}: {len(parts)} records, {[f.kind for f in truth.faults]}")
-        if truth.faults and not any(p.flagged for p in parts):
-            self.unflagged.update({f.kind for f in truth.faults} if len(truth.faults) == 1 else {"two faults"})
+        if any(p.flagged for p in parts):
+            return
+        kinds = ", ".join(f.kind for f in truth.faults) or "of an earlier vehicle"
+        if truth.faults:
+            self.unflagged[kinds if len(truth.faults) == 1 else "two faults"] += 1
+        if truth.gamma_sent - truth.gamma > 1 or truth.alarms_sent > truth.alarms:
+            self.incomplete[kinds] += 1
+            way.example(
+                f"incomplete: vehicle {truth.index} ({kinds}): {truth.gamma} of {truth.gamma_sent} gamma lines, "
+                f"{truth.neutron} of {truth.neutron_sent} neutron lines, {truth.alarms} of {truth.alarms_sent} alarms"
+            )
 
 
 def judged(counted: Counted) -> Iterator[str]:
