@@ -43,6 +43,16 @@ speed lines are always kept, and GX; their number is bounded by itself."""
 MAX_PASSAGE_LINES = 20_000
 """Count and speed lines of the longest passage, about an hour: one that stands longer is ended and begun again, so
 that memory stays bounded."""
+QUIET_NS = 600_000_000
+"""Longer than any pause between two lines of one passage (0.53 s over 700 recorded ones): the network held lines back,
+lines were lost, or a vehicle left and the next came while the line between them (GX) was lost."""
+BUFFERED_LINES = 5
+BURST_NS = 400_000_000
+"""The five buffered intervals at entry come within this (17 ms over TCP, 0.2 s at 9600 baud); live ones take 0.8 s."""
+OFFSET_NS = 150_000_000
+"""Lines that were held back fall into step again after a pause; those of another vehicle do not, by more than this."""
+MAX_QUIETS = 32
+"""Pauses remembered per passage."""
 MAX_CODES = 64
 """Different codes that are counted by name; further unknown ones share the name `other`."""
 REPORT_EVERY_NS = 60 * NANOSECONDS
@@ -174,6 +184,14 @@ class LineCutter:
         self._rest, self._skipping = b"", True
 
 
+class _Quiet(NamedTuple):
+    """A pause in a passage: how long each of its lists was, when the last line came, and the lines kept since."""
+
+    lengths: dict[str, int]
+    last_ns: int
+    later: int
+
+
 class _Passage:
     """What is known of the open occupancy. Private to the decoder, thrown away when it ends."""
 
@@ -189,6 +207,8 @@ class _Passage:
         self.mph: list[float] = []
         self.faults: dict[str, None] = {}  # an ordered set
         self.raw: list[str] = []
+        self.quiets: list[_Quiet] = []
+        self.later: list[tuple[Line, int]] = []  # lines since the first pause, with their times
         self._room = RAW_CAP
 
     def keep(self, raw: str, mark: str = "") -> None:
@@ -201,6 +221,25 @@ class _Passage:
             raw = f"[{mark}] {raw}" if mark else raw
             self._room -= len(raw) + 32  # a short line costs memory too
             self.raw.append(raw if self._room > 0 else f"[further lines left out: {RAW_CAP} characters reached]")
+
+    def pause(self) -> None:
+        """Remember where a pause is; without room for the lines after it, or after many pauses, forget it."""
+        if len(self.quiets) < MAX_QUIETS:
+            lengths = {k: len(v) for k, v in vars(self).items() if isinstance(v, list)}
+            self.quiets.append(_Quiet(lengths, self.last_ns, len(self.later)))
+
+    def remember(self, line: Line, utc_ns: int) -> None:
+        """Keep a line that came after a pause, so that it can be taken for another passage."""
+        if self.quiets and len(self.later) < MAX_PASSAGE_LINES:
+            self.later.append((line, utc_ns))
+
+    def cut(self, quiet: _Quiet) -> list[tuple[Line, int]]:
+        """Forget what came after a pause and return its lines."""
+        later = self.later[quiet.later :]
+        for name, length in quiet.lengths.items():
+            del vars(self)[name][length:]
+        self.last_ns = quiet.last_ns
+        return later
 
     @property
     def lines(self) -> int:
@@ -218,8 +257,11 @@ class PortalDecoder:
     A passage begins with the first SP, NS, NA, GS or GA after vacancy and ends `complete` at GX; `aborted` at another
     code that means vacancy, or at a set-up block (the portal was restarted); `timed_out`; or `link_lost`.
 
+    If GX is lost and the next vehicle comes before the time-out, no line tells the two apart; the portal's count and the
+    burst of buffered intervals at entry do, and the passage is parted when it ends (`_part`).
+
     The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
-    itself found: `start_not_seen` (no vacancy since the last passage broke off), `damaged_line`, `lines_lost` (fewer
+    itself found: `start_not_seen` (no vacancy since the last passage broke off, or no burst at entry), `damaged_line`, `lines_lost` (fewer
     gamma lines than the time they took), `too_long`, `clock_stepped` (back, by more than an interval).
     """
 
@@ -249,6 +291,7 @@ class PortalDecoder:
         self._in_setup = False
         self._settings: PortalSettings | None = None
         self._number: int | None = None
+        self._unnumbered = 0
         self._silent = False
         self._unknown_seen = self._unknown_told = self._damaged_told = 0
         self._unknown_told_ns: int | None = None
@@ -342,6 +385,8 @@ class PortalDecoder:
                 self._passage.faults["damaged_line"] = None
                 self._leave("aborted", utc_ns, events)
             self._damaged(str(error), line.raw, utc_ns, events)
+        if self._passage is not None:
+            self._passage.remember(line, utc_ns)
 
     def _on_other(self, line: Line, utc_ns: int, events: list[Event]) -> None:
         """Keep an extension, an unknown code or junk."""
@@ -391,6 +436,8 @@ class PortalDecoder:
             events.append(Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref))
         if utc_ns < passage.last_ns - self._interval_ns:
             passage.faults["clock_stepped"] = None
+        if utc_ns - passage.last_ns > QUIET_NS and passage.gamma:
+            passage.pause()
         passage.last_ns = max(passage.last_ns, utc_ns)
         passage.raw.append(line.raw)
         return passage
@@ -423,6 +470,7 @@ class PortalDecoder:
         if len(line.fields) < 2:
             raise ValueError(f"{len(line.fields)} fields, expected number and neutron background")
         number, neutron_milli = _count(line.fields[0]), _count(line.fields[1])
+        self._part(self._unaccounted(number), events)
         if self._number is not None and number <= self._number:
             self.boot_epoch += 1  # an equal number too: the key (epoch, number) must name one passage
         self._number = number
@@ -457,9 +505,15 @@ class PortalDecoder:
         neutron_total: float | None = None,
     ) -> None:
         """End the open passage and tell its record."""
+        if number is None:
+            self._part(None, events)
         passage, self._passage = self._passage, None
         assert passage is not None
         self._vacant_seen = False
+        self._unnumbered = 0 if number is not None else self._unnumbered + 1
+        arrival = passage.gamma_arrival
+        if len(arrival) >= BUFFERED_LINES and arrival[BUFFERED_LINES - 1] - arrival[0] > BURST_NS:
+            passage.faults["start_not_seen"] = None
         if self._lines_lost(passage.gamma_arrival):
             passage.faults["lines_lost"] = None
         # A passage that timed out ended with its last line, not when that was noticed.
@@ -485,6 +539,69 @@ class PortalDecoder:
             raw_lines=tuple(passage.raw),
         )
         events.append(Occupancy(phase="left", utc_ns=max(end_ns, utc_ns), source_ref=passage.source_ref, record=record))
+
+    # ---- two passages in one
+
+    def _unaccounted(self, number: int) -> int | None:
+        """Return how many occupancies the portal counted that no record is of, None where that cannot be known."""
+        if self._number is None or number <= self._number:
+            return None
+        missing = number - self._number - 1
+        return missing if not (missing and self._unnumbered) else None
+
+    def _part(self, unaccounted: int | None, events: list[Event]) -> None:
+        """Part the open passage where another vehicle's lines begin, if it holds two.
+
+        What was told of its lines as they came stays told; the first part ends `aborted`, without a number.
+        """
+        passage = self._passage
+        while passage is not None and unaccounted != 0:
+            quiet = next((q for q in passage.quiets if self._begins(passage, q, unaccounted is None)), None)
+            if quiet is None:
+                return
+            later = passage.cut(quiet)
+            passage.quiets.clear()
+            self._leave("aborted", passage.last_ns, events)
+            self._vacant_seen = True
+            again: list[Event] = []
+            for line, utc_ns in later:
+                self._take_again(line, utc_ns, again)
+            events += [e for e in again if not isinstance(e, CountBlock)]
+            unaccounted = None if unaccounted is None else unaccounted - 1
+            passage = self._passage
+
+    def _take_again(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """Take a line for the passage that it really belongs to; it was counted and told before."""
+        try:
+            take = self._take.get(line.code)
+            if take is not None:
+                take(line, utc_ns, events)
+            elif self._passage is not None:
+                self._passage.keep(line.raw)
+        except ValueError:
+            if self._passage is not None:
+                self._passage.keep(line.raw, "damaged")
+                self._passage.faults["damaged_line"] = None
+        if self._passage is not None:
+            self._passage.remember(line, utc_ns)
+
+    def _begins(self, passage: _Passage, quiet: _Quiet, alone: bool) -> bool:
+        """Return True if a vehicle enters after the pause: buffered intervals come at once.
+
+        alone : the portal's count does not say that there is another one, so the lines must not fall into step with
+            those before the pause, as lines do that the network held back
+        """
+        at, arrival, step = quiet.lengths["gamma_arrival"], passage.gamma_arrival, self._interval_ns
+        first = at + BUFFERED_LINES
+        if len(arrival) <= first or arrival[first - 1] - arrival[at] > BURST_NS:
+            return False
+        if not alone:
+            return True
+        steady = range(at + BURST_LINES, min(len(arrival), at + BURST_LINES + 5))
+        if not steady:
+            return False
+        before = median(arrival[i] - i * step for i in range(max(0, at - 5), at))
+        return abs(median(arrival[i] - i * step for i in steady) - before) > OFFSET_NS
 
     def _table(self, rows: list[list[int]]) -> npt.NDArray[np.int64]:
         return np.array(rows, np.int64).reshape(len(rows), self._detectors)
