@@ -350,7 +350,9 @@ class _Portal:
             speed_mm_s=vehicle.speed_mm_s, length_mm=vehicle.length_mm, shade=float(vehicle.shade.max()),
             first_s=heard[0].t_s if heard else None, last_s=heard[-1].t_s if heard else None,
             gamma=sum(p.gamma for p in reached), neutron=sum(p.neutron for p in reached),
-            alarms=sum(p.alarms for p in reached), gamma_sent=sent.gamma, neutron_sent=sent.neutron, alarms_sent=sent.alarms, ended=any(p.end for p in reached),
+            alarms=sum(p.alarms for p in reached),
+            gamma_sent=sent.gamma, neutron_sent=sent.neutron, alarms_sent=sent.alarms,
+            ended=any(p.end for p in reached),
             parted=off_and_on, sources=vehicle.sources, patient=vehicle.patient is not None, faults=faults,
         )  # fmt: skip
         self._now_s = max(self._now_s, end_s)

@@ -49,8 +49,9 @@ lines were lost, or a vehicle left and the next came while the line between them
 BUFFERED_LINES = 5
 BURST_NS = 400_000_000
 """The five buffered intervals at entry come within this (17 ms over TCP, 0.2 s at 9600 baud); live ones take 0.8 s."""
-OFFSET_NS = 150_000_000
-"""Lines that were held back fall into step again after a pause; those of another vehicle do not, by more than this."""
+OFFSET_NS, OFFSET_ALONE_NS = 100_000_000, 300_000_000
+"""Lines that were held back fall into step again after a pause; those of another vehicle do not, by more than the first
+where the portal's count says that there is another one, else by more than the second (a lost line is 0.2 s)."""
 MAX_QUIETS = 32
 """Pauses remembered per passage."""
 MAX_CODES = 64
@@ -257,12 +258,13 @@ class PortalDecoder:
     A passage begins with the first SP, NS, NA, GS or GA after vacancy and ends `complete` at GX; `aborted` at another
     code that means vacancy, or at a set-up block (the portal was restarted); `timed_out`; or `link_lost`.
 
-    If GX is lost and the next vehicle comes before the time-out, no line tells the two apart; the portal's count and the
-    burst of buffered intervals at entry do, and the passage is parted when it ends (`_part`).
+    If GX is lost and the next vehicle comes before the time-out, no line tells the two apart; the portal's count and
+    the burst of buffered intervals at entry do, and the passage is parted when it ends (`_part`).
 
     The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
-    itself found: `start_not_seen` (no vacancy since the last passage broke off, or no burst at entry), `damaged_line`, `lines_lost` (fewer
-    gamma lines than the time they took), `too_long`, `clock_stepped` (back, by more than an interval).
+    itself found: `start_not_seen` (no vacancy since the last passage broke off, or no burst at entry),
+    `damaged_line`, `lines_lost` (fewer gamma lines than the time they took), `too_long`, `clock_stepped` (back, by
+    more than an interval).
     """
 
     def __init__(
@@ -460,7 +462,7 @@ class PortalDecoder:
         events.append(CountBlock(utc_ns=utc_ns, series="neutron", counts=np.array([counts], np.int64), alarm=alarm))
 
     def _on_speed(self, line: Line, utc_ns: int, events: list[Event]) -> None:
-        if len(line.fields) < 2:
+        if not 2 <= len(line.fields) <= 5:  # more: a line whose end was lost, with a count line behind it
             raise ValueError(f"{len(line.fields)} fields, expected seconds per foot, mph, km/h")
         mph = _decimal(line.fields[1])
         self._occupied(line, utc_ns, events).mph.append(mph)
@@ -514,8 +516,8 @@ class PortalDecoder:
         arrival = passage.gamma_arrival
         if len(arrival) >= BUFFERED_LINES and arrival[BUFFERED_LINES - 1] - arrival[0] > BURST_NS:
             passage.faults["start_not_seen"] = None
-        if self._lines_lost(passage.gamma_arrival):
-            passage.faults["lines_lost"] = None
+        if self._lines_lost(arrival) or (reason == "complete" and arrival and utc_ns - arrival[-1] > QUIET_NS):
+            passage.faults["lines_lost"] = None  # GX follows the last gamma line within 0.2 s
         # A passage that timed out ended with its last line, not when that was noticed.
         end_ns = passage.last_ns if reason == "timed_out" else max(passage.last_ns, utc_ns)
         record = PortalRecord(
@@ -588,20 +590,20 @@ class PortalDecoder:
     def _begins(self, passage: _Passage, quiet: _Quiet, alone: bool) -> bool:
         """Return True if a vehicle enters after the pause: buffered intervals come at once.
 
-        alone : the portal's count does not say that there is another one, so the lines must not fall into step with
-            those before the pause, as lines do that the network held back
+        Lines that the network held back come at once as well, but fall into step with those before the pause.
+
+        alone : the portal's count does not say that there is another one
         """
         at, arrival, step = quiet.lengths["gamma_arrival"], passage.gamma_arrival, self._interval_ns
         first = at + BUFFERED_LINES
         if len(arrival) <= first or arrival[first - 1] - arrival[at] > BURST_NS:
             return False
-        if not alone:
-            return True
         steady = range(at + BURST_LINES, min(len(arrival), at + BURST_LINES + 5))
-        if not steady:
-            return False
+        if not steady or arrival[steady[0]] - arrival[at] < BURST_NS:
+            return False  # more at once than a portal buffers
         before = median(arrival[i] - i * step for i in range(max(0, at - 5), at))
-        return abs(median(arrival[i] - i * step for i in steady) - before) > OFFSET_NS
+        offset = abs(median(arrival[i] - i * step for i in steady) - before)
+        return offset > (OFFSET_ALONE_NS if alone else OFFSET_NS)
 
     def _table(self, rows: list[list[int]]) -> npt.NDArray[np.int64]:
         return np.array(rows, np.int64).reshape(len(rows), self._detectors)
@@ -641,8 +643,9 @@ class PortalDecoder:
         if len(arrival) < BURST_LINES + 10:
             return False
         lag = [a - i * self._interval_ns for i, a in enumerate(arrival)]
-        drift = median(lag[-5:]) - median(lag[BURST_LINES : BURST_LINES + 5])
-        return drift > 1.25 * self._interval_ns
+        early, late = median(lag[BURST_LINES : BURST_LINES + 5]), median(lag[-5:])
+        # The last line of the burst is live: of the first lines it is the least late.
+        return max(late - early, early - min(lag[:BURST_LINES])) > 1.25 * self._interval_ns
 
     # ---- vacancy
 

@@ -18,10 +18,11 @@ What must never happen, and what cannot be avoided, per vehicle (an occupancy of
     phantom     a record without an intact line of any vehicle
 
     in_parts    it was cut (link, silence, power) and what came afterwards is a record of its own that says so
-    inseparable its GX was lost and the next vehicle came within the time-out with no line between: one record of two;
-                `inseparable_told` of them are flagged (the portal's count ran ahead, or lines and time disagree)
+    parted      its GX was lost and the next vehicle came before the time-out, and the decoder told the two apart
+    inseparable the same, but the decoder could not: one record of two; `inseparable_told` of them are flagged (the
+                portal's count ran ahead, or lines and time disagree)
     unseen      nothing of it arrived, and that was told
-    incomplete  more than one gamma line, or any alarm, of it never arrived intact, and neither its records nor its
+    incomplete  more than one gamma line, or every alarm, of it never arrived intact, and neither its records nor its
                 scans say so: what is left of it could read as clear. By kind of fault
     unflagged   a fault was played at it and neither its records nor its scans say so, by kind of fault: right for
                 those that change no line (split, one_segment, slow, short stalls), that strike between passages, or
@@ -67,6 +68,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     repeated: int
     phantom: int
     in_parts: int
+    parted: int
     inseparable: int
     inseparable_told: int
     unseen: int
@@ -83,22 +85,36 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Open:
-    """The record that the decoder has open: which vehicles' lines went into it, and how many."""
+    """The record that the decoder has open: which vehicles' lines went into it, and how many of each.
+
+    lines : vehicle -> gamma lines, neutron lines, alarms
+    """
 
     def __init__(self) -> None:
-        self.passes: dict[int, None] = {}
-        self.gamma = self.neutron = self.alarms = 0
+        self.lines: dict[int, list[int]] = {}
         self.vacancy_between = False
         self.split_by_vacancy = False
 
     def take(self, piece: Any) -> None:
         """Count the intact lines of a piece in."""
-        if piece.occupied and piece.passage not in self.passes:
-            self.split_by_vacancy |= bool(self.passes) and self.vacancy_between
-            self.passes[piece.passage] = None
-        self.gamma += piece.gamma
-        self.neutron += piece.neutron
-        self.alarms += piece.alarms
+        if not piece.occupied:
+            return
+        if piece.passage not in self.lines:
+            self.split_by_vacancy |= bool(self.lines) and self.vacancy_between
+            self.lines[piece.passage] = [0, 0, 0]
+        for k, n in enumerate((piece.gamma, piece.neutron, piece.alarms)):
+            self.lines[piece.passage][k] += n
+
+    def totals(self, count: int | None = None) -> tuple[int, ...]:
+        """Return gamma lines, neutron lines and alarms of the first `count` vehicles."""
+        return tuple(sum(n) for n in zip((0, 0, 0), *list(self.lines.values())[:count], strict=True))
+
+    def part(self, count: int) -> _Open:
+        """Keep the first `count` vehicles; return the others."""
+        other = _Open()
+        other.lines = dict(list(self.lines.items())[count:])
+        self.lines = dict(list(self.lines.items())[:count])
+        return other
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +140,7 @@ class _Way:
         self.examples: list[str] = []
         self._assembled = assembled
         self._open: _Open | None = None
+        self._parted: _Open | None = None
         self._key = (-1, -1)
         self._up = True
         self._silent_lost = False
@@ -141,7 +158,7 @@ class _Way:
     @property
     def open_passes(self) -> frozenset[int]:
         """Vehicles that the open record holds lines of."""
-        return frozenset(self._open.passes) if self._open else frozenset()
+        return frozenset(self._open.lines) if self._open else frozenset()
 
     def step_clock(self, t_s: float, step_s: float) -> None:
         """The receiver's clock is set; the lane notices it by its two clocks."""
@@ -206,7 +223,7 @@ class _Way:
                 continue
             if isinstance(event, Occupancy):
                 if event.phase == "entered":
-                    self._open = _Open()
+                    self._open, self._parted = self._parted or _Open(), None
                     if i == last and piece is not None:
                         self._open.take(piece)
                 elif event.record is not None:
@@ -237,30 +254,36 @@ class _Way:
     def _close(self, record: PortalRecord, scan_flagged: bool) -> None:
         """Compare a record with what arrived while it was open, and enter it for each vehicle in it."""
         opened, self._open = self._open, None
-        if opened is None or not opened.passes:
+        if opened is None or not opened.lines:
             self.note("phantom", f"record {record.boot_epoch}/{record.number}, {record.gamma.shape[0]} gamma lines")
             return
         got = record.gamma.shape[0], record.neutron.shape[0], int(record.gamma_alarm.sum() + record.neutron_alarm.sum())
-        if got != (opened.gamma, opened.neutron, opened.alarms):
-            sent = (opened.gamma, opened.neutron, opened.alarms)
-            self.note("lines_lost", f"vehicle {list(opened.passes)}: gamma, neutron, alarms {got}, arrived {sent}")
+        if got != opened.totals():
+            # The decoder may part what it took for one passage: then the first vehicles' lines are in this record.
+            first = next((k for k in range(1, len(opened.lines)) if got == opened.totals(k)), None)
+            if first is None:
+                words = f"gamma, neutron, alarms {got}, arrived {opened.totals()}"
+                self.note("lines_lost", f"vehicles {list(opened.lines)}, ended {record.end_reason}: {words}")
+            else:
+                self._parted = opened.part(first)
+                self.counts["parted"] += 1
         if record.number is not None:
             if (record.boot_epoch, record.number) <= self._key:
                 self.note("repeated", f"key {record.boot_epoch}/{record.number} after {self._key}")
             self._key = (record.boot_epoch, record.number)
-        if len(opened.passes) > 1:
+        if len(opened.lines) > 1:
             if opened.split_by_vacancy:
-                self.note("merged", f"vehicles {list(opened.passes)} in one record, with vacancy between")
+                self.note("merged", f"vehicles {list(opened.lines)} in one record, with vacancy between")
             else:
-                self.counts["inseparable"] += len(opened.passes) - 1
+                self.counts["inseparable"] += len(opened.lines) - 1
                 told = bool(record.truncated or record.faults or scan_flagged)
                 self.counts["inseparable_told"] += told
-                self.example(f"inseparable: vehicles {list(opened.passes)}, faults {record.faults}, told {told}")
+                self.example(f"inseparable: vehicles {list(opened.lines)}, faults {record.faults}, told {told}")
         part = _Part(
             flagged=record.truncated or bool(record.faults) or scan_flagged,
             later_part="start_not_seen" in record.faults or "too_long" in record.faults,
         )
-        for index in opened.passes:
+        for index in opened.lines:
             self.parts.setdefault(index, []).append(part)
 
     def _tell(self, changes: list[Health]) -> None:
@@ -331,7 +354,8 @@ def count_occupancies(
         passes=passes, seed=seed, fault_share=fault_share, faults_played=dict(sorted(watch.played.items())),
         scans=way.counts["scans"], missed=way.counts["missed"], merged=way.counts["merged"],
         doubled=way.counts["doubled"], lines_lost=way.counts["lines_lost"], repeated=way.counts["repeated"],
-        phantom=way.counts["phantom"], in_parts=watch.in_parts, inseparable=way.counts["inseparable"],
+        phantom=way.counts["phantom"], in_parts=watch.in_parts,
+        parted=way.counts["parted"], inseparable=way.counts["inseparable"],
         inseparable_told=way.counts["inseparable_told"], unseen=watch.unseen,
         incomplete=dict(sorted(watch.incomplete.items())),
         unflagged=dict(sorted(watch.unflagged.items())), health_told=dict(sorted(way.told.items())),
@@ -401,7 +425,7 @@ class _Truths:
         kinds = ", ".join(f.kind for f in truth.faults) or "of an earlier vehicle"
         if truth.faults:
             self.unflagged[kinds if len(truth.faults) == 1 else "two faults"] += 1
-        if truth.gamma_sent - truth.gamma > 1 or truth.alarms_sent > truth.alarms:
+        if truth.gamma_sent - truth.gamma > 1 or (truth.alarms_sent and not truth.alarms):
             self.incomplete[kinds] += 1
             way.example(
                 f"incomplete: vehicle {truth.index} ({kinds}): {truth.gamma} of {truth.gamma_sent} gamma lines, "
