@@ -601,7 +601,8 @@ class PortalDecoder:
         steady = range(at + BURST_LINES, min(len(arrival), at + BURST_LINES + 5))
         if not steady or arrival[steady[0]] - arrival[at] < BURST_NS:
             return False  # more at once than a portal buffers
-        before = median(arrival[i] - i * step for i in range(max(0, at - 5), at))
+        # The least late of them: those of its own burst are late.
+        before = min(arrival[i] - i * step for i in range(max(0, at - BURST_LINES), at))
         offset = abs(median(arrival[i] - i * step for i in steady) - before)
         return offset > (OFFSET_ALONE_NS if alone else OFFSET_NS)
 
@@ -643,7 +644,9 @@ class PortalDecoder:
         if len(arrival) < BURST_LINES + 10:
             return False
         lag = [a - i * self._interval_ns for i, a in enumerate(arrival)]
-        early, late = median(lag[BURST_LINES : BURST_LINES + 5]), median(lag[-5:])
+        early, late = median(lag[BURST_LINES : BURST_LINES + 5]), max(median(lag[-5:]), min(lag[-2:]))
+        if lag[-1] - early > QUIET_NS:
+            return True
         # The last line of the burst is live: of the first lines it is the least late.
         return max(late - early, early - min(lag[:BURST_LINES])) > 1.25 * self._interval_ns
 

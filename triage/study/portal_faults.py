@@ -49,6 +49,9 @@ from triage.service.assembly import Assembled, Assembly, LaneSpec
 START_UTC_NS = 1_767_571_200 * NANOSECONDS
 IDLE_AT_S = (4.0, 12.0)
 """Silences at which the decoder has something to say; between them its `idle` says nothing."""
+VACANT = (b"GB,", b"NB,", b"GH,", b"GL,", b"NH,")
+SHORT = 5
+"""Judgement flags a record of fewer gamma lines by itself (`portal_short`)."""
 SILENT_LINK_S = 30.0
 """A silence that the link driver takes for a lost link."""
 
@@ -195,7 +198,7 @@ class _Way:
         self.wait(piece.t_s)
         self._last_s, self._silent_lost = piece.t_s, False
         self._events(self.decoder.feed(piece.data, self.utc_ns(piece.t_s)), piece, piece.t_s)
-        if piece.passage < 0 and self._open is not None:
+        if self._open is not None and piece.data.startswith(VACANT) and piece.data.endswith(b"\n"):
             self._open.vacancy_between = True
         self._hand_out(self.assembly.tick(piece.t_s))
 
@@ -280,7 +283,7 @@ class _Way:
                 self.counts["inseparable_told"] += told
                 self.example(f"inseparable: vehicles {list(opened.lines)}, faults {record.faults}, told {told}")
         part = _Part(
-            flagged=record.truncated or bool(record.faults) or scan_flagged,
+            flagged=record.truncated or bool(record.faults) or scan_flagged or record.gamma.shape[0] < SHORT,
             later_part="start_not_seen" in record.faults or "too_long" in record.faults,
         )
         for index in opened.lines:
