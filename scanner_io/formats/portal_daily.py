@@ -516,8 +516,9 @@ class PortalDecoder:
         arrival = passage.gamma_arrival
         if len(arrival) >= BUFFERED_LINES and arrival[BUFFERED_LINES - 1] - arrival[0] > BURST_NS:
             passage.faults["start_not_seen"] = None
-        if self._lines_lost(arrival) or (reason == "complete" and arrival and utc_ns - arrival[-1] > QUIET_NS):
-            passage.faults["lines_lost"] = None  # GX follows the last gamma line within 0.2 s
+        late_end = reason == "complete" and len(arrival) > BURST_LINES and utc_ns - arrival[-1] > QUIET_NS
+        if late_end or self._lines_lost(arrival):  # GX follows the last gamma line within 0.3 s
+            passage.faults["lines_lost"] = None
         # A passage that timed out ended with its last line, not when that was noticed.
         end_ns = passage.last_ns if reason == "timed_out" else max(passage.last_ns, utc_ns)
         record = PortalRecord(
