@@ -49,6 +49,8 @@ lines were lost, or a vehicle left and the next came while the line between them
 BUFFERED_LINES = 5
 BURST_NS = 400_000_000
 """The five buffered intervals at entry come within this (17 ms over TCP, 0.2 s at 9600 baud); live ones take 0.8 s."""
+ENTRY_NS = 100_000_000
+"""From the first line of a passage to its burst is more than this (0.19 s or more in 50 recorded ones)."""
 OFFSET_NS, OFFSET_ALONE_NS = 100_000_000, 300_000_000
 """Lines that were held back fall into step again after a pause; those of another vehicle do not, by more than the first
 where the portal's count says that there is another one, else by more than the second (a lost line is 0.2 s)."""
@@ -186,10 +188,12 @@ class LineCutter:
 
 
 class _Quiet(NamedTuple):
-    """A pause in a passage: how long each of its lists was, when the last line came, and the lines kept since."""
+    """A pause in a passage: how long each of its lists was, when the last line came before it and the first after it,
+    and how many lines had been kept."""
 
     lengths: dict[str, int]
     last_ns: int
+    next_ns: int
     later: int
 
 
@@ -223,11 +227,11 @@ class _Passage:
             self._room -= len(raw) + 32  # a short line costs memory too
             self.raw.append(raw if self._room > 0 else f"[further lines left out: {RAW_CAP} characters reached]")
 
-    def pause(self) -> None:
-        """Remember where a pause is; without room for the lines after it, or after many pauses, forget it."""
+    def pause(self, utc_ns: int) -> None:
+        """Remember where a pause is that ends now, unless there were many."""
         if len(self.quiets) < MAX_QUIETS:
             lengths = {k: len(v) for k, v in vars(self).items() if isinstance(v, list)}
-            self.quiets.append(_Quiet(lengths, self.last_ns, len(self.later)))
+            self.quiets.append(_Quiet(lengths, self.last_ns, utc_ns, len(self.later)))
 
     def remember(self, line: Line, utc_ns: int) -> None:
         """Keep a line that came after a pause, so that it can be taken for another passage."""
@@ -439,7 +443,7 @@ class PortalDecoder:
         if utc_ns < passage.last_ns - self._interval_ns:
             passage.faults["clock_stepped"] = None
         if utc_ns - passage.last_ns > QUIET_NS and passage.gamma:
-            passage.pause()
+            passage.pause(utc_ns)
         passage.last_ns = max(passage.last_ns, utc_ns)
         passage.raw.append(line.raw)
         return passage
@@ -591,7 +595,9 @@ class PortalDecoder:
     def _begins(self, passage: _Passage, quiet: _Quiet, alone: bool) -> bool:
         """Return True if a vehicle enters after the pause: buffered intervals come at once.
 
-        Lines that the network held back come at once as well, but fall into step with those before the pause.
+        Lines that the network held back come at once as well. But an entry begins with a speed or neutron line, and
+        its burst comes 0.2 s later, while all that was held back comes together; and what was held back falls into
+        step with the lines before the pause.
 
         alone : the portal's count does not say that there is another one
         """
@@ -599,6 +605,8 @@ class PortalDecoder:
         first = at + BUFFERED_LINES
         if len(arrival) <= first or arrival[first - 1] - arrival[at] > BURST_NS:
             return False
+        if arrival[at] - quiet.next_ns > ENTRY_NS:
+            return True
         steady = range(at + BURST_LINES, min(len(arrival), at + BURST_LINES + 5))
         if not steady or arrival[steady[0]] - arrival[at] < BURST_NS:
             return False  # more at once than a portal buffers
