@@ -50,7 +50,7 @@ BUFFERED_LINES = 5
 BURST_NS = 400_000_000
 """The five buffered intervals at entry come within this (17 ms over TCP, 0.2 s at 9600 baud); live ones take 0.8 s."""
 ENTRY_NS = 100_000_000
-"""From the first line of a passage to its burst is more than this (0.19 s or more in 50 recorded ones)."""
+"""From the first line of a passage to its burst is more than this (0.185 s or more in 50 recorded ones)."""
 OFFSET_NS, OFFSET_ALONE_NS = 100_000_000, 300_000_000
 """Lines that were held back fall into step again after a pause; those of another vehicle do not, by more than the first
 where the portal's count says that there is another one, else by more than the second (a lost line is 0.2 s)."""
@@ -189,7 +189,8 @@ class LineCutter:
 
 class _Quiet(NamedTuple):
     """A pause in a passage: how long each of its lists was, when the last line came before it and the first after it,
-    and how many lines had been kept."""
+    and how many lines had been kept.
+    """
 
     lengths: dict[str, int]
     last_ns: int
