@@ -210,11 +210,12 @@ def vehicle_of(config: Traffic, index: int) -> _Vehicle:
     knots = np.arange(0.0, length + 1, 600.0)
     dense = np.repeat(rng.uniform(0.75, 1.0, len(knots) // 4 + 1), 4)[: len(knots)]
     dense[:8] *= 0.8
+    dense[:2] *= 0.5
     dense[6:8] *= rng.uniform(0.7, 0.95)
     padded = np.concatenate([np.zeros(6), dense, np.zeros(6)])
-    kernel = np.exp(-np.abs(np.arange(-3, 4)) * 0.6 / 0.9)
+    kernel = np.exp(-np.abs(np.arange(-2, 3)) * 0.6 / 0.9)
     shade = np.convolve(padded, kernel / kernel.sum(), mode="same")
-    depth = float(np.clip(rng.normal(0.40, 0.076), 0.20, 0.57))
+    depth = float(np.clip(rng.normal(0.395, 0.074), 0.20, 0.57))
     gap = config.shortest_gap_s + float(rng.exponential(max(0.0, config.gap_s - config.shortest_gap_s)))
     return _Vehicle(
         length_mm=length,
@@ -618,7 +619,7 @@ class _Portal:
         times = np.sort(rng.uniform(begin_s + 0.5, max(leave_s, begin_s + 0.6), count))
         if first:
             times[0] = begin_s
-        capped = rng.random(count) < 0.45
+        capped = rng.random(count) < 0.6
         capped[rng.integers(0, count)] = False
         said = []
         for t, cap in zip(times.tolist(), capped.tolist(), strict=True):

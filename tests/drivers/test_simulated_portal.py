@@ -97,7 +97,7 @@ def test_published_background_is_a_running_mean_of_twenty_seconds():
     np.testing.assert_array_equal(np.floor(exact), whole)
     assert exact.sum(axis=1).mean() == pytest.approx(6.2, abs=0.3)
     windows, shares = np.array(lines_of(config, "AB1"), float), np.array(lines_of(config, "AR"), float)
-    np.testing.assert_allclose(windows / windows.sum(axis=1, keepdims=True), shares, atol=6e-5)
+    np.testing.assert_allclose(windows / windows.sum(axis=1, keepdims=True), shares, atol=1e-4)
 
 
 def test_a_passage_begins_ends_and_is_shaded_as_recorded_ones():
@@ -124,7 +124,7 @@ def test_a_passage_begins_ends_and_is_shaded_as_recorded_ones():
     low, high = np.percentile(depth, (5, 95))
     assert low == pytest.approx(0.27, abs=0.03) and high == pytest.approx(0.52, abs=0.03)
     speeds = np.array([float(x.split(",")[2]) for r in records for x in r.raw_lines if x.startswith("SP")])
-    assert 0.3 < (speeds == 99.999).mean() < 0.5
+    assert (speeds == 99.999).mean() == pytest.approx(70 / 145, abs=0.05)
     assert all(abs(r.speed_kmh / (t.speed_mm_s * 0.0036) - 1) < 0.08 for r, t in zip(records, truths, strict=True))
 
 
@@ -195,9 +195,9 @@ PLANNED = [
     ("link_cut", {"seconds": 60.0}, lambda r: r[1].end_reason == "link_lost" and r[1].raw_lines[-1].startswith("[cut")),
     ("power_cycle", {"seconds": 2.0, "at": 0.4}, lambda r: r[1].end_reason == "aborted" and r[2].number == 1),
     ("tamper", {"seconds": 30.0}, lambda r: "TT" in r[1].faults),
-    ("gamma_high", {"seconds": 300.0, "at": -0.5}, lambda r: "GH" in r[1].faults and r[1].gamma_alarm.any()),
-    ("gamma_low", {"seconds": 300.0, "at": -0.5}, lambda r: "GL" in r[1].faults),
-    ("neutron_high", {"seconds": 300.0, "at": -0.5}, lambda r: "NH" in r[1].faults),
+    ("gamma_high", {"seconds": 300.0, "at": -2.0}, lambda r: "GH" in r[1].faults and r[1].gamma_alarm.any()),
+    ("gamma_low", {"seconds": 300.0, "at": -2.0}, lambda r: "GL" in r[1].faults),
+    ("neutron_high", {"seconds": 300.0, "at": -2.0}, lambda r: "NH" in r[1].faults),
     ("dead_detector", {"seconds": 300.0, "at": -1.0, "detector": 2}, lambda r: r[1].gamma[:, 2].sum() == 0),
     ("stuck_detector", {"seconds": 300.0, "at": -1.0, "detector": 1}, lambda r: len(set(r[1].gamma[:, 1])) == 1),
     ("number_reset", {}, lambda r: [x.number for x in r] == [1, 2, 1] and r[2].boot_epoch > r[1].boot_epoch),
@@ -334,7 +334,7 @@ def test_several_clients_hear_the_same_and_none_is_asked_anything():
 
 def test_a_lost_link_is_lost_for_the_driver_and_comes_back(tmp_path):
     plan, told = tmp_path / "plan.json", tmp_path / "truth.json"
-    plan.write_text(json.dumps([{"kind": "link_cut", "passage": 1, "at": 0.5, "seconds": 40.0}]))
+    plan.write_text(json.dumps([{"kind": "link_cut", "passage": 1, "at": 0.5, "seconds": 20.0}]))
     words = ("--tcp", "127.0.0.1:0", "--speed", "20", "--passes", "3", "--gap", "60", "--wait",
              "--faults", str(plan), "--truth", str(told))  # fmt: skip
     with simulator(*words) as portal:

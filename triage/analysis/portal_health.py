@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any, Literal
+from statistics import median
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -38,6 +39,8 @@ State = Literal["ok", "degraded", "fault"]
 
 BACKGROUND_S, TICK_S = 20.0, 5.0
 NEUTRON_BACKGROUND_S = 120.0
+LOOK_EVERY = 12
+"""Lines from one look at what changes slowly to the next: a minute."""
 SHIELDED = 0.4
 """The least share of its background that a detector sees behind the strongest shielding known (0.42)."""
 PASSED_ON = frozenset({"gamma", "neutron", "tamper", "silence", "line", "link"})
@@ -134,24 +137,31 @@ def inside(step: Floats64, sd: Floats64) -> Floats64:
 
 
 class _Repeats:
-    """How often each detector has given the same count in a row, and how often 0."""
+    """How often each detector has given the same count in a row, and how often 0. Lists: four numbers are few."""
 
     def __init__(self) -> None:
-        self.last: npt.NDArray[Any] | None = None
-        self.same: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self.zeros: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self.changes: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self.last: list[float] = []
+        self.same: list[int] = []
+        self.zeros: list[int] = []
+        self.changes: list[int] = []
 
-    def take(self, counts: npt.NDArray[Any]) -> None:
-        """Take one line's counts."""
-        if self.last is None or self.last.shape != counts.shape:
-            self.same, self.zeros, self.changes = (np.zeros(counts.shape, np.int64) for _ in range(3))
-        else:
-            same = counts == self.last
-            self.same = np.where(same, self.same + 1, 0)
-            self.changes = np.where(same, 0, self.changes + 1)
-        self.zeros = np.where(counts == 0, self.zeros + 1, 0)
+    def take(self, counts: list[float]) -> bool:
+        """Take one line's counts; return True if some detector may be stuck or dead."""
+        if len(self.last) != len(counts):
+            self.last = [-1.0] * len(counts)
+            self.same, self.zeros, self.changes = ([0] * len(counts) for _ in range(3))
+        look = False
+        for d, (count, last) in enumerate(zip(counts, self.last, strict=True)):
+            if count == last:
+                self.same[d] += 1
+                self.changes[d] = 0
+                look = look or self.same[d] >= 2
+            else:
+                self.same[d] = 0
+                self.changes[d] += 1
+            self.zeros[d] = self.zeros[d] + 1 if count == 0 else 0
         self.last = counts
+        return look
 
 
 class _Level:
@@ -160,14 +170,15 @@ class _Level:
     def __init__(self, memory: int) -> None:
         self._memory = memory
         self.count = 0
-        self.mean: Floats64 = np.zeros(0)
+        self.mean: list[float] = []
 
-    def take(self, value: Floats64) -> None:
+    def take(self, value: list[float]) -> None:
         """Take one value."""
-        if self.mean.shape != value.shape:
-            self.count, self.mean = 0, np.zeros(value.shape)
+        if len(self.mean) != len(value):
+            self.count, self.mean = 0, [0.0] * len(value)
         self.count += 1
-        self.mean = self.mean + (value - self.mean) / min(self.count, self._memory)
+        share = 1 / min(self.count, self._memory)
+        self.mean = [m + (v - m) * share for m, v in zip(self.mean, value, strict=True)]
 
 
 class PortalHealth:
@@ -181,9 +192,10 @@ class PortalHealth:
         self._history = _Level(self.limits.memory_lines)
         self._shares = _Level(self.limits.memory_lines)
         self._rates = {"gamma": _Level(2000), "neutron": _Level(2000)}
-        self._recent: deque[Floats64] = deque(maxlen=120)
-        self._scatter: deque[Floats64] = deque(maxlen=self.limits.scatter_lines)
-        self._before: tuple[int, Floats64] | None = None
+        self._recent: deque[list[float]] = deque(maxlen=120)
+        self._steps: deque[tuple[list[float], list[float]]] = deque(maxlen=self.limits.scatter_lines)
+        self._before: tuple[int, list[float]] | None = None
+        self._lines = 0
         self._odd = {"high": 0, "low": 0}
         self._strange_lines = 0
         self._last_ns = 0
@@ -286,37 +298,33 @@ class PortalHealth:
     # ---- counts
 
     def _take_counts(self, event: CountBlock, out: list[Health]) -> None:
-        for row in event.counts:
+        for row in event.counts.tolist():
             if event.series in ("gamma", "neutron"):
                 self._take_interval(event.series, row, event.utc_ns, out)
             elif event.series == "gamma_background":
-                self._take_background(np.asarray(row, np.float64), event.utc_ns, out)
+                self._take_background(row, event.utc_ns, out)
 
-    def _take_interval(
-        self, series: Literal["gamma", "neutron"], row: npt.NDArray[Any], utc_ns: int, out: list[Health]
-    ) -> None:
+    def _take_interval(self, series: str, row: list[float], utc_ns: int, out: list[Health]) -> None:
         repeats = self._gamma if series == "gamma" else self._neutron
-        repeats.take(row)
-        rate = self._rates[series]
-        known = rate.mean.copy() if rate.count else np.asarray(row, np.float64)
-        if series == "gamma" and self._history.count:
-            known = self._history.mean / 5.0
-        lost = {d for d in range(row.size) if f"{series}{d + 1}_dead" in self._on}
-        if not lost:
-            rate.take(np.asarray(row, np.float64))
+        rate, hurt = self._rates[series], self._hurt(series)
+        look = repeats.take(row)
+        known = rate.mean if rate.count else row
+        if series == "gamma" and len(self._history.mean) == len(row):
+            known = [m / 5.0 for m in self._history.mean] if look or hurt else known
         # Most lines repeat nothing: look closer only where one could have.
-        if repeats.same.max() >= 2 or repeats.zeros.max() >= 3 or self._hurt(series):
-            for d in range(row.size):
+        if look or hurt:
+            for d in range(len(row)):
                 self._look_stuck(series, d, repeats, utc_ns, out)
-                self._look_dead(series, d, repeats, float(known[d]) if d < known.size else 0.0, utc_ns, out)
+                self._look_dead(series, d, repeats, known[d], utc_ns, out)
+        if not hurt and len(rate.mean) in (0, len(row)):
+            rate.take(row)
 
     def _hurt(self, series: str) -> bool:
         return any(c.startswith(series) and c.endswith(("_stuck", "_dead")) for c in self._on)
 
     def _look_stuck(self, series: str, d: int, repeats: _Repeats, utc_ns: int, out: list[Health]) -> None:
         component = f"{series}{d + 1}_stuck"
-        assert repeats.last is not None
-        value = float(repeats.last[d])
+        value = repeats.last[d]
         if component in self._on:
             if repeats.changes[d] >= 3:
                 self._set(out, component, False, utc_ns, "")
@@ -339,61 +347,71 @@ class PortalHealth:
 
     # ---- background
 
-    def _take_background(self, row: Floats64, utc_ns: int, out: list[Health]) -> None:
+    def _take_background(self, row: list[float], utc_ns: int, out: list[Health]) -> None:
         before, self._before = self._before, (utc_ns, row)
         self._published.take(row)
         self._look_at_published(row, utc_ns, out)
-        if before is not None and before[1].shape == row.shape:
+        if before is not None and len(before[1]) == len(row):
             gap_s = (utc_ns - before[0]) / NANOSECONDS
             if 0.8 * TICK_S < gap_s < 1.2 * TICK_S:
-                mean = (before[1] + row) / 2
-                self._scatter.append(np.where(mean >= 40, inside(row - before[1], step_sd(mean)), np.nan))
-                self._look_at_scatter(utc_ns, out)
-        if self._history.count >= self.limits.history_lines and self._history.mean.shape == row.shape:
+                self._steps.append((before[1], row))
+        self._lines += 1
+        if self._lines % LOOK_EVERY == 0:
+            self._look_at_scatter(len(row), utc_ns, out)
+        if self._history.count >= self.limits.history_lines and len(self._history.mean) == len(row):
             self._look_at_history(row, utc_ns, out)
-        if self._strange(row):
+        if self._strange():
             self._strange_lines += 1
             if self._strange_lines < self.limits.accept_lines:
                 return
-            # It has lasted for a day: this is how the background is now.
-            self._history.count = self._shares.count = 0
-            self._recent.clear()
+            self._accept(utc_ns, out)
         self._strange_lines = 0
         self._history.take(row)
-        if row.sum() > 0:
-            self._shares.take(row / row.sum())
+        total = sum(row)
+        if total > 0:
+            self._shares.take([v / total for v in row])
 
-    def _strange(self, row: Floats64) -> bool:
+    def _accept(self, utc_ns: int, out: list[Health]) -> None:
+        """It has lasted for a day: this is how the background is now. A dead or stuck detector stays one."""
+        self._history.count = self._shares.count = 0
+        self._recent.clear()
+        self._odd = {"high": 0, "low": 0}
+        for component in [c for c in self._on if c.startswith("gamma") and not c.endswith(("_dead", "_stuck"))]:
+            if component != "gamma":
+                self._set(out, component, False, utc_ns, "")
+
+    def _strange(self) -> bool:
         """Return True if this background must not become history."""
-        if any(c in self._on for c in ("gamma_background", "gamma_drift")) or self._hurt("gamma"):
+        if self._odd["high"] or self._odd["low"]:
             return True
-        if any(c.endswith("_share") for c in self._on):
-            return True
-        return max(self._odd.values()) > 0
+        return any(c.startswith("gamma") and c != "gamma" for c in self._on)
 
-    def _look_at_published(self, row: Floats64, utc_ns: int, out: list[Health]) -> None:
+    def _look_at_published(self, row: list[float], utc_ns: int, out: list[Health]) -> None:
         """Stuck or dead by the published mean."""
-        published = self._published
-        for d in range(row.size):
+        published, known = self._published, self._history
+        settled = known.count >= 12 and len(known.mean) == len(row)
+        for d, value in enumerate(row):
             stuck, dead = f"gamma{d + 1}_stuck", f"gamma{d + 1}_dead"
-            needed = repeats_needed(TICK_S * row[d], self.limits.chance, lattice=BACKGROUND_S)
-            if needed and published.same[d] >= needed:
-                text = f"gamma detector {d + 1} is stuck: background {row[d]:.0f} in {published.same[d] + 1} lines"
-                self._set(out, stuck, True, utc_ns, text, state="fault")
-            elif stuck in self._on and published.changes[d] >= 3:
-                self._set(out, stuck, False, utc_ns, "")
-            others = float(np.median(np.delete(row, d))) if row.size > 1 else 0.0
-            known = float(self._history.mean[d]) if self._history.count >= 12 and d < self._history.mean.size else 0.0
-            usual = known if known > 0 else others
-            if d not in self._off_line and usual >= 40 and row[d] < 0.1 * usual:
-                text = f"gamma detector {d + 1} is dead: background {row[d]:.0f} counts/s, {usual:.0f} expected"
+            if stuck in self._on:
+                if published.changes[d] >= 3:
+                    self._set(out, stuck, False, utc_ns, "")
+            elif published.same[d] >= 3:
+                needed = repeats_needed(TICK_S * value, self.limits.chance, lattice=BACKGROUND_S)
+                if needed and published.same[d] >= needed:
+                    text = f"gamma detector {d + 1} is stuck: background {value:.0f} in {published.same[d] + 1} lines"
+                    self._set(out, stuck, True, utc_ns, text, state="fault")
+            usual = known.mean[d] if settled else 0.0
+            if usual <= 0 and value <= 0 and len(row) > 1:  # it never counted: the others say what is usual
+                usual = median(row[:d] + row[d + 1 :])
+            if d not in self._off_line and usual >= 40 and value < 0.1 * usual:
+                text = f"gamma detector {d + 1} is dead: background {value:.0f} counts/s, {usual:.0f} expected"
                 self._set(out, dead, True, utc_ns, text, state="fault")
-            elif dead in self._on and row[d] > 0.5 * usual:
+            elif dead in self._on and value > 0.5 * usual:
                 self._set(out, dead, False, utc_ns, "")
 
-    def _look_at_history(self, row: Floats64, utc_ns: int, out: list[Health]) -> None:
+    def _look_at_history(self, row: list[float], utc_ns: int, out: list[Health]) -> None:
         """High and low at once, drift and imbalance over ten minutes, all against the portal's own history."""
-        limits, usual, total = self.limits, float(self._history.mean.sum()), float(row.sum())
+        limits, usual, total = self.limits, sum(self._history.mean), sum(row)
         if usual <= 0:
             return
         z = (total - usual) / math.sqrt(usual / BACKGROUND_S)
@@ -406,8 +424,11 @@ class PortalHealth:
             self._set(out, "gamma_background", True, utc_ns, f"gamma background {which}: {words}")
         elif (1 + limits.low) / 2 < total / usual < (1 + limits.high) / 2:
             self._set(out, "gamma_background", False, utc_ns, "")
+        if "gamma_background" in self._on:
+            self._recent.clear()  # told already, and faster
+            return
         self._recent.append(row)
-        if len(self._recent) == self._recent.maxlen:
+        if len(self._recent) == self._recent.maxlen and self._lines % LOOK_EVERY == 0:
             self._look_slowly(usual, utc_ns, out)
 
     def _look_slowly(self, usual: float, utc_ns: int, out: list[Health]) -> None:
@@ -423,7 +444,7 @@ class PortalHealth:
             self._set(out, "gamma_drift", False, utc_ns, "")
         if total <= 0:
             return
-        share, own = mean / total, self._shares.mean
+        share, own = mean / total, np.asarray(self._shares.mean)
         sd = np.sqrt(np.maximum(own * (1 - own), 1e-9) / (total * seconds))
         for d in range(share.size):
             change = share[d] / own[d] - 1 if own[d] > 0 else 0.0
@@ -436,12 +457,14 @@ class PortalHealth:
             elif abs(change) < limits.share / 2:
                 self._set(out, f"gamma{d + 1}_share", False, utc_ns, "")
 
-    def _look_at_scatter(self, utc_ns: int, out: list[Health]) -> None:
-        if len(self._scatter) < self.limits.scatter_lines or self._published.last is None:
+    def _look_at_scatter(self, detectors: int, utc_ns: int, out: list[Health]) -> None:
+        if len(self._steps) < self.limits.scatter_lines or len(self._steps[0][0]) != detectors:
             return
-        if int(utc_ns // NANOSECONDS) % 60 >= TICK_S:
-            return  # once a minute: the window moves by a thirtieth meanwhile
-        share = np.mean(np.asarray(self._scatter), axis=0)
+        pairs = np.array(self._steps)
+        background = pairs.mean(axis=1)
+        lie = inside(pairs[:, 1] - pairs[:, 0], step_sd(background)).mean(axis=0)
+        # Below 40 counts/s most steps are 0, and whole numbers say nothing of their scatter.
+        share = np.where(background.mean(axis=0) >= 40, lie, np.nan)
         low, high = self.limits.scatter
         for d in range(share.size):
             component = f"gamma{d + 1}_scatter"
