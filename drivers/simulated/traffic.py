@@ -382,7 +382,8 @@ class _Portal:
                     continue
                 if cut and self._link_up and self._speaks(t_s):
                     # The link goes in the middle of this line.
-                    yield Piece(t_s, piece.data[: max(1, len(piece.data) // 2)], piece.passage)
+                    line = piece.data.partition(b"\n")[0]
+                    yield Piece(t_s, line[: max(1, len(line) // 2)], piece.passage)
                     at_s = t_s
                 cut = False
                 yield from self._strike(max(at_s, self._now_s), what, seconds)

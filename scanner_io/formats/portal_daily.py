@@ -564,7 +564,9 @@ class PortalDecoder:
         """
         passage = self._passage
         while passage is not None and unaccounted != 0:
-            quiet = next((q for q in passage.quiets if self._begins(passage, q, unaccounted is None)), None)
+            quiets = [q for q in passage.quiets if self._burst(passage, q)]
+            sure = [q for q in quiets if passage.gamma_arrival[q.lengths["gamma_arrival"]] - q.next_ns > ENTRY_NS]
+            quiet = next(iter(sure or [q for q in quiets if self._out_of_step(passage, q, unaccounted is None)]), None)
             if quiet is None:
                 return
             later = passage.cut(quiet)
@@ -593,22 +595,25 @@ class PortalDecoder:
         if self._passage is not None:
             self._passage.remember(line, utc_ns)
 
-    def _begins(self, passage: _Passage, quiet: _Quiet, alone: bool) -> bool:
-        """Return True if a vehicle enters after the pause: buffered intervals come at once.
+    def _burst(self, passage: _Passage, quiet: _Quiet) -> bool:
+        """Return True if as many intervals as a portal buffers come at once after the pause.
 
-        Lines that the network held back come at once as well. But an entry begins with a speed or neutron line, and
-        its burst comes 0.2 s later, while all that was held back comes together; and what was held back falls into
-        step with the lines before the pause.
+        So do lines that the network held back. But an entry begins with a speed or neutron line and its burst comes
+        0.2 s later, while all that was held back comes together (`sure`); and what was held back falls into step
+        with the lines before the pause (`_out_of_step`).
+        """
+        at, arrival = quiet.lengths["gamma_arrival"], passage.gamma_arrival
+        first = at + BUFFERED_LINES
+        return len(arrival) > first and arrival[first - 1] - arrival[at] <= BURST_NS
 
-        alone : the portal's count does not say that there is another one
+    def _out_of_step(self, passage: _Passage, quiet: _Quiet, alone: bool) -> bool:
+        """Return True if the lines after the pause cannot be those that were to come.
+
+        alone : the portal's count does not say that there is another vehicle
         """
         at, arrival, step = quiet.lengths["gamma_arrival"], passage.gamma_arrival, self._interval_ns
-        first = at + BUFFERED_LINES
-        if len(arrival) <= first or arrival[first - 1] - arrival[at] > BURST_NS:
-            return False
-        if arrival[at] - quiet.next_ns > ENTRY_NS:
-            return True
-        steady = range(at + BURST_LINES, min(len(arrival), at + BURST_LINES + 5))
+        end = min([len(arrival)] + [n for q in passage.quiets if (n := q.lengths["gamma_arrival"]) > at])
+        steady = range(at + BURST_LINES, min(end, at + BURST_LINES + 5))
         if not steady or arrival[steady[0]] - arrival[at] < BURST_NS:
             return False  # more at once than a portal buffers
         # The least late of them: those of its own burst are late.
