@@ -145,7 +145,7 @@ def _split(said: list[Piece], hit: int, fault: Fault, rng: np.random.Generator) 
 def _joined(said: list[Piece], hit: int, fault: Fault, rng: np.random.Generator) -> list[Piece]:
     at = said[hit]
     # Two lines without the line end between them: neither is intact.
-    return [*said[:hit], spoilt(at, at.data[:-2]), spoilt(said[hit + 1], said[hit + 1].data), *said[hit + 2 :]]
+    return [*said[:hit], spoilt(said[hit + 1], at.data[:-2] + said[hit + 1].data), *said[hit + 2 :]]
 
 
 def _one_segment(said: list[Piece], hit: int, fault: Fault, rng: np.random.Generator) -> list[Piece]:

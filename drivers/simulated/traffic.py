@@ -37,7 +37,7 @@ from .portal import (
     setup_lines,
     source_profile,
 )
-from .portal_faults import EDITS, KINDS, Fault, FaultKind, Piece, draw, edit, together
+from .portal_faults import EDITS, KINDS, Fault, FaultKind, Piece, draw, edit, spoilt, together
 
 Floats64 = npt.NDArray[np.float64]
 Ints64 = npt.NDArray[np.int64]
@@ -299,6 +299,7 @@ class _Portal:
         self._hurt: dict[str, int] = {}
         self._booting = False
         self._link_up = True
+        self._begun = self._hole = False
         self._waiting: list[tuple[float, str, float]] = []
         self._tampered = False
         self._settled_s = 0.0
@@ -389,8 +390,17 @@ class _Portal:
                 yield from self._strike(max(at_s, self._now_s), what, seconds)
             yield from self._recover(t_s)
             self._now_s = t_s
-            if self._link_up and self._speaks(t_s):
-                yield piece._replace(t_s=t_s)
+            yield from self._through(piece._replace(t_s=t_s), lost=not (self._link_up and self._speaks(t_s)))
+
+    def _through(self, piece: Piece, *, lost: bool) -> Iterator[Piece]:
+        """Let a piece through, or lose it; a line of which a part is lost is intact no more."""
+        ends = piece.data.endswith(b"\n")
+        if lost or (self._hole and piece.data.count(b"\n") > 1):
+            self._hole = self._begun or not ends
+            return
+        yield spoilt(piece, piece.data) if self._hole else piece
+        self._begun = not ends
+        self._hole = self._hole and not ends
 
     def _speaks(self, t_s: float) -> bool:
         return t_s >= self._until.get("silence", 0.0) and t_s >= self._until.get("power_cycle", 0.0)
@@ -407,7 +417,7 @@ class _Portal:
             return
         self._until[kind] = max(self._until.get(kind, 0.0), until_s)
         if kind == "link_lost" and self._link_up:
-            self._link_up = False
+            self._link_up = self._begun = self._hole = False  # what was begun is forgotten with the link
             yield Link(t_s, up=False)
         elif kind == "power_cycle":
             self._boot += 1

@@ -17,7 +17,7 @@ def vehicle(begin_s, number, intervals=40, *, value=75):
     arrival[:6] += 0.003 * np.arange(6)
     lines += [(float(t), format_line("GS", [value, value, value, value])) for t in arrival]
     end_s = float(arrival[-1]) + 0.05
-    return sorted(lines, key=lambda x: x[0]) + [(end_s, format_line("GX", [number, 6000, 0, 0]))]
+    return [*sorted(lines, key=lambda x: x[0]), (end_s, format_line("GX", [number, 6000, 0, 0]))]
 
 
 def records(lines, before=7):
