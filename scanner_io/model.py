@@ -222,6 +222,10 @@ class Radiograph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 # Portal
 
 
+SIMULATED_FIRMWARE = "SIM."
+"""Beginning of the firmware name in the set-up lines (SG3) of a simulated portal."""
+
+
 class PortalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Alarm settings of a portal monitor as its set-up lines give them.
 
@@ -299,6 +303,11 @@ class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             raise DataError(f"{owner}: ends at {self.end_utc_ns} before it starts at {self.start_utc_ns}")
         if self.gamma_interval_s <= 0 or self.neutron_interval_s <= 0:
             raise DataError(f"{owner}: intervals {self.gamma_interval_s} s, {self.neutron_interval_s} s, expected > 0")
+
+    @property
+    def simulated(self) -> bool:
+        """True where the portal's set-up names a simulation as its firmware; lines themselves cannot say it."""
+        return self.settings is not None and self.settings.firmware.startswith(SIMULATED_FIRMWARE)
 
     @property
     def truncated(self) -> bool:

@@ -39,8 +39,8 @@ State = Literal["ok", "degraded", "fault"]
 
 BACKGROUND_S, TICK_S = 20.0, 5.0
 NEUTRON_BACKGROUND_S = 120.0
-LOOK_EVERY = 12
-"""Lines from one look at what changes slowly to the next: a minute."""
+LOOK_EVERY, SCATTER_EVERY = 12, 60
+"""Lines from one look at what changes slowly to the next: one minute, five minutes."""
 SHIELDED = 0.4
 """The least share of its background that a detector sees behind the strongest shielding known (0.42)."""
 PASSED_ON = frozenset({"gamma", "neutron", "tamper", "silence", "line", "link"})
@@ -320,7 +320,7 @@ class PortalHealth:
             rate.take(row)
 
     def _hurt(self, series: str) -> bool:
-        return any(c.startswith(series) and c.endswith(("_stuck", "_dead")) for c in self._on)
+        return bool(self._on) and any(c.startswith(series) and c.endswith(("_stuck", "_dead")) for c in self._on)
 
     def _look_stuck(self, series: str, d: int, repeats: _Repeats, utc_ns: int, out: list[Health]) -> None:
         component = f"{series}{d + 1}_stuck"
@@ -356,7 +356,7 @@ class PortalHealth:
             if 0.8 * TICK_S < gap_s < 1.2 * TICK_S:
                 self._steps.append((before[1], row))
         self._lines += 1
-        if self._lines % LOOK_EVERY == 0:
+        if self._lines % SCATTER_EVERY == 0:
             self._look_at_scatter(len(row), utc_ns, out)
         if self._history.count >= self.limits.history_lines and len(self._history.mean) == len(row):
             self._look_at_history(row, utc_ns, out)
@@ -384,12 +384,14 @@ class PortalHealth:
         """Return True if this background must not become history."""
         if self._odd["high"] or self._odd["low"]:
             return True
-        return any(c.startswith("gamma") and c != "gamma" for c in self._on)
+        return bool(self._on) and any(c.startswith("gamma") and c != "gamma" for c in self._on)
 
     def _look_at_published(self, row: list[float], utc_ns: int, out: list[Health]) -> None:
         """Stuck or dead by the published mean."""
         published, known = self._published, self._history
         settled = known.count >= 12 and len(known.mean) == len(row)
+        if not self._on and max(published.same) < 3 and min(row) > (0.1 * max(known.mean) if settled else 0):
+            return  # no detector can be either
         for d, value in enumerate(row):
             stuck, dead = f"gamma{d + 1}_stuck", f"gamma{d + 1}_dead"
             if stuck in self._on:
