@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import time
 from itertools import pairwise
 
@@ -23,7 +25,7 @@ from scanner_io import driver as drivers
 from scanner_io.errors import LinkLost
 from scanner_io.formats.portal_daily import PortalDecoder, read_daily_file
 from scanner_io.model import Health, Occupancy
-from tests.service.daemon_rig import Process
+from tests.service.daemon_rig import ENVIRONMENT, ROOT, Process
 from triage.analysis.portal import replay_rule
 
 START_NS = 1_767_571_200_000_000_000
@@ -353,3 +355,47 @@ def test_the_truth_is_written_when_it_is_stopped(tmp_path):
     time.sleep(1.0)
     assert portal.stop() == 0
     assert len(json.loads(told.read_bytes())["occupancies"]) >= 1
+
+
+def scanlane(*words):
+    done = subprocess.run(
+        [sys.executable, "-m", "triage.cli", *map(str, words)], capture_output=True, text=True, env=ENVIRONMENT,
+        cwd=ROOT,
+    )  # fmt: skip
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def test_a_daily_file_by_the_command_line_is_judged_and_said_to_be_simulated(tmp_path):
+    path, told = tmp_path / "day.csv", tmp_path / "truth.json"
+    words = ("--out", path, "--passes", "5", "--faults", "0.5", "--start", "2026-03-01T23:59:00-07:00", "--truth", told)
+    code, said, errors = scanlane("simulate", "portal", *words)
+    assert code == 0, errors
+    assert said[0] == {"event": "written", "simulated": True, "file": str(path)}
+    assert said[1]["passes"] == 5 == len(json.loads(told.read_bytes())["occupancies"])
+    assert b" -07\r\n" in path.read_bytes()
+    _, rows, _ = scanlane("triage", path, "--json")
+    assert rows and all(row["simulated"] for row in rows if row["error"] is None)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "one of --tcp, --pty and --out"),
+        (("--pty", "--tcp", "127.0.0.1:0"), "one of --tcp, --pty and --out"),
+        (("--tcp", "nowhere"), "expected HOST:PORT"),
+        (("--tcp", "192.0.2.1:1"), "cannot be bound"),
+        (("--pty", "--faults", "many"), "neither a share from 0 to 1 nor a JSON file"),
+        (("--pty", "--faults", "3"), "fault_share"),
+        (("--out", "x.csv", "--start", "today"), "expected ISO 8601"),
+    ],
+)
+def test_what_makes_no_portal_is_refused_with_words(words, says):
+    code, said, errors = scanlane("simulate", "portal", *words)
+    assert code == 2 and said == [] and says in errors
+
+
+def test_a_plan_names_what_is_wrong_with_it(tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps([{"kind": "link_lots", "passage": 1}]))
+    code, _, errors = scanlane("simulate", "portal", "--pty", "--faults", plan)
+    assert code == 2 and "plan" in errors and "link_lots" in errors

@@ -52,5 +52,5 @@ def test_the_same_seed_counts_the_same():
 
 
 def test_settings_the_simulator_does_not_know_are_refused():
-    with pytest.raises(ConfigError, match="speeed: unknown key"):
-        count_occupancies(10, speeed=2)
+    with pytest.raises(ConfigError, match=r"passage: unknown key.*passes"):
+        count_occupancies(10, passage=2)
