@@ -12,10 +12,11 @@ other except four apart.
 
 Two kinds of limit, and what each promises where nothing is wrong and counts are Poisson:
 
-    stuck, dead                  chance per line and detector at most `chance` (1e-10: once in 2,000 years of GB lines,
-                                 or of 10^5 occupied intervals a day, for four detectors)
-    high, low, drift, share      a practical limit (percent), never below 8 or 6 standard deviations: beyond 1e-9
-    scatter                      7 standard deviations of the number of steps inside one: about 1e-11 per look
+    stuck, dead                  chance per line and detector at most `chance` (1e-10: for four detectors one in 400
+                                 years of background lines, in 70 years of 10^5 occupied intervals a day)
+    high, low, drift, share      a practical limit (percent), never below 8 or 6 standard deviations: 1e-9 per look
+    scatter                      a practical limit that Poisson counts of four usual detectors miss by 6.5 standard
+                                 deviations or more: about 1e-10 per look
 
 Verified by simulation (tests). Real background is not Poisson over hours: showers add some percent, queueing vehicles
 take a quarter away. The practical limits are set beyond what 25 recorded passages and one day's recorded range show.
