@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -19,7 +20,7 @@ from msgspec import structs
 
 from .channel import Channel, open_channel
 from .errors import ConfigError, LinkLost, ScannerError
-from .model import DeviceInfo, Event, Health, Occupancy
+from .model import NANOSECONDS, DeviceInfo, Event, Health, Occupancy
 
 GROUP = "scanner_io.drivers"
 """Entry-point group of drivers: `acme = "drivers.acme"` in any installed package."""
@@ -83,33 +84,34 @@ class SteadyClock:
     run its times backwards. It is followed once the passage is over; `stepped` says that one has been touched.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wall_ns: Callable[[], int] | None = None, steady_ns: Callable[[], int] | None = None) -> None:
+        self._wall_ns, self._steady_ns = wall_ns or time.time_ns, steady_ns or time.monotonic_ns
         self._offset_ns: int | None = None
-        self._told_s: float | None = None
+        self._told_ns: int | None = None
         self._holding = False
         self.stepped = False
 
-    def stamp(self, occupied: bool) -> tuple[int, list[Event]]:
+    def stamp(self, occupied: bool) -> tuple[int, list[Health]]:
         """Return UTC nanoseconds, and Health where the clock has been set or has settled again.
 
         occupied : a passage is open, so its clock is kept
         """
-        utc_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+        utc_ns, monotonic_ns = self._wall_ns(), self._steady_ns()
         if self._offset_ns is None:
             self._offset_ns = utc_ns - monotonic_ns
         step_ns = utc_ns - monotonic_ns - self._offset_ns
-        told: list[Event] = []
+        told: list[Health] = []
         if abs(step_ns) >= CLOCK_STEP_NS:
             if not self._holding:
-                self._told_s = time.monotonic()
+                self._told_ns = monotonic_ns
                 text = f"this computer's clock was set by {step_ns / 1e9:+.1f} s; check the time service (NTP, PTP)"
                 told.append(Health(utc_ns=utc_ns, component="clock", state="degraded", text=text))
             self._holding = occupied
             if occupied:
                 self.stepped = True
                 return utc_ns - step_ns, told
-        elif self._told_s is not None and time.monotonic() - self._told_s >= CLOCK_SETTLED_S:
-            self._told_s = None
+        elif self._told_ns is not None and monotonic_ns - self._told_ns >= CLOCK_SETTLED_S * NANOSECONDS:
+            self._told_ns = None
             text = f"this computer's clock has run evenly for {CLOCK_SETTLED_S:.0f} s"
             told.append(Health(utc_ns=utc_ns, component="clock", state="ok", text=text))
         self._offset_ns += step_ns

@@ -222,6 +222,10 @@ class Radiograph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 # Portal
 
 
+SIMULATED_FIRMWARE = "SIM."
+"""Beginning of the firmware name in the set-up lines (SG3) of a simulated portal."""
+
+
 class PortalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a portal monitor as its set-up lines give them. None or empty: not told.
 
@@ -364,6 +368,11 @@ class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if self.gamma_windows_alarm is not None:
             flags = frozen_array(owner, "gamma_windows_alarm", self.gamma_windows_alarm, np.bool_, (intervals,))
             msgspec.structs.force_setattr(self, "gamma_windows_alarm", flags)
+
+    @property
+    def simulated(self) -> bool:
+        """True where the portal's set-up names a simulation as its firmware; lines themselves cannot say it."""
+        return self.settings is not None and self.settings.firmware.startswith(SIMULATED_FIRMWARE)
 
     @property
     def truncated(self) -> bool:
@@ -564,12 +573,16 @@ class CountBlock(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Occupancy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The portal became occupied, or vacant again with the record of the passage."""
+    """The portal became occupied, or vacant again with the record of the passage.
+
+    quality : what limits the passage beyond its record: the health of the portal while it was made
+    """
 
     phase: Literal["entered", "left"]
     utc_ns: int
     source_ref: str = ""
     record: PortalRecord | None = None
+    quality: tuple[Quality, ...] = ()
 
 
 class DeclarationSeen(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,6 +47,19 @@ speed lines are always kept, and GX; their number is bounded by itself."""
 MAX_PASSAGE_LINES = 20_000
 """Count and speed lines of the longest passage, about an hour: one that stands longer is ended and begun again, so
 that memory stays bounded."""
+QUIET_NS = 600_000_000
+"""Longer than any pause between two lines of one passage (0.53 s over 700 recorded ones): the network held lines back,
+lines were lost, or a vehicle left and the next came while the line between them (GX) was lost."""
+BUFFERED_LINES = 5
+BURST_NS = 400_000_000
+"""The five buffered intervals at entry come within this (17 ms over TCP, 0.2 s at 9600 baud); live ones take 0.8 s."""
+ENTRY_NS = 100_000_000
+"""From the first line of a passage to its burst is more than this (0.185 s or more in 50 recorded ones)."""
+OFFSET_NS, OFFSET_ALONE_NS = 100_000_000, 300_000_000
+"""Lines that were held back fall into step again after a pause; those of another vehicle do not, by more than the first
+where the portal's count says that there is another one, else by more than the second (a lost line is 0.2 s)."""
+MAX_QUIETS = 32
+"""Pauses remembered per passage."""
 MAX_CODES = 64
 """Different codes that are counted by name; further unknown ones share the name `other`."""
 REPORT_EVERY_NS = 60 * NANOSECONDS
@@ -187,6 +200,17 @@ class LineCutter:
         self._rest, self._skipping = b"", True
 
 
+class _Quiet(NamedTuple):
+    """A pause in a passage: how long each of its lists was, when the last line came before it and the first after it,
+    and how many lines had been kept.
+    """
+
+    lengths: dict[str, int]
+    last_ns: int
+    next_ns: int
+    later: int
+
+
 class _Passage:
     """What is known of the open occupancy. Private to the decoder, thrown away when it ends."""
 
@@ -206,6 +230,8 @@ class _Passage:
         self.mph: list[float] = []
         self.faults: dict[str, None] = {}  # an ordered set
         self.raw: list[str] = []
+        self.quiets: list[_Quiet] = []
+        self.later: list[tuple[Line, int]] = []  # lines since the first pause, with their times
         self._room = RAW_CAP
 
     def keep(self, raw: str, mark: str = "") -> bool:
@@ -219,6 +245,25 @@ class _Passage:
             self._room -= len(raw) + 32  # a short line costs memory too
             self.raw.append(raw if self._room > 0 else f"[further lines left out: {RAW_CAP} characters reached]")
         return self._room > 0
+
+    def pause(self, utc_ns: int) -> None:
+        """Remember where a pause is that ends now, unless there were many."""
+        if len(self.quiets) < MAX_QUIETS:
+            lengths = {k: len(v) for k, v in vars(self).items() if isinstance(v, list)}
+            self.quiets.append(_Quiet(lengths, self.last_ns, utc_ns, len(self.later)))
+
+    def remember(self, line: Line, utc_ns: int) -> None:
+        """Keep a line that came after a pause, so that it can be taken for another passage."""
+        if self.quiets and len(self.later) < MAX_PASSAGE_LINES:
+            self.later.append((line, utc_ns))
+
+    def cut(self, quiet: _Quiet) -> list[tuple[Line, int]]:
+        """Forget what came after a pause and return its lines."""
+        later = self.later[quiet.later :]
+        for name, length in quiet.lengths.items():
+            del vars(self)[name][length:]
+        self.last_ns = quiet.last_ns
+        return later
 
     @property
     def lines(self) -> int:
@@ -236,12 +281,15 @@ class PortalDecoder:
     A passage begins with the first SP, NS, NA, GS or GA after vacancy and ends `complete` at GX; `aborted` at another
     code that means vacancy, or at a set-up block (the portal was restarted); `timed_out`; or `link_lost`.
 
+    If GX is lost and the next vehicle comes before the time-out, no line tells the two apart; the portal's count and
+    the burst of buffered intervals at entry do, and the passage is parted when it ends (`_part`).
+
     The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
-    itself found: `start_not_seen` (no vacancy since the last passage broke off), `passages_missed` (numbers before it
-    never came), `damaged_line`, `unknown_line` (in it or since the vacancy before it), `lines_lost` (fewer
-    gamma or neutron lines than the time they took), `too_long`, `spectroscopic` (S1 or S2 was seen: not a
-    portal for this codec), `window_alarm` (AA without a gamma
-    line), `clock_stepped` (back, by more than an interval).
+    itself found: `start_not_seen` (no vacancy since the last passage broke off, or no burst at entry),
+    `passages_missed` (numbers before it never came), `damaged_line`, `unknown_line` (in it or since the vacancy before
+    it), `lines_lost` (fewer gamma or neutron lines than the time they took), `too_long`, `spectroscopic` (S1 or S2 was
+    seen: not a portal for this codec), `window_alarm` (AA without a gamma line), `clock_stepped` (back, by more than an
+    interval).
     """
 
     def __init__(
@@ -356,7 +404,13 @@ class PortalDecoder:
         self._check_timeout(utc_ns, events)
         if over_long:
             self._damaged(f"longer than {LINE_CAP} bytes, the rest dropped", line.raw, utc_ns, events)
-            return
+            line = line._replace(code="")
+        else:
+            self._take_line(line, utc_ns, events)
+        if self._passage is not None:
+            self._passage.remember(line, utc_ns)
+
+    def _take_line(self, line: Line, utc_ns: int, events: list[Event]) -> None:
         code = line.code
         if not self.boot_epoch and code not in SETUP_CODES:  # a set-up line begins an epoch of its own
             self.boot_epoch = utc_ns // NANOSECONDS
@@ -435,6 +489,8 @@ class PortalDecoder:
             events.append(Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref))
         if utc_ns < passage.last_ns - self._interval_ns:
             passage.faults["clock_stepped"] = None
+        if utc_ns - passage.last_ns > QUIET_NS and passage.gamma:
+            passage.pause(utc_ns)
         passage.last_ns = max(passage.last_ns, utc_ns)
         passage.raw.append(line.raw)
         return passage
@@ -468,6 +524,7 @@ class PortalDecoder:
         if not 2 <= len(_without_stamp(line.fields)) <= 4:
             raise ValueError(f"{len(line.fields)} fields, expected number, neutron background, 0, 0")
         number, neutron_milli = _count(line.fields[0]), _count(line.fields[1])
+        self._part(self._unaccounted(number), events)
         missed = 0
         if self._number is not None and number <= self._number:
             self._begin_epoch(utc_ns)  # an equal number too: the key (epoch, number) must name one passage
@@ -523,12 +580,18 @@ class PortalDecoder:
         neutron_total: float | None = None,
     ) -> None:
         """End the open passage and tell its record."""
+        if number is None:
+            self._part(None, events)
         passage, self._passage = self._passage, None
         assert passage is not None
         self._vacant_seen = False
         self._unread_at_entry = {}
         self._broken_off += reason != "complete"
-        if _lines_lost(passage.gamma_arrival, self._interval_ns, BURST_LINES):
+        arrival = passage.gamma_arrival
+        if len(arrival) >= BUFFERED_LINES and arrival[BUFFERED_LINES - 1] - arrival[0] > BURST_NS:
+            passage.faults["start_not_seen"] = None
+        late_end = reason == "complete" and len(arrival) > BURST_LINES and utc_ns - arrival[-1] > QUIET_NS
+        if late_end or _lines_lost(arrival, self._interval_ns, BURST_LINES):  # GX follows the last line within 0.3 s
             passage.faults["lines_lost"] = None
         if _lines_lost(passage.neutron_arrival, NEUTRON_INTERVAL_NS, 0):
             passage.faults["lines_lost"] = None
@@ -562,6 +625,83 @@ class PortalDecoder:
             raw_lines=tuple(passage.raw),
         )
         events.append(Occupancy(phase="left", utc_ns=max(end_ns, utc_ns), source_ref=passage.source_ref, record=record))
+
+    # ---- two passages in one
+
+    def _unaccounted(self, number: int) -> int | None:
+        """Return how many occupancies the portal counted that no record is of, None where that cannot be known."""
+        if self._number is None or number <= self._number:
+            return None
+        missing = number - self._number - 1
+        return missing if not (missing and self._broken_off) else None
+
+    def _part(self, unaccounted: int | None, events: list[Event]) -> None:
+        """Part the open passage where another vehicle's lines begin, if it holds two.
+
+        What was told of its lines as they came stays told; the first part ends `aborted`, without a number.
+        """
+        passage = self._passage
+        while passage is not None and unaccounted != 0:
+            quiets = [q for q in passage.quiets if self._burst(passage, q)]
+            sure = [q for q in quiets if passage.gamma_arrival[q.lengths["gamma_arrival"]] - q.next_ns > ENTRY_NS]
+            quiet = next(iter(sure or [q for q in quiets if self._out_of_step(passage, q, unaccounted is None)]), None)
+            if quiet is None:
+                return
+            later = passage.cut(quiet)
+            passage.quiets.clear()
+            self._leave("aborted", passage.last_ns, events)
+            self._vacant_seen = True
+            again: list[Event] = []
+            for line, utc_ns in later:
+                self._take_again(line, utc_ns, again)
+            events += [e for e in again if not isinstance(e, CountBlock)]
+            unaccounted = None if unaccounted is None else unaccounted - 1
+            passage = self._passage
+
+    def _take_again(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """Take a line for the passage that it really belongs to; it was counted and told before."""
+        try:
+            take = self._take.get(line.code)
+            if take is not None:
+                take(line, utc_ns, events)
+            elif not line.code:
+                raise ValueError
+            elif self._passage is not None:
+                self._passage.keep(line.raw)
+                if line.code not in EXTENSION_CODES:
+                    self._passage.faults["unknown_line"] = None
+        except ValueError:  # told when it came
+            if self._passage is not None:
+                self._passage.keep(line.raw, "damaged")
+                self._passage.faults["damaged_line"] = None
+        if self._passage is not None:
+            self._passage.remember(line, utc_ns)
+
+    def _burst(self, passage: _Passage, quiet: _Quiet) -> bool:
+        """Return True if as many intervals as a portal buffers come at once after the pause.
+
+        So do lines that the network held back. But an entry begins with a speed or neutron line and its burst comes
+        0.2 s later, while all that was held back comes together (`sure`); and what was held back falls into step
+        with the lines before the pause (`_out_of_step`).
+        """
+        at, arrival = quiet.lengths["gamma_arrival"], passage.gamma_arrival
+        first = at + BUFFERED_LINES
+        return len(arrival) > first and arrival[first - 1] - arrival[at] <= BURST_NS
+
+    def _out_of_step(self, passage: _Passage, quiet: _Quiet, alone: bool) -> bool:
+        """Return True if the lines after the pause cannot be those that were to come.
+
+        alone : the portal's count does not say that there is another vehicle
+        """
+        at, arrival, step = quiet.lengths["gamma_arrival"], passage.gamma_arrival, self._interval_ns
+        end = min([len(arrival)] + [n for q in passage.quiets if (n := q.lengths["gamma_arrival"]) > at])
+        steady = range(at + BURST_LINES, min(end, at + BURST_LINES + 5))
+        if not steady or arrival[steady[0]] - arrival[at] < BURST_NS:
+            return False  # more at once than a portal buffers
+        # The least late of them: those of its own burst are late.
+        before = min(arrival[i] - i * step for i in range(max(0, at - BURST_LINES), at))
+        offset = abs(median(arrival[i] - i * step for i in steady) - before)
+        return offset > (OFFSET_ALONE_NS if alone else OFFSET_NS)
 
     def _table(self, rows: list[list[int]]) -> npt.NDArray[np.int64]:
         return np.array(rows, np.int64).reshape(len(rows), self._detectors)
@@ -809,8 +949,12 @@ def _lines_lost(arrival: list[int], step_ns: int, burst: int) -> bool:
     if len(arrival) < burst + 10:
         return False
     lag = [a - i * step_ns for i, a in enumerate(arrival)]
-    drift = median(lag[-5:]) - median(lag[burst : burst + 5])
-    return drift > 1.25 * step_ns
+    early, late = median(lag[burst : burst + 5]), max(median(lag[-5:]), min(lag[-2:]))
+    if lag[-1] - early > max(QUIET_NS, 1.25 * step_ns):
+        return True
+    # The last line of the burst is live: of the first lines it is the least late.
+    live = min(lag[:burst], default=early)
+    return max(late - early, early - live) > 1.25 * step_ns
 
 
 def _speed_kmh(mph: list[float]) -> float | None:

@@ -70,9 +70,12 @@ def timed(*numbers: int) -> list[tuple[int, bytes]]:
             at += 5 * SECOND
             lines += [(at, line) for line in vacant()]
         at += 2 * SECOND
+        buffered = 5  # as a portal does: these come at once
         for line in occupied(number):
             lines.append((at, line))
-            at += SECOND // 5 if line[:2] == b"GS" else 0
+            if line[:2] == b"GS":
+                at += 0 if buffered else SECOND // 5
+                buffered = max(0, buffered - 1)
     at += 5 * SECOND
     return [*lines, *((at, line) for line in vacant())]
 
