@@ -65,7 +65,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="scanlane")
 def cli() -> None:
-    r"""Scanner acquisition and triage for customs lanes.
+    """Scanner acquisition and triage for customs lanes.
 
     \b
     Begin with        scanlane demo
@@ -74,7 +74,7 @@ def cli() -> None:
     As an analyst     scanlane watch --connect tcp://127.0.0.1:7410
 
     Exit codes: 0 all good, 1 some input was bad, 2 usage or configuration.
-    """
+    """  # noqa: D301  (click wants the character itself)
 
 
 # ------------------------------------------------------------------------------------------------------------ helpers
