@@ -350,7 +350,7 @@ def test_a_block_that_failed_ends_the_scan(monkeypatch):
         patch.setattr(engine._pipeline, "air_levels", no_memory)
         engine.push(tuple(c[40:70] for c in counts))
     for act in (lambda: engine.push(tuple(c[70:] for c in counts)), engine.finish, engine.regions):
-        with pytest.raises(DataError, match="MemoryError: no room.*anew"):
+        with pytest.raises(DataError, match=r"MemoryError: no room.*anew"):
             act()
 
 

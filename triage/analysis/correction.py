@@ -209,8 +209,8 @@ def _range(radiograph: Radiograph, correction: Correction, transmission: Array, 
     bright = float(np.mean(transmission > p.bright_t))
     if correction.physical and bright > p.bright_share:
         text = (
-            f"{bright:.1%} of the image lets through more than {p.bright_t:g} of the open beam: the air monitors or the "
-            "air reference are wrong, and all of the load may be thicker than it looks; check what covers the monitors"
+            f"{bright:.1%} of the image lets through more than {p.bright_t:g} of the open beam: the air monitors or "
+            "the air reference are wrong, and the load may be thicker than it looks; check what covers the monitors"
         )
         return [Quality(code="brighter_than_air", reason=text)]
     return []

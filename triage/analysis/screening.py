@@ -658,7 +658,7 @@ def screen(
 
 
 def warm_up() -> None:
-    """Load and run every kernel once, so that no compilation falls into a lane's first scan."""
+    """Load and run every kernel of screening once, so that no compilation falls into a lane's first scan."""
     counts = np.full((3, 9), 1000, np.uint16)
     for energies in (1, 2):
         calibration = Calibration(
