@@ -77,7 +77,7 @@ def with_reference(mine: Screening, truth: dict[str, Any], threshold_z: float) -
 
 
 def on_the_same_pixels(mine: Screening, truth: dict[str, Any], threshold_z: float) -> dict[str, Any]:
-    """Compare with tests/reference.screen where regions are dense: masks, and features on the pixels that were found."""
+    """Compare with tests/reference.screen where regions are dense: masks, and features on the pixels found."""
     mask = mine.z >= int(threshold_z * Z_STEPS)
     odd = mask != truth["mask"]
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
