@@ -21,7 +21,7 @@ What must never happen, and what cannot be avoided, per vehicle (an occupancy of
     parted      its GX was lost and the next vehicle came before the time-out, and the decoder told the two apart
     inseparable the same, but the decoder could not: one record of two; `inseparable_told` of them are flagged (the
                 portal's count ran ahead, or lines and time disagree)
-    unseen      nothing of it arrived, and that was told; `end_only` of them have a record all the same, for their GX came
+    unseen      nothing of it arrived, and that was told; `end_only` of them have a record all the same, for GX came
     incomplete  more than one gamma line, or every alarm, of it never arrived intact, and neither its records nor its
                 scans say so: what is left of it could read as clear. By kind of fault
     unflagged   a fault was played at it and neither its records nor its scans say so, by kind of fault: right for
