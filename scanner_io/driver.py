@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-import msgspec
+from msgspec import structs
 
 from .channel import Channel, open_channel
 from .errors import ConfigError, LinkLost, ScannerError
-from .model import DeviceInfo, Event
+from .model import NANOSECONDS, DeviceInfo, Event, Health, Occupancy
 
 GROUP = "scanner_io.drivers"
 """Entry-point group of drivers: `acme = "drivers.acme"` in any installed package."""
@@ -71,6 +72,60 @@ class Decoder(Protocol):
         ...
 
 
+CLOCK_STEP_NS = 500_000_000
+"""The computer's clock is set where it moves by more against the monotonic clock; time services slew by 0.5 ms/s."""
+CLOCK_SETTLED_S = 60.0
+
+
+class SteadyClock:
+    """UTC stamps for one device that do not jump while it has a passage open.
+
+    A clock that is set in mid-passage would otherwise cut the passage in two (a step forward looks like a time-out) or
+    run its times backwards. It is followed once the passage is over; `stepped` says that one has been touched.
+    """
+
+    def __init__(self, wall_ns: Callable[[], int] | None = None, steady_ns: Callable[[], int] | None = None) -> None:
+        self._wall_ns, self._steady_ns = wall_ns or time.time_ns, steady_ns or time.monotonic_ns
+        self._offset_ns: int | None = None
+        self._told_ns: int | None = None
+        self._holding = False
+        self.stepped = False
+
+    def stamp(self, occupied: bool) -> tuple[int, list[Health]]:
+        """Return UTC nanoseconds, and Health where the clock has been set or has settled again.
+
+        occupied : a passage is open, so its clock is kept
+        """
+        utc_ns, monotonic_ns = self._wall_ns(), self._steady_ns()
+        if self._offset_ns is None:
+            self._offset_ns = utc_ns - monotonic_ns
+        step_ns = utc_ns - monotonic_ns - self._offset_ns
+        told: list[Health] = []
+        if abs(step_ns) >= CLOCK_STEP_NS:
+            if not self._holding:
+                self._told_ns = monotonic_ns
+                text = f"this computer's clock was set by {step_ns / 1e9:+.1f} s; check the time service (NTP, PTP)"
+                told.append(Health(utc_ns=utc_ns, component="clock", state="degraded", text=text))
+            self._holding = occupied
+            if occupied:
+                self.stepped = True
+                return utc_ns - step_ns, told
+        elif self._told_ns is not None and monotonic_ns - self._told_ns >= CLOCK_SETTLED_S * NANOSECONDS:
+            self._told_ns = None
+            text = f"this computer's clock has run evenly for {CLOCK_SETTLED_S:.0f} s"
+            told.append(Health(utc_ns=utc_ns, component="clock", state="ok", text=text))
+        self._offset_ns += step_ns
+        return utc_ns, told
+
+    def mark(self, event: Event) -> Event:
+        """Return `event`; the record of a passage during which the clock was set is marked `clock_stepped`."""
+        if isinstance(event, Occupancy) and event.record is not None and self.stepped:
+            self.stepped = False
+            faults = tuple(dict.fromkeys((*event.record.faults, "clock_stepped")))
+            return structs.replace(event, record=structs.replace(event.record, faults=faults))
+        return event
+
+
 class LinkDriver:
     """A driver made of a byte channel and a decoder: all that a device on TCP or a serial line needs.
 
@@ -89,6 +144,8 @@ class LinkDriver:
         self._last_bytes_s = 0.0
         self._last_data = b""
         self._failure: LinkLost | None = None
+        self._clock = SteadyClock()
+        self._occupied = False
 
     def open(self) -> DeviceInfo:
         """Open the channel. Raises LinkLost."""
@@ -114,25 +171,38 @@ class LinkDriver:
         except LinkLost as error:
             # What the loss ends must be told before the loss itself, or an open passage would vanish.
             self._failure = LinkLost(f"{error}; last bytes {self._last_data[-60:]!r}")
-            self._ready.extend(self._decoder.lost(time.time_ns()))
+            self._take(self._decoder.lost(self._now()))
             return
         now_s = time.monotonic()
         if data:
             self._last_bytes_s, self._last_data = now_s, data
-            self._ready.extend(self._decoder.feed(data, time.time_ns()))
+            self._take(self._decoder.feed(data, self._now()))
             return
         silent_s = now_s - self._last_bytes_s
-        self._ready.extend(self._decoder.idle(time.time_ns(), silent_s))
+        self._take(self._decoder.idle(self._now(), silent_s))
         if silent_s >= self._silence_s:
             self._failure = LinkLost(
                 f"{self._info.model} {self._channel.address}: no byte for {silent_s:.1f} s (a portal speaks every "
                 f"5 s), last {self._last_data[-60:]!r}; check the device and its serial server"
             )
-            self._ready.extend(self._decoder.lost(time.time_ns()))
+            self._take(self._decoder.lost(self._now()))
+
+    def _now(self) -> int:
+        utc_ns, told = self._clock.stamp(self._occupied)
+        self._ready.extend(told)
+        return utc_ns
+
+    def _take(self, events: list[Event]) -> None:
+        """Make events ready to be read."""
+        for event in events:
+            if isinstance(event, Occupancy):
+                self._occupied = event.phase == "entered"
+            self._ready.append(self._clock.mark(event))
 
     def end(self) -> list[Event]:
         """Return what is decoded but not yet read, and the end of an open passage: its counts must not be lost."""
-        events = [*self._ready, *self._decoder.lost(time.time_ns())]
+        self._take(self._decoder.lost(self._now()))
+        events = [*self._ready]
         self._ready.clear()
         return events
 
@@ -177,7 +247,7 @@ def connect(name: str, config: Any) -> Driver:
     if not isinstance(config, module.Config):
         raise ConfigError([f"driver {name!r}: config is {type(config).__name__}, expected {module.Config.__name__}"])
     channel: Channel | None = None
-    if "address" in {f.name for f in msgspec.structs.fields(module.Config)}:
+    if "address" in {f.name for f in structs.fields(module.Config)}:
         channel = open_channel(config.address)
     try:
         driver: Driver = module.connect(config, channel)

@@ -222,13 +222,25 @@ class Radiograph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 # Portal
 
 
+SIMULATED_FIRMWARE = "SIM."
+"""Beginning of the firmware name in the set-up lines (SG3) of a simulated portal."""
+
+
 class PortalSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Alarm settings of a portal monitor as its set-up lines give them.
+    """Settings of a portal monitor as its set-up lines give them. None or empty: not told.
 
     gamma_intervals : intervals in the alarm sum
     hold_in_intervals : intervals kept after the vehicle has left
     nsigma : alarm threshold in standard deviations of the background
     algorithm_mask : SUM, HORIZONTAL, VERTICAL, SINGLE as four characters 0 or 1
+    gamma_high_fault, gamma_low_fault, neutron_high_fault : counts/s
+    gamma_detectors_on : detectors on line, a character 0 or 1 each
+    gamma_levels, neutron_levels : discriminators as the portal writes them: master lower, upper, slave lower, upper
+    gamma_background_s, neutron_background_s : time over which the background is averaged
+    gamma_background_sigma : threshold of the "throw-through" alarm, 0 is off
+    neutron_max_intervals, neutron_alpha, neutron_zmax, neutron_sequential_intervals : of the neutron rule, not verified
+    relay_output, software : as told
+    lines : the set-up lines themselves
     """
 
     gamma_intervals: int = 5
@@ -240,6 +252,18 @@ class PortalSettings(msgspec.Struct, frozen=True, kw_only=True):
     neutron_high_fault: int | None = None
     firmware: str = ""
     lines: tuple[str, ...] = ()
+    gamma_detectors_on: str = ""
+    gamma_levels: tuple[float | None, float | None, float | None, float | None] | None = None
+    neutron_levels: tuple[float | None, float | None, float | None, float | None] | None = None
+    gamma_background_s: int | None = None
+    gamma_background_sigma: float | None = None
+    neutron_max_intervals: int | None = None
+    neutron_alpha: int | None = None
+    neutron_zmax: int | None = None
+    neutron_sequential_intervals: int | None = None
+    neutron_background_s: int | None = None
+    relay_output: int | None = None
+    software: str = ""
 
 
 class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -251,8 +275,16 @@ class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     gamma_background, neutron_background : `(detectors,) float64` counts/s before entry, None where none was seen
     gamma_arrival_ns : `(intervals,) int64`, when each line arrived (buffered lines arrive together)
     gamma_start_utc_ns : rebuilt time of the first gamma interval; interval i began i * gamma_interval_s later
+    neutron_arrival_ns, neutron_start_utc_ns : the same of the neutron intervals, on an index of their own; None where
+        not known
+    gamma_windows : `(intervals, windows) int64`, or `(intervals, detectors, windows)` where a portal tells detectors
+        apart: counts per energy window; None where the portal sends none or any interval's are missing
+    gamma_windows_background : `(windows,)` or `(detectors, windows) float64` counts/s before entry
+    gamma_windows_alarm : `(intervals,) bool`, the vendor's window algorithm, beside `gamma_alarm`; None: no such lines
     settings : None where the portal never told them ("settings assumed")
-    number, boot_epoch : the portal's own count, which restarts; the key is (lane, boot_epoch, number)
+    number : the portal's own count, which restarts; None where no count is this passage's alone
+    boot_epoch : the portal's run in which it counted, named by the UTC second in which the run was first heard; later
+        runs have larger ones. The key of a passage is (lane, boot_epoch, number)
     raw_lines : every line of the occupancy as received
     """
 
@@ -275,6 +307,11 @@ class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     end_reason: EndReason = "complete"
     faults: tuple[str, ...] = ()
     raw_lines: tuple[str, ...] = ()
+    neutron_arrival_ns: npt.NDArray[np.int64] | None = None
+    neutron_start_utc_ns: int | None = None
+    gamma_windows: npt.NDArray[np.int64] | None = None
+    gamma_windows_background: npt.NDArray[np.float64] | None = None
+    gamma_windows_alarm: npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         """Check and freeze. Raises DataError."""
@@ -295,10 +332,47 @@ class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                 msgspec.structs.force_setattr(self, name, background)
         arrival = frozen_array(owner, "gamma_arrival_ns", self.gamma_arrival_ns, np.int64, (self.gamma.shape[0],))
         msgspec.structs.force_setattr(self, "gamma_arrival_ns", arrival)
+        if self.neutron_arrival_ns is not None:
+            arrival = frozen_array(
+                owner, "neutron_arrival_ns", self.neutron_arrival_ns, np.int64, (self.neutron.shape[0],)
+            )
+            msgspec.structs.force_setattr(self, "neutron_arrival_ns", arrival)
+        self._check_windows()
         if self.end_utc_ns < self.start_utc_ns:
             raise DataError(f"{owner}: ends at {self.end_utc_ns} before it starts at {self.start_utc_ns}")
         if self.gamma_interval_s <= 0 or self.neutron_interval_s <= 0:
             raise DataError(f"{owner}: intervals {self.gamma_interval_s} s, {self.neutron_interval_s} s, expected > 0")
+
+    def _check_windows(self) -> None:
+        """Check and freeze the energy windows. Raises DataError."""
+        owner, intervals = "PortalRecord", self.gamma.shape[0]
+        windows, background = self.gamma_windows, self.gamma_windows_background
+        inner: tuple[int | None, ...] | None = None
+        if windows is not None:
+            by_detector = isinstance(windows, np.ndarray) and windows.ndim == 3
+            per_interval = (self.gamma.shape[1], None) if by_detector else (None,)
+            shape: tuple[int | None, ...] = (intervals, *per_interval)
+            windows = frozen_array(owner, "gamma_windows", windows, np.int64, shape)
+            if windows.size and windows.min() < 0:
+                raise DataError(f"{owner}.gamma_windows: smallest count {windows.min()}, expected 0 or more")
+            msgspec.structs.force_setattr(self, "gamma_windows", windows)
+            inner = windows.shape[1:]
+        if background is not None:
+            name = "gamma_windows_background"
+            by_detector = isinstance(background, np.ndarray) and background.ndim == 2
+            shape = inner or ((self.gamma.shape[1], None) if by_detector else (None,))
+            background = frozen_array(owner, name, background, np.float64, shape)
+            if not np.isfinite(background).all() or (background < 0).any():
+                raise DataError(f"{owner}.{name}: {background}, expected counts/s, 0 or more")
+            msgspec.structs.force_setattr(self, name, background)
+        if self.gamma_windows_alarm is not None:
+            flags = frozen_array(owner, "gamma_windows_alarm", self.gamma_windows_alarm, np.bool_, (intervals,))
+            msgspec.structs.force_setattr(self, "gamma_windows_alarm", flags)
+
+    @property
+    def simulated(self) -> bool:
+        """True where the portal's set-up names a simulation as its firmware; lines themselves cannot say it."""
+        return self.settings is not None and self.settings.firmware.startswith(SIMULATED_FIRMWARE)
 
     @property
     def truncated(self) -> bool:
@@ -499,12 +573,16 @@ class CountBlock(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Occupancy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The portal became occupied, or vacant again with the record of the passage."""
+    """The portal became occupied, or vacant again with the record of the passage.
+
+    quality : what limits the passage beyond its record: the health of the portal while it was made
+    """
 
     phase: Literal["entered", "left"]
     utc_ns: int
     source_ref: str = ""
     record: PortalRecord | None = None
+    quality: tuple[Quality, ...] = ()
 
 
 class DeclarationSeen(msgspec.Struct, frozen=True, kw_only=True):

@@ -303,7 +303,34 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
         image = scan.radiograph
         parts["radiograph"] = {f: getattr(image, f) for f in image.__struct_fields__ if f != "counts"}
     values = msgspec.to_builtins((parts, config, result), enc_hook=_hashable)
+    if scan.portal is not None:
+        portal = values[0]["portal"]
+        _forget_absent(portal, _LATER_PORTAL)
+        if portal["settings"] is not None:
+            _forget_absent(portal["settings"], _LATER_SETTINGS)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+_LATER_PORTAL: dict[str, Any] = dict.fromkeys(
+    ("neutron_arrival_ns", "neutron_start_utc_ns", "gamma_windows", "gamma_windows_background", "gamma_windows_alarm")
+)
+_LATER_SETTINGS = {
+    f.name: f.default
+    for f in msgspec.structs.fields(PortalSettings)
+    if f.name in (
+        "gamma_detectors_on", "gamma_levels", "neutron_levels", "gamma_background_s", "gamma_background_sigma",
+        "neutron_max_intervals", "neutron_alpha", "neutron_zmax", "neutron_sequential_intervals",
+        "neutron_background_s", "relay_output", "software",
+    )
+}  # fmt: skip
+"""Fields younger than the first recordings, and what they are where nothing was told. They are hashed only where they
+say something, so that the hash of an older recording stays what it was."""
+
+
+def _forget_absent(values: dict[str, Any], later: dict[str, Any]) -> None:
+    for name, absent in later.items():
+        if values[name] == absent:
+            del values[name]
 
 
 def _hashable(value: Any) -> Any:
@@ -396,6 +423,10 @@ def _write_portal(monitor: h5py.Group, record: PortalRecord) -> None:
         ("gamma_arrival_ns", "ns"),
         ("gamma_background", "counts/s"),
         ("neutron_background", "counts/s"),
+        ("neutron_arrival_ns", "ns"),
+        ("gamma_windows", "counts"),
+        ("gamma_windows_background", "counts/s"),
+        ("gamma_windows_alarm", ""),
     ):
         array = getattr(record, name)
         if array is not None:
@@ -419,6 +450,8 @@ def _write_portal(monitor: h5py.Group, record: PortalRecord) -> None:
         faults=_json(record.faults),
         raw_line_count=len(record.raw_lines),
     )
+    if record.neutron_start_utc_ns is not None:
+        _attributes(monitor, neutron_start_utc_ns=np.int64(record.neutron_start_utc_ns))
 
 
 def upright(counts: npt.NDArray[np.uint16], first_channel: Literal["top", "bottom"]) -> npt.NDArray[np.uint16]:
@@ -625,10 +658,8 @@ class _Reader:
     def portal(self, monitor: h5py.Group) -> PortalRecord:
         lines = self.text(monitor, "raw_lines")
         number, speed = int(_attribute(monitor, "number")), float(_attribute(monitor, "speed_kmh"))
-        optional = {
-            name: self.array(monitor, name, "float64", 1) if name in monitor else None
-            for name in ("gamma_background", "neutron_background")
-        }
+        alarm = self.optional(monitor, "gamma_windows_alarm", "uint8", 1)
+        neutron_start = _attribute(monitor, "neutron_start_utc_ns", None)
         return PortalRecord(
             start_utc_ns=int(_attribute(monitor, "start_utc_ns")),
             end_utc_ns=int(_attribute(monitor, "end_utc_ns")),
@@ -638,8 +669,8 @@ class _Reader:
             neutron_alarm=self.array(monitor, "neutron_alarm", "uint8", 1).astype(np.bool_),
             gamma_arrival_ns=self.array(monitor, "gamma_arrival_ns", "int64", 1),
             gamma_start_utc_ns=int(_attribute(monitor, "gamma_start_utc_ns")),
-            gamma_background=optional["gamma_background"],
-            neutron_background=optional["neutron_background"],
+            gamma_background=self.optional(monitor, "gamma_background", "float64", 1),
+            neutron_background=self.optional(monitor, "neutron_background", "float64", 1),
             gamma_interval_s=float(_attribute(monitor, "gamma_interval_s")),
             neutron_interval_s=float(_attribute(monitor, "neutron_interval_s")),
             settings=self.json(monitor, "settings", PortalSettings | None),
@@ -649,7 +680,19 @@ class _Reader:
             end_reason=str(_attribute(monitor, "end_reason")),  # type: ignore[arg-type]
             faults=msgspec.json.decode(_attribute(monitor, "faults"), type=tuple[str, ...]),
             raw_lines=tuple(lines.split("\n")) if int(_attribute(monitor, "raw_line_count")) else (),
+            neutron_arrival_ns=self.optional(monitor, "neutron_arrival_ns", "int64", 1),
+            neutron_start_utc_ns=None if neutron_start is None else int(neutron_start),
+            gamma_windows=self.optional(monitor, "gamma_windows", "int64", 2, 3),
+            gamma_windows_background=self.optional(monitor, "gamma_windows_background", "float64", 1, 2),
+            gamma_windows_alarm=None if alarm is None else alarm.astype(np.bool_),
         )
+
+    def optional(self, group: h5py.Group, name: str, dtype: str, *ndims: int) -> npt.NDArray[Any] | None:
+        """Return an array that older recordings lack, None where it is absent; `ndims` : dimensions it may have."""
+        if name not in group:
+            return None
+        ndim = getattr(self.dataset(group, name), "ndim", ndims[0])
+        return self.array(group, name, dtype, ndim if ndim in ndims else ndims[0])
 
     def group(self, name: str) -> h5py.Group:
         here: h5py.Group = self._file
@@ -836,6 +879,9 @@ def _check_radiograph(radiograph: Radiograph) -> Iterator[Problem]:
 
 def _check_portal(record: PortalRecord) -> Iterator[Problem]:
     """The counts equal what the kept raw lines say."""
+    if record.raw_lines and record.raw_lines[0].removeprefix(_BASE)[:1].isdigit():
+        yield from _check_readings(record)
+        return
     codes = [line.partition(",")[0] for line in record.raw_lines]
     for name, wanted in (("gamma", ("GS", "GA")), ("neutron", ("NS", "NA"))):
         counts = getattr(record, name)
@@ -850,10 +896,50 @@ def _check_portal(record: PortalRecord) -> Iterator[Problem]:
                 yield _problem(
                     "portal counts", f"{name}[{interval}]", f"{counts[interval].tolist()}, raw line {row} says {fields}"
                 )
-    back = np.flatnonzero(np.diff(record.gamma_arrival_ns) < 0)
-    for i in back[:10]:
-        first, second = record.gamma_arrival_ns[i : i + 2]
-        yield _problem("portal times", f"gamma_arrival_ns[{i + 1}]", f"{second} after {first}: time runs backwards")
+    if record.gamma_windows is not None and record.gamma_windows.ndim == 2:
+        lines = [record.raw_lines[i].split(",")[1:] for i, code in enumerate(codes) if code == "AS"]
+        windows = iter([[int(f) for f in fields if f.isdigit()] for fields in lines])
+        for interval, row in enumerate(record.gamma_windows.tolist()):
+            if row not in windows:  # taken from the iterator up to there: the rows stand in order
+                yield _problem("portal windows", f"gamma_windows[{interval}]", f"{row}: no raw line AS says so")
+                break
+    yield from _check_times("gamma_arrival_ns", record.gamma_arrival_ns)
+    if record.neutron_arrival_ns is not None:
+        yield from _check_times("neutron_arrival_ns", record.neutron_arrival_ns)
+
+
+def _check_times(name: str, times_ns: npt.NDArray[np.int64]) -> Iterator[Problem]:
+    for i in np.flatnonzero(np.diff(times_ns) < 0)[:10]:
+        first, second = times_ns[i : i + 2]
+        yield _problem("portal times", f"{name}[{i + 1}]", f"{second} after {first}: time runs backwards")
+
+
+_BASE = "[base] "
+"""Mark of the reading before the first interval, where a device counts on and the record holds differences."""
+_READING_FIELDS = {"gamma": 3, "neutron": 7}
+"""Where the counts stand in a reading of 14 fields (Aspect)."""
+
+
+def _check_readings(record: PortalRecord) -> Iterator[Problem]:
+    """The counts equal the kept readings of 14 fields, or their differences where the device counts on."""
+    runs_on = record.raw_lines[0].startswith(_BASE)
+    rows = [line.removeprefix(_BASE).split(",") for line in record.raw_lines]
+    for name, field in _READING_FIELDS.items():
+        counts = getattr(record, name).sum(axis=1).tolist()
+        if name == "neutron" and not counts:
+            continue  # a portal without a neutron channel
+        said = [int(row[field]) if len(row) == 14 and row[field].isdigit() else -1 for row in rows]
+        if len(said) != len(counts) + runs_on:
+            yield _problem("portal lines", name, f"{len(counts)} intervals, {len(said)} readings")
+            continue
+        before = [0, *said] if not runs_on else said
+        for interval, (earlier, reading) in enumerate(zip(before[:-1], said[runs_on:], strict=True)):
+            risen = (reading - earlier) % (1 << 32)
+            # A count that fell without a wrap was set to 0: what it shows is all there is.
+            if counts[interval] not in ((reading, risen) if runs_on else (reading,)):
+                text = f"{counts[interval]}, reading {reading} after {earlier}"
+                yield _problem("portal counts", f"{name}[{interval}]", text)
+    yield from _check_times("gamma_arrival_ns", record.gamma_arrival_ns)
 
 
 def _check_result(scan: Scan, result: TriageResult) -> Iterator[Problem]:

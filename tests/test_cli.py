@@ -139,6 +139,14 @@ def test_usage_and_configuration_errors_exit_2(tmp_path):
         assert "Traceback" not in told
 
 
+def test_help_shows_where_to_begin_a_line_each():
+    lines = [" ".join(line.split()) for line in scanlane("--help").stdout.splitlines()]
+    assert (
+        "Begin with scanlane demo" in lines
+        and "Judge files scanlane triage scan.jpg portal.csv recording.scan.h5" in lines
+    )
+
+
 def test_drivers_are_listed():
     done = scanlane("drivers", "list", "--json")
     assert done.returncode == 0

@@ -65,7 +65,7 @@ def main() -> None:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="scanlane")
 def cli() -> None:
-    r"""Scanner acquisition and triage for customs lanes.
+    """Scanner acquisition and triage for customs lanes.
 
     \b
     Begin with        scanlane demo
@@ -74,7 +74,7 @@ def cli() -> None:
     As an analyst     scanlane watch --connect tcp://127.0.0.1:7410
 
     Exit codes: 0 all good, 1 some input was bad, 2 usage or configuration.
-    """
+    """  # noqa: D301  (click wants the character itself)
 
 
 # ------------------------------------------------------------------------------------------------------------ helpers
@@ -376,8 +376,8 @@ def replay(files: tuple[Path, ...], speed: float, verify: bool, as_json: bool) -
         raise click.exceptions.Exit(EXIT_BAD_INPUT)
 
 
-@cli.command()
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the recordings.")
+@cli.group(invoke_without_command=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the recordings.")
 @click.option("--vehicles", default=10, show_default=True, type=click.IntRange(1, 1_000_000))
 @click.option("--seed", default=1, show_default=True, type=int, help="Same seed, same counts.")
 @click.option("--lane", default="sim", show_default=True, help="Name of the lane.")
@@ -388,11 +388,19 @@ def replay(files: tuple[Path, ...], speed: float, verify: bool, as_json: bool) -
     help="gzip opens in viewers without plugins.",
 )  # fmt: skip
 @json_option
+@click.pass_context
 def simulate(
-    out: Path, vehicles: int, seed: int, lane: str, columns: int | None, channels: int | None, codec: str,
-    as_json: bool,
+    context: click.Context, out: Path | None, vehicles: int, seed: int, lane: str, columns: int | None,
+    channels: int | None, codec: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write recordings of simulated vehicles, judged; labelled simulated down to the file."""
+    """Write recordings of simulated vehicles, judged; labelled simulated down to the file.
+
+    `simulate portal` plays a radiation portal alone, as a device that a driver connects to.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if out is None:
+        raise click.UsageError("--out: which folder shall hold the recordings?")
     from triage.service.simulated import simulate_recordings
 
     _profile_cache()
@@ -416,6 +424,44 @@ def simulate(
         judge.close()
     if not as_json:
         _console().print(f"{vehicles} recordings in {out}", markup=False)
+
+
+@simulate.command("portal")
+@click.option("--tcp", metavar="HOST:PORT", help="Serve lines to any number of clients; port 0 = any free one.")
+@click.option("--pty", "pty", is_flag=True, help="Speak on a pseudo terminal, as on a serial line.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the daily file that a receiver would keep.")
+@click.option(
+    "--form", type=click.Choice(["dated", "dateless", "unpadded"]), default="dated", show_default=True,
+    help="How the daily file writes time.",
+)  # fmt: skip
+@click.option("--start", default="2026-01-05T06:00:00+00:00", show_default=True, help="First instant of a daily file.")
+@click.option("--seed", default=1, show_default=True, type=int, help="Same seed, same bytes.")
+@click.option("--passes", default=None, type=click.IntRange(1), help="Vehicles. Default: 20 in a file, else endless.")
+@click.option(
+    "--gap", default=40.0, show_default=True, type=click.FloatRange(0.6), help="Mean seconds between vehicles."
+)
+@click.option("--speed", default=1.0, show_default=True, type=click.FloatRange(0.01, 1000), help="Times real time.")
+@click.option(
+    "--faults", metavar="SHARE|FILE",
+    help="Share of vehicles with a fault drawn at random, or a JSON file with the list of faults to play.",
+)  # fmt: skip
+@click.option("--extensions", is_flag=True, help="Also energy windows and exact neutron background (AB1 AR AS AA NB1).")
+@click.option("--no-setup", is_flag=True, help="Send no set-up lines.")
+@click.option("--nsigma", default=5.0, show_default=True, type=click.FloatRange(0.1, 99), help="Gamma alarm setting.")
+@click.option("--truth", type=click.Path(path_type=Path), help="Write what really passed and what was broken, as JSON.")
+@click.option("--wait", is_flag=True, help="Begin when the first reader has come.")
+def simulate_portal(**told: Any) -> None:
+    """Play a simulated radiation portal: Rapiscan lines over TCP, on a serial line, or as a daily file.
+
+    Prints one JSON object with the address, plays until the last vehicle has passed or Ctrl-C, and prints what it
+    played. A driver reaches it as any portal: address = "tcp://127.0.0.1:PORT" or "serial:///dev/pts/N".
+    """
+    from triage.service.simulated import play_portal
+
+    ways = [name for name in ("tcp", "pty", "out") if told[name]]
+    if len(ways) != 1:
+        raise click.UsageError("one of --tcp, --pty and --out: how shall the portal speak?")
+    play_portal(emit=_emit, **told)
 
 
 @cli.command()
@@ -552,28 +598,51 @@ def bench() -> None:
 @bench.command("triage")
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(3, 1000))
 @click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 20_000))
-@click.option("--full", is_flag=True, help="Also naive numpy/scipy and scikit-image's stages (a minute more).")
+@click.option("--quick", is_flag=True, help="Without naive numpy/scipy and scikit-image (two minutes less).")
 @json_option
-def bench_triage(rounds: int, columns: int, full: bool, as_json: bool) -> None:
+def bench_triage(rounds: int, columns: int, quick: bool, as_json: bool) -> None:
     """The image pipeline against OpenCV and memcpy, with the agreement checked in the same run.
 
     Needs a source checkout: the peers live beside the tests. Run nothing else meanwhile.
     """
     from triage.study.bench import bench_triage as measure
 
-    _bench(lambda progress: measure(rounds=rounds, width=columns, full=full, progress=progress), rounds, as_json)
+    _bench(lambda progress: measure(rounds=rounds, width=columns, quick=quick, progress=progress), rounds, as_json)
 
 
 def _bench(measure: Callable[[Callable[[int, int], None]], dict[str, Any]], rounds: int, as_json: bool) -> None:
-    """Run a benchmark with a progress bar and print its report."""
+    """Run a benchmark with a progress bar and print its report; figures of work that is wrong are an error."""
     with _progress(rounds, "rounds", quiet=as_json) as advance:
         report = measure(lambda *_: advance())
     if as_json:
         _emit(report)
-        return
-    console = _console()
+    else:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("", "median", "min", "max", box=None, header_style="bold")
+        for name, cells in _bench_rows(report):
+            table.add_row(Text(name), *(Text(cell) for cell in cells))
+        _console().print(table)
+    wrong = [name for name in ("agreement_ok", "read_back_equal") if report.get(name) is False]
+    if wrong:
+        raise ScannerError(
+            f"bench: {wrong[0]} is false, so what was timed is not what was to be done and no ratio counts; "
+            "see `agreement` of --json for what differs"
+        )
+
+
+def _bench_rows(report: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield name and cells of every figure, ratios with median, min and max."""
     for name, value in report.items():
-        console.print(f"{name:22} {value}", markup=False)
+        if isinstance(value, dict) and {"median", "min", "max"} <= value.keys():
+            more = {k: v for k, v in value.items() if k not in ("median", "min", "max")}
+            yield f"{prefix}{name}", [f"{value[k]:g}" for k in ("median", "min", "max")]
+            yield from _bench_rows(more, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            yield from _bench_rows(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", [f"{value:g}" if isinstance(value, float) else str(value)]
 
 
 rounds_option = click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 1000))

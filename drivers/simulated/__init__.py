@@ -5,6 +5,8 @@ enough that what reads real lanes reads this one: polychromatic transmission of 
 (`scene`, `vehicle`, `cargo`, `attenuation`), a line detector with dark, gain, pulses and quanta (`radiograph`), and a
 portal that speaks genuine lines through the codec that reads real ones (`portal`).
 
+Its portal can also stand alone, as a device that a portal's driver connects to (`traffic`, `portal_faults`, `player`).
+
 The truth about a vehicle is given by `ground_truth` alone and is not in the event stream.
 """
 
@@ -20,8 +22,16 @@ from scanner_io.model import DeviceInfo, EndOfSource, Event, Kind
 
 from .config import Config
 from .passage import Truth, passage, plan
+from .player import PortalPty, PortalServer, truth_json, write_daily_file
+from .portal_faults import KINDS as FAULT_KINDS
+from .portal_faults import Fault, Piece
+from .traffic import ClockStep, Link, Passing, Traffic, play
 
-__all__ = ["Config", "SimulatedLane", "Truth", "connect", "ground_truth", "kinds", "simulate_passage"]
+__all__ = [
+    "FAULT_KINDS", "ClockStep", "Config", "Fault", "Link", "Passing", "Piece", "PortalPty", "PortalServer",
+    "SimulatedLane", "Traffic", "Truth", "connect", "ground_truth", "kinds", "play", "simulate_passage", "truth_json",
+    "write_daily_file",
+]  # fmt: skip
 
 
 def kinds(config: Config) -> tuple[Kind, ...]:

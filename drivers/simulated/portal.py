@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scanner_io.formats.portal_daily import PortalDecoder, format_line
-from scanner_io.model import NANOSECONDS, Event
+from scanner_io.model import NANOSECONDS, SIMULATED_FIRMWARE, Event
 
 Floats64 = npt.NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def setup_lines(nsigma: float) -> list[bytes]:
     return [
         format_line("SG1", ["002000", "000068", f"{WINDOW:02d}", f"{HOLD_IN:02d}", f"{nsigma:04.1f}", "P"]),
         format_line("SG2", ["1111", "0.069", "0.455", "01", "1010", "A"]),
-        format_line("SG3", ["0.069", "0.455", f"{BACKGROUND_S:03d}", "000", "SIM.1"]),
+        format_line("SG3", ["0.069", "0.455", f"{BACKGROUND_S:03d}", "000", f"{SIMULATED_FIRMWARE}1"]),
         format_line("SN1", ["000050", "03", "0004", "1200", "01", "120"]),
         format_line("SN2", ["0.504", "5.040", "0.504", "5.040", "PP"]),
     ]
@@ -101,13 +101,13 @@ def rates(transit: Transit, t_s: Floats64, neutron: bool) -> Floats64:
     for source in transit.sources:
         if source.neutron != neutron:
             continue
-        shape = _profile(x, source)
+        shape = source_profile(x, source)
         parts = np.array((0.55, 0.0, 0.45, 0.0) if neutron else source.shares)
         seen = seen + source.counts_per_s * shape[:, np.newaxis] * parts
     return seen
 
 
-def _profile(x: Floats64, source: Source) -> Floats64:
+def source_profile(x: Floats64, source: Source) -> Floats64:
     """Return the source's shape along the passage, 1 at its highest."""
     if source.x0 == source.x1:
         return np.asarray((1 + ((x - source.x0) / STANDOFF_MM) ** 2) ** -1.5)

@@ -17,9 +17,11 @@ import datetime as dt
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,8 @@ from ..model import NANOSECONDS, CountBlock, EndReason, Event, Health, Occupancy
 
 GAMMA_INTERVAL_NS = 200_000_000
 """Length of one GS or GA interval."""
+NEUTRON_INTERVAL_NS = NANOSECONDS
+"""Length of one NS or NA interval."""
 BURST_LINES = 9
 """Lines at the start of a passage whose arrival says nothing of their time: five buffered intervals come at once, and
 7 to 9 lines pass before the first gap of 150 ms."""
@@ -43,6 +47,19 @@ speed lines are always kept, and GX; their number is bounded by itself."""
 MAX_PASSAGE_LINES = 20_000
 """Count and speed lines of the longest passage, about an hour: one that stands longer is ended and begun again, so
 that memory stays bounded."""
+QUIET_NS = 600_000_000
+"""Longer than any pause between two lines of one passage (0.53 s over 700 recorded ones): the network held lines back,
+lines were lost, or a vehicle left and the next came while the line between them (GX) was lost."""
+BUFFERED_LINES = 5
+BURST_NS = 400_000_000
+"""The five buffered intervals at entry come within this (17 ms over TCP, 0.2 s at 9600 baud); live ones take 0.8 s."""
+ENTRY_NS = 100_000_000
+"""From the first line of a passage to its burst is more than this (0.185 s or more in 50 recorded ones)."""
+OFFSET_NS, OFFSET_ALONE_NS = 100_000_000, 300_000_000
+"""Lines that were held back fall into step again after a pause; those of another vehicle do not, by more than the first
+where the portal's count says that there is another one, else by more than the second (a lost line is 0.2 s)."""
+MAX_QUIETS = 32
+"""Pauses remembered per passage."""
 MAX_CODES = 64
 """Different codes that are counted by name; further unknown ones share the name `other`."""
 REPORT_EVERY_NS = 60 * NANOSECONDS
@@ -50,7 +67,10 @@ REPORT_EVERY_NS = 60 * NANOSECONDS
 
 SETUP_CODES = ("SG1", "SG2", "SG3", "SN1", "SN2")
 EXTENSION_CODES = frozenset({"AA", "AB1", "AC", "AM", "AR", "AS", "AX", "NC", "NX", "NZ", "RW"})
-"""Seen on real portals, meaning unofficial: kept raw and counted, not worth a word."""
+"""Seen on real portals, meaning unofficial: kept raw and counted, not worth a word. Used where they can be read: AS
+(counts per energy window and interval), AB1 (their background; AR is AB1 / sum(AB1)) and AA (window alarm)."""
+MAX_WINDOWS = 16
+"""Energy windows of one AS line at most; real ones have four."""
 FAULTS = {
     "GH": ("gamma", "gamma background high"),
     "GL": ("gamma", "gamma background low"),
@@ -60,12 +80,15 @@ FAULTS = {
 """Fault codes: component and words."""
 
 _KNOWN = frozenset({"GB", "NB", "NB1", "GS", "GA", "NS", "NA", "GX", "SP", "TC", *FAULTS, *SETUP_CODES})
+_CERTAIN = _KNOWN | EXTENSION_CODES
 _OCCUPIED = frozenset({"GS", "GA", "NS", "NA", "SP"})
 _VACANT = frozenset({"GB", "GH", "GL", "NB", "NH", "GX"})
 _SPECTROSCOPIC = frozenset({"S1", "S2"})
 _CODE = re.compile(r"[A-Z][A-Z0-9]{1,3}")
 _MASK = re.compile(r"[01]{4}")
 _DECIMAL = re.compile(r" *\d{1,9}(\.\d{0,12})? *")
+_STAMP_BACK_NS = NANOSECONDS
+"""Stamps of a daily file that go back by more are a clock that was set; recorded files never go back at all."""
 _DATED = re.compile(
     r"(\d{4}-\d{1,2}-\d{1,2})[ T](\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.(\d{1,9}))? ?([+-]\d{1,2}(?::?\d{2})?|Z)?"
 )
@@ -88,7 +111,7 @@ def parse_line(text: str) -> Line:
         # A recording cannot hold NUL in text, and an analyst cannot see it.
         raw = "".join(c if c.isascii() and c.isprintable() else f"\\x{ord(c):02x}" for c in raw)
     code, *fields = raw.split(",")
-    if code not in _KNOWN and not _CODE.fullmatch(code):
+    if code not in _CERTAIN and not _CODE.fullmatch(code):
         return Line("", (), raw)
     return Line(code, tuple(fields), raw)
 
@@ -146,9 +169,12 @@ class LineCutter:
     def push(self, data: bytes) -> list[tuple[bytes, bool]]:
         """Return the lines that `data` completes, each with True if it was longer than the cap."""
         # CR alone ends a line too (serial servers that rewrite line ends); CR LF then leaves an empty one behind.
-        *lines, rest = data.replace(b"\r", b"\n").split(b"\n")
+        *lines, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         done: list[tuple[bytes, bool]] = []
         for line in lines:
+            if not self._rest and not self._skipping and 0 < len(line) <= self._cap:
+                done.append((line, False))  # as most lines are: whole
+                continue
             self._grow(line, done)
             if self._rest:
                 done.append((self._rest, False))
@@ -174,6 +200,17 @@ class LineCutter:
         self._rest, self._skipping = b"", True
 
 
+class _Quiet(NamedTuple):
+    """A pause in a passage: how long each of its lists was, when the last line came before it and the first after it,
+    and how many lines had been kept.
+    """
+
+    lengths: dict[str, int]
+    last_ns: int
+    next_ns: int
+    later: int
+
+
 class _Passage:
     """What is known of the open occupancy. Private to the decoder, thrown away when it ends."""
 
@@ -186,13 +223,19 @@ class _Passage:
         self.gamma_arrival: list[int] = []
         self.neutron: list[list[int]] = []
         self.neutron_alarm: list[bool] = []
+        self.neutron_arrival: list[int] = []
+        self.windows: list[tuple[int, list[int]]] = []  # AS rows, each with the gamma lines that had come before it
+        self.windows_unread = False
+        self.windows_alarm: list[int] = []  # gamma lines that had come before an AA
         self.mph: list[float] = []
         self.faults: dict[str, None] = {}  # an ordered set
         self.raw: list[str] = []
+        self.quiets: list[_Quiet] = []
+        self.later: list[tuple[Line, int]] = []  # lines since the first pause, with their times
         self._room = RAW_CAP
 
-    def keep(self, raw: str, mark: str = "") -> None:
-        """Keep a raw line while there is room, and say once that there is none.
+    def keep(self, raw: str, mark: str = "") -> bool:
+        """Keep a raw line while there is room, and say once that there is none; return whether it was kept.
 
         mark : why the line was not read; a marked line does not begin with its code, so that the unmarked GS, GA, NS
             and NA lines of a record are those its counts come from.
@@ -201,6 +244,26 @@ class _Passage:
             raw = f"[{mark}] {raw}" if mark else raw
             self._room -= len(raw) + 32  # a short line costs memory too
             self.raw.append(raw if self._room > 0 else f"[further lines left out: {RAW_CAP} characters reached]")
+        return self._room > 0
+
+    def pause(self, utc_ns: int) -> None:
+        """Remember where a pause is that ends now, unless there were many."""
+        if len(self.quiets) < MAX_QUIETS:
+            lengths = {k: len(v) for k, v in vars(self).items() if isinstance(v, list)}
+            self.quiets.append(_Quiet(lengths, self.last_ns, utc_ns, len(self.later)))
+
+    def remember(self, line: Line, utc_ns: int) -> None:
+        """Keep a line that came after a pause, so that it can be taken for another passage."""
+        if self.quiets and len(self.later) < MAX_PASSAGE_LINES:
+            self.later.append((line, utc_ns))
+
+    def cut(self, quiet: _Quiet) -> list[tuple[Line, int]]:
+        """Forget what came after a pause and return its lines."""
+        later = self.later[quiet.later :]
+        for name, length in quiet.lengths.items():
+            del vars(self)[name][length:]
+        self.last_ns = quiet.last_ns
+        return later
 
     @property
     def lines(self) -> int:
@@ -218,9 +281,15 @@ class PortalDecoder:
     A passage begins with the first SP, NS, NA, GS or GA after vacancy and ends `complete` at GX; `aborted` at another
     code that means vacancy, or at a set-up block (the portal was restarted); `timed_out`; or `link_lost`.
 
+    If GX is lost and the next vehicle comes before the time-out, no line tells the two apart; the portal's count and
+    the burst of buffered intervals at entry do, and the passage is parted when it ends (`_part`).
+
     The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
-    itself found: `start_not_seen` (no vacancy since the last passage broke off), `damaged_line`, `lines_lost` (fewer
-    gamma lines than the time they took), `too_long`, `clock_stepped` (back, by more than an interval).
+    itself found: `start_not_seen` (no vacancy since the last passage broke off, or no burst at entry),
+    `passages_missed` (numbers before it never came), `damaged_line`, `unknown_line` (in it or since the vacancy before
+    it), `lines_lost` (fewer gamma or neutron lines than the time they took), `too_long`, `spectroscopic` (S1 or S2 was
+    seen: not a portal for this codec), `window_alarm` (AA without a gamma line), `clock_stepped` (back, by more than an
+    interval).
     """
 
     def __init__(
@@ -243,18 +312,24 @@ class PortalDecoder:
         self._gamma_background: npt.NDArray[np.float64] | None = None
         self._neutron_background: npt.NDArray[np.float64] | None = None  # NB1, exact
         self._neutron_truncated: npt.NDArray[np.float64] | None = None  # NB, whole counts
-        self._faults: dict[str, str] = {}  # component -> fault code in force
+        self._windows_background: npt.NDArray[np.float64] | None = None  # AB1
+        self._windows_missing = False
+        self._faults: dict[str, tuple[str, int]] = {}  # component -> fault code in force, since when
         self._setup: dict[str, Line] = {}
         self._setup_values: dict[str, Any] = {}
         self._in_setup = False
         self._settings: PortalSettings | None = None
         self._number: int | None = None
-        self._silent = False
+        self._broken_off = 0  # passages ended without GX since the last one
+        self._numbers_missing = False
+        self._unread_at_entry: dict[str, None] = {}  # what could not be read since the last vacant line
+        self._silent_since_ns: int | None = None
         self._unknown_seen = self._unknown_told = self._damaged_told = 0
         self._unknown_told_ns: int | None = None
         self._damaged_told_ns: int | None = None
         self._damaged_example = ""
         self.boot_epoch = 0
+        """The portal's present run, by the UTC second in which it was first heard; 0 until a line has come."""
         self.codes: Counter[str] = Counter()
         """Lines seen by code; unknown ones beyond 64 codes under `other`."""
         self.damaged_lines = 0
@@ -271,6 +346,9 @@ class PortalDecoder:
             "NB1": self._on_exact_neutron_background,
             "TT": self._on_tamper,
             "TC": self._on_tamper,
+            "AS": self._on_windows,
+            "AB1": self._on_windows_background,
+            "AA": self._on_windows_alarm,
         }
 
     # ---- the Decoder protocol
@@ -290,8 +368,8 @@ class PortalDecoder:
         if self._passage is not None and silent_s >= self._timeout_s:
             self._leave("timed_out", utc_ns, events)
         self._check_timeout(utc_ns, events)
-        if silent_s >= self._silence_s and not self._silent:
-            self._silent = True
+        if silent_s >= self._silence_s and self._silent_since_ns is None:
+            self._silent_since_ns = utc_ns - int(silent_s * NANOSECONDS)
             text = f"no line for {silent_s:.1f} s (a vacant portal speaks every 5 s); check power, cable and link"
             events.append(Health(utc_ns=utc_ns, component="silence", state="degraded", text=text))
         return events
@@ -319,14 +397,23 @@ class PortalDecoder:
         line = parse_line(text)
         if not line.raw:
             return
-        if self._silent:
-            self._silent = False
-            events.append(Health(utc_ns=utc_ns, component="silence", state="ok", text="the portal speaks again"))
+        if self._silent_since_ns is not None:
+            text = f"the portal speaks again, {_lasted(self._silent_since_ns, utc_ns)}"
+            self._silent_since_ns = None
+            events.append(Health(utc_ns=utc_ns, component="silence", state="ok", text=text))
         self._check_timeout(utc_ns, events)
         if over_long:
             self._damaged(f"longer than {LINE_CAP} bytes, the rest dropped", line.raw, utc_ns, events)
-            return
+            line = line._replace(code="")
+        else:
+            self._take_line(line, utc_ns, events)
+        if self._passage is not None:
+            self._passage.remember(line, utc_ns)
+
+    def _take_line(self, line: Line, utc_ns: int, events: list[Event]) -> None:
         code = line.code
+        if not self.boot_epoch and code not in SETUP_CODES:  # a set-up line begins an epoch of its own
+            self.boot_epoch = utc_ns // NANOSECONDS
         take = self._take.get(code)
         if take is None:
             self._on_other(line, utc_ns, events)
@@ -348,6 +435,12 @@ class PortalDecoder:
         if not line.code:
             self._damaged("no line code", line.raw, utc_ns, events)
             return
+        if line.code in _SPECTROSCOPIC and "spectroscopic" not in self._faults:
+            # For good: what GB, GS and NS of such a portal count is not known here.
+            self._faults["spectroscopic"] = "spectroscopic", utc_ns
+            text = f"{line.raw[:40]!r} is a line of a spectroscopic portal, whose counts mean something else; this "
+            text += "driver reads gross-count portals only"
+            events.append(Health(utc_ns=utc_ns, component="spectroscopic", state="fault", text=text))
         known = line.code in self.codes or line.code in EXTENSION_CODES or len(self.codes) < MAX_CODES
         self.codes[line.code if known else "other"] += 1
         if self._passage is not None:
@@ -355,6 +448,7 @@ class PortalDecoder:
             if line.code not in EXTENSION_CODES:
                 self._passage.faults["unknown_line"] = None  # may be a damaged count or alarm
         if line.code not in EXTENSION_CODES:
+            self._unread_at_entry["unknown_line"] = None
             self._unknown_seen += 1
             self._tell_unknown(utc_ns, events)
 
@@ -362,10 +456,13 @@ class PortalDecoder:
         """Return the count fields. Raises ValueError if they are not `detectors` counts."""
         fields = line.fields
         n = self._detectors
-        if len(fields) == n + 1 and len(fields[n]) <= 40 and ("-" in fields[n] or ":" in fields[n]):
-            fields = fields[:n]  # a receiver in between has added its stamp
         if len(fields) != n:
-            raise ValueError(f"{len(fields)} fields, expected {n}")
+            fields = _without_stamp(fields)
+            if len(fields) != n:
+                raise ValueError(f"{len(line.fields)} fields, expected {n}")
+        if len({*map(len, fields)}) > 1 and any(f[:1] == "0" and len(f) > 1 for f in fields):
+            # A serial line that drops a byte leaves a plausible count: padded fields are all of one width.
+            raise ValueError(f"fields of {sorted({len(f) for f in fields})} digits, padded ones are of one width")
         return [_count(f) for f in fields]
 
     # ---- passages
@@ -384,13 +481,16 @@ class PortalDecoder:
         if passage is None:
             self._sequence += 1
             passage = _Passage(f"occupancy-{self._sequence}-{utc_ns}", utc_ns)
-            passage.faults.update(dict.fromkeys(self._faults.values()))
+            passage.faults.update(dict.fromkeys(code for code, _ in self._faults.values()))
             if not self._vacant_seen:
                 passage.faults["start_not_seen"] = None
+            passage.faults.update(self._unread_at_entry)
             self._passage = passage
             events.append(Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref))
         if utc_ns < passage.last_ns - self._interval_ns:
             passage.faults["clock_stepped"] = None
+        if utc_ns - passage.last_ns > QUIET_NS and passage.gamma:
+            passage.pause(utc_ns)
         passage.last_ns = max(passage.last_ns, utc_ns)
         passage.raw.append(line.raw)
         return passage
@@ -410,29 +510,51 @@ class PortalDecoder:
         alarm = line.code == "NA"
         passage.neutron.append(counts)
         passage.neutron_alarm.append(alarm)
+        passage.neutron_arrival.append(passage.last_ns)
         events.append(CountBlock(utc_ns=utc_ns, series="neutron", counts=np.array([counts], np.int64), alarm=alarm))
 
     def _on_speed(self, line: Line, utc_ns: int, events: list[Event]) -> None:
-        if len(line.fields) < 2:
-            raise ValueError(f"{len(line.fields)} fields, expected seconds per foot, mph, km/h")
+        if not 2 <= len(_without_stamp(line.fields)) <= 4:  # more of them: two lines that lost what was between them
+            raise ValueError(f"{len(line.fields)} fields, expected seconds per foot, mph, km/h, 0")
         mph = _decimal(line.fields[1])
         self._occupied(line, utc_ns, events).mph.append(mph)
 
     def _on_end(self, line: Line, utc_ns: int, events: list[Event]) -> None:
         """GX: the passage is complete; its number may tell that the portal was restarted."""
-        if len(line.fields) < 2:
-            raise ValueError(f"{len(line.fields)} fields, expected number and neutron background")
+        if not 2 <= len(_without_stamp(line.fields)) <= 4:
+            raise ValueError(f"{len(line.fields)} fields, expected number, neutron background, 0, 0")
         number, neutron_milli = _count(line.fields[0]), _count(line.fields[1])
+        self._part(self._unaccounted(number), events)
+        missed = 0
         if self._number is not None and number <= self._number:
-            self.boot_epoch += 1  # an equal number too: the key (epoch, number) must name one passage
-        self._number = number
-        passage = self._passage
-        self._vacant_seen = True
-        if passage is None:
-            return
-        passage.raw.append(line.raw)
+            self._begin_epoch(utc_ns)  # an equal number too: the key (epoch, number) must name one passage
+        elif self._number is not None:
+            missed = number - self._number - 1 - self._broken_off
+        late, self._broken_off, self._number = self._broken_off > 0, 0, number
+        if self._passage is None and late:
+            self._vacant_seen = True
+            return  # the passage that it ends was given up before
+        if self._passage is None:  # nothing of the passage was seen but its end: it must not be lost for that
+            self._vacant_seen = False
+        passage = self._occupied(line, utc_ns, events)
+        if missed > 0:
+            passage.faults["passages_missed"] = None
+        self._tell_numbers(missed, number, utc_ns, events)
         self._leave("complete", utc_ns, events, number, neutron_milli / 1000.0)
         self._vacant_seen = True
+
+    def _tell_numbers(self, missed: int, number: int, utc_ns: int, events: list[Event]) -> None:
+        if missed > 0:
+            text = f"occupancy {number} follows, {missed} before it were not seen; check the link"
+            events.append(Health(utc_ns=utc_ns, component="number", state="degraded", text=text))
+        elif self._numbers_missing:
+            text = f"occupancy {number} follows the one before"
+            events.append(Health(utc_ns=utc_ns, component="number", state="ok", text=text))
+        self._numbers_missing = missed > 0
+
+    def _begin_epoch(self, utc_ns: int) -> None:
+        """The portal counts anew. Named by time, so that a lane that was itself restarted uses no name again."""
+        self.boot_epoch = max(self.boot_epoch + 1, utc_ns // NANOSECONDS)
 
     def _vacant(self, line: Line, utc_ns: int, events: list[Event]) -> None:
         """A code that only a vacant portal sends: end a passage that had no GX."""
@@ -443,6 +565,7 @@ class PortalDecoder:
                 passage.faults[line.code] = None
             self._leave("aborted", utc_ns, events)
         self._vacant_seen = True
+        self._unread_at_entry = {}
 
     def _check_timeout(self, utc_ns: int, events: list[Event]) -> None:
         if self._passage is not None and utc_ns - self._passage.last_ns >= self._timeout_ns:
@@ -457,11 +580,23 @@ class PortalDecoder:
         neutron_total: float | None = None,
     ) -> None:
         """End the open passage and tell its record."""
+        if number is None:
+            self._part(None, events)
         passage, self._passage = self._passage, None
         assert passage is not None
         self._vacant_seen = False
-        if self._lines_lost(passage.gamma_arrival):
+        self._unread_at_entry = {}
+        self._broken_off += reason != "complete"
+        arrival = passage.gamma_arrival
+        if len(arrival) >= BUFFERED_LINES and arrival[BUFFERED_LINES - 1] - arrival[0] > BURST_NS:
+            passage.faults["start_not_seen"] = None
+        late_end = reason == "complete" and len(arrival) > BURST_LINES and utc_ns - arrival[-1] > QUIET_NS
+        if late_end or _lines_lost(arrival, self._interval_ns, BURST_LINES):  # GX follows the last line within 0.3 s
             passage.faults["lines_lost"] = None
+        if _lines_lost(passage.neutron_arrival, NEUTRON_INTERVAL_NS, 0):
+            passage.faults["lines_lost"] = None
+        windows = self._paired_windows(passage, utc_ns, events)
+        windows_alarm = self._windows_alarm(passage)
         # A passage that timed out ended with its last line, not when that was noticed.
         end_ns = passage.last_ns if reason == "timed_out" else max(passage.last_ns, utc_ns)
         record = PortalRecord(
@@ -473,6 +608,11 @@ class PortalDecoder:
             neutron_alarm=np.array(passage.neutron_alarm, np.bool_),
             gamma_arrival_ns=np.array(passage.gamma_arrival, np.int64),
             gamma_start_utc_ns=self._gamma_start(passage),
+            neutron_arrival_ns=np.array(passage.neutron_arrival, np.int64),
+            neutron_start_utc_ns=index_start(passage.neutron_arrival, NEUTRON_INTERVAL_NS, 0),
+            gamma_windows=windows,
+            gamma_windows_background=None if windows is None else self._windows_background_of(windows),
+            gamma_windows_alarm=windows_alarm,
             gamma_background=self._gamma_background,
             neutron_background=self._best_neutron_background(neutron_total),
             gamma_interval_s=self._interval_ns / NANOSECONDS,
@@ -485,6 +625,83 @@ class PortalDecoder:
             raw_lines=tuple(passage.raw),
         )
         events.append(Occupancy(phase="left", utc_ns=max(end_ns, utc_ns), source_ref=passage.source_ref, record=record))
+
+    # ---- two passages in one
+
+    def _unaccounted(self, number: int) -> int | None:
+        """Return how many occupancies the portal counted that no record is of, None where that cannot be known."""
+        if self._number is None or number <= self._number:
+            return None
+        missing = number - self._number - 1
+        return missing if not (missing and self._broken_off) else None
+
+    def _part(self, unaccounted: int | None, events: list[Event]) -> None:
+        """Part the open passage where another vehicle's lines begin, if it holds two.
+
+        What was told of its lines as they came stays told; the first part ends `aborted`, without a number.
+        """
+        passage = self._passage
+        while passage is not None and unaccounted != 0:
+            quiets = [q for q in passage.quiets if self._burst(passage, q)]
+            sure = [q for q in quiets if passage.gamma_arrival[q.lengths["gamma_arrival"]] - q.next_ns > ENTRY_NS]
+            quiet = next(iter(sure or [q for q in quiets if self._out_of_step(passage, q, unaccounted is None)]), None)
+            if quiet is None:
+                return
+            later = passage.cut(quiet)
+            passage.quiets.clear()
+            self._leave("aborted", passage.last_ns, events)
+            self._vacant_seen = True
+            again: list[Event] = []
+            for line, utc_ns in later:
+                self._take_again(line, utc_ns, again)
+            events += [e for e in again if not isinstance(e, CountBlock)]
+            unaccounted = None if unaccounted is None else unaccounted - 1
+            passage = self._passage
+
+    def _take_again(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """Take a line for the passage that it really belongs to; it was counted and told before."""
+        try:
+            take = self._take.get(line.code)
+            if take is not None:
+                take(line, utc_ns, events)
+            elif not line.code:
+                raise ValueError
+            elif self._passage is not None:
+                self._passage.keep(line.raw)
+                if line.code not in EXTENSION_CODES:
+                    self._passage.faults["unknown_line"] = None
+        except ValueError:  # told when it came
+            if self._passage is not None:
+                self._passage.keep(line.raw, "damaged")
+                self._passage.faults["damaged_line"] = None
+        if self._passage is not None:
+            self._passage.remember(line, utc_ns)
+
+    def _burst(self, passage: _Passage, quiet: _Quiet) -> bool:
+        """Return True if as many intervals as a portal buffers come at once after the pause.
+
+        So do lines that the network held back. But an entry begins with a speed or neutron line and its burst comes
+        0.2 s later, while all that was held back comes together (`sure`); and what was held back falls into step
+        with the lines before the pause (`_out_of_step`).
+        """
+        at, arrival = quiet.lengths["gamma_arrival"], passage.gamma_arrival
+        first = at + BUFFERED_LINES
+        return len(arrival) > first and arrival[first - 1] - arrival[at] <= BURST_NS
+
+    def _out_of_step(self, passage: _Passage, quiet: _Quiet, alone: bool) -> bool:
+        """Return True if the lines after the pause cannot be those that were to come.
+
+        alone : the portal's count does not say that there is another vehicle
+        """
+        at, arrival, step = quiet.lengths["gamma_arrival"], passage.gamma_arrival, self._interval_ns
+        end = min([len(arrival)] + [n for q in passage.quiets if (n := q.lengths["gamma_arrival"]) > at])
+        steady = range(at + BURST_LINES, min(end, at + BURST_LINES + 5))
+        if not steady or arrival[steady[0]] - arrival[at] < BURST_NS:
+            return False  # more at once than a portal buffers
+        # The least late of them: those of its own burst are late.
+        before = min(arrival[i] - i * step for i in range(max(0, at - BURST_LINES), at))
+        offset = abs(median(arrival[i] - i * step for i in steady) - before)
+        return offset > (OFFSET_ALONE_NS if alone else OFFSET_NS)
 
     def _table(self, rows: list[list[int]]) -> npt.NDArray[np.int64]:
         return np.array(rows, np.int64).reshape(len(rows), self._detectors)
@@ -506,26 +723,85 @@ class PortalDecoder:
         median is the start. Lines played faster than life (a rig at 20 x) move it towards the last arrival, and the
         record's end may then lie before the end of the last interval.
         """
-        arrival = passage.gamma_arrival
-        if not arrival:
-            return passage.start_ns
-        step = self._interval_ns
-        if len(arrival) > BURST_LINES + 2:
-            steady = range(BURST_LINES, len(arrival))
-            return int(median(arrival[i] - (i + 1) * step for i in steady))
-        return min(a - (i + 1) * step for i, a in enumerate(arrival))  # a line can only be late
+        start = index_start(passage.gamma_arrival, self._interval_ns, BURST_LINES)
+        return passage.start_ns if start is None else start
 
-    def _lines_lost(self, arrival: list[int]) -> bool:
-        """Return True if the steady part lasted longer than its number of lines.
+    # ---- energy windows
 
-        There is no sequence number, so a lost line shows only in time. The medians of five lines at both ends are
-        compared, because one late line is the network's doing.
+    def _on_windows(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """AS: counts per energy window. Unofficial, so one that cannot be read costs the windows, not the passage."""
+        passage = self._passage
+        if passage is None:
+            return
+        fields = _without_stamp(line.fields)
+        kept = passage.keep(line.raw)
+        try:
+            if not 1 <= len(fields) <= MAX_WINDOWS:
+                raise ValueError(f"{len(fields)} fields, expected 1 to {MAX_WINDOWS}")
+            row = [_count(f) for f in fields]
+        except ValueError:
+            passage.windows_unread = True
+            return
+        if kept:
+            passage.windows.append((len(passage.gamma), row))
+
+    def _on_windows_background(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """AB1: counts/s per energy window before entry. One that cannot be read leaves none, not an old one."""
+        if self._passage is not None:
+            self._passage.keep(line.raw)
+        try:
+            self._windows_background = np.array([_decimal(f) for f in _without_stamp(line.fields)], np.float64)
+        except ValueError:
+            self._windows_background = None
+
+    def _on_windows_alarm(self, line: Line, utc_ns: int, events: list[Event]) -> None:
+        """AA: the vendor's window algorithm alarms in the interval of the last gamma line."""
+        if self._passage is None:
+            self._unknown_seen += 1  # an alarm without a vehicle: nothing known sends it
+            self._tell_unknown(utc_ns, events)
+            return
+        self._passage.keep(line.raw)
+        if self._passage.windows_alarm[-1:] != [len(self._passage.gamma)]:  # up to three lines per interval
+            self._passage.windows_alarm.append(len(self._passage.gamma))
+
+    def _paired_windows(self, passage: _Passage, utc_ns: int, events: list[Event]) -> npt.NDArray[np.int64] | None:
+        """Return `(intervals, windows)`, None unless every interval has its row; tell when that changes.
+
+        A live AS follows its GS. The burst at entry has six GS and then fifteen AS: the last of them belongs to the
+        last GS, and the nine that reach further back than any GS stay in the raw lines.
         """
-        if len(arrival) < BURST_LINES + 10:
-            return False
-        lag = [a - i * self._interval_ns for i, a in enumerate(arrival)]
-        drift = median(lag[-5:]) - median(lag[BURST_LINES : BURST_LINES + 5])
-        return drift > 1.25 * self._interval_ns
+        if not passage.windows and not passage.windows_unread:
+            return None
+        found: dict[int, list[int]] = {}
+        before = 0
+        for at, group in groupby(passage.windows, key=itemgetter(0)):
+            rows = [row for _, row in group]
+            for back in range(min(at - before, len(rows))):
+                found[at - 1 - back] = rows[-1 - back]
+            before = at
+        whole = len(found) == len(passage.gamma) and len({len(row) for row in found.values()}) == 1
+        if whole == self._windows_missing:
+            self._windows_missing = not whole
+            seen = f"energy-window lines (AS) can be read for {len(found)} of {len(passage.gamma)} intervals"
+            state: Literal["ok", "degraded"] = "ok" if whole else "degraded"
+            text = seen if whole else f"{seen}: energy windows are not used"
+            events.append(Health(utc_ns=utc_ns, component="windows", state=state, text=text))
+        return np.array([found[i] for i in range(len(found))], np.int64) if whole else None
+
+    def _windows_background_of(self, windows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64] | None:
+        background = self._windows_background
+        return background if background is not None and background.shape == windows.shape[1:] else None
+
+    @staticmethod
+    def _windows_alarm(passage: _Passage) -> npt.NDArray[np.bool_] | None:
+        """Return `(intervals,) bool`; one before the first gamma line counts for the first."""
+        if passage.windows_alarm and not passage.gamma:
+            passage.faults["window_alarm"] = None
+        if not passage.gamma or not (passage.windows_alarm or passage.windows):
+            return None
+        flags = np.zeros(len(passage.gamma), np.bool_)
+        flags[[max(0, n - 1) for n in passage.windows_alarm]] = True
+        return flags
 
     # ---- vacancy
 
@@ -558,8 +834,9 @@ class PortalDecoder:
     def _on_fault(self, line: Line, utc_ns: int, events: list[Event]) -> None:
         self._vacant(line, utc_ns, events)
         component, words = FAULTS[line.code]
-        if self._faults.get(component) != line.code:
-            self._faults[component] = line.code
+        if self._faults.get(component, ("", 0))[0] != line.code:
+            self._clear(component, utc_ns, events)
+            self._faults[component] = line.code, utc_ns
             text = f"{words}: {line.raw}"
             events.append(Health(utc_ns=utc_ns, component=component, state="fault", text=text))
 
@@ -573,14 +850,14 @@ class PortalDecoder:
         if self._passage is not None:
             self._passage.faults["TT"] = None
         if "tamper" not in self._faults:
-            self._faults["tamper"] = "TT"
+            self._faults["tamper"] = "TT", utc_ns
             text = f"{FAULTS['TT'][1]}: {line.raw}"
             events.append(Health(utc_ns=utc_ns, component="tamper", state="fault", text=text))
 
     def _clear(self, component: str, utc_ns: int, events: list[Event]) -> None:
-        code = self._faults.pop(component, None)
-        if code is not None:
-            text = f"{FAULTS[code][1]}: over"
+        if component in self._faults:
+            code, since_ns = self._faults.pop(component)
+            text = f"{FAULTS[code][1]}: over, {_lasted(since_ns, utc_ns)}"
             events.append(Health(utc_ns=utc_ns, component=component, state="ok", text=text))
 
     def _on_setup(self, line: Line, utc_ns: int, events: list[Event]) -> None:
@@ -589,20 +866,24 @@ class PortalDecoder:
             self._in_setup = True
             if self._passage is not None:
                 self._leave("aborted", utc_ns, events)
-            self.boot_epoch += 1
+            self._begin_epoch(utc_ns)
             self._number = None
             self._setup, self._setup_values, self._settings = {}, {}, None
         self._setup[line.code] = line
         self._setup_values.update(_setup_values(line))
         if {"nsigma", "algorithm_mask"} <= self._setup_values.keys():  # SG1 and SG2 hold the alarm rule
+            values = dict(self._setup_values)
+            unknown = (None, None)
+            levels = (*values.pop("master_levels", unknown), *values.pop("slave_levels", unknown))
             lines = tuple(x.raw for x in self._setup.values())
-            self._settings = PortalSettings(**self._setup_values, lines=lines)
+            self._settings = PortalSettings(**values, gamma_levels=levels, lines=lines)
 
     # ---- what could not be read
 
     def _damaged(self, problem: str, raw: str, utc_ns: int, events: list[Event]) -> None:
         self.damaged_lines += 1
         self._damaged_example = f"{problem}, in {raw[:80]!r}"
+        self._unread_at_entry["damaged_line"] = None
         if self._passage is not None:
             self._passage.keep(raw, "damaged")
             self._passage.faults["damaged_line"] = None
@@ -629,9 +910,51 @@ class PortalDecoder:
         new = self._unknown_seen - self._unknown_told
         self._unknown_told, self._unknown_told_ns = self._unknown_seen, utc_ns if new else None
         if new:
-            seen = [f"{c} {n}" for c, n in self.codes.items() if c not in _KNOWN and c not in EXTENSION_CODES]
+            seen = [f"{c} {n}" for c, n in self.codes.items() if c == "AA" or c not in _CERTAIN]
             text = f"unknown codes kept raw and skipped, lines so far: {', '.join(seen[:12])}"
             events.append(Health(utc_ns=utc_ns, component="codes", state="ok", text=text))
+
+
+def _without_stamp(fields: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the fields without the stamp that a receiver in between may have added."""
+    last = fields[-1] if fields else ""
+    return fields[:-1] if 5 <= len(last) <= 40 and ("-" in last[1:] or ":" in last) else fields
+
+
+def _lasted(since_ns: int, utc_ns: int) -> str:
+    """Say how long something lasted and since when."""
+    since = dt.datetime.fromtimestamp(since_ns // NANOSECONDS, dt.UTC)
+    return f"{(utc_ns - since_ns) / NANOSECONDS:.1f} s since {since:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def index_start(arrival: Sequence[int], step_ns: int, burst: int) -> int | None:
+    """Return when the first interval began, from when each interval's line arrived; None without a line.
+
+    arrival : UTC nanoseconds in order
+    burst : lines at the start whose arrival says nothing of their time
+    """
+    if not arrival:
+        return None
+    if len(arrival) > burst + 2:
+        return int(median(arrival[i] - (i + 1) * step_ns for i in range(burst, len(arrival))))
+    return min(a - (i + 1) * step_ns for i, a in enumerate(arrival))  # a line can only be late
+
+
+def _lines_lost(arrival: list[int], step_ns: int, burst: int) -> bool:
+    """Return True if the steady part lasted longer than its number of lines.
+
+    There is no sequence number, so a lost line shows only in time. The medians of five lines at both ends are
+    compared, because one late line is the network's doing.
+    """
+    if len(arrival) < burst + 10:
+        return False
+    lag = [a - i * step_ns for i, a in enumerate(arrival)]
+    early, late = median(lag[burst : burst + 5]), max(median(lag[-5:]), min(lag[-2:]))
+    if lag[-1] - early > max(QUIET_NS, 1.25 * step_ns):
+        return True
+    # The last line of the burst is live: of the first lines it is the least late.
+    live = min(lag[:burst], default=early)
+    return max(late - early, early - live) > 1.25 * step_ns
 
 
 def _speed_kmh(mph: list[float]) -> float | None:
@@ -641,15 +964,17 @@ def _speed_kmh(mph: list[float]) -> float | None:
 
 
 def _setup_values(line: Line) -> dict[str, Any]:
-    """Return what one set-up line says, by the names of PortalSettings. Raises ValueError.
+    """Return what one set-up line says, by the names of PortalSettings. Raises ValueError for the alarm rule's fields.
 
-    SG1: gamma high fault, low fault, intervals, hold-in, NSigma, placeholder; SG2: detectors, LLD, ULD, relay,
-    algorithm mask, letter; SG3: LLD, ULD, background time, sigma, firmware; SN1: neutron high fault first; SN2 holds
-    nothing that judgement uses.
+    Those of other fields that cannot be read are not told; the line itself is kept in `PortalSettings.lines`.
+
+    SG1: gamma high fault, low fault, intervals, hold-in, NSigma, placeholder; SG2: detectors on line, master LLD, ULD,
+    relay, algorithm mask, software letter; SG3: slave LLD, ULD, background time, sigma, firmware; SN1: neutron high
+    fault, max intervals, alpha, zmax, sequential intervals, background time; SN2: master LLD, ULD, slave LLD, ULD.
     """
-    f = line.fields
-    if len(f) < 5:
-        raise ValueError(f"{len(f)} fields, expected at least 5")
+    f = (*line.fields, "")  # SG3 and SN2 have five fields
+    if len(line.fields) < 5:
+        raise ValueError(f"{len(line.fields)} fields, expected at least 5")
     if line.code == "SG1":
         intervals, nsigma = _count(f[2]), _decimal(f[4])
         if not 1 <= intervals <= 100 or not 0 < nsigma <= 100:
@@ -664,10 +989,32 @@ def _setup_values(line: Line) -> dict[str, Any]:
     if line.code == "SG2":
         if not _MASK.fullmatch(f[4]):
             raise ValueError(f"algorithm mask {f[4][:8]!r}, expected four of 0 and 1")
-        return {"algorithm_mask": f[4]}
+        on = f[0] if 1 <= len(f[0]) <= 16 and set(f[0]) <= {"0", "1"} else ""
+        levels = {"master_levels": (_told(_decimal, f[1]), _told(_decimal, f[2]))}
+        return {"algorithm_mask": f[4], "gamma_detectors_on": on, "relay_output": _told(_count, f[3]),
+                "software": f[5][:8], **levels}  # fmt: skip
+    if line.code == "SG3":
+        return {
+            "slave_levels": (_told(_decimal, f[0]), _told(_decimal, f[1])),
+            "gamma_background_s": _told(_count, f[2]),
+            "gamma_background_sigma": _told(_decimal, f[3]),
+            "firmware": f[4],
+        }
     if line.code == "SN1":
-        return {"neutron_high_fault": _count(f[0])}
-    return {"firmware": f[4]} if line.code == "SG3" else {}
+        names = ("max_intervals", "alpha", "zmax", "sequential_intervals", "background_s")
+        rest = {f"neutron_{name}": _told(_count, text) for name, text in zip(names, f[1:6], strict=True)}
+        return {"neutron_high_fault": _count(f[0]), **rest}
+    return {"neutron_levels": tuple(_told(_decimal, text) for text in f[:4])}
+
+
+_N = TypeVar("_N", int, float)
+
+
+def _told(read: Callable[[str], _N], text: str) -> _N | None:
+    try:
+        return read(text)
+    except ValueError:
+        return None
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -688,9 +1035,23 @@ class _Clock:
         self._days = 0
         self._last_time_s = -1
         self._midnights: dict[tuple[str, str | None], int] = {}
+        self._minute = ("", "", 0)  # of a dated stamp: text before its seconds, after them, UTC nanoseconds
 
     def utc_ns(self, stamp: str) -> int | None:
         """Return the instant of `stamp`, None if it is none. Raises DataError if its date is unknown."""
+        # Nearly every stamp is of the minute of the one before and differs in `SS.mmm` only: a third of a file's time.
+        head, tail, minute_ns = self._minute
+        if stamp[:17] == head and stamp[23:] == tail and stamp[19] == ".":
+            digits = stamp[17:19] + stamp[20:23]
+            if digits.isdigit() and digits.isascii() and digits < "60":
+                return minute_ns + int(digits) * 1_000_000
+        instant = self._read(stamp)
+        thousandths = stamp[20:23].isdigit() and not stamp[23:24].isdigit()
+        if instant is not None and thousandths and stamp[16] == ":" and stamp[19] == ".":
+            self._minute = (stamp[:17], stamp[23:], instant - int(stamp[17:19] + stamp[20:23]) * 1_000_000)
+        return instant
+
+    def _read(self, stamp: str) -> int | None:
         if match := _DATED.fullmatch(stamp):
             day, hour, minute, second, fraction, zone = match.groups()
             time_s = _time_s(hour, minute, second)
@@ -778,6 +1139,8 @@ def iter_daily_file(
     decoder = decoder or PortalDecoder()
     clock = _Clock(path, date, utc_offset_h)
     utc_ns: int | None = None
+    latest_ns = 0
+    back = False
     for number, (line, over_long) in enumerate(_lines_of(path), 1):
         if line[:3] in ("S1,", "S2,"):
             raise DataError(
@@ -788,10 +1151,25 @@ def iter_daily_file(
         at = clock.utc_ns(stamp.strip()) if comma else None
         if at is not None:
             utc_ns = at
+            if back != (at < latest_ns - (0 if back else _STAMP_BACK_NS)):
+                back = not back
+                yield _clock_health(back, number, at, latest_ns)
+            latest_ns = max(latest_ns, at)
         else:
             text = line  # no stamp: it came when the line before it came
-        yield from decoder.take_line(text, utc_ns or 0, over_long)
+        if events := decoder.take_line(text, utc_ns or 0, over_long):
+            yield from events
     yield from decoder.lost(utc_ns or 0)
+
+
+def _clock_health(back: bool, number: int, at_ns: int, latest_ns: int) -> Health:
+    if back:
+        text = (
+            f"line {number}: stamps go back by {(latest_ns - at_ns) / NANOSECONDS:.1f} s: the receiver's clock was set"
+        )
+        return Health(utc_ns=at_ns, component="clock", state="degraded", text=text)
+    text = f"line {number}: stamps have caught up with those before the clock was set"
+    return Health(utc_ns=at_ns, component="clock", state="ok", text=text)
 
 
 def _lines_of(path: Path) -> Iterator[tuple[str, bool]]:

@@ -220,6 +220,30 @@ def test_twenty_times_as_fast_as_life() -> None:
     assert (record.end_utc_ns - record.start_utc_ns) / 1e9 < 5.0
 
 
+@pytest.mark.parametrize("step_s", [-3600.0, 10.0])
+def test_a_clock_set_in_mid_passage_neither_cuts_nor_doubles_it(monkeypatch: pytest.MonkeyPatch, step_s: float) -> None:
+    shift_ns = 0
+    real_time_ns = time.time_ns
+    monkeypatch.setattr(drivers_of.time, "time_ns", lambda: real_time_ns() + shift_ns)
+    channel = MemoryChannel("memory:portal")
+    portal = rpm_rapiscan.connect(Config(address="memory:portal"), channel)
+    portal.open()
+    lines = passage(1)
+    events: list[Event] = []
+    for piece in (lines[:10], lines[10:], passage(2)):
+        channel.put(b"".join(piece))
+        while (event := portal.read(0.05)) is not None:
+            events.append(event)
+        shift_ns = int(step_s * 1e9)
+    portal.close()
+    first, second = records(events)
+    assert (len(first.gamma), first.end_reason, first.faults) == (20, "complete", ("clock_stepped",))
+    assert (len(second.gamma), second.end_reason, second.faults) == (20, "complete", ())
+    assert abs(second.start_utc_ns - real_time_ns() - shift_ns) < 2e9
+    assert 0 <= first.end_utc_ns - first.start_utc_ns < 2e9
+    assert [(e.component, e.state) for e in events if isinstance(e, Health)] == [("clock", "degraded")]
+
+
 # ---- configuration
 
 

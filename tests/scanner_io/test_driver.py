@@ -285,3 +285,56 @@ def test_a_driver_that_refuses_its_configuration(register):
     register("acme", Config=Config, kinds=kinds, connect=refuse)
     with pytest.raises(ConfigError, match="driver 'acme': no such firmware"):
         drivers.connect("acme", Config())
+
+
+# -- the clock -----------------------------------------------------------------------------------------------------
+
+
+class SetClock:
+    """Time as a test has it: `utc` is set by hand, monotonic time runs on."""
+
+    def __init__(self, monkeypatch):
+        self.monotonic_ns = 5_000_000_000
+        self.utc_ns = 1_700_000_000_000_000_000
+        monkeypatch.setattr(drivers.time, "time_ns", lambda: self.utc_ns)
+        monkeypatch.setattr(drivers.time, "monotonic_ns", lambda: self.monotonic_ns)
+        monkeypatch.setattr(drivers.time, "monotonic", lambda: self.monotonic_ns / 1e9)
+
+    def run(self, seconds, drift_s=0.0):
+        self.monotonic_ns += int(seconds * 1e9)
+        self.utc_ns += int((seconds + drift_s) * 1e9)
+
+
+def test_a_clock_that_is_slewed_is_followed(monkeypatch):
+    clock, steady = SetClock(monkeypatch), drivers.SteadyClock()
+    for _ in range(100):
+        assert steady.stamp(occupied=True) == (clock.utc_ns, [])
+        clock.run(1.0, drift_s=0.0005)
+
+
+@pytest.mark.parametrize("step_s", [-7200.0, -3.0, 0.6, 3600.0])
+def test_a_clock_that_is_set_in_vacancy_is_followed_and_told_once(monkeypatch, step_s):
+    clock, steady = SetClock(monkeypatch), drivers.SteadyClock()
+    steady.stamp(occupied=False)
+    clock.run(1.0, drift_s=step_s)
+    utc_ns, (told,) = steady.stamp(occupied=False)
+    assert utc_ns == clock.utc_ns and (told.component, told.state) == ("clock", "degraded")
+    assert f"set by {step_s:+.1f} s" in told.text
+    clock.run(59.0)
+    assert steady.stamp(occupied=False) == (clock.utc_ns, [])
+    clock.run(1.5)
+    _, (over,) = steady.stamp(occupied=False)
+    assert (over.component, over.state) == ("clock", "ok") and not steady.stepped
+
+
+@pytest.mark.parametrize("step_s", [-7200.0, 3600.0])
+def test_a_clock_that_is_set_in_a_passage_is_followed_after_it(monkeypatch, step_s):
+    clock, steady = SetClock(monkeypatch), drivers.SteadyClock()
+    first_ns, _ = steady.stamp(occupied=True)
+    clock.run(0.2, drift_s=step_s)
+    second_ns, told = steady.stamp(occupied=True)
+    clock.run(0.2)
+    third_ns, more = steady.stamp(occupied=True)
+    assert (second_ns - first_ns, third_ns - second_ns) == (200_000_000, 200_000_000)
+    assert [e.state for e in told] == ["degraded"] and more == [] and steady.stepped
+    assert steady.stamp(occupied=False) == (clock.utc_ns, [])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from scanner_io import recording
 from scanner_io.errors import DataError, StorageError
+from scanner_io.model import PortalSettings
 from scanner_io.storage import PART, quarantine_parts, write_durable
 from tests import samples
 
@@ -46,6 +47,108 @@ def test_what_is_written_is_read_back(tmp_path, codec, first_channel):
     assert stored.result == samples.result()
     assert stored.config == {"lane": {"name": "north"}}
     assert recording.check(path) == []
+
+
+def windowed(by_detector=False):
+    """A portal record with energy windows, neutron times and every setting told; raw lines as the portal sends them."""
+    rng = np.random.default_rng(3)
+    shape = (12, 4, 3) if by_detector else (12, 4)
+    windows = rng.poisson(80, shape).astype(np.int64)
+    plain = samples.portal()
+    told = PortalSettings(
+        nsigma=5.0, gamma_detectors_on="1111", gamma_levels=(0.069, None, 0.069, 0.455),
+        neutron_levels=(0.504, 5.04, 0.504, 5.04), gamma_background_s=20, gamma_background_sigma=0.0, relay_output=1,
+        neutron_max_intervals=3, neutron_alpha=4, neutron_zmax=1200, neutron_sequential_intervals=1,
+        neutron_background_s=120, software="A", lines=("SG1",),
+    )  # fmt: skip
+    lines = [] if by_detector else ["AS," + ",".join(f"{c:06d}" for c in row) for row in windows]
+    return samples.portal(
+        gamma_windows=windows,
+        gamma_windows_background=rng.uniform(200, 600, shape[1:]),
+        gamma_windows_alarm=np.arange(12) == 5,
+        neutron_arrival_ns=samples.START_NS + np.arange(2, dtype=np.int64) * 1_000_000_000,
+        neutron_start_utc_ns=samples.START_NS - 1_000_000_000,
+        settings=told,
+        raw_lines=(*plain.raw_lines, *lines),
+    )
+
+
+@pytest.mark.parametrize("by_detector", [False, True])
+def test_energy_windows_and_neutron_times_are_read_back(tmp_path, by_detector):
+    scan = samples.scan(portal=windowed(by_detector))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan)
+    stored = recording.read(path).scan
+    same_struct(scan, stored)
+    assert stored.portal.gamma_windows.ndim == 2 + by_detector
+    assert recording.check(path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gamma_windows", np.zeros((12, 4), np.int64)),
+        ("gamma_windows_background", np.full(4, 1.0)),
+        ("gamma_windows_alarm", np.zeros(12, np.bool_)),
+        ("neutron_arrival_ns", np.zeros(2, np.int64)),
+        ("neutron_start_utc_ns", 5),
+        ("settings", PortalSettings(nsigma=5.0, neutron_background_s=60)),
+    ],
+)
+def test_what_was_added_to_a_portal_record_is_hashed(name, value):
+    before = samples.scan(portal=windowed())
+    after = samples.scan(portal=msgspec.structs.replace(before.portal, **{name: value}))
+    assert recording.content_sha256(before, {}, None) != recording.content_sha256(after, {}, None)
+
+
+def test_the_hash_of_an_older_recording_stays_what_it_was():
+    """Of a scan without what was added since; written down when there was nothing else."""
+    told = recording.content_sha256(samples.scan(), {"lane": {"name": "north"}}, samples.result())
+    assert told == "c4fdfb7e8ebebae6974dfd347f668d2800176b66134073645a75a895f756c54c"
+
+
+def test_windows_that_no_raw_line_tells_are_found(tmp_path):
+    record = windowed()
+    changed = record.gamma_windows.copy()
+    changed[7, 2] += 1
+    scan = samples.scan(portal=msgspec.structs.replace(record, gamma_windows=changed))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan)
+    (problem,) = recording.check(path)
+    assert problem.check == "portal windows" and problem.where == "gamma_windows[7]"
+
+
+def reading(time_s, gamma, neutron):
+    """A reading of 14 fields as `drivers.rpm_aspect` keeps it."""
+    return f"{time_s},1,128,{gamma},305.5,1,128,{neutron},2.5,1,7,0,2200,0"
+
+
+@pytest.mark.parametrize("base", [None, 100])
+def test_readings_are_compared_with_the_counts(tmp_path, base):
+    gamma = np.array([[60], [61], [70]], np.int64)
+    neutron = np.array([[1], [0], [2]], np.int64)
+    if base is None:
+        lines = [reading(i, g, n) for i, (g, n) in enumerate(zip(gamma[:, 0], neutron[:, 0], strict=True))]
+    else:  # the counts run on, and over 32 bits
+        run = (2**32 - base + np.concatenate([[0], np.cumsum(gamma[:, 0])])) % 2**32
+        run_n = np.concatenate([[0], np.cumsum(neutron[:, 0])])
+        lines = [reading(i, g, n) for i, (g, n) in enumerate(zip(run, run_n, strict=True))]
+        lines[0] = "[base] " + lines[0]
+    flags = {f"{s}_alarm": np.zeros(3, np.bool_) for s in ("gamma", "neutron")}
+    record = samples.portal(
+        gamma=gamma, neutron=neutron, **flags, raw_lines=tuple(lines), settings=None,
+        gamma_arrival_ns=samples.START_NS + np.arange(3, dtype=np.int64) * 200_000_000,
+        gamma_background=np.array([305.5]), neutron_background=np.array([2.5]),
+    )  # fmt: skip
+    path = tmp_path / f"{samples.SCAN_ID}.scan.h5"
+    recording.write(path, samples.scan(portal=record))
+    assert recording.check(path) == []
+    other = msgspec.structs.replace(record, gamma=np.add(gamma, [[0], [0], [5]]))
+    recording.write(path, samples.scan(portal=other), replace=True)
+    assert [(p.check, p.where) for p in recording.check(path)] == [("portal counts", "gamma[2]")]
+    shorter = msgspec.structs.replace(record, raw_lines=tuple(lines[:-1]))
+    recording.write(path, samples.scan(portal=shorter), replace=True)
+    assert {p.check for p in recording.check(path)} == {"portal lines"}
 
 
 @pytest.mark.parametrize("missing", ["radiograph", "portal", "declaration"])

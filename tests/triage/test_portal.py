@@ -85,7 +85,15 @@ def test_log_full_windows(logs: dict[str, list[PortalRecord]], name: str, full: 
 
 @pytest.mark.parametrize(
     ("name", "nsigma", "missed", "extra"),
-    [(NONE, 4.0, 0, 0), (NONE, 5.0, 0, 0), (NORM, 4.0, 0, 2), (NORM, 4.02, 0, 0), (NORM, 5.0, 70, 0)],
+    [
+        (NONE, 4.0, 0, 0),
+        (NONE, 5.0, 0, 0),
+        (NORM, 4.0, 0, 2),
+        (NORM, 4.0081, 0, 0),
+        (NORM, 4.02, 0, 0),
+        (NORM, 4.0321, 0, 0),
+        (NORM, 5.0, 70, 0),
+    ],
 )
 def test_log_rule(logs: dict[str, list[PortalRecord]], name: str, nsigma: float, missed: int, extra: int) -> None:
     replays = [replay_rule(r, nsigma) for r in logs[name]]
@@ -143,7 +151,7 @@ def test_log_passes_without_source_raise_nothing(logs: dict[str, list[PortalReco
 def test_log_passes_with_source_all_alarm_and_all_stand_out(logs: dict[str, list[PortalRecord]]) -> None:
     for r in logs[NORM]:
         judgement = judge_portal(r, PROFILE)
-        assert raised(judgement) == ["gamma_alarm", "gamma_excess"] and judgement.quality == ()
+        assert raised(judgement) == ["gamma_alarm", "gamma_window_alarm", "gamma_excess"] and judgement.quality == ()
         assert judgement.gamma_alarm and not judgement.neutron_alarm
         assert judgement.gamma_intervals == len(r.gamma) and judgement.alarm_intervals == int(r.gamma_alarm.sum())
         alarm = only(judgement, "gamma_alarm")
@@ -154,6 +162,17 @@ def test_log_passes_with_source_all_alarm_and_all_stand_out(logs: dict[str, list
         excess = only(judgement, "gamma_excess")
         assert isinstance(excess.where, Intervals)
         assert excess.where.first <= int(r.gamma.sum(axis=1).argmax()) < excess.where.end
+
+
+def test_a_window_alarm_alone_is_never_clear() -> None:
+    flags = np.zeros(60, np.bool_)
+    flags[[20, 21, 22, 40]] = True
+    judgement = judge_portal(record(gamma_windows_alarm=flags), PROFILE)
+    assert raised(judgement) == ["gamma_window_alarm"] and not judgement.gamma_alarm
+    found = only(judgement, "gamma_window_alarm")
+    assert (found.score, found.where) == (4.0, Intervals(first=20, end=23))
+    assert "its gross-count rule did not" in found.reason
+    assert raised(judge_portal(record(gamma_windows_alarm=np.zeros(60, np.bool_)), PROFILE)) == []
 
 
 def test_log_set_up_tells_whether_a_disagreement_counts(logs: dict[str, list[PortalRecord]]) -> None:

@@ -40,12 +40,43 @@ FAULT_WORDS = {
     ),
     "lines_lost": ("portal_lines_lost", "fewer gamma lines came than the passage took time for"),
     "clock_stepped": ("portal_clock_stepped", "the clock was set back during the passage; its times are not sure"),
+    **{
+        f"{channel}_{code}": ("portal_fault", f"{channel} {words}")
+        for channel in ("gamma", "neutron")
+        for code, words in (
+            ("low", "counts low"),
+            ("high", "counts high"),
+            ("overload", "channel overloaded"),
+            ("not_ready", "channel not ready"),
+        )
+    },
+    "background_unusable": ("portal_fault", "the portal's background is no number of counts"),
+    "power_fail": ("portal_fault", "mains power has failed"),
+    "low_battery": ("portal_fault", "battery low"),
+    "open": ("portal_tamper", "cabinet open"),
+    "device_error": ("portal_fault", "the portal reports an error"),
+    "device_reset": ("portal_fault", "the portal reports a reset"),
+    "frozen": ("portal_frozen", "the portal's own time stands still: its readings are old"),
+    "readings_lost": ("portal_lines_lost", "readings of the portal are missing within the passage"),
+    "passages_missed": (
+        "portal_passages_missed",
+        "the portal counted more objects than were seen: a passage before this one has no record",
+    ),
+    "no_occupancy_signal": ("portal_no_occupancy_signal", "no occupancy sensor saw the passage"),
+    "alarm_output": ("portal_alarm_output", "the portal's alarm output was on though no channel was read in alarm"),
+    "alarm_without_counts": ("portal_alarm_without_counts", "a channel was in alarm at a reading without counts"),
+    "count_stepped": ("portal_count_stepped", "the portal's running count fell; counts may be missing"),
+    "spectroscopic": (
+        "portal_spectroscopic",
+        "lines of a spectroscopic portal came: its counts mean something else than is read here",
+    ),
+    "window_alarm": ("portal_window_alarm", "an energy-window alarm (AA) came in a passage without gamma counts"),
     "too_long": ("portal_too_long", "the portal stayed occupied for so long that the record was cut"),
 }
 """Fault of a record: quality code and words."""
 
 
-_LINES_MISSING = frozenset({"start_not_seen", "damaged_line", "lines_lost"})
+_LINES_MISSING = frozenset({"start_not_seen", "damaged_line", "lines_lost", "readings_lost", "count_stepped"})
 
 
 class PortalProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +216,7 @@ def judge_portal(record: PortalRecord, profile: PortalProfile) -> PortalJudgemen
     findings = [
         *_gamma_alarm(record, replay, settings),
         *_neutron_alarm(record),
+        *_window_alarm(record),
         *_rule(record, replay, settings),
         *_gamma_excess(record, profile),
         *_neutron_excess(record, profile),
@@ -272,6 +304,22 @@ def _neutron_alarm(record: PortalRecord) -> list[Finding]:
     )
     where = Intervals(first=first, end=end)
     return [Finding(kind="neutron_alarm", score=float(max(heights)), reason=reason, tier="alarm", where=where)]
+
+
+def _window_alarm(record: PortalRecord) -> list[Finding]:
+    """The vendor's energy-window alarm (AA lines): unofficial, so it asks for a look and is no gamma alarm."""
+    if record.gamma_windows_alarm is None or not record.gamma_windows_alarm.any():
+        return []
+    runs = _runs(record.gamma_windows_alarm)
+    first, end = max(runs, key=lambda run: run[1] - run[0])
+    intervals = int(record.gamma_windows_alarm.sum())
+    also = "" if record.gamma_alarm.any() else "; its gross-count rule did not"
+    reason = (
+        f"the portal's energy-window algorithm alarmed in {intervals} of {record.gamma.shape[0]} intervals, longest "
+        f"{first} to {end - 1}{also}; what its lines (AA) mean is inferred, not documented"
+    )
+    where = Intervals(first=first, end=end)
+    return [Finding(kind="gamma_window_alarm", score=float(intervals), reason=reason, tier="review", where=where)]
 
 
 def _rule(record: PortalRecord, replay: RuleReplay | None, settings: PortalSettings) -> list[Finding]:

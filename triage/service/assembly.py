@@ -435,6 +435,7 @@ class Assembly:
             passage = self._join(ENTERED, event.record.start_utc_ns, now_s)
             passage.portal_device = number
         passage.portal = event.record
+        passage.flag(event.quality)
         passage.step(LEFT, event.utc_ns, now_s)
         self._refer(passage, number, event.source_ref)
 
@@ -502,12 +503,19 @@ class Assembly:
             radiograph=passage.radiograph,
             portal=passage.portal,
             declaration=passage.declaration,
-            devices=(*passage.devices, *(self._devices[n] for n in sorted(devices) if n in self._devices)),
+            devices=(*passage.devices, *(self._device(n, passage) for n in sorted(devices) if n in self._devices)),
             quality=tuple(quality),
             source=passage.source,
             source_sha256=passage.source_sha256,
         )
         return Assembled(scan=scan, refs=tuple(passage.refs), listener=passage.listener)
+
+    def _device(self, number: int, passage: _Passage) -> DeviceInfo:
+        """Return a device; a portal whose own set-up says that it is a simulation is one."""
+        device = self._devices[number]
+        if number == passage.portal_device and passage.portal is not None and passage.portal.simulated:
+            return msgspec.structs.replace(device, simulated=True, note="SIMULATED: by the portal's own set-up lines")
+        return device
 
 
 def make_scan_id(lane: str, utc_ns: int, content: str) -> str:

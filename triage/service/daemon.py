@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -287,11 +288,22 @@ class Daemon:
                 handle.say(link.Stored(scan_id=row.scan_id, new=new))
             case link.Note():
                 self._log(message.event, level=message.level, lane=handle.name, **message.fields)
+                if message.event == "health":
+                    self._keep_health(handle, message.fields)
             case link.Finished():
                 handle.finished = True
                 self._log("lane_finished", lane=handle.name)
             case _:
                 self._log("unexpected", level="error", lane=handle.name, text=type(message).__name__)
+
+    def _keep_health(self, handle: LaneHandle, told: dict[str, Any]) -> None:
+        """Write a change of a device's health into the events: what began or ended, when, in words."""
+        at = datetime.fromtimestamp(told.get("utc_ns", time.time_ns()) / 1e9, UTC).isoformat(timespec="milliseconds")
+        text = f"{told.get('component')} {told.get('state')} at {at}: {told.get('text')}"
+        try:
+            self._outbox.note("health", text, who=f"{handle.name} {told.get('device', '')}".strip())
+        except StorageError as error:  # the log has it
+            self._log("outbox_fault", level="error", lane=handle.name, text=str(error))
 
     def _reconcile(self, handle: LaneHandle) -> None:
         """Note every recording of the lane that has no row; `_ask_again` has them judged and reported."""

@@ -39,6 +39,7 @@ from scanner_io.model import (
     Health,
     Kind,
     LineBlock,
+    Occupancy,
     Scan,
     ScanStart,
     TriageResult,
@@ -51,6 +52,7 @@ from .outbox import ScanRow
 
 if TYPE_CHECKING:
     from triage.analysis.image import Stream
+    from triage.analysis.portal_health import PortalHealth
     from triage.analysis.screening import Buffers
 
 QUEUE_EVENTS = 256
@@ -455,6 +457,7 @@ class LaneProcess:
             DeviceThread(n, d, self._events, self.note, self._intake, self._room) for n, d in enumerate(lane.device)
         ]
         self._ended: set[int] = set()
+        self._health: dict[int, PortalHealth] = {}
         self._assembly = Assembly(spec_of(lane, expected_kinds(lane)), self._listener)
         self._worker = Worker(self)
         self._postponed: list[link.AnySaid] = []
@@ -586,17 +589,56 @@ class LaneProcess:
     def _event(self, number: int, said: Any) -> None:
         now_s = time.monotonic()
         if isinstance(said, LinkLost):
+            self._link(number, up=False, text=str(said))
             self._hand_over(self._assembly.lost(number, now_s, again=self._devices[number].pausable))
         elif isinstance(said, EndOfSource):
             self._ended.add(number)
-        elif isinstance(said, Health):
-            level = {"ok": "info", "degraded": "warning", "fault": "error"}[said.state]
-            self.note("health", level=level, component=said.component, state=said.state, text=said.text)
         elif isinstance(said, DeviceInfo):
             self._assembly.device(number, said)
+            self._open_health(number, said)
             self.note("device_open", device=self._lane.device[number].driver, address=said.address)
         else:
-            self._hand_over(self._assembly.feed(number, said, now_s))
+            said = self._watched(number, said)
+            if not isinstance(said, Health):
+                self._hand_over(self._assembly.feed(number, said, now_s))
+
+    # -- health -------------------------------------------------------------------------------------------------
+
+    def _open_health(self, number: int, info: DeviceInfo) -> None:
+        """Begin to watch a portal, or learn that its link is back."""
+        if "portal" in info.kinds and number not in self._health:
+            from triage.analysis.portal_health import PortalHealth
+
+            self._health[number] = PortalHealth()
+        self._link(number, up=True)
+
+    def _watched(self, number: int, event: Event) -> Event:
+        """Tell what an event says of its device's health; an occupancy that is over gets the flags that follow."""
+        if isinstance(event, Health):
+            self._tell_health(number, event)
+        health = self._health.get(number)
+        if health is None:
+            return event
+        for change in health.take(event):
+            self._tell_health(number, change)
+        if isinstance(event, Occupancy) and event.record is not None:
+            flags = health.quality(event.record.start_utc_ns)
+            if flags:
+                return msgspec.structs.replace(event, quality=event.quality + flags)
+        return event
+
+    def _link(self, number: int, *, up: bool, text: str = "") -> None:
+        health = self._health.get(number)
+        if health is not None:
+            for change in health.link(time.time_ns(), up=up, text=text):
+                self._tell_health(number, change)
+
+    def _tell_health(self, number: int, change: Health) -> None:
+        level = {"ok": "info", "degraded": "warning", "fault": "error"}[change.state]
+        self.note(
+            "health", level=level, device=self._lane.device[number].driver, component=change.component,
+            state=change.state, text=change.text, utc_ns=change.utc_ns,
+        )  # fmt: skip
 
     def _hand_over(self, scans: list[Assembled]) -> None:
         for scan in scans:

@@ -13,8 +13,19 @@ from scanner_io import driver as drivers
 from scanner_io import recording
 from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
 from scanner_io.formats import n42, portal_daily, raster, spectra
-from scanner_io.model import EndOfSource, Health, Occupancy, PortalRecord, Radiograph, Scan, TriageResult
+from scanner_io.model import (
+    DeviceInfo,
+    EndOfSource,
+    Health,
+    Occupancy,
+    PortalRecord,
+    Quality,
+    Radiograph,
+    Scan,
+    TriageResult,
+)
 from scanner_io.storage import write_durable
+from triage.analysis.portal_health import PortalHealth
 
 from .assembly import Assembly, LaneSpec, make_scan_id
 from .lane import Judge
@@ -87,9 +98,11 @@ def judge_file(
         elif portal_daily.sniff(head):
             kind = "portal"
             damaged = ""
+            health = PortalHealth()
             for event in portal_daily.iter_daily_file(path):
+                health.take(event)
                 if isinstance(event, Occupancy) and event.record is not None:
-                    scan = portal_scan(path, event.record)
+                    scan = portal_scan(path, event.record, health.quality(event.record.start_utc_ns))
                     yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
                 elif isinstance(event, Health) and event.component == "line" and event.state != "ok":
                     damaged = event.text
@@ -175,12 +188,19 @@ def image_scan(path: Path, options: raster.RasterOptions | None = None) -> Scan:
     )  # fmt: skip
 
 
-def portal_scan(path: Path, record: PortalRecord) -> Scan:
-    """Return one passage of the daily file at `path` as a scan of its own."""
+def portal_scan(path: Path, record: PortalRecord, quality: tuple[Quality, ...] = ()) -> Scan:
+    """Return one passage of the daily file at `path` as a scan of its own.
+
+    quality : flags of the portal's health while the record was made
+    """
+    simulated = DeviceInfo(
+        vendor="", model="portal daily file", kinds=("portal",), address=str(path), simulated=True,
+        note="SIMULATED: by the portal's own set-up lines",
+    )  # fmt: skip
     return Scan(
         scan_id=make_scan_id(LANE, record.start_utc_ns, f"{path.name} {record.number}"), lane=LANE,
         start_utc_ns=record.start_utc_ns, end_utc_ns=record.end_utc_ns, expected=("portal",), portal=record,
-        source=str(path),
+        source=str(path), quality=quality, devices=(simulated,) if record.simulated else (),
     )  # fmt: skip
 
 
