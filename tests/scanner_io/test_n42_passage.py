@@ -39,8 +39,9 @@ def test_annex_d_alarmed_becomes_a_record_by_its_occupancy_indicator(shared_data
     assert record.gamma.tolist() == [[22, 11, 7, 7]] * 7  # the window 0 to 3000 keV, two slices before, two behind
     assert record.neutron.tolist() == [[0, 1]] * 7
     assert passage.windows == document.windows[0]
-    assert passage.gamma_windows[3].tolist() == [[5, 22, 200], [6, 11, 300], [22, 7, 555], [3, 7, 345]]
+    assert record.gamma_windows[3].tolist() == [[5, 22, 200], [6, 11, 300], [22, 7, 555], [3, 7, 345]]
     assert record.gamma_background == pytest.approx([220, 110, 70, 70])
+    assert record.gamma_windows_background[0] == pytest.approx([50, 220, 2000])
     assert record.neutron_background == pytest.approx([0, 10])
     assert record.gamma_alarm.tolist() == record.neutron_alarm.tolist() == [False] * 2 + [True] * 3 + [False] * 2
     assert record.speed_kmh == pytest.approx(54.0)  # 15, in m/s by the schema
@@ -61,7 +62,7 @@ def test_every_count_of_annex_d_is_in_the_passage(shared_data):
         (passage,) = n42.passages(document)
         gamma = sum(sum(g.counts) for m in document.measurements for g in m.gross if g.windows)
         neutron = sum(sum(g.counts) for m in document.measurements for g in m.gross if not g.windows)
-        assert passage.gamma_windows.sum() == gamma == 10_381
+        assert passage.record.gamma_windows.sum() == gamma == 10_381
         assert passage.record.neutron.sum() == neutron == 7
     assert n42.passages(n42.read(shared_data / "n42" / "Annex_D.n42"))[0].record.gamma_alarm.any() == False  # noqa: E712
 
@@ -529,6 +530,29 @@ def test_a_record_comes_back_from_its_document(record):
     assert again.speed_kmh == (None if record.speed_kmh is None else pytest.approx(record.speed_kmh))
 
 
+@pytest.mark.parametrize("shape", [(30, 4), (30, 4, 3)])
+def test_counts_and_alarms_by_energy_window_are_not_lost(shape):
+    counts = np.random.default_rng(5).integers(0, 99, shape)
+    flags = np.arange(30) == 7
+    record = samples.portal(
+        30, gamma_windows=counts, gamma_windows_alarm=flags, neutron_start_utc_ns=samples.START_NS - 100_000_000
+    )
+    document = n42.read(n42.write(n42.of_record(record)))
+    assert sum(sum(g.counts) for m in document.derived for g in m.gross) == counts.sum()
+    (passage,) = n42.passages(document)
+    assert passage.quality == ()
+    assert passage.record.gamma_windows_alarm.tolist() == flags.tolist()
+    assert not passage.record.gamma_alarm.any()
+    assert passage.record.neutron_start_utc_ns == record.neutron_start_utc_ns
+    assert passage.record.gamma.tolist() == record.gamma.tolist()
+
+
+def test_a_simulated_portals_firmware_is_label_enough():
+    record = samples.portal(settings=PortalSettings(firmware="SIM.1", gamma_background_s=20, neutron_zmax=1200))
+    assert back(record).device.simulated
+    assert back(record).record.settings == record.settings
+
+
 def test_a_portal_record_is_judged_the_same_after_it_was_n42():
     record = samples.portal(60, alarm=True)
     again = back(record).record
@@ -542,7 +566,14 @@ def test_what_is_written_of_a_record_is_valid_and_says_whose_it_is(shared_data):
 
     from tests.schematron import Rules
 
-    record = samples.portal(12, alarm=True, faults=("GH",), end_reason="link_lost")
+    record = samples.portal(
+        12,
+        alarm=True,
+        faults=("GH",),
+        end_reason="link_lost",
+        gamma_windows=np.ones((12, 4), np.int64),
+        gamma_windows_alarm=np.ones(12, np.bool_),
+    )
     device = DeviceInfo(vendor="Rapiscan", model="TSA VM-250", kinds=("portal",), serial="7", simulated=True)
     written = n42.write(n42.of_record(record, device=device, declaration=samples.declaration(), software="1.0"))
     etree.XMLSchema(etree.parse(str(shared_data / "n42" / "n42.xsd"))).assertValid(etree.fromstring(written))

@@ -32,12 +32,17 @@ CATEGORIES = frozenset({"gamma", "neutron", "alpha", "beta", "x-ray", "other"})
 """Categories of detectors, in small letters."""
 PUBLISHED_RATE = "background in counts/s as the portal published it, written as the counts of one second"
 RECORDED_FAULT = "told in the record of the passage"
-"""Remarks by which the writer says what a place that the standard requires does not hold, and the reader knows it."""
+WINDOW_ALARM = "the portal's own alarm over energy windows"
+"""Texts by which the writer says what a place does not hold, or whose it is; the reader knows them."""
 
 SETTINGS_NAMES = {
     "AlarmIntervals": "gamma_intervals", "HoldInIntervals": "hold_in_intervals", "NSigma": "nsigma",
     "AlgorithmMask": "algorithm_mask", "GammaHighFault": "gamma_high_fault", "GammaLowFault": "gamma_low_fault",
-    "NeutronHighFault": "neutron_high_fault", "Firmware": "firmware",
+    "NeutronHighFault": "neutron_high_fault", "Firmware": "firmware", "GammaDetectorsOn": "gamma_detectors_on",
+    "GammaBackgroundTime": "gamma_background_s", "GammaBackgroundSigma": "gamma_background_sigma",
+    "NeutronMaxIntervals": "neutron_max_intervals", "NeutronAlpha": "neutron_alpha", "NeutronZmax": "neutron_zmax",
+    "NeutronSequentialIntervals": "neutron_sequential_intervals", "NeutronBackgroundTime": "neutron_background_s",
+    "RelayOutput": "relay_output", "SoftwareLetter": "software",
 }  # fmt: skip
 """Characteristics of the instrument that hold the settings of a Rapiscan portal, and their names in PortalSettings."""
 METRES_PER_S = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from .document import (
     PUBLISHED_RATE,
     RECORDED_FAULT,
     SETTINGS_NAMES,
+    WINDOW_ALARM,
     Alarm,
     Analysis,
     Characteristic,
@@ -25,6 +26,8 @@ from .document import (
     N42Document,
     Version,
 )
+
+BY_WINDOW = "counts of one energy window each, whose energies the portal does not tell"
 
 
 def of_record(
@@ -39,9 +42,10 @@ def of_record(
 
     simulated : the label is carried in the first remark and in the instrument's description
 
-    Not carried: arrival times and raw lines, for which the standard has no place.
+    Counts by energy window go into derived data, for which energies they are of no portal tells. Not carried: arrival
+    times, discriminator levels, the background by window and raw lines, for which the standard has no place.
     """
-    simulated = simulated or bool(device is not None and device.simulated)
+    simulated = simulated or record.simulated or bool(device is not None and device.simulated)
     label = ("SIMULATED: these counts were computed, no radiation was measured",) if simulated else ()
     gamma = [
         Detector(id=f"gamma-{i + 1}", category="Gamma", description="gamma detector, kind not told by the portal")
@@ -52,9 +56,11 @@ def of_record(
         for i in range(record.neutron.shape[1])
     ]
     background, banks = _background_of(record, gamma, neutron)
+    neutron_start = record.start_utc_ns if record.neutron_start_utc_ns is None else record.neutron_start_utc_ns
+    slices = _slices("gamma", gamma, record.gamma, record.gamma_start_utc_ns, record.gamma_interval_s)
     occupied = [
-        *_slices("gamma", gamma, record.gamma, record.gamma_start_utc_ns, record.gamma_interval_s),
-        *_slices("neutron", neutron, record.neutron, record.start_utc_ns, record.neutron_interval_s),
+        *(_with_windows(m, w, gamma) for m, w in zip(slices, _windows(record), strict=True)),
+        *_slices("neutron", neutron, record.neutron, neutron_start, record.neutron_interval_s),
     ]
     if occupied:
         faults = tuple(
@@ -74,6 +80,7 @@ def of_record(
         analyses=(
             *_alarm_of(record.gamma_alarm, "gamma", "Gamma", gamma),
             *_alarm_of(record.neutron_alarm, "neutron", "Neutron", neutron),
+            *_alarm_of(record.gamma_windows_alarm, "gamma", "Gamma", gamma, WINDOW_ALARM),
         ),
         remarks=(
             *label, *number, f"Boot epoch = {record.boot_epoch}", f"Passage ended as: {record.end_reason}",
@@ -134,6 +141,23 @@ def _slices(
     ]
 
 
+def _windows(record: PortalRecord) -> Iterable[npt.NDArray[np.int64] | None]:
+    return record.gamma_windows if record.gamma_windows is not None else [None] * record.gamma.shape[0]
+
+
+def _with_windows(m: Measurement, counts: npt.NDArray[np.int64] | None, gamma: list[Detector]) -> Measurement:
+    """Return a slice with its `(windows,)` or `(detectors, windows)` counts beside those of all energies."""
+    if counts is None:
+        return m
+    names = [d.id for d in gamma] if counts.ndim == 2 else ["gamma-windows"]
+    rows = np.atleast_2d(counts).tolist()
+    beside = tuple(
+        GrossCounts(detector=name, counts=tuple(map(float, row)), live_time_s=m.real_time_s, remarks=(BY_WINDOW,))
+        for name, row in zip(names, rows, strict=True)
+    )
+    return msgspec.structs.replace(m, gross=(*m.gross, *beside))
+
+
 def _background_of(
     record: PortalRecord, gamma: list[Detector], neutron: list[Detector]
 ) -> tuple[list[Measurement], list[Detector]]:
@@ -173,10 +197,14 @@ def _background_of(
 
 
 def _alarm_of(
-    flags: npt.NDArray[np.bool_], kind: str, category: str, detectors: list[Detector]
+    flags: npt.NDArray[np.bool_] | None,
+    kind: str,
+    category: str,
+    detectors: list[Detector],
+    description: str = "the portal's own alarm",
 ) -> tuple[Analysis, ...]:
-    if not flags.any():
+    if flags is None or not flags.any():
         return ()
-    alarm = Alarm(category=category, description="the portal's own alarm", detectors=tuple(d.id for d in detectors))
+    alarm = Alarm(category=category, description=description, detectors=tuple(d.id for d in detectors))
     references = tuple(f"{kind}-slice-{i + 1}" for i in np.flatnonzero(flags).tolist())
     return (Analysis(of="measurement", references=references, alarms=(alarm,)),)

@@ -26,6 +26,7 @@ from .document import (
     PUBLISHED_RATE,
     RECORDED_FAULT,
     SETTINGS_NAMES,
+    WINDOW_ALARM,
     Alarm,
     EnergyWindows,
     Fault,
@@ -58,8 +59,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One passage of a document.
 
     measurements : ids of the slices its record was made of
-    windows : energy windows that all gamma counts of the record are told in, None where they are not
-    gamma_windows : `(intervals, detectors, windows) int64`, counts in them; they may overlap
+    windows : energy windows of the record's `gamma_windows`, None where not all its gamma counts are told in the same
+        ones; they may overlap
     """
 
     record: PortalRecord
@@ -68,7 +69,6 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     declaration: Declaration | None
     measurements: tuple[str, ...]
     windows: EnergyWindows | None = None
-    gamma_windows: npt.NDArray[np.int64] | None = None
 
 
 def passages(document: N42Document, settings: N42Settings | None = None) -> tuple[Passage, ...]:
@@ -302,7 +302,8 @@ class _Passage:
         ends = [m.start_utc_ns + round((m.real_time_s or 0) * 1e9) for m in slices if m.start_utc_ns is not None]
         self._tell_document(assumed=assumed, timed=bool(starts))
         gamma, neutron = self._series("gamma"), self._series("neutron")
-        gamma_alarm, neutron_alarm = self._alarms(gamma, neutron, aims)
+        gamma_alarm, neutron_alarm, window_alarm = self._alarms(gamma, neutron, aims)
+        windows, gamma_windows = self._in_windows(gamma)
         arrival, gamma_start = self._times(gamma, start)
         every = [document.measurements[i] for i in self._indices]
         told = [*(f for m in every for f in m.faults), *(f for a in document.analyses for f in a.faults)]
@@ -326,8 +327,11 @@ class _Passage:
             speed_kmh=self._speed_kmh(slices),
             end_reason=self._end_reason(),
             faults=tuple(self._faults),
+            neutron_start_utc_ns=next((document.measurements[i].start_utc_ns for i in neutron.slices), None),
+            gamma_windows=gamma_windows,
+            gamma_windows_background=self._windows_background(gamma, windows, start),
+            gamma_windows_alarm=window_alarm if window_alarm.any() else None,
         )
-        windows, gamma_windows = self._in_windows(gamma)
         return Passage(
             record=record,
             quality=tuple(self._quality.values()),
@@ -335,7 +339,6 @@ class _Passage:
             declaration=_declaration(document),
             measurements=tuple(document.measurements[i].id for i in self._indices),
             windows=windows,
-            gamma_windows=gamma_windows,
         )
 
     def _tell_document(self, *, assumed: bool, timed: bool) -> None:
@@ -518,6 +521,24 @@ class _Passage:
             self._note(f"portal_short_{radiation}_background", f"{text}; what is compared with it is not sure")
         return np.array([sums[n][0] / sums[n][1] for n in names])
 
+    def _windows_background(
+        self, series: _Series, windows: EnergyWindows | None, start: int
+    ) -> npt.NDArray[np.float64] | None:
+        """Return `(detectors, windows)` counts/s in the energy windows before this passage."""
+        if windows is None:
+            return None
+        sums = {d: (np.zeros(len(windows.start_kev)), 0.0) for d in series.detectors}
+        for i in self._before(start):
+            for g in self._document.measurements[i].gross:
+                seconds = self._counting.seconds(i, g.detector, "gamma")
+                if g.windows == windows.id and g.detector in sums and seconds:
+                    total, time_s = sums[g.detector]
+                    with np.errstate(over="ignore"):  # what is not finite is refused by the record
+                        sums[g.detector] = total + np.array(g.counts), time_s + seconds
+        if not all(time_s for _, time_s in sums.values()):
+            return None
+        return np.array([total / time_s for total, time_s in sums.values()])
+
     def _before(self, start: int) -> list[int]:
         """Return the measurements without a vehicle that began before `start`, or stand before where none is told."""
         end = int(np.searchsorted(self._vacant.slices, self._run[0]))
@@ -529,9 +550,9 @@ class _Passage:
 
     def _alarms(
         self, gamma: _Series, neutron: _Series, aims: list[Aim]
-    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Return the alarm flags of the gamma and of the neutron slices."""
-        flags = (np.zeros(len(gamma.slices), np.bool_), np.zeros(len(neutron.slices), np.bool_))
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Return the alarm flags of the gamma and of the neutron slices, and those of a rule over energy windows."""
+        flags = tuple(np.zeros(len(s.slices), np.bool_) for s in (gamma, neutron, gamma))
         inside = {self._document.measurements[i].id for i in self._run}
         every = {self._document.measurements[i].id for i in self._indices}
         for aim in aims:
@@ -540,6 +561,8 @@ class _Passage:
             named, told_exact = own, exact
             for alarm in aim.analysis.alarms if own else ():
                 own, exact = self._when(alarm, named, told_exact)
+                if alarm.description == WINDOW_ALARM and self._mark(gamma, flags[2], own):
+                    continue
                 is_neutron, words = self._kind(alarm)
                 order = (
                     ((neutron, flags[1]), (gamma, flags[0])) if is_neutron else ((gamma, flags[0]), (neutron, flags[1]))
@@ -549,7 +572,7 @@ class _Passage:
                     self._mark(*order[1], own)
                 if not exact:
                     self._note("portal_alarm_span", f"{words}: the file tells no single slices; all are marked")
-        return flags
+        return flags[0], flags[1], flags[2]
 
     def _when(self, alarm: Alarm, own: set[str], exact: bool) -> tuple[set[str], bool]:
         """Return the slices of the alarm's own time, where it tells one that lies in them."""
