@@ -45,7 +45,7 @@ from scanner_io.model import (
 )
 from scanner_io.storage import make_folder, move_aside
 
-from . import link
+from . import footprint, link
 from .assembly import Assembled, Assembly, LaneSpec
 from .outbox import ScanRow
 
@@ -430,10 +430,16 @@ class LaneProcess:
     """The lane's main loop."""
 
     def __init__(self, pipe: Connection, config: configuration.Config, lane: configuration.Lane) -> None:
-        from .packing import packer  # kernels: the daemon, which imports this module as well, has no use for them
-
         self._pipe = pipe
         self._say_lock = threading.Lock()
+        # Here, because the daemon imports this module as well and has no use for kernels; step by step, so that what
+        # the one has touched of the compiler is not there any more when the other touches the rest.
+        import numba  # noqa: F401
+
+        self._hand_back()
+        from .packing import packer
+
+        self._hand_back()
         self._lane = lane
         state = Path(config.state_dir)
         self.recordings = state / "recordings"
@@ -500,6 +506,7 @@ class LaneProcess:
         """Run until the daemon says stop, or is gone."""
         began_s = time.monotonic()
         self.judge.warm_up()  # the packer's kernels are compiled where they are imported
+        self._hand_back()
         self._worker.start()
         self.say(link.Ready(pid=os.getpid(), warm_up_s=round(time.monotonic() - began_s, 3)))
         for thread in self._devices:
@@ -514,6 +521,13 @@ class LaneProcess:
             self._hand_over(self._assembly.tick(now_s))
             self._notice_end()
         self._stop()
+
+    def _hand_back(self) -> None:
+        """Give up memory that only starting took."""
+        try:
+            footprint.hand_back_code()
+        except OSError as error:  # costs memory, nothing else
+            self.note("memory_kept", level="warning", text=str(error))
 
     def _listen(self) -> None:
         try:
@@ -640,5 +654,6 @@ def main(pipe: Connection, config: configuration.Config, lane_name: str) -> None
     for number in (signal.SIGINT, signal.SIGTERM):  # the daemon decides when a lane ends
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # blocked while it was spawned
+    footprint.return_large_blocks()
     lane = next(one for one in config.lane if one.name == lane_name)
     LaneProcess(pipe, config, lane).run()
