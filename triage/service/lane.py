@@ -60,8 +60,9 @@ ROOM_S = 0.005
 STORE_RETRY_S = 1.0
 QUIET_WAIT_S = 5.0
 ALIVE_S = 2.0
-READ_AHEAD_BYTES = 16 << 20
-"""Counts that may wait for the worker before a source that can wait is asked for its next scan."""
+READ_AHEAD_BYTES = 4 << 20
+"""Counts that may wait for the worker before a source that can wait is asked for its next scan: small scans, so that
+what is read ahead does not add to the memory that a large one takes."""
 GIVE_UP_S = 20.0
 """How long a lane that must end waits for a disk that refuses; the daemon kills it after 30 s."""
 TRIAGE_THREADS = 2
@@ -389,7 +390,11 @@ class Worker(threading.Thread):
         lane.say(link.Judging(path=str(path)))
         result = lane.judge.failed(scan, failure) if failure else lane.judge(scan, live)
         # The counts do not change: the file is exchanged for one that also holds the result.
-        sha256 = self._write(path, scan, result=result, replace=True)
+        try:
+            sha256 = self._write(path, scan, result=result, replace=True, counts_from=path)
+        except DataError as error:
+            lane.note("counts_written_anew", level="error", scan=scan.scan_id, text=str(error))
+            sha256 = self._write(path, scan, result=result, replace=True)
         self._report(path, scan, result, sha256)
 
     def _write(self, path: Path, scan: Scan, **how: Any) -> str:

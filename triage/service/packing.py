@@ -74,6 +74,11 @@ class Packing:
         out[end : end + 2 * size - whole] = planes[whole:]
         return _summed(out, end + 2 * size - whole)
 
+    def intact(self, chunk: npt.NDArray[np.uint8], codec: Codec) -> bool:
+        """Return whether a stored chunk has the checksum that it ends with; see `recording.Packer`."""
+        end = chunk.size - CHECKSUM
+        return end >= 0 and fletcher32(chunk[:end]) == struct.unpack_from("<I", chunk.data, end)[0]
+
     def _compressed(self, planes: npt.NDArray[np.uint8], columns: int, out: npt.NDArray[np.uint8]) -> int:
         # what is apt to be the same: the plane below and, where rows are whole bytes of it, the row above
         distances = [BLOCK // 8, columns // 8] if columns % 8 == 0 and columns >= 64 else [BLOCK // 8]
