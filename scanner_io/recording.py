@@ -509,15 +509,27 @@ def _attributes(holder: h5py.HLObject, **values: Any) -> None:
         if isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], str)):
             texts = [t.encode() for t in ([value] if isinstance(value, str) else value)]
             form = h5py.string_dtype("utf-8", max(1, *map(len, texts)))
-            value = np.array(texts[0] if isinstance(value, str) else texts, dtype=form)
-            holder.attrs.create(name, value, dtype=form)
+            array = np.array(texts[0] if isinstance(value, str) else texts, dtype=form)
         else:
-            holder.attrs[name] = value
+            array = np.asarray(value)
+            form = array.dtype
+        # h5py's own way first looks whether there is such an attribute, which takes as long again
+        kind = h5py.h5t.py_create(form, logical=True)
+        h5py.h5a.create(holder.id, name.encode(), kind, _space(array.shape)).write(array, h5py.h5t.py_create(form))
+
+
+def _space(shape: tuple[int, ...]) -> Any:
+    return h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
 
 
 def _text(group: h5py.Group, name: str, text: str) -> None:
     data = text.encode("utf-8", "surrogatepass")
-    group.create_dataset(name, data=np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+    form = h5py.string_dtype("utf-8", max(1, len(data)))
+    kind = h5py.h5t.py_create(form, logical=True)
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_obj_track_times(False)  # equal recordings are equal bytes
+    stored = h5py.h5d.create(group.id, name.encode(), kind, _space(()), plist)
+    stored.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(data, form), kind)
 
 
 def _json(value: Any) -> str:

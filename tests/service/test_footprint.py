@@ -3,10 +3,15 @@
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import msgspec
 import pytest
 
+from scanner_io import recording
+from tests.service.daemon_rig import daemon, write_config
 from triage.service import footprint
+from triage.study.bench_record import _scan
 
 SMAPS = """\
 7f0000000000-7f0000010000 r-xp 00000000 fe:00 1234                       /usr/lib/libclean.so.6
@@ -72,3 +77,39 @@ def test_a_refusal_is_an_error_that_names_the_place(monkeypatch, tmp_path):
         footprint.hand_back_code()
     monkeypatch.setattr(footprint, "SMAPS", tmp_path / "none")
     footprint.hand_back_code()
+
+
+@pytest.mark.timeout(120)
+def test_a_lane_takes_three_times_its_frame_and_160_mb_at_the_peak(tmp_path):
+    if not footprint.SMAPS.is_file():
+        pytest.skip("this system does not tell what is mapped")
+    scan = _scan(2500, 2000)
+    image = scan.radiograph
+    source = tmp_path / "source"
+    source.mkdir()
+    lane = f"""
+[[lane]]
+name = "north"
+[[lane.device]]
+driver = "replay"
+paths = ["{source}"]
+speed = 0.0
+expected = ["radiograph"]
+"""
+    config = write_config(tmp_path, lane)
+    with daemon(config) as service:
+        service.wait_for("lane_ready")  # kernels are in the cache from here on
+        assert service.stop() == 0
+    for second in range(3):
+        scan_id = f"bench-20260105T06000{second}.000000Z-0000000{second}"
+        start = scan.start_utc_ns + second * 60_000_000_000
+        one = msgspec.structs.replace(scan, scan_id=scan_id, start_utc_ns=start, end_utc_ns=start + 1)
+        recording.write(source / f"{scan_id}.scan.h5", one, codec="none")
+    with daemon(config) as service:
+        pid = service.wait_for("lane_ready")["pid"]
+        for _ in range(3):
+            service.wait_for("scan")
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        assert service.stop() == 0
+    peak_kb = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    assert peak_kb * 1024 <= 3 * sum(c.nbytes for c in image.counts) + 160e6
