@@ -3,21 +3,23 @@
 A vehicle takes away a quarter to a half of the ground's radiation and gives part of it back wherever it has a gap, so
 neither a flat background nor a curve through the neighbourhood is the baseline. What is known of a shadow is this: it
 lies between the entry and the exit that the portal itself tells; it is as smooth as the portal's view of the ground is
-wide; it does much the same to all detectors. The baseline is therefore not a curve but a family of random curves
-(Gaussian processes), from shallow and smooth to deep and rough, each with the covariance a shadow of that sort has.
+wide; a gap gives back no more than a share of what the vehicle takes away there; and it does much the same to all
+detectors. So the baseline is a shadow of the vehicle's length and unknown depth, a smooth random ripple on it (a
+Gaussian process), and at any place a bump of up to GAP_SHARE of the depth for nothing. The depth is fitted anew beside
+each source that is tried, so that a strong one does not hide it.
 
-The score is a likelihood ratio: the best family with a source against the best family without. A record whose edges
-are steep has its bumps explained by a rough family; where nothing but the bump is rough, a source explains more. What
-the detectors do differently (one pillar more than the other, low more than high) is judged in the same ratio with a
-family of its own, in which shadows are weak: a gap shows in all detectors alike, a source beside the middle does not.
+The score is a likelihood ratio, with a source against without, over all places and nine positions in the portal's
+cross-section. A gap shows in all detectors alike: what one pillar or one height sees more of is judged in the same
+ratio with no bump for nothing, so a source beside the middle is found at half the strength of one in it.
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), section 2.7 (explicit part on top of a
-process) and equation 2.30 (marginal likelihood); the idea of a filter without response to the baseline: Robinson et
-al., IEEE TNS 56 (2009), doi 10.1109/TNS.2009.2034372.
+process); the idea of a filter without response to the baseline: Robinson et al., IEEE TNS 56 (2009), doi
+10.1109/TNS.2009.2034372; the shadow: PNNL, OSTI 887358.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,28 +27,28 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-ROUGHNESS = (0.02, 0.08, 0.2, 0.4)
-"""Standard deviations of the families, as a share of the background lost beyond the vehicle's even shadow."""
+RIPPLE = 0.1
+"""Standard deviation of the ripple, as a share of the shadow's depth."""
+GAP_SHARE = 0.5
+"""Share of the local depth that a bump may give back for nothing."""
 REACH_MM = (900.0, 1600.0, 2800.0)
-"""Lengths over which the families' shadows change."""
-EVEN_SHADOW = 0.4
-"""Standard deviation of the even shadow, as a share of the background: nothing is presumed of its depth."""
-CONTRAST_ROUGHNESS = 0.03
-"""The same as ROUGHNESS for what detectors do differently, and CONTRAST_EVEN as EVEN_SHADOW."""
-CONTRAST_EVEN = 0.08
+"""Half width of the portal's view of the ground; the one that fits the record best is taken."""
+CONTRAST_EVEN, CONTRAST_RIPPLE = 0.25, 0.05
+"""How unevenly a shadow falls on the detectors, even part and ripple, as shares of its depth."""
 BACKGROUND_ERROR = 0.008
 """Standard deviation of the background before entry about the background during the passage: drift, rounding, and the
 20 s it was counted."""
-STANDOFF_MM = (1300.0, 2100.0, 3200.0)
-"""Distances of a source whose profiles are tried."""
-_SHARES = (
-    (0.0, 0.0), (0.45, 0.0), (-0.45, 0.0), (0.0, 0.4), (0.0, -0.4), (0.4, 0.35), (0.4, -0.35), (-0.4, 0.35),
-    (-0.4, -0.35),
-)  # fmt: skip
-"""How a source may be seen: excess share of the master over the slave pillar, and of the lower over the upper
-detectors."""
+PILLAR_DISTANCE_MM = 4700.0
+DETECTOR_HEIGHT_MM = (900.0, 2500.0)
+"""Cross-section of a common vehicle portal: between the faces of the pillars, and the middles of their detectors."""
+ASIDE_MM = (0.0, -900.0, 900.0)
+HEIGHT_MM = (1700.0, 800.0, 2900.0)
+"""Places of a source in the cross-section that are tried: from the middle of the lane, and above the ground."""
 SPEED_KMH = 8.0
-"""Taken where the portal told no speed."""
+"""Taken where the portal told no speed; the profiles are then tried at several widths."""
+_BLIND_SCALES = (0.6, 1.0, 1.7)
+_SIGNS = np.array([(1, 1, 1, 1), (1, 1, -1, -1), (1, -1, 1, -1), (1, -1, -1, 1)], np.float64)
+"""What the modes are of the four detectors: all, pillar against pillar, low against high, crosswise."""
 
 
 class Series(NamedTuple):
@@ -57,7 +59,8 @@ class Series(NamedTuple):
     variance : `(intervals,)` of each mode by counting alone
     x_mm : `(intervals,)` how far the vehicle's front is past the portal
     length_mm : of the vehicle, by its time in the portal
-    expected : counts of all detectors in one interval
+    expected : counts of all detectors in one interval, by the background
+    blind : the speed is not known
     """
 
     modes: Floats
@@ -65,22 +68,28 @@ class Series(NamedTuple):
     x_mm: Floats
     length_mm: float
     expected: float
+    blind: bool
 
 
 class Shaped(NamedTuple):
     """The best source of the profiles tried.
 
-    gain : twice the logarithm of the likelihood ratio
-    counts_per_s, error : its peak and the standard deviation of that
+    gain : twice the logarithm of the likelihood ratio, with a source over without
+    at : interval of its middle
+    aside_mm, height_mm : its place in the cross-section, roughly
+    counts_per_s, error : its peak, and the standard deviation of that
+    depth : share of the background that the vehicle takes away there
+    one_sided : share of the gain that the detectors' differences alone would give
     """
 
     gain: float
-    at: float
-    standoff_mm: float
-    master_share: float
-    lower_share: float
+    at: int
+    aside_mm: float
+    height_mm: float
     counts_per_s: float
     error: float
+    depth: float
+    one_sided: float
 
 
 def series(
@@ -100,9 +109,7 @@ def series(
     total = counts.sum(axis=1)
     modes = [total / expected - 1]
     if gamma.shape[1] == 4 and (background > 0).all():
-        for signs in ((1, 1, -1, -1), (1, -1, 1, -1), (1, -1, -1, 1)):
-            s = np.array(signs, np.float64)
-            modes.append((counts @ s - total * float(each @ s) / expected) / expected)
+        modes += [(counts @ s - total * float(each @ s) / expected) / expected for s in _SIGNS[1:]]
     # Counting variance from the neighbourhood, without what a source adds: that belongs to the other hypothesis.
     width = min(9, n)
     smooth = np.convolve(np.pad(total, width // 2, mode="edge"), np.ones(width) / width, mode="valid")[:n]
@@ -110,94 +117,148 @@ def series(
     speed_mm_s = (speed_kmh or SPEED_KMH) / 3.6 * 1000
     x = (np.arange(n) + 0.5 - before) * interval_s * speed_mm_s
     length = max(n - before - after, 1) * interval_s * speed_mm_s
-    return Series(np.array(modes), variance, x, length, expected)
+    return Series(np.array(modes), variance, x, length, expected, not speed_kmh)
 
 
-def _envelope(x: Floats, length: float, reach: float) -> Floats:
-    """Return the even shadow: a box of the vehicle's length, its edges as soft as the view of the ground."""
-
-    def step(u: Floats) -> Floats:
-        half = 0.5 * np.exp(-np.abs(u) / reach)
-        return np.where(u < 0, half, 1 - half)
-
-    return step(x) - step(x - length)
-
-
-def _depth(s: Series) -> float:
-    """Return how deep the shadow is where it is deep: the 85th percentile over the vehicle, 1.4 s smoothed."""
+def depth_of(s: Series) -> float:
+    """Return how deep the shadow is where it is deep: the 85th percentile along the vehicle of 1.4 s means."""
     inside = (s.x_mm > 0) & (s.x_mm < s.length_mm)
     width = min(7, len(s.x_mm))
     smooth = np.convolve(s.modes[0], np.ones(width) / width, mode="same")
     return float(np.clip(-np.percentile(smooth[inside], 15), 0.04, 0.6)) if inside.any() else 0.1
 
 
-def _covariances(s: Series, roughness: tuple[float, ...], even: float) -> Floats:
-    """Return `(families, n, n)` covariances of one mode: counting, background, even shadow, and the rest of it."""
-    apart = np.abs(s.x_mm[:, np.newaxis] - s.x_mm[np.newaxis])
-    fixed = np.diag(s.variance) + BACKGROUND_ERROR**2
-    depth = _depth(s)
-    made = []
-    for reach in REACH_MM:
-        box = _envelope(s.x_mm, s.length_mm, reach)
-        outer = box[:, np.newaxis] * box[np.newaxis]
-        # Matern, order 3/2: what a view that falls off exponentially makes of anything.
-        kernel = (1 + apart / reach) * np.exp(-apart / reach)
-        made += [fixed + outer * (even**2 + (sigma * depth) ** 2 * kernel) for sigma in roughness]
-    return np.array(made)
+def envelope(x_mm: Floats, length_mm: float, reach_mm: float) -> Floats:
+    """Return the even shadow of depth 1: a box of the vehicle's length, its edges as soft as the view is wide."""
+
+    def step(u: Floats) -> Floats:
+        half = 0.5 * np.exp(-np.abs(u) / reach_mm)
+        return np.where(u < 0, half, 1 - half)
+
+    return step(x_mm) - step(x_mm - length_mm)
 
 
-def _fit(covariance: Floats, y: Floats, templates: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return log likelihood `(families, modes)`, and numerator and information of every template.
-
-    y : `(modes, n)`; templates : `(templates, n)`; numerator : `(families, modes, templates)`;
-    information : `(families, templates)`
-    """
-    factor = np.linalg.cholesky(covariance)
-    right = np.concatenate([y, templates]).T
-    white = np.linalg.solve(factor, np.broadcast_to(right, (len(covariance), *right.shape)))
-    data, filters = white[:, :, : len(y)], white[:, :, len(y) :]
-    logdet = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
-    likelihood = -0.5 * (data**2).sum(axis=1) - logdet[:, np.newaxis]
-    return likelihood, np.swapaxes(data, 1, 2) @ filters, (filters**2).sum(axis=1)
+def _ripple(apart: Floats, reach_mm: float) -> Floats:
+    """Return the covariance of a shadow of unit variance: Matern, order 3/2, of a view that falls off exponentially."""
+    return (1 + apart / reach_mm) * np.exp(-apart / reach_mm)
 
 
-def _templates(s: Series) -> tuple[Floats, list[tuple[int, float]]]:
-    """Return `(templates, n)` profiles of points of 1 over the background, centred on every interval of the vehicle."""
+@lru_cache(maxsize=4)
+def _knots(distance_mm: float, scale: float) -> tuple[Floats, Floats]:
+    """Return offsets `(knots,)` and `(places, modes, knots)` profiles of a source of peak 1, for all places tried."""
+    x = np.arange(-40_000.0, 40_000.5, 100.0)
+    rows = []
+    for aside in ASIDE_MM:
+        for height in HEIGHT_MM:
+            away = distance_mm / 2 + np.array([aside, aside, -aside, -aside])
+            up = height - np.array([*DETECTOR_HEIGHT_MM, *DETECTOR_HEIGHT_MM])
+            seen = away * ((away**2 + up**2)[np.newaxis] + (x[:, np.newaxis] / scale) ** 2) ** -1.5
+            rows.append(_SIGNS @ (seen / seen.sum(axis=1).max()).T)
+    return x, np.array(rows)
+
+
+def _profiles(s: Series) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
+    """Return `(places, modes, centres, n)` profiles, `(centres,)` their middles and the scale of each centre."""
     inside = np.flatnonzero((s.x_mm > -500) & (s.x_mm < s.length_mm + 500))
-    apart = s.x_mm[np.newaxis] - s.x_mm[inside][:, np.newaxis]
-    made = [(1 + (apart / h) ** 2) ** -1.5 for h in STANDOFF_MM]
-    return np.concatenate(made), [(int(i), h) for h in STANDOFF_MM for i in inside]
+    made = []
+    scales = _BLIND_SCALES if s.blind else (1.0,)
+    for scale in scales:
+        x, rows = _knots(PILLAR_DISTANCE_MM, scale)
+        at = np.clip((s.x_mm[np.newaxis] - s.x_mm[inside][:, np.newaxis] - x[0]) / 100.0, 0, len(x) - 1.001)
+        low = at.astype(np.int64)
+        part = at - low
+        made.append(rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part)
+    return np.concatenate(made, axis=2), np.tile(inside, len(scales)), np.repeat(scales, len(inside))
+
+
+class _Common(NamedTuple):
+    """What all detectors together say of every place and centre, by one reach of view: `(places, centres)` each.
+
+    peak : of a source there, with the shadow's depth fitted beside it; weight : its inverse variance
+    depth : of the shadow there; likelihood : logarithm, without a source
+    """
+
+    peak: Floats
+    weight: Floats
+    depth: Floats
+    likelihood: float
+
+
+def _common(s: Series, profiles: Floats, centres: npt.NDArray[np.int64], depth: float, reach_mm: float) -> _Common:
+    box = envelope(s.x_mm, s.length_mm, reach_mm)
+    apart = np.abs(s.x_mm[:, np.newaxis] - s.x_mm[np.newaxis])
+    covariance = (RIPPLE * depth) ** 2 * np.outer(box, box) * _ripple(apart, reach_mm) + BACKGROUND_ERROR**2
+    covariance[np.diag_indices(len(box))] += s.variance
+    factor = np.linalg.cholesky(covariance)
+    sort = profiles[:, 0].reshape(-1, len(box))
+    white = np.linalg.solve(factor, np.concatenate([s.modes[:1], box[np.newaxis], sort]).T)
+    y, e, g = white[:, 0], white[:, 1], white[:, 2:]
+    # A weak hold on the depth (0.4) keeps records without a vehicle's length solvable.
+    ee, eg, gg, ye, yg = float(e @ e) + 1 / 0.16, e @ g, (g * g).sum(axis=0), float(e @ y), y @ g
+    weight = gg - eg**2 / ee
+    peak = (yg - eg * ye / ee) / weight
+    shape = profiles.shape[0], profiles.shape[2]
+    local = np.maximum(-(ye - eg * peak) / ee, 0.0).reshape(shape) * box[centres][np.newaxis]
+    likelihood = -0.5 * (float(y @ y) - ye**2 / ee) - float(np.log(np.diag(factor)).sum()) - 0.5 * float(np.log(ee))
+    return _Common(peak.reshape(shape), weight.reshape(shape), local, likelihood)
+
+
+def _contrast(s: Series, profiles: Floats, depth: float) -> tuple[Floats, Floats]:
+    """Return what the differences of the detectors say: `(places, centres)` numerator and weight of a source."""
+    if len(s.modes) != 4:
+        return np.zeros((profiles.shape[0], profiles.shape[2])), np.zeros((profiles.shape[0], profiles.shape[2]))
+    reach_mm = REACH_MM[1]
+    box = envelope(s.x_mm, s.length_mm, reach_mm)
+    apart = np.abs(s.x_mm[:, np.newaxis] - s.x_mm[np.newaxis])
+    uneven = CONTRAST_EVEN**2 + CONTRAST_RIPPLE**2 * _ripple(apart, reach_mm)
+    covariance = depth**2 * np.outer(box, box) * uneven + (BACKGROUND_ERROR / 2) ** 2
+    covariance[np.diag_indices(len(box))] += s.variance
+    whitener = np.linalg.inv(np.linalg.cholesky(covariance))
+    y = s.modes[1:] @ whitener.T
+    g = profiles[:, 1:] @ whitener.T
+    return np.einsum("pmcn,mn->pc", g, y), np.einsum("pmcn,pmcn->pc", g, g)
+
+
+def _gain(c: _Common, numerator: Floats, contrast: Floats) -> tuple[Floats, Floats]:
+    """Return gain and peak of a source at every place and centre; a bump of up to GAP_SHARE of the depth is free.
+
+    Without a source the common counts may be off by the bump, the contrasts are off by all they show. With a source of
+    peak a, both must show a, the common ones again up to the bump. Both minima have closed forms.
+    """
+    bump = GAP_SHARE * c.depth
+    alone = np.divide(numerator, contrast, out=np.zeros_like(numerator), where=contrast > 1e-9)
+    off = np.where(c.peak > bump, c.peak - bump, np.minimum(c.peak, 0.0))
+    without = off**2 * c.weight + alone**2 * contrast
+    nearest = np.where(alone > c.peak, c.peak, c.peak - bump)  # end of the range that the common counts allow
+    pulled = (nearest * c.weight + alone * contrast) / (c.weight + contrast)
+    free = (alone <= c.peak) & (alone >= c.peak - bump)
+    a = np.maximum(np.where(free, alone, pulled), 0.0)
+    given = np.clip(c.peak - a, 0.0, bump)
+    with_source = (c.peak - given - a) ** 2 * c.weight + (alone - a) ** 2 * contrast
+    return without - with_source, a
 
 
 def shaped_excess(s: Series, interval_s: float) -> Shaped | None:
-    """Return the point source that explains most, None where no place of the vehicle is in the record."""
-    templates, places = _templates(s)
-    if not places:
+    """Return the point source that explains most, None where no part of the vehicle is in the record."""
+    profiles, centres, _ = _profiles(s)
+    if centres.size == 0:
         return None
-    common, up, weight = _fit(_covariances(s, ROUGHNESS, EVEN_SHADOW), s.modes[:1], templates)
-    shares: tuple[tuple[float, float], ...] = _SHARES[:1]
-    side = np.zeros((1, len(places)))
-    side_weight = np.zeros(len(places))
-    if len(s.modes) == 4:
-        shares = _SHARES
-        q = np.array([(m, v, m * v) for m, v in shares])
-        covariance = _covariances(s, (CONTRAST_ROUGHNESS,), CONTRAST_EVEN)[1:2]
-        _, numerator, information = _fit(covariance, s.modes[1:], templates)
-        side = q @ numerator[0]
-        side_weight = information[0]
-        amount = (q**2).sum(axis=1)[:, np.newaxis] * side_weight[np.newaxis]
-    else:
-        amount = np.zeros((1, len(places)))
-    top = up[:, 0][:, np.newaxis, :] + side[np.newaxis]
-    bottom = weight[:, np.newaxis, :] + amount[np.newaxis]
-    better = common + 0.5 * (np.maximum(top, 0.0) ** 2 / bottom).max(axis=(1, 2))[:, np.newaxis]
-    family = int(better[:, 0].argmax())
-    score = np.maximum(top[family], 0.0) ** 2 / bottom[family]
-    share, place = np.unravel_index(int(score.argmax()), score.shape)
-    gain = 2 * float(better[family, 0] - common.max())
+    depth = depth_of(s)
+    numerator, contrast = _contrast(s, profiles, depth)
+    commons = [_common(s, profiles, centres, depth, reach) for reach in REACH_MM]
+    plain = max(c.likelihood for c in commons)
+    best, found, chosen = -np.inf, (np.zeros((1, 1)), np.zeros((1, 1))), commons[0]
+    for c in commons:
+        gain, peak = _gain(c, numerator, contrast)
+        if 2 * (c.likelihood - plain) + gain.max() > best:
+            best, found, chosen = float(2 * (c.likelihood - plain) + gain.max()), (gain, peak), c
+    place, centre = np.unravel_index(int(found[0].argmax()), found[0].shape)
+    side, weight = numerator[place, centre], contrast[place, centre]
+    alone = max(float(side), 0.0) ** 2 / float(weight) if weight > 1e-9 else 0.0
     scale = s.expected / interval_s
     return Shaped(
-        gain, float(places[place][0]), places[place][1], *shares[share],
-        scale * float(top[family, share, place] / bottom[family, share, place]),
-        scale * float(bottom[family, share, place] ** -0.5),
+        gain=best, at=int(centres[centre]), aside_mm=ASIDE_MM[place // len(HEIGHT_MM)],
+        height_mm=HEIGHT_MM[place % len(HEIGHT_MM)], counts_per_s=scale * float(found[1][place, centre]),
+        error=scale * float((chosen.weight[place, centre] + weight) ** -0.5),
+        depth=float(chosen.depth[place, centre]), one_sided=min(alone / max(best, 1e-9), 1.0),
     )  # fmt: skip

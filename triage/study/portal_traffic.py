@@ -30,8 +30,6 @@ BUFFERED, HOLD_IN = 5, 10
 """Intervals sent from before entry, and kept after the vehicle has left."""
 BACKGROUND_S = 20.0
 """The published background is a mean over so many seconds."""
-PILLAR_DISTANCE_MM = 4500.0
-"""Between the faces of the two pillars."""
 DETECTOR_HEIGHT_MM = (900.0, 2400.0)
 """Middle of the lower and of the upper detector."""
 STEP_MM = 100.0
@@ -50,6 +48,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     field_mm : half width of what a pillar sees of the ground along the lane; it blurs the shadow
     background_cps : median of all detectors together, and the standard deviation of its logarithm
     drift_per_s : standard deviation of the background's change, as a share of it; rain brings 1 % in a minute
+    pillars_mm : between the faces of the two pillars
     uneven : standard deviation of the depth from one detector to the next, as a share of the depth
     shower_share : variance of the neutron background over its mean, less one: cosmic-ray showers in steel
     """
@@ -60,6 +59,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     field_mm: tuple[float, float] = (900.0, 2500.0)
     background_cps: tuple[float, float] = (1550.0, 0.2)
     drift_per_s: float = 1.5e-4
+    pillars_mm: tuple[float, float] = (4000.0, 5500.0)
     uneven: float = 0.15
     shower_share: float = 0.1
 
@@ -69,6 +69,7 @@ class Load(NamedTuple):
 
     first_mm, end_mm : `(n,)` where it begins and ends behind the vehicle's front; equal for a point
     aside_mm, height_mm : `(n,)` from the lane's middle towards the slave pillar, and above the ground
+    pillars_mm : `(n,)` between the faces of the two pillars
     counts_per_s : `(n,)` above background, all detectors together, at the best moment
     """
 
@@ -76,6 +77,7 @@ class Load(NamedTuple):
     end_mm: Floats
     aside_mm: Floats
     height_mm: Floats
+    pillars_mm: Floats
     counts_per_s: Floats
 
 
@@ -86,6 +88,7 @@ class Vehicles(NamedTuple):
     shade : `(n, road) float64`, share of the background that is lost with the vehicle's point GRID_MM in the portal
     boxes : `(n, 2)` where the cargo room begins and ends
     kind : `(n,)` index into KINDS
+    pillars_mm : `(n,)` of the portal it passes
     """
 
     length_mm: Floats
@@ -95,6 +98,7 @@ class Vehicles(NamedTuple):
     shade: Floats
     boxes: Floats
     kind: Ints
+    pillars_mm: Floats
 
 
 class Passages(NamedTuple):
@@ -168,7 +172,8 @@ def draw_vehicles(rng: np.random.Generator, n: int, traffic: Traffic) -> Vehicle
     depth = np.clip(rng.normal(*traffic.depth, n), *traffic.depth_limits)
     shade *= (depth / shade.max(axis=1))[:, np.newaxis]
     speed = rng.uniform(*traffic.speed_kmh, n) / 3.6 * 1000
-    return Vehicles(length, speed, field, depth, shade, np.stack([first, np.where(two, last, end)], 1), kind)
+    return Vehicles(length, speed, field, depth, shade, np.stack([first, np.where(two, last, end)], 1), kind,
+                    rng.uniform(*traffic.pillars_mm, n))  # fmt: skip
 
 
 def _inside(first: Floats, end: Floats) -> Floats:
@@ -210,7 +215,7 @@ def draw_points(rng: np.random.Generator, vehicles: Vehicles, counts_per_s: Floa
     n = len(vehicles.length_mm)
     x = rng.uniform(vehicles.boxes[:, 0], vehicles.boxes[:, 1])
     strength = np.broadcast_to(np.asarray(counts_per_s, np.float64), (n,))
-    return Load(x, x, rng.uniform(-1100, 1100, n), rng.uniform(700, 3200, n), strength)
+    return Load(x, x, rng.uniform(-1100, 1100, n), rng.uniform(700, 3200, n), vehicles.pillars_mm, strength)
 
 
 def draw_norm(
@@ -222,7 +227,8 @@ def draw_norm(
     length = rng.uniform(*share, n) * (end - first)
     begin = first + rng.uniform(0, 1, n) * (end - first - length)
     strength = np.broadcast_to(np.asarray(counts_per_s, np.float64), (n,))
-    return Load(begin, begin + length, rng.uniform(-200, 200, n), rng.uniform(1500, 2200, n), strength)
+    aside, height = rng.uniform(-200, 200, n), rng.uniform(1500, 2200, n)
+    return Load(begin, begin + length, aside, height, vehicles.pillars_mm, strength)
 
 
 def shape(load: Load, x_mm: Floats) -> Floats:
@@ -232,7 +238,7 @@ def shape(load: Load, x_mm: Floats) -> Floats:
     """
     parts = []
     for side in (1.0, -1.0):  # master, slave
-        away = PILLAR_DISTANCE_MM / 2 + side * load.aside_mm
+        away = load.pillars_mm / 2 + side * load.aside_mm
         for height in DETECTOR_HEIGHT_MM:
             c2 = (away**2 + (load.height_mm - height) ** 2)[:, np.newaxis]
             u0, u1 = load.first_mm[:, np.newaxis] - x_mm, load.end_mm[:, np.newaxis] - x_mm
@@ -249,7 +255,7 @@ def _peak(load: Load) -> Floats:
     middle = (load.end_mm - load.first_mm) / 2
     total = np.zeros(len(middle))
     for side in (1.0, -1.0):
-        away = PILLAR_DISTANCE_MM / 2 + side * load.aside_mm
+        away = load.pillars_mm / 2 + side * load.aside_mm
         for height in DETECTOR_HEIGHT_MM:
             c2 = away**2 + (load.height_mm - height) ** 2
             line = 2 * middle / np.sqrt(c2 + middle**2) / c2 / np.maximum(2 * middle, 1e-9)
