@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 RIPPLE = 0.1
 """Standard deviation of the ripple, as a share of the shadow's depth."""
-GAP_SHARE = 0.5
+GAP_SHARE = (0.6, 0.4, 0.2)
 """Share of the local depth that a bump may give back for nothing."""
 REACH_MM = (900.0, 1600.0, 2800.0)
 """Half width of the portal's view of the ground; the one that fits the record best is taken."""
@@ -39,11 +39,12 @@ BACKGROUND_ERROR = 0.008
 """Standard deviation of the background before entry about the background during the passage: drift, rounding, and the
 20 s it was counted."""
 PILLAR_DISTANCE_MM = 4700.0
-DETECTOR_HEIGHT_MM = (900.0, 2500.0)
+DETECTOR_HEIGHT_MM = (900.0, 2900.0)
 """Cross-section of a common vehicle portal: between the faces of the pillars, and the middles of their detectors."""
 ASIDE_MM = (0.0, -900.0, 900.0)
-HEIGHT_MM = (1700.0, 800.0, 2900.0)
+HEIGHT_MM = (1900.0, 900.0, 2900.0)
 """Places of a source in the cross-section that are tried: from the middle of the lane, and above the ground."""
+_DISTINCT = 2 * len(HEIGHT_MM)
 SPEED_KMH = 8.0
 """Taken where the portal told no speed; the profiles are then tried at several widths."""
 _BLIND_SCALES = (0.6, 1.0, 1.7)
@@ -190,17 +191,22 @@ def _common(s: Series, profiles: Floats, centres: npt.NDArray[np.int64], depth: 
     covariance = (RIPPLE * depth) ** 2 * np.outer(box, box) * _ripple(apart, reach_mm) + BACKGROUND_ERROR**2
     covariance[np.diag_indices(len(box))] += s.variance
     factor = np.linalg.cholesky(covariance)
-    sort = profiles[:, 0].reshape(-1, len(box))
-    white = np.linalg.solve(factor, np.concatenate([s.modes[:1], box[np.newaxis], sort]).T)
-    y, e, g = white[:, 0], white[:, 1], white[:, 2:]
+    whitener = np.linalg.inv(factor).T
+    sort = profiles[:_DISTINCT, 0].reshape(-1, len(box))
+    y, e, g = s.modes[0] @ whitener, box @ whitener, (sort @ whitener).T
     # A weak hold on the depth (0.4) keeps records without a vehicle's length solvable.
     ee, eg, gg, ye, yg = float(e @ e) + 1 / 0.16, e @ g, (g * g).sum(axis=0), float(e @ y), y @ g
     weight = gg - eg**2 / ee
     peak = (yg - eg * ye / ee) / weight
-    shape = profiles.shape[0], profiles.shape[2]
+    shape = _DISTINCT, profiles.shape[2]
     local = np.maximum(-(ye - eg * peak) / ee, 0.0).reshape(shape) * box[centres][np.newaxis]
     likelihood = -0.5 * (float(y @ y) - ye**2 / ee) - float(np.log(np.diag(factor)).sum()) - 0.5 * float(np.log(ee))
-    return _Common(peak.reshape(shape), weight.reshape(shape), local, likelihood)
+    return _Common(_mirrored(peak.reshape(shape)), _mirrored(weight.reshape(shape)), _mirrored(local), likelihood)
+
+
+def _mirrored(distinct: Floats) -> Floats:
+    """Return all places' values: to all detectors together, left and right of the middle are the same."""
+    return np.concatenate([distinct, distinct[len(HEIGHT_MM) :]])
 
 
 def _contrast(s: Series, profiles: Floats, depth: float) -> tuple[Floats, Floats]:
@@ -215,17 +221,19 @@ def _contrast(s: Series, profiles: Floats, depth: float) -> tuple[Floats, Floats
     covariance[np.diag_indices(len(box))] += s.variance
     whitener = np.linalg.inv(np.linalg.cholesky(covariance))
     y = s.modes[1:] @ whitener.T
-    g = profiles[:, 1:] @ whitener.T
-    return np.einsum("pmcn,mn->pc", g, y), np.einsum("pmcn,pmcn->pc", g, g)
+    g = np.moveaxis(profiles[:, 1:], 2, 1) @ whitener.T
+    flat = g.reshape(*g.shape[:2], -1)
+    return flat @ y.ravel(), np.einsum("pcn,pcn->pc", flat, flat)
 
 
-def _gain(c: _Common, numerator: Floats, contrast: Floats) -> tuple[Floats, Floats]:
-    """Return gain and peak of a source at every place and centre; a bump of up to GAP_SHARE of the depth is free.
+def _losses(c: _Common, share: float, numerator: Floats, contrast: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the losses without and with a source at every place and centre, and its peak.
 
-    Without a source the common counts may be off by the bump, the contrasts are off by all they show. With a source of
-    peak a, both must show a, the common ones again up to the bump. Both minima have closed forms.
+    A bump of up to `share` of the depth is free. Without a source the common counts may be off by it and the contrasts
+    are off by all they show; with a source of peak a both must show a, the common ones again but for the bump. Both
+    minima have closed forms.
     """
-    bump = GAP_SHARE * c.depth
+    bump = share * c.depth
     alone = np.divide(numerator, contrast, out=np.zeros_like(numerator), where=contrast > 1e-9)
     off = np.where(c.peak > bump, c.peak - bump, np.minimum(c.peak, 0.0))
     without = off**2 * c.weight + alone**2 * contrast
@@ -235,7 +243,7 @@ def _gain(c: _Common, numerator: Floats, contrast: Floats) -> tuple[Floats, Floa
     a = np.maximum(np.where(free, alone, pulled), 0.0)
     given = np.clip(c.peak - a, 0.0, bump)
     with_source = (c.peak - given - a) ** 2 * c.weight + (alone - a) ** 2 * contrast
-    return without - with_source, a
+    return without - 2 * c.likelihood, with_source - 2 * c.likelihood, a
 
 
 def shaped_excess(s: Series, interval_s: float) -> Shaped | None:
@@ -246,19 +254,20 @@ def shaped_excess(s: Series, interval_s: float) -> Shaped | None:
     depth = depth_of(s)
     numerator, contrast = _contrast(s, profiles, depth)
     commons = [_common(s, profiles, centres, depth, reach) for reach in REACH_MM]
-    plain = max(c.likelihood for c in commons)
-    best, found, chosen = -np.inf, (np.zeros((1, 1)), np.zeros((1, 1))), commons[0]
-    for c in commons:
-        gain, peak = _gain(c, numerator, contrast)
-        if 2 * (c.likelihood - plain) + gain.max() > best:
-            best, found, chosen = float(2 * (c.likelihood - plain) + gain.max()), (gain, peak), c
-    place, centre = np.unravel_index(int(found[0].argmax()), found[0].shape)
-    side, weight = numerator[place, centre], contrast[place, centre]
-    alone = max(float(side), 0.0) ** 2 / float(weight) if weight > 1e-9 else 0.0
+    fits = [_losses(c, share, numerator, contrast) for c, share in zip(commons, GAP_SHARE, strict=True)]
+    without = np.min([f[0] for f in fits], axis=0)
+    with_source = np.array([f[1] for f in fits])
+    gain = without - with_source.min(axis=0)
+    place, centre = np.unravel_index(int(gain.argmax()), gain.shape)
+    reach = int(with_source[:, place, centre].argmin())
+    chosen, weight = commons[reach], contrast[place, centre]
+    side = max(float(numerator[place, centre]), 0.0)
+    alone = side**2 / float(weight) if weight > 1e-9 else 0.0
     scale = s.expected / interval_s
+    best = float(gain[place, centre])
     return Shaped(
         gain=best, at=int(centres[centre]), aside_mm=ASIDE_MM[place // len(HEIGHT_MM)],
-        height_mm=HEIGHT_MM[place % len(HEIGHT_MM)], counts_per_s=scale * float(found[1][place, centre]),
+        height_mm=HEIGHT_MM[place % len(HEIGHT_MM)], counts_per_s=scale * float(fits[reach][2][place, centre]),
         error=scale * float((chosen.weight[place, centre] + weight) ** -0.5),
         depth=float(chosen.depth[place, centre]), one_sided=min(alone / max(best, 1e-9), 1.0),
     )  # fmt: skip
