@@ -52,6 +52,10 @@ _SIGNS = np.array([(1, 1, 1, 1), (1, 1, -1, -1), (1, -1, 1, -1), (1, -1, -1, 1)]
 """What the modes are of the four detectors: all, pillar against pillar, low against high, crosswise."""
 
 
+EVEN_HOLD = 1 / 0.16
+"""Weak hold on the even shadow's depth (0.4), which keeps records without a vehicle's length solvable."""
+
+
 class Series(NamedTuple):
     """A passage as the tests take it.
 
@@ -139,6 +143,13 @@ def envelope(x_mm: Floats, length_mm: float, reach_mm: float) -> Floats:
     return step(x_mm) - step(x_mm - length_mm)
 
 
+def ripple_covariance(x_mm: Floats, length_mm: float, sigma: float) -> tuple[Floats, Floats]:
+    """Return the even shadow of depth 1 and the covariance of a ripple of `sigma` on it, for a middling reach."""
+    box = envelope(x_mm, length_mm, REACH_MM[1])
+    apart = np.abs(x_mm[:, np.newaxis] - x_mm[np.newaxis])
+    return box, sigma**2 * np.outer(box, box) * _ripple(apart, REACH_MM[1]) + BACKGROUND_ERROR**2
+
+
 def _ripple(apart: Floats, reach_mm: float) -> Floats:
     """Return the covariance of a shadow of unit variance: Matern, order 3/2, of a view that falls off exponentially."""
     return (1 + apart / reach_mm) * np.exp(-apart / reach_mm)
@@ -194,8 +205,7 @@ def _common(s: Series, profiles: Floats, centres: npt.NDArray[np.int64], depth: 
     whitener = np.linalg.inv(factor).T
     sort = profiles[:_DISTINCT, 0].reshape(-1, len(box))
     y, e, g = s.modes[0] @ whitener, box @ whitener, (sort @ whitener).T
-    # A weak hold on the depth (0.4) keeps records without a vehicle's length solvable.
-    ee, eg, gg, ye, yg = float(e @ e) + 1 / 0.16, e @ g, (g * g).sum(axis=0), float(e @ y), y @ g
+    ee, eg, gg, ye, yg = float(e @ e) + EVEN_HOLD, e @ g, (g * g).sum(axis=0), float(e @ y), y @ g
     weight = gg - eg**2 / ee
     peak = (yg - eg * ye / ee) / weight
     shape = _DISTINCT, profiles.shape[2]

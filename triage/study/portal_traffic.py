@@ -349,9 +349,7 @@ def clean_passages(rng: np.random.Generator, n: int, traffic: Traffic | None = N
     return draw_passages(rng, draw_vehicles(rng, n, traffic), traffic)
 
 
-def inject(
-    rng: np.random.Generator, counts: npt.NDArray[Any], speed_mm_s: float, load: Load
-) -> npt.NDArray[np.int64]:
+def inject(rng: np.random.Generator, counts: npt.NDArray[Any], speed_mm_s: float, load: Load) -> npt.NDArray[np.int64]:
     """Return recorded counts `(intervals, 4)` with a load's Poisson counts added, one `(n, intervals, 4)` per load."""
     t = (np.arange(len(counts)) + 0.5 - BUFFERED) * INTERVAL_S
     x = np.broadcast_to(t * speed_mm_s, (len(load.first_mm), len(t)))
