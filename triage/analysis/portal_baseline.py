@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 RIPPLE = 0.15
 """Standard deviation of the ripple, as a share of the shadow's depth."""
-GAP_SHARE = 0.4
+GAP_SHARE = (0.4, 0.4, 0.4)
 """Share of the local depth that a bump may give back for nothing."""
 REACH_MM = (900.0, 1600.0, 2800.0)
 """Half width of the portal's view of the ground; the one that fits the record best is taken."""
@@ -236,14 +236,14 @@ def _contrast(s: Series, profiles: Floats, depth: float) -> tuple[Floats, Floats
     return flat @ y.ravel(), np.einsum("pcn,pcn->pc", flat, flat)
 
 
-def _losses(c: _Common, numerator: Floats, contrast: Floats) -> tuple[Floats, Floats, Floats]:
+def _losses(c: _Common, share: float, numerator: Floats, contrast: Floats) -> tuple[Floats, Floats, Floats]:
     """Return the losses without and with a source at every place and centre, and its peak.
 
-    A bump of up to GAP_SHARE of the depth is free. Without a source the common counts may be off by it and the contrasts
+    A bump of up to `share` of the depth is free. Without a source the common counts may be off by it and the contrasts
     are off by all they show; with a source of peak a both must show a, the common ones again but for the bump. Both
     minima have closed forms.
     """
-    bump = GAP_SHARE * c.depth
+    bump = share * c.depth
     alone = np.divide(numerator, contrast, out=np.zeros_like(numerator), where=contrast > 1e-9)
     off = np.where(c.peak > bump, c.peak - bump, np.minimum(c.peak, 0.0))
     without = off**2 * c.weight + alone**2 * contrast
@@ -264,7 +264,7 @@ def shaped_excess(s: Series, interval_s: float) -> Shaped | None:
     depth = depth_of(s)
     numerator, contrast = _contrast(s, profiles, depth)
     commons = [_common(s, profiles, centres, depth, reach) for reach in REACH_MM]
-    fits = [_losses(c, numerator, contrast) for c in commons]
+    fits = [_losses(c, share, numerator, contrast) for c, share in zip(commons, GAP_SHARE, strict=True)]
     without = np.min([f[0] for f in fits], axis=0)
     with_source = np.array([f[1] for f in fits])
     gain = without - with_source.min(axis=0)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from scanner_io.model import PortalRecord, Radiograph
 
-from .portal_baseline import EVEN_HOLD, ripple_covariance, SPEED_KMH, depth_of, envelope
+from .portal_baseline import EVEN_HOLD, SPEED_KMH, depth_of, ripple_covariance
 from .portal_tests import BURST, HOLD_IN, series_of
 from .portal_vendor import gamma_background
 

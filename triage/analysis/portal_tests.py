@@ -29,14 +29,16 @@ from .portal_vendor import DETECTOR_SETS, gamma_background, set_sums
 
 Floats = npt.NDArray[np.float64]
 
-SHARES = {"shaped": 0.5, "level": 0.25, "one_sided": 0.05, "energy": 0.05, "neutron": 0.15}
-"""How the promised rate is divided. The shaped test finds what the others do not and has half of it."""
+SHARES = {"shaped": 0.7, "level": 0.1, "one_sided": 0.05, "energy": 0.05, "neutron": 0.1}
+"""How the promised rate is divided. The shaped test finds what the others do not and has most of it."""
 NULL_TAILS: dict[str, tuple[tuple[float, float], ...]] = {
     "shaped": ((1e-1, 6.0), (1e-2, 9.5), (1e-3, 13.0), (1e-4, 17.0)),
     "level": ((1e-1, 2.0), (1e-2, 3.9), (1e-3, 6.0), (1e-4, 8.0)),
     "one_sided": ((1e-1, 2.6), (1e-2, 3.3), (1e-3, 3.9), (1e-4, 4.5)),
 }
 """Score that this share of passages without a source reaches."""
+P_FLOOR = 1e-6
+"""Smallest p-value told: the simulations say nothing of smaller ones."""
 LOW_COUNTS = 100.0
 """Background counts of all detectors per interval below which exact tests are used; NULL_TAILS hold above."""
 GAP_RECOVERY = 0.6
@@ -82,8 +84,7 @@ class Assessment(NamedTuple):
 def tail_p(test: str, score: float) -> float:
     """Return the chance of `score` or more on a passage without a source, log-linear between the simulated points.
 
-    Above the last point the line is continued, below the first p is at most 1: the rate it was simulated for is what
-    counts, beyond it p is a ranking.
+    Below the first point p rises to 1; beyond the last the line is continued down to P_FLOOR.
     """
     table = NULL_TAILS[test]
     logs = [math.log(p) for p, _ in table]
@@ -93,7 +94,7 @@ def tail_p(test: str, score: float) -> float:
     for k in range(1, len(table)):
         if score <= scores[k] or k == len(table) - 1:
             slope = (logs[k] - logs[k - 1]) / (scores[k] - scores[k - 1])
-            return max(math.exp(logs[k] + slope * (score - scores[k])), 1e-300)
+            return max(math.exp(logs[k] + slope * (score - scores[k])), P_FLOOR)
     raise AssertionError("the table has two points")
 
 
