@@ -120,7 +120,7 @@ def series(
     smooth = np.convolve(np.pad(total, width // 2, mode="edge"), np.ones(width) / width, mode="valid")[:n]
     variance = np.clip(smooth / expected, 0.2, 1.05) / expected
     speed_mm_s = (speed_kmh or SPEED_KMH) / 3.6 * 1000
-    x = (np.arange(n) + 0.5 - before) * interval_s * speed_mm_s
+    x = (np.arange(n, dtype=np.float64) + 0.5 - before) * interval_s * speed_mm_s
     length = max(n - before - after, 1) * interval_s * speed_mm_s
     return Series(np.array(modes), variance, x, length, expected, not speed_kmh)
 

@@ -1,9 +1,10 @@
 """Where on the vehicle an excess lies, and whether it is one point or a load.
 
 Two explanations are fitted to the counts of each detector, with the vehicle's shadow and its ripple beside them: one
-point, at one place for all but at any distance of each; and a stretch, of any length and place for each. A stretch always fits better; it must do so by more than chance, by more than profiles differ from the formula
-(or every strong source would be called a load), and by more than a rough shadow can. Detectors that see their
-peaks at different places do not see one point either.
+point, at one place for all but at any distance of each; and a stretch, of any length and place for each. A stretch
+always fits better; it must do so by more than chance, by more than profiles differ from the formula (or every strong
+source would be called a load), and by more than a rough shadow can. Detectors that see their peaks at different places
+do not see one point either.
 
 What cannot be told is called unclear, and unclear explains nothing: weak excesses and passages without a speed.
 
@@ -78,7 +79,7 @@ def form_of(record: PortalRecord) -> Form | None:
         return None
     on = np.flatnonzero(background > 0)
     counts = np.ascontiguousarray(record.gamma[:, on].T.astype(np.float64))
-    flat = background[on] * record.gamma_interval_s
+    flat = np.asarray(background[on] * record.gamma_interval_s, np.float64)
     window = min(max(1, round(1.0 / record.gamma_interval_s)), n)
     sums = np.convolve(counts.sum(axis=0), np.ones(window), mode="valid")
     peak_share = float(sums.max() / (window * flat.sum()) - 1)
@@ -87,10 +88,10 @@ def form_of(record: PortalRecord) -> Form | None:
         words = f"too weak to tell a point from a load ({sigma:.1f} standard deviations above the flat background)"
         return Form("unclear", 0.0, 0.0, peak_share, 0.0, words)
     step_mm = (record.speed_kmh or SPEED_KMH) / 3.6 * 1000 * record.gamma_interval_s
-    x = (np.arange(n) + 0.5 - BURST) * step_mm
+    x = (np.arange(n, dtype=np.float64) + 0.5 - BURST) * step_mm
     length = max(n - BURST - hold_in, 1) * step_mm
     depth = depth_of(series_of(record, background))
-    fits = [_fit(x, length, depth, c, f) for c, f in zip(counts, flat, strict=True)]
+    fits = [_fit(x, length, depth, c, float(f)) for c, f in zip(counts, flat, strict=True)]
     gain = _best_point(fits) - sum(f.stretch for f in fits)
     main = max(fits, key=lambda f: f.weight)
     first, end = main.middle_mm - main.length_mm / 2, main.middle_mm + main.length_mm / 2
@@ -125,9 +126,10 @@ def _profile(x: Floats, middle: Floats, length: float, standoff: float) -> Float
     """Return `(places, n)` profiles of a stretch, 1 at the highest; length 0 is a point."""
     u = (x[np.newaxis] - middle[:, np.newaxis]) / standoff
     if length == 0:
-        return (1 + u**2) ** -1.5
+        return np.asarray((1 + u**2) ** -1.5)
     half = length / 2 / standoff
-    return ((u + half) / np.hypot(1, u + half) - (u - half) / np.hypot(1, u - half)) / (2 * half / np.hypot(1, half))
+    both = (u + half) / np.hypot(1, u + half) - (u - half) / np.hypot(1, u - half)
+    return np.asarray(both / (2 * half / np.hypot(1, half)))
 
 
 def _fit(x: Floats, length: float, depth: float, counts: Floats, flat: float) -> _Fits:

@@ -158,10 +158,10 @@ def _level(record: PortalRecord, background: Floats) -> Evidence:
         total = np.concatenate([np.zeros((1, total.shape[1])), total])
         # Begun again wherever it is lowest: the highest rise over the lowest point before it.
         rise = total - np.minimum.accumulate(total, axis=0)
-        end, chosen = np.unravel_index(int(rise.argmax()), rise.shape)
+        end, chosen = (int(i) for i in np.unravel_index(int(rise.argmax()), rise.shape))
         if rise[end, chosen] > best[0]:
             first = int(total[: end + 1, chosen].argmin())
-            best = (float(rise[end, chosen]), first, int(end), int(chosen), ratio)
+            best = (float(rise[end, chosen]), first, end, chosen, ratio)
     score, first, end, chosen, ratio = best
     end = max(end, first + 1)
     if float(background.sum()) * record.gamma_interval_s < LOW_COUNTS:

@@ -250,9 +250,9 @@ def strengths_95(trials: Trials, seed: int) -> dict[str, dict[str, float | None]
         _, passages, injections = hits.shape
         drawn: list[float] = []
         for _ in range(BOOTSTRAP):
-            p = rng.integers(0, passages, passages)
-            k = rng.integers(0, injections, (passages, injections))
-            again = hits[:, p[:, np.newaxis], k].mean(axis=(1, 2))
+            p = np.repeat(rng.integers(0, passages, passages), injections)
+            k = rng.integers(0, injections, passages * injections)
+            again = hits[:, p, k].mean(axis=1)
             drawn.append(strength_at(trials.strengths, again) or np.inf)
         value = strength_at(trials.strengths, hits.mean(axis=(1, 2)))
         low, high = np.quantile(drawn, (0.025, 0.975), method="nearest")
@@ -281,14 +281,14 @@ def tell_apart(count: int, seed: int, *, points: bool) -> Told:
     """Judge the shape of natural loads, or of points of the same peaks on the same vehicles."""
     rng = stream(seed, EVALUATION + 3, 0)
     vehicles = draw_vehicles(rng, count, Traffic())
-    counts_per_s = np.exp(rng.uniform(*np.log(NORM_COUNTS), count))
+    counts_per_s = np.exp(rng.uniform(float(np.log(NORM_COUNTS[0])), float(np.log(NORM_COUNTS[1])), count))
     load = draw_norm(rng, vehicles, counts_per_s)
     length = load.end_mm - load.first_mm
     if points:
         load = draw_points(rng, vehicles, counts_per_s)
     passages = draw_passages(rng, vehicles, Traffic(), (load,))
     forms = [form_of(record) for record in passages.records()]
-    shapes = ["unclear" if f is None else f.shape for f in forms]
+    shapes: list[str] = ["unclear" if f is None else f.shape for f in forms]
     return Told(counts_per_s, length, np.array([0.0 if f is None else f.gain for f in forms]), shapes)
 
 

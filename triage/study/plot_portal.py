@@ -103,7 +103,7 @@ def _false_alarms(axes: list[Axes], null: study.FalseAlarms, thresholds: dict[st
 def _told(axes: list[Axes], told: dict[str, study.Told]) -> None:
     from triage.analysis.portal_shape import MIN_GAIN
 
-    edges = np.linspace(0, 3.6, 50)
+    edges = np.linspace(0, 3.6, 50).tolist()
     for name, colour in (("points", "#c1121f"), ("loads", "#0b6e4f")):
         axes[0].hist(np.log10(np.maximum(told[name].gains, 1.0)), edges, color=colour, alpha=0.6, label=name)
     axes[0].axvline(np.log10(MIN_GAIN), color="black", lw=0.8, ls=":")

@@ -48,7 +48,7 @@ def _window_z(gamma: Ints, intervals: Ints, background: Floats, width: int) -> F
     total = np.cumsum(np.concatenate([np.zeros_like(counts[:, :1]), counts], axis=1), axis=1)
     on = total[:, width:] - total[:, :-width]
     z = (on - width * expected) / np.sqrt(width * expected)
-    return np.where(_inside(intervals, counts.shape[1])[:, width - 1 :], z, -np.inf).max(axis=(1, 2))
+    return np.asarray(np.where(_inside(intervals, counts.shape[1])[:, width - 1 :], z, -np.inf).max(axis=(1, 2)))
 
 
 def vendor(gamma: Ints, intervals: Ints, background: Floats) -> Floats:
@@ -58,7 +58,7 @@ def vendor(gamma: Ints, intervals: Ints, background: Floats) -> Floats:
 
 def ksigma(gamma: Ints, intervals: Ints, background: Floats) -> Floats:
     """Score by k-sigma over several windows, without a thought of suppression."""
-    return np.max([_window_z(gamma, intervals, background, w) for w in KSIGMA_INTERVALS], axis=0)
+    return np.asarray(np.max([_window_z(gamma, intervals, background, w) for w in KSIGMA_INTERVALS], axis=0))
 
 
 def cusum(gamma: Ints, intervals: Ints, background: Floats, ratio: float = CUSUM_RATIO) -> Floats:
@@ -70,7 +70,7 @@ def cusum(gamma: Ints, intervals: Ints, background: Floats, ratio: float = CUSUM
     for i in range(step.shape[1]):
         s = np.maximum(0.0, s + step[:, i])
         np.maximum(best, s, out=best)
-    return best.max(axis=1)
+    return np.asarray(best.max(axis=1))
 
 
 def sprt(gamma: Ints, intervals: Ints, background: Floats, ratio: float = SPRT_RATIO) -> Floats:
@@ -80,7 +80,7 @@ def sprt(gamma: Ints, intervals: Ints, background: Floats, ratio: float = SPRT_R
     """
     counts, expected = _sets(gamma, background)
     step = np.where(_inside(intervals, counts.shape[1]), counts * np.log(ratio) - expected * (ratio - 1), 0.0)
-    return np.cumsum(step, axis=1).max(axis=(1, 2))
+    return np.asarray(np.cumsum(step, axis=1).max(axis=(1, 2)))
 
 
 PEERS: dict[str, Peer] = {"vendor": vendor, "ksigma": ksigma, "cusum": cusum, "sprt": sprt}

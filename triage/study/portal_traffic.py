@@ -276,7 +276,7 @@ def draw_passages(
     n = len(vehicles.length_mm)
     travel_s = vehicles.length_mm / vehicles.speed_mm_s
     intervals = BUFFERED + np.ceil(travel_s / INTERVAL_S).astype(np.int64) + HOLD_IN
-    t = (np.arange(int(intervals.max())) + 0.5 - BUFFERED) * INTERVAL_S
+    t = (np.arange(int(intervals.max()), dtype=np.float64) + 0.5 - BUFFERED) * INTERVAL_S
     x = t[np.newaxis] * vehicles.speed_mm_s[:, np.newaxis]
     base = traffic.background_cps[0] * np.exp(rng.normal(0, traffic.background_cps[1], n))
     shares = rng.normal(0.25, 0.008, (n, 4))
