@@ -29,11 +29,11 @@ Floats = npt.NDArray[np.float64]
 
 RIPPLE = 0.15
 """Standard deviation of the ripple, as a share of the shadow's depth."""
-GAP_SHARE = (0.4, 0.4, 0.4)
-"""Share of the local depth that a bump may give back for nothing."""
 REACH_MM = (900.0, 1600.0, 2800.0)
 """Half width of the portal's view of the ground; the one that fits the record best is taken."""
-CONTRAST_EVEN, CONTRAST_RIPPLE = 0.35, 0.1
+GAP_SHARE = (0.6, 0.5, 0.4)
+"""Share of the local depth that a bump may give back for nothing, by REACH_MM: a narrow view shows more of a gap."""
+CONTRAST_EVEN, CONTRAST_RIPPLE = 0.8, 0.25
 """How unevenly a shadow falls on the detectors, even part and ripple, as shares of its depth."""
 BACKGROUND_ERROR = 0.008
 """Standard deviation of the background before entry about the background during the passage: drift, rounding, and the
