@@ -226,8 +226,10 @@ def _contrast(s: Series, profiles: Floats, depth: float) -> tuple[Floats, Floats
     reach_mm = REACH_MM[1]
     box = envelope(s.x_mm, s.length_mm, reach_mm)
     apart = np.abs(s.x_mm[:, np.newaxis] - s.x_mm[np.newaxis])
-    uneven = CONTRAST_EVEN**2 + CONTRAST_RIPPLE**2 * _ripple(apart, reach_mm)
-    covariance = depth**2 * np.outer(box, box) * uneven + (BACKGROUND_ERROR / 2) ** 2
+    # What falls more on one detector than on another has the form of the shadow itself, gaps and all.
+    seen = np.convolve(np.pad(-s.modes[0], 3, mode="edge"), np.ones(7) / 7, mode="valid").clip(0.0)
+    covariance = CONTRAST_EVEN**2 * np.outer(seen, seen) + (BACKGROUND_ERROR / 2) ** 2
+    covariance += (CONTRAST_RIPPLE * depth) ** 2 * np.outer(box, box) * _ripple(apart, reach_mm)
     covariance[np.diag_indices(len(box))] += s.variance
     whitener = np.linalg.inv(np.linalg.cholesky(covariance))
     y = s.modes[1:] @ whitener.T

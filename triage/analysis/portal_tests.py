@@ -24,7 +24,7 @@ from scipy.special import betainc, ndtri
 
 from scanner_io.model import PortalRecord
 
-from .portal_baseline import CONTRAST_EVEN, Series, Shaped, depth_of, series, shaped_excess
+from .portal_baseline import Series, Shaped, depth_of, series, shaped_excess
 from .portal_vendor import DETECTOR_SETS, gamma_background, set_sums
 
 Floats = npt.NDArray[np.float64]
@@ -48,6 +48,8 @@ LEVEL_RATIOS = (1.1, 1.3)
 BURST, HOLD_IN = 5, 10
 """Intervals before entry and after exit, where the portal told nothing else."""
 WINDOWS_S = (1.0, 2.0, 4.0)
+PILLAR_ALLOWANCE = 0.2
+"""How unevenly a shadow may fall on the two pillars, standard deviation as a share of its depth."""
 RATIO_ALLOWANCE = 0.03
 """By how much a vehicle may change an energy window's share: a shadow takes soft radiation first."""
 
@@ -185,7 +187,7 @@ def _one_sided(record: PortalRecord, background: Floats) -> list[Evidence]:
     master, total = counts[:, 0] + counts[:, 1], counts.sum(axis=1)
     share = float(background[:2].sum() / background.sum())
     # A shadow may fall unevenly; the allowance is as deep as the shadow is.
-    allowance = CONTRAST_EVEN / 2 * depth_of(series_of(record, background)) * share * (1 - share)
+    allowance = PILLAR_ALLOWANCE * depth_of(series_of(record, background)) * share * (1 - share)
     best = (-math.inf, 0, 1, 0.0, 0.0)
     for seconds in WINDOWS_S:
         width = min(round(seconds / record.gamma_interval_s), len(total))

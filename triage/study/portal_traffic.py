@@ -50,7 +50,8 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     background_cps : median of all detectors together, and the standard deviation of its logarithm
     drift_per_s : standard deviation of the background's change, as a share of it; rain brings 1 % in a minute
     pillars_mm : between the faces of the two pillars
-    uneven : standard deviation of the depth from one detector to the next, as a share of the depth
+    uneven : standard deviation of the depth from one detector to the next, as a share of the depth: all along the
+        vehicle, and changing every 2 m
     shower_share : variance of the neutron background over its mean, less one: cosmic-ray showers in steel
     """
 
@@ -61,7 +62,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     background_cps: tuple[float, float] = (1550.0, 0.2)
     drift_per_s: float = 1.5e-4
     pillars_mm: tuple[float, float] = (4000.0, 5500.0)
-    uneven: float = 0.15
+    uneven: tuple[float, float] = (0.15, 0.08)
     shower_share: float = 0.1
 
 
@@ -287,8 +288,7 @@ def draw_passages(
         rng.poisson(rate * (1 - drift * (since_s + BACKGROUND_S / 2))[:, np.newaxis] * BACKGROUND_S) / BACKGROUND_S
     )
     shade = _at(vehicles.shade, x)
-    weight = np.clip(1 + rng.normal(0, traffic.uneven, (n, 4)), 0.3, 1.7)
-    lost = np.clip(shade[:, :, np.newaxis] * (weight / weight.mean(axis=1, keepdims=True))[:, np.newaxis], 0, 0.9)
+    lost = np.clip(shade[:, :, np.newaxis] * _weights(rng, traffic, x), 0, 0.9)
     mean = rate[:, np.newaxis] * (1 + drift[:, np.newaxis] * t[np.newaxis])[:, :, np.newaxis] * (1 - lost)
     for load in loads:
         mean = mean + load.counts_per_s[:, np.newaxis, np.newaxis] * shape(load, x)
@@ -298,6 +298,18 @@ def draw_passages(
     neutron, seconds, neutron_background = _neutrons(rng, vehicles, traffic, intervals, neutrons_cps)
     measured = vehicles.speed_mm_s * 3.6 / 1000 * rng.normal(1, 0.03, n)
     return Passages(gamma, intervals, published, neutron, seconds, neutron_background, measured, vehicles)
+
+
+def _weights(rng: np.random.Generator, traffic: Traffic, x: Floats) -> Floats:
+    """Return `(n, intervals, 4)` how much of the shadow falls on each detector, 1 on average of the four."""
+    n = len(x)
+    knots = rng.normal(0, traffic.uneven[1], (4, n, 20))
+    at = np.clip((x + 4000) / 2000, 0, 18.999)
+    low = at.astype(np.int64)
+    rows = np.arange(n)[:, np.newaxis]
+    along = np.stack([k[rows, low] + (at - low) * (k[rows, low + 1] - k[rows, low]) for k in knots], axis=-1)
+    weight = np.clip(1 + rng.normal(0, traffic.uneven[0], (n, 1, 4)) + along, 0.2, 1.8)
+    return weight / weight.mean(axis=2, keepdims=True)
 
 
 def _at(shade: Floats, x: Floats) -> Floats:
