@@ -4,7 +4,8 @@
     level       more than the unshadowed background for a while: a sequential test, begun again at every lower bound and
                 cut off at the exit. The shadow makes it blind to weak sources, not to loads as long as the vehicle
     one_sided   one pillar sees more for seconds than the other, as from beside the lane
-    energy      more of one energy window than in the background, where the portal has windows
+    energy      a harder or softer spectrum than a shadow can leave, where the portal has energy windows
+                (`portal_energy`)
     neutron     counts of a second, three seconds, the passage; exact, with an allowance for cosmic-ray showers
 
 A test raises its finding where p is below its share of the promised rate (Bonferroni), so that the family keeps it
@@ -25,6 +26,7 @@ from scipy.special import betainc, ndtri
 from scanner_io.model import PortalRecord
 
 from .portal_baseline import Series, Shaped, depth_of, series, shaped_excess
+from .portal_energy import SURPLUS, WINDOWS_S, window_excess
 from .portal_vendor import DETECTOR_SETS, gamma_background, set_sums
 
 Floats = npt.NDArray[np.float64]
@@ -47,11 +49,8 @@ LEVEL_RATIOS = (1.1, 1.3)
 """Rates over the background that the sequential test is made for: a long weak load, and a short strong one."""
 BURST, HOLD_IN = 5, 10
 """Intervals before entry and after exit, where the portal told nothing else."""
-WINDOWS_S = (1.0, 2.0, 4.0)
 PILLAR_ALLOWANCE = 0.2
 """How unevenly a shadow may fall on the two pillars, standard deviation as a share of its depth."""
-RATIO_ALLOWANCE = 0.03
-"""By how much a vehicle may change an energy window's share: a shadow takes soft radiation first."""
 
 
 class Evidence(NamedTuple):
@@ -114,7 +113,7 @@ def assess(record: PortalRecord, *, neutron_background_s: float, neutron_showers
             shaped = shaped_excess(s, record.gamma_interval_s)
             found += _shaped(record, shaped, background)
             found += _one_sided(record, background)
-        found += _energy(record)
+        found += _energy(record, background)
     found += _neutron(record, neutron_background_s, neutron_showers)
     return Assessment(tuple(found), shaped, s)
 
@@ -253,41 +252,20 @@ def _window_excess(record: PortalRecord, background: Floats) -> list[Evidence]:
 # Energy windows
 
 
-def _energy(record: PortalRecord) -> list[Evidence]:
-    """Share of every energy window in 1, 2 and 4 s against the background's: a shadow leaves it nearly as it is.
-
-    Exact binomial, both counted; the share may be RATIO_ALLOWANCE higher for nothing. The windows must not overlap.
-    """
-    windows, before = getattr(record, "gamma_windows", None), getattr(record, "gamma_windows_background", None)
-    if windows is None or before is None or windows.shape[0] == 0:
+def _energy(record: PortalRecord, background: Floats) -> list[Evidence]:
+    """Energy windows of the record, where it has them and they do not overlap."""
+    windows, before = record.gamma_windows, record.gamma_windows_background
+    if windows is None or before is None:
         return []
-    counts = windows.reshape(windows.shape[0], -1, windows.shape[-1]).sum(axis=1).astype(np.float64)
-    rate = np.asarray(before, np.float64).reshape(-1, windows.shape[-1]).sum(axis=0)
-    if rate.shape != counts.shape[1:] or rate.sum() <= 0:
+    rate = before.reshape(-1, windows.shape[-1]).sum(axis=0)
+    if rate.sum() > SURPLUS * background.sum():
         return []
-    share = np.clip(rate / rate.sum() * (1 + RATIO_ALLOWANCE), 1e-9, 1 - 1e-9)
-    seconds_before = 20.0
-    best, looks = (2.0, 0, 1, 0, 0.0, 0.0), 0
-    for seconds in WINDOWS_S:
-        width = min(max(1, round(seconds / record.gamma_interval_s)), len(counts))
-        on = np.lib.stride_tricks.sliding_window_view(counts, width, axis=0).sum(axis=2)
-        total = on.sum(axis=1, keepdims=True)
-        # The background's share was counted too: its error adds to the binomial's as so many fewer counts.
-        effective = 1 / (1 + total / max(float(rate.sum()) * seconds_before, 1.0))
-        p = betainc(np.maximum(on * effective, 1e-9), np.maximum((total - on) * effective, 0.0) + 1.0, share)
-        p = np.where(on > 0, p, 1.0)
-        looks += p.size
-        i, w = np.unravel_index(int(p.argmin()), p.shape)
-        if p[i, w] < best[0]:
-            best = (float(p[i, w]), int(i), int(i) + width, int(w), float(on[i, w]), float(total[i, 0]))
-    p_best, first, end, window, seen, of = best
-    p_value = min(1.0, p_best * looks)
-    words = (
-        f"energy window {window + 1} of {len(share)} has {100 * seen / max(of, 1.0):.1f} % of the gamma counts in "
-        f"{(end - first) * record.gamma_interval_s:.1f} s (intervals {first} to {end - 1}) against "
-        f"{100 * rate[window] / rate.sum():.1f} % before entry"
-    )
-    return [Evidence("energy", z_of(p_value), p_value, first, end, words)]
+    counts = windows.reshape(windows.shape[0], -1, windows.shape[-1]).sum(axis=1)
+    found = window_excess(counts, rate, record.gamma_interval_s)
+    if found is None:
+        return []
+    words = found.words(len(rate), record.gamma_interval_s)
+    return [Evidence("energy", z_of(found.p_value), found.p_value, found.first, found.end, words)]
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -309,7 +309,7 @@ def _weights(rng: np.random.Generator, traffic: Traffic, x: Floats) -> Floats:
     rows = np.arange(n)[:, np.newaxis]
     along = np.stack([k[rows, low] + (at - low) * (k[rows, low + 1] - k[rows, low]) for k in knots], axis=-1)
     weight = np.clip(1 + rng.normal(0, traffic.uneven[0], (n, 1, 4)) + along, 0.2, 1.8)
-    return weight / weight.mean(axis=2, keepdims=True)
+    return np.asarray(weight / weight.mean(axis=2, keepdims=True), np.float64)
 
 
 def _at(shade: Floats, x: Floats) -> Floats:
