@@ -432,15 +432,15 @@ def test_energy_windows_under_any_shadow_are_innocent(lost: np.ndarray) -> None:
     ("extra", "words"),
     [
         ([400.0, 0, 0, 0], "energy window 1 of 4 holds"),
-        ([0, 0, 240.0, 200.0], "energy windows 3 to 4 of 4 hold"),
+        ([0, 0, 220.0, 200.0], "energy windows 3 to 4 of 4 hold"),
         ([0, 0, 0, 250.0], "energy window 4 of 4 holds"),
     ],
 )
 def test_energy_windows_show_what_the_shadow_hides(extra: list[float], words: str) -> None:
     rng = np.random.default_rng(6)
+    assert sum(extra) < (0.3 * LOST * WINDOWS).sum(), "all windows together stay below the background"
     for _ in range(10):
         r = windows_record(rng, 0.3 * LOST, np.array(extra))
-        assert r.gamma[25:32].sum() < WINDOWS.sum() * 1.4, "all windows together stay below the background"
         found = evidence(r)["energy"]
         assert found.p_value < PROFILE.far_per_occupancy * portal_tests.SHARES["energy"] and words in found.words
         assert found.first < 32 and found.end > 25
