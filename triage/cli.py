@@ -672,7 +672,11 @@ def evaluate() -> None:
 @click.option(
     "--injections", default=40, show_default=True, type=click.IntRange(2), help="Sources per strength, passage."
 )
-@click.option("--quick", is_flag=True, help="2000 passes and 8 injections: a look, not a result.")
+@click.option(
+    "--passes-of-faults", default=20_000, show_default=True, type=click.IntRange(1),
+    help="Passages simulated with faults, in which missed, merged and doubled ones are counted.",
+)  # fmt: skip
+@click.option("--quick", is_flag=True, help="2000 passes, 4 injections, 500 with faults: a look, not a result.")
 @click.option(
     "--logs", type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder with S2-C0-NONE.csv and S2-C3-NORM2.csv. Default: ../shared/data/portal, else simulated only.",
@@ -682,8 +686,8 @@ def evaluate() -> None:
 @workers_option
 @json_option
 def evaluate_portal_command(
-    passes: int, injections: int, quick: bool, logs: Path | None, out: Path | None, seed: int, workers: int,
-    as_json: bool,
+    passes: int, injections: int, passes_of_faults: int, quick: bool, logs: Path | None, out: Path | None, seed: int,
+    workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Portal sources, beside the vendor's rule, k-sigma, CUSUM and SPRT.
 
@@ -692,15 +696,16 @@ def evaluate_portal_command(
     from triage.study import evaluate_portal as study
 
     if quick:
-        passes, injections = 2000, 8
+        passes, injections, passes_of_faults = 2000, 4, 500
     logs = logs or study.default_logs()
     with (
         _progress(study.steps(passes, real=logs is not None), "evaluating", quiet=as_json) as advance,
         _workers(workers) as pool,
     ):
         report = study.evaluate_portal(
-            passes=passes, injections=injections, seed=seed, logs=logs, out=out, progress=advance, pool=pool
-        )
+            passes=passes, injections=injections, seed=seed, logs=logs, out=out,
+            passes_of_faults=passes_of_faults, progress=advance, pool=pool,
+        )  # fmt: skip
     if as_json:
         _emit(report)
         return

@@ -15,19 +15,23 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from scipy.special import betaincinv
 
+from scanner_io import driver as drivers
 from scanner_io.errors import DataError
 from scanner_io.formats.portal_daily import read_daily_file
-from scanner_io.model import PortalRecord
+from scanner_io.model import NANOSECONDS, PortalRecord
 from triage.analysis.portal import PortalProfile, judge_portal
 from triage.analysis.portal_shape import form_of
 from triage.analysis.portal_tests import SHARES, assess
 from triage.study.calibrate_portal import EVALUATION, judge_all, parts, stream
+from triage.study.portal_faults import count_occupancies
 from triage.study.portal_peers import PEERS
 from triage.study.portal_traffic import (
     BUFFERED,
@@ -52,16 +56,15 @@ FACTORY_NSIGMA, SITE_NSIGMA = 7.0, 4.0
 DETECTED = 0.95
 STRENGTHS = tuple(round(150 * 1.12**k) for k in range(24))
 """Peaks of the injected sources, counts/s of all detectors; the last is 2033."""
-OURS_UP_TO = 700
-"""Strongest source that our own tests are run on: beyond it they find all, and each run takes milliseconds."""
 BOOTSTRAP = 400
 CLEAN_LOG, NORM_LOG = "S2-C0-NONE.csv", "S2-C3-NORM2.csv"
 NORM_LENGTH_MM = 4000.0
 """Shortest natural load of the comparison with points: shorter ones are lumps, and are told by length in `details`."""
 NORM_COUNTS = (1000.0, 4000.0)
 """Peaks of the loads and points that are told apart."""
-DAY_PASSAGES = 700
-"""Vehicles of one operational day of a real lane."""
+DAY_PASSAGES, TRANSIT_S = 700, 12.0
+"""Vehicles of one operational day of a real lane, and about how long one of them takes."""
+DAY_UTC_NS = 1_767_571_200 * NANOSECONDS
 
 
 class Share(NamedTuple):
@@ -124,7 +127,7 @@ class FalseAlarms(NamedTuple):
     def thresholds(self, rate: float) -> dict[str, float]:
         """Return the peers' thresholds that this share of the passages reaches; the vendor's is its own."""
         found = {n: float(np.quantile(s, 1 - rate, method="higher")) for n, s in self.peers.items()}
-        return found | {"vendor": FACTORY_NSIGMA}
+        return found | {"vendor": FACTORY_NSIGMA, "vendor_same_rate": found["vendor"]}
 
 
 def false_alarms(passes: int, seed: int, progress: Progress, pool: Executor | None) -> FalseAlarms:
@@ -170,7 +173,9 @@ def found_in_record(
     assert record.gamma_background is not None
     background = np.tile(record.gamma_background, (injections, 1))
     intervals = np.full(injections, len(record.gamma))
-    hits: dict[str, list[npt.NDArray[np.bool_]]] = {name: [] for name in ("scanlane", *PEERS, "vendor_site")}
+    hits: dict[str, list[npt.NDArray[np.bool_]]] = {
+        name: [] for name in ("scanlane", *PEERS, "vendor_site", "vendor_same_rate")
+    }
     for strength in strengths:
         counts = inject(rng, record.gamma, speed_of(record), one._replace(counts_per_s=np.full(injections, strength)))
         for name, peer in PEERS.items():
@@ -178,15 +183,13 @@ def found_in_record(
             hits[name].append(score >= thresholds[name])
             if name == "vendor":
                 hits["vendor_site"].append(score >= SITE_NSIGMA)
-        hits["scanlane"].append(_ours(record, counts, rate, strength))
+                hits["vendor_same_rate"].append(score >= thresholds["vendor_same_rate"])
+        hits["scanlane"].append(_ours(record, counts, rate))
     return {name: np.array(rows) for name, rows in hits.items()}
 
 
-def _ours(record: PortalRecord, counts: Ints, rate: float, strength: int) -> npt.NDArray[np.bool_]:
-    if strength > OURS_UP_TO:
-        return np.ones(len(counts), np.bool_)
-    import msgspec
-
+def _ours(record: PortalRecord, counts: Ints, rate: float) -> npt.NDArray[np.bool_]:
+    """Return which of `(injections, intervals, 4)` counts raise a finding of any test."""
     profile = PortalProfile()
     return np.array(
         [
@@ -242,26 +245,39 @@ def isotonic(values: Floats) -> Floats:
     return np.concatenate([np.full(int(n), v) for v, n in blocks])
 
 
-def strengths_95(trials: Trials, seed: int) -> dict[str, dict[str, float | None]]:
-    """Return the strength for 95 % detection by method, with an interval from drawing passages and injections anew."""
+def draws(trials: Trials, seed: int) -> dict[str, Floats]:
+    """Return the strength for 95 % detection by method, `(BOOTSTRAP + 1,)`: as found, then of samples drawn anew.
+
+    Passages are drawn with replacement, and injections within them, the same for all methods. Infinite where never.
+    """
     rng = stream(seed, EVALUATION + 2, 0)
-    found: dict[str, dict[str, float | None]] = {}
-    for name, hits in trials.hits.items():
-        _, passages, injections = hits.shape
-        drawn: list[float] = []
-        for _ in range(BOOTSTRAP):
-            p = np.repeat(rng.integers(0, passages, passages), injections)
-            k = rng.integers(0, injections, passages * injections)
-            again = hits[:, p, k].mean(axis=1)
-            drawn.append(strength_at(trials.strengths, again) or np.inf)
-        value = strength_at(trials.strengths, hits.mean(axis=(1, 2)))
-        low, high = np.quantile(drawn, (0.025, 0.975), method="nearest")
-        found[name] = {
-            "value": None if value is None else round(value, 1),
-            "low": round(float(low), 1) if np.isfinite(low) else None,
-            "high": round(float(high), 1) if np.isfinite(high) else None,
-        }
-    return found
+    _, passages, injections = next(iter(trials.hits.values())).shape
+    found: dict[str, list[float]] = {
+        name: [strength_at(trials.strengths, hits.mean(axis=(1, 2))) or np.inf] for name, hits in trials.hits.items()
+    }
+    for _ in range(BOOTSTRAP):
+        p = np.repeat(rng.integers(0, passages, passages), injections)
+        k = rng.integers(0, injections, passages * injections)
+        for name, hits in trials.hits.items():
+            found[name].append(strength_at(trials.strengths, hits[:, p, k].mean(axis=1)) or np.inf)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _with_interval(values: Floats, digits: int) -> dict[str, float | None]:
+    """Return the first value with the 95 % interval of the others; None stands for infinite."""
+    low, high = np.quantile(values[1:], (0.025, 0.975), method="nearest")
+    rounded = [round(float(v), digits) if np.isfinite(v) else None for v in (values[0], low, high)]
+    return dict(zip(("value", "low", "high"), rounded, strict=True))
+
+
+def strengths_95(drawn: dict[str, Floats]) -> dict[str, dict[str, float | None]]:
+    """Return the strength for 95 % detection by method, with its interval."""
+    return {name: _with_interval(values, 1) for name, values in drawn.items()}
+
+
+def over_peers(drawn: dict[str, Floats]) -> dict[str, dict[str, float | None]]:
+    """Return our strength for 95 % detection over each peer's, with its interval, on the same passages and sources."""
+    return {name: _with_interval(drawn["scanlane"] / drawn[name], 3) for name in drawn if name != "scanlane"}
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -317,8 +333,7 @@ def _norm_vs_point(loads: Told, points: Told) -> dict[str, Any]:
 
 def evaluate_portal(
     *, passes: int = 30_000, injections: int = 40, seed: int = 1, logs: Path | None = None, out: Path | None = None,
-    progress: Progress | None = None, pool: Executor | None = None,
-    occupancies: Callable[[], dict[str, int]] | None = None,
+    passes_of_faults: int = 2000, progress: Progress | None = None, pool: Executor | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run the evaluation and return its report, ready for JSON.
 
@@ -326,13 +341,16 @@ def evaluate_portal(
     injections : sources of every strength into every recorded passage, and one into so many simulated ones
     logs : folder of recorded passages; without it everything is simulated and says so
     out : folder for the plots, which need matplotlib
+    passes_of_faults : simulated passages with faults injected, in which missed, merged and doubled ones are counted
     progress : called after every part, `steps()` times
-    occupancies : counts missed, merged and doubled passages of a run with faults injected
 
     Raises DataError for impossible numbers and for logs that do not hold what they should.
     """
-    if passes < 100 or injections < 2:
-        raise DataError(f"evaluate portal: {passes} passes, {injections} injections; give at least 100 and 2")
+    if passes < 100 or injections < 2 or passes_of_faults < 1:
+        raise DataError(
+            f"evaluate portal: {passes} passes, {injections} injections, {passes_of_faults} passes of faults; give at "
+            "least 100, 2 and 1"
+        )
     done = progress or (lambda: None)
     rate = PortalProfile().far_per_occupancy
     null = false_alarms(passes, seed, done, pool)
@@ -341,7 +359,8 @@ def evaluate_portal(
     simulated_base = clean_passages(stream(seed, EVALUATION + 4, 0), 25, Traffic())
     base = real or list(simulated_base.records())
     trials = detection(base, seed, injections, thresholds, rate, done, pool)
-    strengths = strengths_95(trials, seed)
+    drawn = draws(trials, seed)
+    strengths = strengths_95(drawn)
     on_simulated = trials
     if real:
         on_simulated = detection(
@@ -351,15 +370,19 @@ def evaluate_portal(
     done()
     shapes = _norm_vs_point(told["loads"], told["points"])
     far = Share(int((null.family <= rate).sum()), passes).plain()
-    faults, note = (occupancies(), "") if occupancies else ({}, "no run with faults injected is part of this build")
+    faults = count_occupancies(passes_of_faults, seed)
+    done()
+    with TemporaryDirectory() as folder:
+        day = cpu_of_a_day(Path(folder), seed)
+    done()
     report = {
         "far_per_occupancy": {
             "promised": rate, "realised": far["value"], "low": far["low"], "high": far["high"],
         },
         "strength_95": {name: strengths[name] for name in ("scanlane", "vendor", "ksigma", "cusum", "sprt")},
         "norm_vs_point": shapes["both"]["value"],
-        **{name: faults.get(name) for name in ("missed", "merged", "doubled")},
-        "cpu_s_per_day": _cpu_s_per_day(logs, base),
+        "missed": faults.missed, "merged": faults.merged, "doubled": faults.doubled,
+        "cpu_s_per_day": round(day["reading"] + day["judging"], 3),
         "details": {
             "seed": seed, "passes": passes, "injections": injections,
             "detection_on": f"{len(real)} recorded passages of {CLEAN_LOG}" if real else "simulated passages only",
@@ -367,14 +390,22 @@ def evaluate_portal(
             "clean_recorded_passes_with_a_finding": Share(_findings_in(real), len(real)).plain() if real else None,
             "recorded_norm_called_distributed": _real_norm(logs),
             "vendor_at_site_setting": {"nsigma": SITE_NSIGMA, **strengths["vendor_site"]},
-            "strength_95_simulated": strengths_95(on_simulated, seed),
+            "vendor_at_same_rate": {"nsigma": round(thresholds["vendor_same_rate"], 3),
+                                    **strengths["vendor_same_rate"]},
+            "scanlane_over": over_peers(drawn),
+            "strength_95_simulated": strengths_95(draws(on_simulated, seed)),
             "thresholds": {k: round(v, 3) for k, v in thresholds.items()},
             "vendor_far": Share(int((null.peers["vendor"] >= FACTORY_NSIGMA).sum()), passes).plain(),
             "far_by_test": {
                 name: Share(int((p <= rate * SHARES[name]).sum()), passes).plain() for name, p in null.by_test.items()
             },
             "norm_vs_point": shapes,
-            "occupancies": note,
+            "faults": {
+                "passes": faults.passes, "fault_share": faults.fault_share, "simulated": True,
+                "upper_95": round(bounds(faults.missed + faults.merged + faults.doubled, faults.passes, 0.90)[1], 8),
+                "lines_lost": faults.lines_lost, "repeated": faults.repeated, "phantom": faults.phantom,
+            },
+            "day": day,
         },
     }  # fmt: skip
     if out is not None:
@@ -386,7 +417,7 @@ def evaluate_portal(
 
 def steps(passes: int, *, real: bool) -> int:
     """Return how often `evaluate_portal` calls its progress."""
-    return len(parts(passes)) + 25 * (2 if real else 1) + 1
+    return len(parts(passes)) + 25 * (2 if real else 1) + 3
 
 
 def _records(path: Path) -> list[PortalRecord]:
@@ -414,18 +445,24 @@ def _real_norm(logs: Path | None) -> dict[str, Any] | None:
     return Share(sum(f is not None and f.shape == "distributed" for f in forms), len(forms)).plain()
 
 
-def _cpu_s_per_day(logs: Path | None, base: Sequence[PortalRecord]) -> float:
-    """Return the CPU seconds of a day: both recorded logs (26,000 lines, 50 passages) read and judged.
+def cpu_of_a_day(folder: Path, seed: int, passages: int = DAY_PASSAGES) -> dict[str, Any]:
+    """Return the CPU seconds that a simulated day takes: `passages` vehicles in 24 h, read from a daily file, judged.
 
-    Without logs, DAY_PASSAGES simulated passages judged.
+    folder : the file is written there, before the clock is started
     """
+    simulated = drivers.load("simulated")
+    gap_s = 86_400 / DAY_PASSAGES - TRANSIT_S
+    traffic = simulated.Traffic(seed=seed, passes=passages, gap_s=gap_s)
+    path = folder / "simulated.csv"
+    simulated.write_daily_file(path, traffic, start_utc_ns=DAY_UTC_NS)
     profile = PortalProfile()
     began = time.process_time()
-    if logs is not None:
-        for name in (CLEAN_LOG, NORM_LOG):
-            for record in read_daily_file(logs / name):
-                judge_portal(record, profile)
-        return round(time.process_time() - began, 3)
-    for record in base:
+    records = read_daily_file(path)
+    read = time.process_time()
+    for record in records:
         judge_portal(record, profile)
-    return round((time.process_time() - began) / len(base) * DAY_PASSAGES, 3)
+    judged = time.process_time()
+    return {
+        "reading": round(read - began, 3), "judging": round(judged - read, 3), "passages": len(records),
+        "lines": path.read_bytes().count(b"\n"), "simulated": True,
+    }  # fmt: skip

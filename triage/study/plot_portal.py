@@ -156,7 +156,13 @@ def plain(report: dict[str, Any]) -> list[tuple[str, str]]:
     real = details["recorded_norm_called_distributed"]
     if real is not None:
         rows.append(("recorded NORM", f"{real['hits']} of {real['of']} called distributed"))
-    if details["occupancies"]:
-        rows.append(("occupancies", details["occupancies"]))
-    rows.append(("CPU a day", f"{report['cpu_s_per_day']} s"))
+    faults, day = details["faults"], details["day"]
+    rows.append(
+        ("occupancies", f"{report['missed']} missed, {report['merged']} merged, {report['doubled']} doubled in "
+         f"{faults['passes']} simulated passages with faults (rate below {faults['upper_95']:.1e}, 95 %)")
+    )  # fmt: skip
+    rows.append(
+        ("CPU a day", f"{report['cpu_s_per_day']} s: {day['lines']} simulated lines read in {day['reading']} s, "
+         f"{day['passages']} passages judged in {day['judging']} s")
+    )  # fmt: skip
     return [*rows, *(("plot", p) for p in details.get("plots", []))]
