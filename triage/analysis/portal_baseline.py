@@ -24,6 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.lapack import dpotrf, dtrtri
+
+from scanner_io.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 
@@ -172,14 +175,17 @@ def _knots(distance_mm: float, scale: float) -> tuple[Floats, Floats]:
 def _profiles(s: Series) -> tuple[Floats, npt.NDArray[np.int64], Floats]:
     """Return `(places, modes, centres, n)` profiles, `(centres,)` their middles and the scale of each centre."""
     inside = np.flatnonzero((s.x_mm > -500) & (s.x_mm < s.length_mm + 500))
-    made = []
+    made, n = [], len(s.x_mm)
     scales = _BLIND_SCALES if s.blind else (1.0,)
     for scale in scales:
         x, rows = _knots(PILLAR_DISTANCE_MM, scale)
-        at = np.clip((s.x_mm[np.newaxis] - s.x_mm[inside][:, np.newaxis] - x[0]) / 100.0, 0, len(x) - 1.001)
+        # Intervals are equally long, so a profile depends on how many of them it is away, and on nothing else.
+        away_mm = (s.x_mm[-1] - s.x_mm[0]) / max(n - 1, 1) * np.arange(1.0 - n, n)
+        at = np.clip((away_mm - x[0]) / 100.0, 0, len(x) - 1.001)
         low = at.astype(np.int64)
         part = at - low
-        made.append(rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part)
+        by_distance = rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part
+        made.append(by_distance[:, :, np.arange(n)[np.newaxis] - inside[:, np.newaxis] + n - 1])
     return np.concatenate(made, axis=2), np.tile(inside, len(scales)), np.repeat(scales, len(inside))
 
 
@@ -201,8 +207,7 @@ def _common(s: Series, profiles: Floats, centres: npt.NDArray[np.int64], depth: 
     apart = np.abs(s.x_mm[:, np.newaxis] - s.x_mm[np.newaxis])
     covariance = (RIPPLE * depth) ** 2 * np.outer(box, box) * _ripple(apart, reach_mm) + BACKGROUND_ERROR**2
     covariance[np.diag_indices(len(box))] += s.variance
-    factor = np.linalg.cholesky(covariance)
-    whitener = np.linalg.inv(factor).T
+    whitener, log_det = _whitener(covariance)
     sort = profiles[:_DISTINCT, 0].reshape(-1, len(box))
     y, e, g = s.modes[0] @ whitener, box @ whitener, (sort @ whitener).T
     ee, eg, gg, ye, yg = float(e @ e) + EVEN_HOLD, e @ g, (g * g).sum(axis=0), float(e @ y), y @ g
@@ -210,8 +215,17 @@ def _common(s: Series, profiles: Floats, centres: npt.NDArray[np.int64], depth: 
     peak = (yg - eg * ye / ee) / weight
     shape = _DISTINCT, profiles.shape[2]
     local = np.maximum(-(ye - eg * peak) / ee, 0.0).reshape(shape) * box[centres][np.newaxis]
-    likelihood = -0.5 * (float(y @ y) - ye**2 / ee) - float(np.log(np.diag(factor)).sum()) - 0.5 * float(np.log(ee))
+    likelihood = -0.5 * (float(y @ y) - ye**2 / ee) - log_det / 2 - 0.5 * float(np.log(ee))
     return _Common(_mirrored(peak.reshape(shape)), _mirrored(weight.reshape(shape)), _mirrored(local), likelihood)
+
+
+def _whitener(covariance: Floats) -> tuple[Floats, float]:
+    """Return the matrix that, from the right, makes rows of this covariance white, and its log determinant."""
+    factor, failed = dpotrf(covariance, lower=1, clean=1)
+    inverse, _ = dtrtri(factor, lower=1)
+    if failed:
+        raise DataError(f"portal baseline: the covariance of {len(covariance)} intervals is not positive definite")
+    return np.asarray(inverse.T), 2 * float(np.log(np.diag(factor)).sum())
 
 
 def _mirrored(distinct: Floats) -> Floats:
@@ -231,11 +245,10 @@ def _contrast(s: Series, profiles: Floats, depth: float) -> tuple[Floats, Floats
     covariance = CONTRAST_EVEN**2 * np.outer(seen, seen) + (BACKGROUND_ERROR / 2) ** 2
     covariance += (CONTRAST_RIPPLE * depth) ** 2 * np.outer(box, box) * _ripple(apart, reach_mm)
     covariance[np.diag_indices(len(box))] += s.variance
-    whitener = np.linalg.inv(np.linalg.cholesky(covariance))
-    y = s.modes[1:] @ whitener.T
-    g = np.moveaxis(profiles[:, 1:], 2, 1) @ whitener.T
-    flat = g.reshape(*g.shape[:2], -1)
-    return flat @ y.ravel(), np.einsum("pcn,pcn->pc", flat, flat)
+    whitener, _ = _whitener(covariance)
+    y = s.modes[1:] @ whitener
+    g = (profiles[:, 1:].reshape(-1, len(box)) @ whitener).reshape(profiles[:, 1:].shape)
+    return np.asarray((g @ y[:, :, np.newaxis])[..., 0].sum(axis=1)), np.asarray(np.einsum("pmcn,pmcn->pc", g, g))
 
 
 def _losses(c: _Common, share: float, numerator: Floats, contrast: Floats) -> tuple[Floats, Floats, Floats]:

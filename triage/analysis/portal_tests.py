@@ -112,7 +112,7 @@ def assess(record: PortalRecord, *, neutron_background_s: float, neutron_showers
             s = series_of(record, background)
             shaped = shaped_excess(s, record.gamma_interval_s)
             found += _shaped(record, shaped, background)
-            found += _one_sided(record, background)
+            found += _one_sided(record, background, s)
         found += _energy(record, background)
     found += _neutron(record, neutron_background_s, neutron_showers)
     return Assessment(tuple(found), shaped, s)
@@ -178,7 +178,7 @@ def _level(record: PortalRecord, background: Floats) -> Evidence:
     return Evidence("level", score, p, first, end, words)
 
 
-def _one_sided(record: PortalRecord, background: Floats) -> list[Evidence]:
+def _one_sided(record: PortalRecord, background: Floats, s: Series) -> list[Evidence]:
     """Master against slave pillar over seconds; what falls on both alike, as a shadow does, cancels."""
     if record.gamma.shape[1] != 4 or not (background > 0).all():
         return []
@@ -186,7 +186,7 @@ def _one_sided(record: PortalRecord, background: Floats) -> list[Evidence]:
     master, total = counts[:, 0] + counts[:, 1], counts.sum(axis=1)
     share = float(background[:2].sum() / background.sum())
     # A shadow may fall unevenly; the allowance is as deep as the shadow is.
-    allowance = PILLAR_ALLOWANCE * depth_of(series_of(record, background)) * share * (1 - share)
+    allowance = PILLAR_ALLOWANCE * depth_of(s) * share * (1 - share)
     best = (-math.inf, 0, 1, 0.0, 0.0)
     for seconds in WINDOWS_S:
         width = min(round(seconds / record.gamma_interval_s), len(total))
