@@ -3,7 +3,7 @@
 A vehicle takes away a quarter to a half of the ground's radiation and gives part of it back wherever it has a gap, so
 neither a flat background nor a curve through the neighbourhood is the baseline. What is known of a shadow is this: it
 lies between the entry and the exit that the portal itself tells; it is as smooth as the portal's view of the ground is
-wide; a gap gives back no more than a share of what the vehicle takes away there; and it does much the same to all
+wide, but tractor and trailer, or full and empty ends, have their own depth; a gap gives back no more than a share of what the vehicle takes away there; and it does much the same to all
 detectors. So the baseline is a shadow of the vehicle's length and unknown depth, a smooth random ripple on it (a
 Gaussian process), and at any place a bump of up to GAP_SHARE of the depth for nothing. The depth is fitted anew beside
 each source that is tried, so that a strong one does not hide it.
@@ -30,8 +30,11 @@ from scanner_io.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 
-RIPPLE = 0.15
+RIPPLE = 0.05
 """Standard deviation of the ripple, as a share of the shadow's depth."""
+LOADING, LOADING_MM = 0.2, 6000.0
+"""The same of how the shadow changes from one part of the vehicle to the next, as from tractor to trailer, and over what
+length it does."""
 REACH_MM = (900.0, 1600.0, 2800.0)
 """Half width of the portal's view of the ground; the one that fits the record best is taken."""
 GAP_SHARE = (0.6, 0.5, 0.4)
@@ -205,7 +208,8 @@ class _Common(NamedTuple):
 def _common(s: Series, profiles: Floats, centres: npt.NDArray[np.int64], depth: float, reach_mm: float) -> _Common:
     box = envelope(s.x_mm, s.length_mm, reach_mm)
     apart = np.abs(s.x_mm[:, np.newaxis] - s.x_mm[np.newaxis])
-    covariance = (RIPPLE * depth) ** 2 * np.outer(box, box) * _ripple(apart, reach_mm) + BACKGROUND_ERROR**2
+    uneven = RIPPLE**2 * _ripple(apart, reach_mm) + LOADING**2 * _ripple(apart, LOADING_MM)
+    covariance = depth**2 * np.outer(box, box) * uneven + BACKGROUND_ERROR**2
     covariance[np.diag_indices(len(box))] += s.variance
     whitener, log_det = _whitener(covariance)
     sort = profiles[:_DISTINCT, 0].reshape(-1, len(box))
