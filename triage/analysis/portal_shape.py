@@ -101,8 +101,8 @@ def form_of(record: PortalRecord) -> Form | None:
     lengths = ", ".join(f"{f.length_mm / 1000:.1f}" for f in fits)
     apart = max(f.middle_mm for f in fits) - min(f.middle_mm for f in fits)
     words = (
-        f"stretches of {lengths} m by detector, their middles up to {apart / 1000:.1f} m apart, fit better than one "
-        f"point by {gain:.0f} of chi-square (asked for: {MIN_GAIN:g})"
+        f"what fits each detector best is {lengths} m long (0.0: a point of its own), their middles up to "
+        f"{apart / 1000:.1f} m apart, better than one point by {gain:.0f} of chi-square (asked for: {MIN_GAIN:g})"
     )
     if not record.speed_kmh:
         return Form("unclear", first, end, peak_share, gain, "the speed is not known, so lengths are not")

@@ -56,6 +56,8 @@ FACTORY_NSIGMA, SITE_NSIGMA = 7.0, 4.0
 DETECTED = 0.95
 STRENGTHS = tuple(round(150 * 1.12**k) for k in range(24))
 """Peaks of the injected sources, counts/s of all detectors; the last is 2033."""
+ROC_STRENGTH = STRENGTHS[7]
+"""Strength at which detection is plotted against the false alarm rate, 332 counts/s."""
 BOOTSTRAP = 400
 CLEAN_LOG, NORM_LOG = "S2-C0-NONE.csv", "S2-C3-NORM2.csv"
 NORM_LENGTH_MM = 4000.0
@@ -81,10 +83,14 @@ class Share(NamedTuple):
 
 
 class Trials(NamedTuple):
-    """Which injections were found: `hits[name]` is `(strengths, passages, injections) bool`."""
+    """Which injections were found: `hits[name]` is `(strengths, passages, injections) bool`.
+
+    scores : `(passages, injections)` by method at ROC_STRENGTH, the higher the surer; ours is the p-value's logarithm
+    """
 
     strengths: tuple[int, ...]
     hits: dict[str, npt.NDArray[np.bool_]]
+    scores: dict[str, Floats]
 
 
 def bounds(hits: int, of: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -166,8 +172,8 @@ def speed_of(record: PortalRecord) -> float:
 def found_in_record(
     record: PortalRecord, seed: int, part: int, injections: int, strengths: Sequence[int],
     thresholds: dict[str, float], rate: float,
-) -> dict[str, npt.NDArray[np.bool_]]:  # fmt: skip
-    """Return which injections into one record are found: `(strengths, injections)` by method."""
+) -> tuple[dict[str, npt.NDArray[np.bool_]], dict[str, Floats]]:  # fmt: skip
+    """Return which injections into one record are found, `(strengths, injections)` by method, and `Trials.scores`."""
     rng = stream(seed, EVALUATION + 1, part)
     one = points_in(record, rng, injections)
     assert record.gamma_background is not None
@@ -180,23 +186,28 @@ def found_in_record(
         counts = inject(rng, record.gamma, speed_of(record), one._replace(counts_per_s=np.full(injections, strength)))
         for name, peer in PEERS.items():
             score = peer(counts, intervals, background)
+            if strength == ROC_STRENGTH:
+                scores[name] = score
             hits[name].append(score >= thresholds[name])
             if name == "vendor":
                 hits["vendor_site"].append(score >= SITE_NSIGMA)
                 hits["vendor_same_rate"].append(score >= thresholds["vendor_same_rate"])
-        hits["scanlane"].append(_ours(record, counts, rate))
-    return {name: np.array(rows) for name, rows in hits.items()}
+        p = family_p_values(record, counts)
+        if strength == ROC_STRENGTH:
+            scores["scanlane"] = -np.log10(p)
+        hits["scanlane"].append(p <= rate)
+    return {name: np.array(rows) for name, rows in hits.items()}, scores
 
 
-def _ours(record: PortalRecord, counts: Ints, rate: float) -> npt.NDArray[np.bool_]:
-    """Return which of `(injections, intervals, 4)` counts raise a finding of any test."""
+def family_p_values(record: PortalRecord, counts: Ints) -> Floats:
+    """Return the family's p-value of every one of `(injections, intervals, 4)` counts in the place of the record's."""
     profile = PortalProfile()
     return np.array(
         [
             assess(
                 msgspec.structs.replace(record, gamma=np.ascontiguousarray(c)),
                 neutron_background_s=profile.neutron_background_s, neutron_showers=profile.neutron_showers,
-            ).family_p() <= rate
+            ).family_p()
             for c in counts
         ]
     )  # fmt: skip
@@ -212,10 +223,15 @@ def detection(
         records, [seed] * n, range(n), [injections] * n, [STRENGTHS] * n, [thresholds] * n, [rate] * n,
     )  # fmt: skip
     each = []
-    for hits in (pool.map if pool else map)(found_in_record, *jobs):
-        each.append(hits)
+    for found in (pool.map if pool else map)(found_in_record, *jobs):
+        each.append(found)
         progress()
-    return Trials(STRENGTHS, {name: np.stack([h[name] for h in each], axis=1) for name in each[0]})
+    hits, scores = each[0]
+    return Trials(
+        STRENGTHS,
+        {name: np.stack([h[name] for h, _ in each], axis=1) for name in hits},
+        {name: np.stack([s[name] for _, s in each]) for name in scores},
+    )
 
 
 def strength_at(strengths: Sequence[int], pod: Floats, wanted: float = DETECTED) -> float | None:
@@ -351,6 +367,11 @@ def evaluate_portal(
             f"evaluate portal: {passes} passes, {injections} injections, {passes_of_faults} passes of faults; give at "
             "least 100, 2 and 1"
         )
+    if out is not None:
+        # Here, because that module takes this one's results.
+        from triage.study import plot_portal as plots
+
+        plots.need_matplotlib()
     done = progress or (lambda: None)
     rate = PortalProfile().far_per_occupancy
     null = false_alarms(passes, seed, done, pool)
@@ -409,9 +430,9 @@ def evaluate_portal(
         },
     }  # fmt: skip
     if out is not None:
-        from triage.study.plot_portal import plot_portal
-
-        report["details"]["plots"] = plot_portal(out, null, thresholds, trials, on_simulated, told, base, rate)
+        report["details"]["plots"] = plots.plot_portal(
+            out, null, thresholds, trials, on_simulated, told, base, "recorded" if real else "simulated", rate
+        )
     return report
 
 

@@ -26,25 +26,31 @@ METHODS = {
 }
 
 
-def plot_portal(
-    out: Path, null: study.FalseAlarms, thresholds: dict[str, float], trials: study.Trials,
-    on_simulated: study.Trials, told: dict[str, study.Told], base: Sequence[PortalRecord], rate: float,
-) -> list[str]:  # fmt: skip
-    """Write the plots into `out` and return their paths. Raises DataError where matplotlib is not installed."""
+def need_matplotlib() -> None:
+    """Raise DataError where plots cannot be drawn: asked before hours of work and not after them."""
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise DataError("plots need matplotlib: pip install 'scanlane[study]'") from error
+        raise DataError("plots need matplotlib: pip install 'scanlane[study]', or leave out --out") from error
     mpl.use("Agg")
+
+
+def plot_portal(
+    out: Path, null: study.FalseAlarms, thresholds: dict[str, float], trials: study.Trials,
+    on_simulated: study.Trials, told: dict[str, study.Told], base: Sequence[PortalRecord], kind: str, rate: float,
+) -> list[str]:  # fmt: skip
+    """Write the plots into `out` and return their paths; kind: whether `base` is recorded or simulated."""
+    need_matplotlib()
     from matplotlib.figure import Figure
 
     out.mkdir(parents=True, exist_ok=True)
     written = []
     panels = {
-        "detection.png": (2, lambda axes: _detection(axes, trials, on_simulated)),
+        "detection.png": (2, lambda axes: _detection(axes, trials, on_simulated, kind)),
+        "detection_by_rate.png": (2, lambda axes: _by_rate(axes, null, trials, on_simulated, kind)),
         "false_alarms.png": (2, lambda axes: _false_alarms(axes, null, thresholds, rate)),
         "points_and_loads.png": (2, lambda axes: _told(axes, told)),
-        "passages.png": (2, lambda axes: _passages(axes, base)),
+        "passages.png": (2, lambda axes: _passages(axes, base, kind)),
     }
     for name, (columns, draw) in panels.items():
         figure = Figure(figsize=(6.4 * columns, 4.8), dpi=110, layout="constrained")
@@ -54,8 +60,8 @@ def plot_portal(
     return written
 
 
-def _detection(axes: list[Axes], trials: study.Trials, on_simulated: study.Trials) -> None:
-    titles = (f"into {trials.hits['scanlane'].shape[1]} passages, see report", "into simulated passages")
+def _detection(axes: list[Axes], trials: study.Trials, on_simulated: study.Trials, base: str) -> None:
+    titles = (f"into {trials.hits['scanlane'].shape[1]} {base} passages", "into simulated passages")
     for ax, these, title in zip(axes, (trials, on_simulated), titles, strict=True):
         for name, (label, colour) in METHODS.items():
             hits = these.hits[name]
@@ -68,6 +74,28 @@ def _detection(axes: list[Axes], trials: study.Trials, on_simulated: study.Trial
         ax.set(xscale="log", xlabel="peak of the source, counts/s", ylabel="probability of detection", title=title)
         ax.set_ylim(0, 1.02)
         ax.set_xticks([150, 200, 300, 500, 1000, 2000], ["150", "200", "300", "500", "1000", "2000"])
+        ax.set_xticks([], minor=True)
+        ax.grid(alpha=0.3)
+    axes[0].legend(fontsize=8, loc="lower right")
+
+
+def _by_rate(
+    axes: list[Axes], null: study.FalseAlarms, trials: study.Trials, on_simulated: study.Trials, base: str
+) -> None:
+    """Detection at one strength against the false alarm rate, each method at the threshold that gives it."""
+    clean = {**null.peers, "scanlane": -np.log10(null.family)}
+    rates = np.logspace(np.log10(10 / len(null.family)), -1, 40)
+    for ax, these, title in zip(axes, (trials, on_simulated), (base, "simulated"), strict=True):
+        for name, scores in these.scores.items():
+            label, colour = METHODS[name] if name != "vendor" else ("vendor rule, any NSigma", "#c1121f")
+            thresholds = np.quantile(clean[name], 1 - rates, method="higher")
+            found = (scores.ravel() >= thresholds[:, np.newaxis]).sum(axis=1)
+            limits = np.array([study.bounds(int(h), scores.size) for h in found])
+            ax.fill_between(rates, limits[:, 0], limits[:, 1], color=colour, alpha=0.2, lw=0)
+            ax.plot(rates, found / scores.size, color=colour, label=label, lw=2 if name == "scanlane" else 1.3)
+        ax.set(xscale="log", xlabel="false alarms per occupancy", ylabel="probability of detection")
+        ax.set_title(f"{study.ROC_STRENGTH} counts/s into {title} passages")
+        ax.set_ylim(0, 1.02)
         ax.grid(alpha=0.3)
     axes[0].legend(fontsize=8, loc="lower right")
 
@@ -119,13 +147,13 @@ def _told(axes: list[Axes], told: dict[str, study.Told]) -> None:
     axes[1].legend(fontsize=8)
 
 
-def _passages(axes: list[Axes], base: Sequence[PortalRecord]) -> None:
+def _passages(axes: list[Axes], base: Sequence[PortalRecord], kind: str) -> None:
     """A passage of the base and a simulated one, with and without a source of 350 counts/s."""
     from triage.study.calibrate_portal import EVALUATION, stream
     from triage.study.portal_traffic import Traffic, clean_passages, inject
 
     simulated = clean_passages(stream(1, EVALUATION + 5, 0), 1, Traffic()).record(0)
-    for ax, record, title in zip(axes, (base[0], simulated), ("first of the base", "simulated"), strict=True):
+    for ax, record, title in zip(axes, (base[0], simulated), (f"a {kind} one", "a simulated one"), strict=True):
         background = gamma_background(record)
         assert background is not None
         rng = stream(1, EVALUATION + 5, 1)
