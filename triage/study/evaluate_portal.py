@@ -182,6 +182,7 @@ def found_in_record(
     hits: dict[str, list[npt.NDArray[np.bool_]]] = {
         name: [] for name in ("scanlane", *PEERS, "vendor_site", "vendor_same_rate")
     }
+    scores: dict[str, Floats] = {}
     for strength in strengths:
         counts = inject(rng, record.gamma, speed_of(record), one._replace(counts_per_s=np.full(injections, strength)))
         for name, peer in PEERS.items():
