@@ -347,8 +347,10 @@ def test_shadow_gap_and_slope_are_no_source() -> None:
     step = flat * (1 - 0.4 * np.where(t < 30, 0.5 * np.exp((t - 30) / 2), 1 - 0.5 * np.exp((30 - t) / 2)))
     cases = [flat, slope, step, *(np.repeat(shaded(0.45, g)[:, np.newaxis], 4, axis=1) for g in (0.0, 0.3, 0.5))]
     for counts in cases:
-        for r in (record(np.rint(counts), speed_kmh=8.0), record(np.rint(counts[::-1]), speed_kmh=8.0)):
-            assert raised(judge_portal(r, PROFILE)) == []
+        # Mirrored at the vehicle's middle: 5 intervals come before it and 10 after.
+        mirrored = np.concatenate([counts[54::-1], np.repeat(counts[:1], 5, axis=0)])
+        for these in (counts, mirrored):
+            assert raised(judge_portal(record(np.rint(these), speed_kmh=8.0), PROFILE)) == []
 
 
 def test_source_below_the_flat_background_is_found_and_placed() -> None:
@@ -395,7 +397,7 @@ def test_sequential_test_by_hand() -> None:
 
 def test_one_pillar_that_sees_more_for_seconds_is_told() -> None:
     counts = np.repeat(shaded(0.4)[:, np.newaxis], 4, axis=1)
-    counts[20:40, 2:] += 25
+    counts[20:40, 2:] += 60
     judgement = judge_portal(record(np.rint(counts), speed_kmh=8.0), PROFILE)
     assert "slave pillar" in only(judgement, "gamma_one_sided").reason
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from scipy.stats import binomtest
 
 from scanner_io.errors import DataError
+from tests.service.daemon_rig import ENVIRONMENT, ROOT
 from triage.analysis import portal_tests
 from triage.analysis.portal import PortalProfile
 from triage.analysis.portal_vendor import replay_rule
@@ -49,11 +51,11 @@ def test_a_share_of_the_tail_is_bounded_from_above() -> None:
     tail = dict(calibrate_portal.tail_of(scores))
     for level, score in tail.items():
         true = np.exp(-score)
-        assert true == pytest.approx(level, rel=0.5)
+        assert level / 2 < true < level * 2
         if level * len(scores) > 20:
             # Scores are told to two decimals.
             assert calibrate_portal.upper_bound(int((scores > score + 0.005).sum()), len(scores)) <= level
-            assert true <= level * 1.1
+            assert true < level * 1.1
 
 
 def test_calibration_and_evaluation_never_draw_the_same() -> None:
@@ -144,8 +146,12 @@ KEYS = ["far_per_occupancy", "strength_95", "norm_vs_point", "missed", "merged",
 @pytest.mark.timeout(240)
 def test_evaluate_portal_prints_one_object(tmp_path: Path) -> None:
     words = ["--passes", "100", "--injections", "2", "--passes-of-faults", "20", "--json", "--out", str(tmp_path / "p")]
-    done = CliRunner().invoke(cli, ["evaluate", "portal", *words])
-    assert done.exit_code == 0, done.output
+    # In a process of its own: matplotlib keeps its fonts open.
+    done = subprocess.run(
+        [sys.executable, "-m", "triage.cli", "evaluate", "portal", *words],
+        capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert list(report) == KEYS
     assert list(report["far_per_occupancy"]) == ["promised", "realised", "low", "high"]
