@@ -599,6 +599,23 @@ def test_goods_never_lower_the_vendors_alarm(logs: dict[str, list[PortalRecord]]
     assert only(judge_portal(r, PROFILE, declaration=TILES), "neutron_alarm").tier == "alarm"
 
 
+def test_goods_lower_no_vendor_alarm_where_they_explain_the_load() -> None:
+    flags = np.zeros(60, np.bool_)
+    flags[30:34] = True
+    r = record(load_counts(9000.0, 90.0, np.random.default_rng(7)), gamma_alarm=flags, speed_kmh=8.0)
+    judgement = judge_portal(r, PROFILE, declaration=TILES)
+    assert "stays an alarm" in only(judgement, "goods_explain").reason
+    assert judgement.gamma_alarm and only(judgement, "gamma_alarm").tier == "alarm"
+
+
+def test_goods_explain_a_load_and_not_what_one_pillar_sees_beside_it() -> None:
+    counts = load_counts(9000.0, 90.0, np.random.default_rng(7))
+    counts[20:40, 2:] += 70
+    judgement = judge_portal(record(counts, speed_kmh=8.0), PROFILE, declaration=TILES)
+    assert only(judgement, "goods_explain").tier == "note" and only(judgement, "gamma_level").tier == "note"
+    assert only(judgement, "gamma_one_sided").tier == "review"
+
+
 def test_every_row_of_the_goods_names_its_source_and_follows_from_its_activities() -> None:
     import csv
 
