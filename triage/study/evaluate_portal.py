@@ -131,9 +131,10 @@ class FalseAlarms(NamedTuple):
     by_test: dict[str, Floats]
 
     def thresholds(self, rate: float) -> dict[str, float]:
-        """Return the peers' thresholds that this share of the passages reaches; the vendor's is its own."""
+        """Return the scores that this share of the passages reaches, the vendor's own threshold, and our p-value."""
         found = {n: float(np.quantile(s, 1 - rate, method="higher")) for n, s in self.peers.items()}
-        return found | {"vendor": FACTORY_NSIGMA, "vendor_same_rate": found["vendor"]}
+        ours = float(np.quantile(self.family, rate, method="lower"))
+        return found | {"vendor": FACTORY_NSIGMA, "vendor_same_rate": found["vendor"], "scanlane_same_rate": ours}
 
 
 def false_alarms(passes: int, seed: int, progress: Progress, pool: Executor | None) -> FalseAlarms:
@@ -180,7 +181,7 @@ def found_in_record(
     background = np.tile(record.gamma_background, (injections, 1))
     intervals = np.full(injections, len(record.gamma))
     hits: dict[str, list[npt.NDArray[np.bool_]]] = {
-        name: [] for name in ("scanlane", *PEERS, "vendor_site", "vendor_same_rate")
+        name: [] for name in ("scanlane", *PEERS, "vendor_site", "vendor_same_rate", "scanlane_same_rate")
     }
     scores: dict[str, Floats] = {}
     for strength in strengths:
@@ -197,6 +198,7 @@ def found_in_record(
         if strength == ROC_STRENGTH:
             scores["scanlane"] = -np.log10(p)
         hits["scanlane"].append(p <= rate)
+        hits["scanlane_same_rate"].append(p <= thresholds["scanlane_same_rate"])
     return {name: np.array(rows) for name, rows in hits.items()}, scores
 
 
@@ -292,9 +294,10 @@ def strengths_95(drawn: dict[str, Floats]) -> dict[str, dict[str, float | None]]
     return {name: _with_interval(values, 1) for name, values in drawn.items()}
 
 
-def over_peers(drawn: dict[str, Floats]) -> dict[str, dict[str, float | None]]:
+def over_peers(drawn: dict[str, Floats], ours: str) -> dict[str, dict[str, float | None]]:
     """Return our strength for 95 % detection over each peer's, with its interval, on the same passages and sources."""
-    return {name: _with_interval(drawn["scanlane"] / drawn[name], 3) for name in drawn if name != "scanlane"}
+    peers = (name for name in drawn if not name.startswith("scanlane"))
+    return {name: _with_interval(drawn[ours] / drawn[name], 3) for name in peers}
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -414,7 +417,9 @@ def evaluate_portal(
             "vendor_at_site_setting": {"nsigma": SITE_NSIGMA, **strengths["vendor_site"]},
             "vendor_at_same_rate": {"nsigma": round(thresholds["vendor_same_rate"], 3),
                                     **strengths["vendor_same_rate"]},
-            "scanlane_over": over_peers(drawn),
+            "scanlane_at_same_rate": {"p_value": thresholds["scanlane_same_rate"], **strengths["scanlane_same_rate"]},
+            "scanlane_over": over_peers(drawn, "scanlane"),
+            "scanlane_over_at_same_rate": over_peers(drawn, "scanlane_same_rate"),
             "strength_95_simulated": strengths_95(draws(on_simulated, seed)),
             "thresholds": {k: round(v, 3) for k, v in thresholds.items()},
             "vendor_far": Share(int((null.peers["vendor"] >= FACTORY_NSIGMA).sum()), passes).plain(),
