@@ -6,10 +6,10 @@ one that gives them the promised rate on the same passages, and our p-value is a
 the vendor's rule stands at its factory setting. Every share has exact bounds, every strength an interval from drawing
 passages anew.
 
-What to keep in mind. 25 recorded passages of one truck without an alarm cannot show a false alarm rate below 11 % (95 %),
-so they serve for detection only. Two constants of the baseline (RIPPLE, LOADING) were chosen among some twenty settings
-by other injections into these passages, and the spread of the shadow over the detectors was set by them: detection on
-them is flattered by that, detection on simulated passages is not. Simulated passages have no energy windows, and
+What to keep in mind. 25 recorded passages of one truck without an alarm cannot show a false alarm rate below 11 %
+(95 %), so they serve for detection only. Two constants of the baseline (RIPPLE, LOADING) were chosen among some twenty
+settings by other injections into these passages, and the spread of the shadow over the detectors was set by them:
+detection on them is flattered by that, detection on simulated passages is not. Simulated passages have no energy windows, and
 injected sources add none to the recorded ones: the energy test is no part of the figures.
 """
 
