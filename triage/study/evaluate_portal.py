@@ -9,8 +9,8 @@ passages anew.
 What to keep in mind. 25 recorded passages of one truck without an alarm cannot show a false alarm rate below 11 %
 (95 %), so they serve for detection only. Two constants of the baseline (RIPPLE, LOADING) were chosen among some twenty
 settings by other injections into these passages, and the spread of the shadow over the detectors was set by them:
-detection on them is flattered by that, detection on simulated passages is not. Simulated passages have no energy windows, and
-injected sources add none to the recorded ones: the energy test is no part of the figures.
+detection on them is flattered by that, detection on simulated passages is not. Simulated passages have no energy
+windows, and injected sources add none to the recorded ones: the energy test is no part of the figures.
 """
 
 from __future__ import annotations
