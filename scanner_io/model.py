@@ -474,7 +474,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing a person should look at, with the reason in words.
 
     score : in the units the reason names; larger is stranger
-    p_value : chance of such a score on an innocent passage; None until calibrated
+    p_value : chance of such a score on an innocent passage; None where none was calibrated
     tier : what it asks for: a note, a review, an alarm
     """
 

@@ -685,5 +685,108 @@ def bench_startup(rounds: int, as_json: bool) -> None:
     _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)
 
 
+# ------------------------------------------------------------------------------------------------------------- studies
+
+
+seed_option = click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Same seed, same run.")
+workers_option = click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes to work with."
+)
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[Any]:
+    """Give a pool of processes, or None for one: the result is the same."""
+    if count == 1:
+        yield None
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+@cli.group()
+def evaluate() -> None:
+    """Measure how well judgement finds what it should, at a false alarm rate that is kept."""
+
+
+@evaluate.command("portal")
+@click.option("--passes", default=30_000, show_default=True, type=click.IntRange(100), help="Clean passages simulated.")
+@click.option(
+    "--injections", default=40, show_default=True, type=click.IntRange(2), help="Sources per strength, passage."
+)
+@click.option(
+    "--passes-of-faults", default=20_000, show_default=True, type=click.IntRange(1),
+    help="Passages simulated with faults, in which missed, merged and doubled ones are counted.",
+)  # fmt: skip
+@click.option("--quick", is_flag=True, help="2000 passes, 4 injections, 500 with faults: a look, not a result.")
+@click.option(
+    "--logs", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with S2-C0-NONE.csv and S2-C3-NORM2.csv. Default: ../shared/data/portal, else simulated only.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Write plots into this folder (needs the extra `study`).")
+@seed_option
+@workers_option
+@json_option
+def evaluate_portal_command(
+    passes: int, injections: int, passes_of_faults: int, quick: bool, logs: Path | None, out: Path | None, seed: int,
+    workers: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Portal sources, beside the vendor's rule, k-sigma, CUSUM and SPRT.
+
+    Sources are injected into recorded passages and simulated ones; false alarms are counted on simulated passages.
+    """
+    from triage.study import evaluate_portal as study
+
+    if quick:
+        passes, injections, passes_of_faults = 2000, 4, 500
+    logs = logs or study.default_logs()
+    with (
+        _progress(study.steps(passes, real=logs is not None), "evaluating", quiet=as_json) as advance,
+        _workers(workers) as pool,
+    ):
+        report = study.evaluate_portal(
+            passes=passes, injections=injections, seed=seed, logs=logs, out=out,
+            passes_of_faults=passes_of_faults, progress=advance, pool=pool,
+        )  # fmt: skip
+    if as_json:
+        _emit(report)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    from triage.study.plot_portal import plain
+
+    table = Table(show_header=False, box=None)
+    for name, text in plain(report):
+        table.add_row(Text(name, style="bold"), Text(text))
+    _console().print(table)
+
+
+@cli.group()
+def calibrate() -> None:
+    """Make the constants of judgement anew."""
+
+
+@calibrate.command("portal")
+@click.option("--passes", default=100_000, show_default=True, type=click.IntRange(1000), help="Passages simulated.")
+@seed_option
+@workers_option
+@json_option
+def calibrate_portal_command(passes: int, seed: int, workers: int, as_json: bool) -> None:
+    """Scores that passages without a source reach: the table NULL_TAILS of triage/analysis/portal_tests.py."""
+    from triage.study.calibrate_portal import calibrate_portal, parts
+
+    with _progress(len(parts(passes)), "simulating", quiet=as_json) as advance, _workers(workers) as pool:
+        report = calibrate_portal(passes, seed, advance, pool)
+    if as_json:
+        _emit(report)
+        return
+    for name, tail in report["null_tails"].items():
+        _console().print(f"{name:12} {tail}", markup=False)
+
+
 if __name__ == "__main__":
     main()

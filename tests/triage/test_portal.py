@@ -12,19 +12,24 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, norm
+from scipy.stats import binom
 
 from scanner_io.errors import DataError
 from scanner_io.formats.portal_daily import read_daily_file
-from scanner_io.model import Finding, Intervals, PortalRecord, PortalSettings
-from triage.analysis.portal import (
-    PortalJudgement,
-    PortalProfile,
-    excess_score,
-    judge_portal,
-    replay_rule,
-    strongest_excess,
+from scanner_io.model import (
+    Box,
+    Declaration,
+    DetectorState,
+    Finding,
+    Intervals,
+    PortalRecord,
+    PortalSettings,
+    Radiograph,
 )
+from triage.analysis import portal_baseline, portal_goods, portal_shape, portal_tests
+from triage.analysis.portal import PortalJudgement, PortalProfile, judge_portal
+from triage.analysis.portal_tests import assess, neutron_p, tail_p
+from triage.analysis.portal_vendor import replay_rule
 
 PORTAL_LOGS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "portal"
 NONE, NORM = "S2-C0-NONE", "S2-C3-NORM2"
@@ -145,13 +150,14 @@ def test_log_passes_without_source_raise_nothing(logs: dict[str, list[PortalReco
         assert (judgement.gamma_alarm, judgement.alarm_intervals) == (False, 0)
         assert "settings assumed" in only(judgement, "rule_replay").reason
     # 25 passes without one finding leave up to 11 % per pass (95 %): this is no false alarm rate.
-    assert max(strongest_excess(r, PROFILE.gamma_scales_s).z for r in logs[NONE]) < 3.0
 
 
 def test_log_passes_with_source_all_alarm_and_all_stand_out(logs: dict[str, list[PortalRecord]]) -> None:
     for r in logs[NORM]:
         judgement = judge_portal(r, PROFILE)
-        assert raised(judgement) == ["gamma_alarm", "gamma_window_alarm", "gamma_excess"] and judgement.quality == ()
+        assert {"gamma_alarm", "gamma_window_alarm", "gamma_excess", "gamma_level"} <= set(
+            raised(judgement)
+        ) and judgement.quality == ()
         assert judgement.gamma_alarm and not judgement.neutron_alarm
         assert judgement.gamma_intervals == len(r.gamma) and judgement.alarm_intervals == int(r.gamma_alarm.sum())
         alarm = only(judgement, "gamma_alarm")
@@ -184,32 +190,12 @@ def test_log_set_up_tells_whether_a_disagreement_counts(logs: dict[str, list[Por
     assert "rule agrees" in only(judge_portal(right, PROFILE), "rule_replay").reason
 
 
-def injected(base: PortalRecord, rng: np.random.Generator, peak: float) -> PortalRecord:
-    """A recorded pass with a simulated point source of `peak` counts per interval, 0.45 s of standoff over speed."""
-    n = len(base.gamma)
-    centre = rng.uniform(15, n - 15)
-    shape = (1 + ((np.arange(n) - centre) * 0.2 / 0.45) ** 2) ** -1.5
-    extra = rng.poisson(np.repeat(shape[:, np.newaxis], 4, axis=1) * peak / 4)
-    return msgspec.structs.replace(base, gamma=base.gamma + extra)
-
-
-def test_log_injected_sources_are_found_where_the_flat_background_finds_none(
-    logs: dict[str, list[PortalRecord]],
-) -> None:
-    rng = np.random.default_rng(20)
-    passes = [injected(r, rng, peak=140.0) for r in logs[NONE] for _ in range(4)]  # 8 sigma of one interval
-    excess = [strongest_excess(r, PROFILE.gamma_scales_s).z >= PROFILE.gamma_z for r in passes]
-    vendor = [float(np.nanmax(replay_rule(r, 5.0).z)) >= 5.0 for r in passes]
-    assert np.mean(excess) > 0.8
-    assert np.mean(vendor) < np.mean(excess)
-
-
 def test_log_a_day_is_judged_fast(logs: dict[str, list[PortalRecord]]) -> None:
     before_s = time.process_time()
     for name in (NONE, NORM):
         for r in logs[name]:
             judge_portal(r, PROFILE)
-    assert time.process_time() - before_s < 0.5  # takes 0.03 s
+    assert time.process_time() - before_s < 5.0  # takes 0.6 s
 
 
 # ---- vendor flags and the rule
@@ -315,73 +301,352 @@ def test_a_record_with_lines_missing_cannot_convict_the_portal(fault: str) -> No
     assert finding.tier == "note"
 
 
-# ---- gamma excess
+# ---- the family of tests
 
 
-def test_li_ma_against_known_values() -> None:
-    # Equal counts are no excess; 100 on against 50 off over the same time is 4.12 (equation 17 by hand).
-    z = excess_score(np.array([50.0, 100.0, 50.0, 0.0, 0.0]), np.array([50.0, 50.0, 100.0, 0.0, 9.0]), 1.0)
-    by_hand = math.sqrt(2 * (100 * math.log(2 * 100 / 150) + 50 * math.log(2 * 50 / 150)))
-    np.testing.assert_allclose(z, [0, by_hand, -by_hand, 0, -math.sqrt(2 * 9 * math.log(2))], atol=1e-12)
+def evidence(r: PortalRecord) -> dict[str, portal_tests.Evidence]:
+    return {e.test: e for e in assess(r, neutron_background_s=120.0, neutron_showers=0.2).evidence}
 
 
-def test_score_is_normal_under_one_rate() -> None:
-    rng = np.random.default_rng(3)
-    z = excess_score(rng.poisson(900.0, 40_000).astype(float), rng.poisson(1350.0, 40_000).astype(float), 2 / 3)
-    assert abs(z.mean()) < 0.02 and abs(z.std() - 1) < 0.02
-    assert np.mean(z > 2.0) == pytest.approx(norm.sf(2.0), rel=0.15)
+def shaded(depth: float = 0.4, gap: float = 0.0, intervals: int = 60) -> np.ndarray:
+    """Expected counts of one detector without a source: a shadow with soft edges, and a gap in its middle."""
+    t = np.arange(intervals)
+    shade = 1 / (1 + np.exp(-(t - 8) / 1.5)) / (1 + np.exp((t - intervals + 13) / 1.5))
+    shade = shade * (1 - gap * np.exp(-0.5 * ((t - 30) / 2.0) ** 2))
+    return RATE * 0.2 * (1 - depth * shade)
 
 
-def shadowed(rng: np.random.Generator, gap: float = 0.0) -> np.ndarray:
-    """Counts of a simulated passage without source: shielding of 5 to 58 %, soft ends, ripple, one gap."""
-    n = int(rng.integers(40, 90))
-    t = np.arange(n)
-    depth = np.clip(rng.normal(0.38, 0.09), 0.05, 0.58)
-    enter, leave = rng.uniform(11, 17), n - rng.uniform(12, 18)
-    rise, fall = rng.uniform(1, 4, 2)
-    shade = 1 / (1 + np.exp(-(t - enter) / rise)) / (1 + np.exp((t - leave) / fall))
-    shade *= 1 - gap * np.exp(-0.5 * ((t - rng.uniform(enter + 5, enter + 15)) / rng.uniform(2, 4)) ** 2)
-    shade *= 1 + 0.1 * np.sin(rng.uniform(0, 6) + t / rng.uniform(6, 14))
-    rate = RATE * 0.2 * (1 - depth * shade / shade.max())
+def with_point(base: np.ndarray, peak: float, at: float = 30, shares: Any = (0.25, 0.25, 0.25, 0.25)) -> np.ndarray:
+    """Expected counts of four detectors with a point source that adds `peak` counts per interval at its best moment."""
+    t = np.arange(len(base))
+    shape = (1 + ((t - at) * 0.2 * 2.22 / 2.3) ** 2) ** -1.5
+    return base[:, np.newaxis] + peak * shape[:, np.newaxis] * np.array(shares)
+
+
+def test_shares_make_one_family() -> None:
+    assert sum(portal_tests.SHARES.values()) == pytest.approx(1.0)
+    assert set(portal_tests.NULL_TAILS) < set(portal_tests.SHARES)
+
+
+@pytest.mark.parametrize("test", sorted(portal_tests.NULL_TAILS))
+def test_p_values_fall_with_the_score_and_hit_the_simulated_points(test: str) -> None:
+    table = portal_tests.NULL_TAILS[test]
+    for p, score in table:
+        assert tail_p(test, score) == pytest.approx(p, rel=1e-9)
+    scores = np.linspace(-1, table[-1][1] * 3, 200)
+    values = [tail_p(test, float(x)) for x in scores]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == 1.0 and values[-1] == portal_tests.P_FLOOR
+
+
+def test_shadow_gap_and_slope_are_no_source() -> None:
+    flat = np.repeat((np.full(60, RATE * 0.2))[:, np.newaxis], 4, axis=1)
+    slope = flat * np.linspace(1.0, 0.6, 60)[:, np.newaxis]
+    # A load ends as softly as a portal sees the ground: half of the step within 0.6 m.
+    t = np.arange(60)[:, np.newaxis]
+    step = flat * (1 - 0.4 * np.where(t < 30, 0.5 * np.exp((t - 30) / 2), 1 - 0.5 * np.exp((30 - t) / 2)))
+    cases = [flat, slope, step, *(np.repeat(shaded(0.45, g)[:, np.newaxis], 4, axis=1) for g in (0.0, 0.3, 0.5))]
+    for counts in cases:
+        # Mirrored at the vehicle's middle: 5 intervals come before it and 10 after.
+        mirrored = np.concatenate([counts[54::-1], np.repeat(counts[:1], 5, axis=0)])
+        for these in (counts, mirrored):
+            assert raised(judge_portal(record(np.rint(these), speed_kmh=8.0), PROFILE)) == []
+
+
+def test_source_below_the_flat_background_is_found_and_placed() -> None:
+    # Half of the background is gone and the source, near one pillar, brings back three quarters of that.
+    counts = with_point(shaded(0.5), 115.0, at=33, shares=(0.45, 0.35, 0.1, 0.1))
+    assert counts[15:45].sum(axis=1).max() < 4 * RATE * 0.2
+    judgement = judge_portal(record(np.rint(counts), speed_kmh=8.0), PROFILE)
+    assert raised(judgement) == ["gamma_excess"]
+    finding = only(judgement, "gamma_excess")
+    assert isinstance(finding.where, Intervals) and finding.where.first <= 33 < finding.where.end
+    assert finding.p_value is not None and finding.p_value <= 1e-3 * portal_tests.SHARES["shaped"]
+    assert "nearer the master pillar" in finding.reason and "m behind the front of the vehicle" in finding.reason
+    assert finding.tier == "review"
+
+
+def test_weak_source_in_a_shallow_shadow_is_found_where_the_vendor_is_far_off() -> None:
+    counts = with_point(shaded(0.15), 90.0, shares=(0.35, 0.3, 0.2, 0.15))
+    judgement = judge_portal(record(np.rint(counts), speed_kmh=8.0, settings=None), PROFILE)
+    assert "gamma_excess" in raised(judgement)
+    replay = replay_rule(record(np.rint(counts)), 7.0)
+    assert replay is not None and np.nanmax(replay.z) < 7.0
+
+
+def test_long_load_is_seen_by_the_sequential_test() -> None:
+    counts = np.repeat(shaded(0.35)[:, np.newaxis], 4, axis=1)
+    counts[12:45] = RATE * 0.2 * 1.12
+    found = evidence(record(np.rint(counts), speed_kmh=8.0))["level"]
+    assert found.p_value <= 1e-3 * portal_tests.SHARES["level"]
+    assert found.first == 12 and 44 <= found.end <= 46
+
+
+def test_sequential_test_by_hand() -> None:
+    rng = np.random.default_rng(4)
+    r = record(rng.poisson(80.0, (50, 4)))
+    best = 0.0
+    for ratio in portal_tests.LEVEL_RATIOS:
+        for members in ((0, 1, 2, 3), (0, 1), (2, 3)):
+            s = 0.0
+            for row in r.gamma:
+                s = max(0.0, s + sum(row[list(members)]) * math.log(ratio) - len(members) * RATE * 0.2 * (ratio - 1))
+                best = max(best, s)
+    assert evidence(r)["level"].score == pytest.approx(best)
+
+
+def test_one_pillar_that_sees_more_for_seconds_is_told() -> None:
+    counts = np.repeat(shaded(0.4)[:, np.newaxis], 4, axis=1)
+    counts[20:40, 2:] += 60
+    judgement = judge_portal(record(np.rint(counts), speed_kmh=8.0), PROFILE)
+    assert "slave pillar" in only(judgement, "gamma_one_sided").reason
+
+
+WINDOWS = np.array([418.0, 585.0, 291.0, 283.0])
+"""Background of the recorded portal's energy windows in counts/s, the softest first."""
+LOST = np.array([1.43, 1.08, 0.72, 0.35])
+"""What a shadow takes of each, over what it takes of all, as recorded."""
+
+
+def windows_record(rng: np.random.Generator, lost: np.ndarray, extra: Any = 0.0) -> PortalRecord:
+    """A passage of 60 intervals, shaded for 40 of them, with `extra` rates from interval 25 to 32."""
+    rates = np.tile(WINDOWS, (60, 1))
+    rates[8:48] *= 1 - lost
+    rates[25:32] += extra
+    windows = rng.poisson(rates * 0.2)
+    shared = rng.multinomial(windows.sum(axis=1), [0.25] * 4)
+    background = np.round(rng.poisson(WINDOWS * 20) / 20, 2)
+    return record(
+        shared, gamma_background=np.full(4, WINDOWS.sum() / 4), gamma_windows=windows,
+        gamma_windows_background=background, speed_kmh=8.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", [np.zeros(4), np.full(4, 0.4), 0.2 * LOST, 0.4 * LOST], ids=str)
+def test_energy_windows_under_any_shadow_are_innocent(lost: np.ndarray) -> None:
+    rng = np.random.default_rng(5)
+    p = np.array([evidence(windows_record(rng, lost))["energy"].p_value for _ in range(300)])
+    # 3 of 300 may fall to 1 %; more than 9 come once in 500 runs.
+    assert (p <= 0.01).sum() <= 9 and p.min() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ([400.0, 0, 0, 0], "energy window 1 of 4 holds"),
+        ([0, 0, 220.0, 200.0], "energy windows 3 to 4 of 4 hold"),
+        ([0, 0, 0, 250.0], "energy window 4 of 4 holds"),
+    ],
+)
+def test_energy_windows_show_what_the_shadow_hides(extra: list[float], words: str) -> None:
+    rng = np.random.default_rng(6)
+    assert sum(extra) < (0.3 * LOST * WINDOWS).sum(), "all windows together stay below the background"
+    for _ in range(10):
+        r = windows_record(rng, 0.3 * LOST, np.array(extra))
+        found = evidence(r)["energy"]
+        assert found.p_value < PROFILE.far_per_occupancy * portal_tests.SHARES["energy"] and words in found.words
+        assert found.first < 32 and found.end > 25
+        assert "gamma_energy" in raised(judge_portal(r, PROFILE))
+
+
+def test_energy_windows_that_are_absent_or_overlap_are_not_judged() -> None:
+    r = windows_record(np.random.default_rng(7), np.zeros(4), np.array([300.0, 0, 0, 0]))
+    assert "energy" in evidence(r) and "energy" not in evidence(record())
+    overlapping = np.asarray(r.gamma_windows) + np.asarray(r.gamma_windows).sum(axis=1, keepdims=True)
+    double = msgspec.structs.replace(r, gamma_windows=overlapping, gamma_windows_background=WINDOWS + WINDOWS.sum())
+    assert "energy" not in evidence(double)
+    parts = np.stack([(np.asarray(r.gamma_windows) + k) // 4 for k in range(4)], axis=1)
+    by_detector = msgspec.structs.replace(r, gamma_windows=parts, gamma_windows_background=np.tile(WINDOWS / 4, (4, 1)))
+    told = msgspec.structs.replace(r, gamma_windows_background=WINDOWS)
+    assert evidence(by_detector)["energy"] == evidence(told)["energy"]
+
+
+def shift_of(passes: list[PortalRecord]) -> np.ndarray:
+    """Share of each window's background that the shadow takes, over that of all windows."""
+    inside = np.sum([np.asarray(r.gamma_windows)[5:-10].sum(axis=0) for r in passes], axis=0)
+    flat = np.sum([r.gamma_windows_background * 0.2 * (len(r.gamma) - 15) for r in passes], axis=0)
+    return np.asarray((1 - inside / flat) / (1 - inside.sum() / flat.sum()))
+
+
+def test_log_shadow_takes_the_windows_in_the_order_of_their_energy(logs: dict[str, list[PortalRecord]]) -> None:
+    # What the energy test presumes, seen in one half of the passages and again in the other.
+    even, odd = shift_of(logs[NONE][::2]), shift_of(logs[NONE][1::2])
+    for half in (even, odd):
+        assert (np.diff(half) < 0).all() and (half > 0).all()
+        np.testing.assert_allclose(half, LOST, atol=0.12)
+    # Half a pass of counting error, 2 % of a window, is 0.03 of the shift: the halves agree within three of them.
+    np.testing.assert_allclose(even, odd, atol=0.1)
+    for r in logs[NONE]:
+        counts = np.asarray(r.gamma_windows)[5:-10].sum(axis=0)
+        share = np.cumsum(counts)[:3] / counts.sum()
+        before = np.cumsum(r.gamma_windows_background)[:3] / r.gamma_windows_background.sum()
+        assert (share < before).all() and (share > 0.88 * before).all()
+
+
+def test_log_energy_windows_do_not_overlap(logs: dict[str, list[PortalRecord]]) -> None:
+    # Second differences leave no slow shadow; a count that two windows share would move both.
+    steps = np.concatenate([np.diff(np.asarray(r.gamma_windows), 2, axis=0) / math.sqrt(6) for r in logs[NONE]])
+    surplus = np.concatenate([np.asarray(r.gamma_windows).sum(axis=1) - r.gamma.sum(axis=1) for r in logs[NONE]])
+    assert 6 < surplus.mean() < 7
+    covariance = steps.T @ steps / len(steps)
+    neighbours = np.diag(covariance, 1)
+    errors = np.sqrt(np.diag(covariance)[:-1] * np.diag(covariance)[1:] / (len(steps) * 18 / 35))
+    assert (neighbours < 3 * errors).all() and (neighbours < surplus.mean()).all()
+    counts = np.concatenate([np.asarray(r.gamma_windows) for r in logs[NONE]]).astype(float)
+    weights = np.linalg.lstsq(counts, surplus, rcond=None)[0]
+    assert weights[0] == pytest.approx(0.10, abs=0.01) and np.abs(weights[1:]).max() < 0.02
+
+
+def test_low_counts_are_judged_exactly() -> None:
+    rng = np.random.default_rng(6)
+    background = np.full(4, 5.0)
+    hits = 0
+    for _ in range(1500):
+        r = record(rng.poisson(1.0, (60, 4)), gamma_background=background, speed_kmh=8.0)
+        hits += any(f.kind.startswith("gamma") for f in judge_portal(r, PROFILE).findings)
+    assert hits <= 6  # 1.5 are promised; more than 6 come once in 1000 runs
+    counts = np.ones((60, 4), np.int64)
+    counts[28:33] = 5
+    strong = judge_portal(record(counts, gamma_background=background, speed_kmh=8.0), PROFILE)
+    assert "gamma_excess" in raised(strong)
+
+
+def test_unknown_speed_widens_the_profiles_and_still_finds() -> None:
+    counts = np.rint(with_point(shaded(0.2), 250.0))
+    assert "gamma_excess" in raised(judge_portal(record(counts), PROFILE))
+
+
+def test_modes_of_a_uniform_shadow_have_no_contrast() -> None:
+    counts = np.rint(np.repeat(shaded(0.4)[:, np.newaxis], 4, axis=1)).astype(np.int64)
+    s = portal_baseline.series(counts, np.full(4, RATE), 0.2, 8.0, 5, 10)
+    assert np.abs(s.modes[1:]).max() < 1e-12
+    assert s.modes[0].min() == pytest.approx(-0.4, abs=0.02)
+    assert portal_baseline.depth_of(s) == pytest.approx(0.4, abs=0.03)
+
+
+# ---- shape, goods, place
+
+
+def load_counts(length_mm: float, peak: float, rng: np.random.Generator) -> np.ndarray:
+    x = (np.arange(60) + 0.5 - 5) * 0.2 * 8.0 / 3.6 * 1000
+    places = np.linspace(-length_mm / 2, length_mm / 2, 41) + 11_000
+    shape = ((1 + ((x[:, np.newaxis] - places) / 2300) ** 2) ** -1.5).mean(axis=1)
+    rate = shaded(0.3) + peak * shape / shape.max()
     return rng.poisson(np.repeat(rate[:, np.newaxis], 4, axis=1))
 
 
-@pytest.mark.parametrize("gap", [0.0, 0.2])
-def test_shadows_alone_rarely_stand_out(gap: float) -> None:
-    rng = np.random.default_rng(11)
-    scores = [strongest_excess(record(shadowed(rng, gap)), PROFILE.gamma_scales_s).z for _ in range(3000)]
-    # The claim is below 1 in 1000; 3,000 passes allow 9 before they speak against it (p = 0.001).
-    assert sum(z >= PROFILE.gamma_z for z in scores) <= 9
+TILES, BANANAS, SHIRTS = (Declaration(hs_codes=(code,)) for code in ("690721", "080390", "610910"))
 
 
-def test_steps_and_slopes_do_not_stand_out() -> None:
-    step = np.full((60, 4), 45)
-    step[30:] = 77
-    slope = np.repeat(np.linspace(40, 77, 60).astype(int)[:, np.newaxis], 4, axis=1)
-    for counts in (step, step[::-1], slope, slope[::-1]):
-        assert strongest_excess(record(counts), PROFILE.gamma_scales_s).z < 2.0
+@pytest.mark.parametrize(("length_mm", "shape"), [(0.0, "point"), (9000.0, "distributed")])
+def test_load_is_told_from_a_point(length_mm: float, shape: str) -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(10):
+        form = portal_shape.form_of(record(load_counts(length_mm, 90.0, rng), speed_kmh=8.0))
+        assert form is not None and form.shape == shape
 
 
-def test_excess_inside_a_shadow_is_found_and_placed() -> None:
-    counts = np.full((60, 4), 50)
-    counts[:8] = counts[-8:] = 77
-    counts[28:34] += 20  # still below the flat background
-    judgement = judge_portal(record(counts), PROFILE)
-    assert raised(judgement) == ["gamma_excess"]
-    finding = only(judgement, "gamma_excess")
-    assert finding.where == Intervals(first=28, end=34) and finding.tier == "review" and finding.p_value is None
-    assert "1680 counts in 1.2 s" in finding.reason and "asked for: 4.5" in finding.reason
+def test_log_natural_loads_are_distributed(logs: dict[str, list[PortalRecord]]) -> None:
+    forms = [portal_shape.form_of(r) for r in logs[NORM]]
+    assert [f.shape for f in forms if f is not None] == ["distributed"] * 25
 
 
-def test_excess_without_background_judges_the_inside_only() -> None:
-    counts = np.full((60, 4), 50)
-    counts[28:34] += 20
-    found = strongest_excess(record(counts, gamma_background=None), PROFILE.gamma_scales_s)
-    assert found is not None and (found.first, found.end) == (28, 34)
-    edge = np.full((60, 4), 50)
-    edge[:5] += 90
-    quiet = strongest_excess(record(edge, gamma_background=None), PROFILE.gamma_scales_s)
-    assert quiet is None or quiet.z < 1.0
+def test_speed_unknown_shape_unclear_nothing_explained() -> None:
+    r = record(load_counts(9000.0, 90.0, np.random.default_rng(7)))
+    form = portal_shape.form_of(r)
+    assert form is not None and form.shape == "unclear"
+    told = portal_goods.explain(form, TILES)
+    assert told is not None and not told.explains
+
+
+def test_tiles_explain_a_load_and_lower_its_tier() -> None:
+    r = record(load_counts(9000.0, 90.0, np.random.default_rng(7)), speed_kmh=8.0)
+    plain, explained = (judge_portal(r, PROFILE, declaration=d) for d in (None, TILES))
+    assert "gamma_level" in raised(plain)
+    assert "gamma_level" not in raised(explained) and only(explained, "gamma_level").tier == "note"
+    assert "ceramic tiles" in only(explained, "goods_explain").reason
+    assert "PNNL" in only(explained, "goods_explain").reason
+
+
+@pytest.mark.parametrize("declaration", [SHIRTS, Declaration(declared_empty=True, hs_codes=("690721",)), Declaration()])
+def test_other_goods_explain_nothing(declaration: Declaration) -> None:
+    r = record(load_counts(9000.0, 90.0, np.random.default_rng(7)), speed_kmh=8.0)
+    assert raised(judge_portal(r, PROFILE, declaration=declaration)) == raised(judge_portal(r, PROFILE))
+
+
+def test_goods_never_explain_more_than_they_give_a_point_or_neutrons() -> None:
+    rng = np.random.default_rng(7)
+    load, point = (load_counts(n, 90.0, rng) for n in (9000.0, 0.0))
+    weak = judge_portal(record(load, speed_kmh=8.0), PROFILE, declaration=BANANAS)
+    assert "gamma_level" in raised(weak) and "at most 5 %" in only(weak, "goods_do_not_explain").reason
+    one = judge_portal(record(point, speed_kmh=8.0), PROFILE, declaration=TILES)
+    assert "gamma_excess" in raised(one) and "is a point" in only(one, "goods_do_not_explain").reason
+    neutron = np.full((12, 4), 2)
+    neutron[6] = 15
+    both = judge_portal(record(load, neutron, speed_kmh=8.0), PROFILE, declaration=TILES)
+    assert {"gamma_level", "neutron_excess"} <= set(raised(both))
+
+
+def test_goods_never_lower_the_vendors_alarm(logs: dict[str, list[PortalRecord]]) -> None:
+    potash = Declaration(hs_codes=("310420",))
+    for r in logs[NORM]:
+        judgement = judge_portal(r, PROFILE, declaration=potash)
+        assert judgement.gamma_alarm and only(judgement, "gamma_alarm").tier == "alarm"
+        assert "stays an alarm" in only(judgement, "goods_explain").reason
+    flags = np.zeros(12, np.bool_)
+    flags[5] = True
+    r = record(load_counts(9000.0, 90.0, np.random.default_rng(7)), neutron_alarm=flags, speed_kmh=8.0)
+    assert only(judge_portal(r, PROFILE, declaration=TILES), "neutron_alarm").tier == "alarm"
+
+
+def test_goods_lower_no_vendor_alarm_where_they_explain_the_load() -> None:
+    flags = np.zeros(60, np.bool_)
+    flags[30:34] = True
+    r = record(load_counts(9000.0, 90.0, np.random.default_rng(7)), gamma_alarm=flags, speed_kmh=8.0)
+    judgement = judge_portal(r, PROFILE, declaration=TILES)
+    assert "stays an alarm" in only(judgement, "goods_explain").reason
+    assert judgement.gamma_alarm and only(judgement, "gamma_alarm").tier == "alarm"
+
+
+def test_goods_explain_a_load_and_not_what_one_pillar_sees_beside_it() -> None:
+    counts = load_counts(9000.0, 90.0, np.random.default_rng(7))
+    counts[20:40, 2:] += 70
+    judgement = judge_portal(record(counts, speed_kmh=8.0), PROFILE, declaration=TILES)
+    assert only(judgement, "goods_explain").tier == "note" and only(judgement, "gamma_level").tier == "note"
+    assert only(judgement, "gamma_one_sided").tier == "review"
+
+
+def test_every_row_of_the_goods_names_its_source_and_follows_from_its_activities() -> None:
+    import csv
+
+    lines = [x for x in portal_goods.GOODS_FILE.read_text().splitlines() if not x.startswith("#")]
+    rows = list(csv.DictReader(lines))
+    assert len(rows) == len(portal_goods.goods()) > 30
+    for row in rows:
+        k, ra, th = (float(row[x]) for x in ("k40_bq_kg", "ra226_bq_kg", "th232_bq_kg"))
+        share = 0.4 * (0.35 * k / 400 + 0.30 * ra / 35 + 0.35 * th / 30)
+        assert float(row["peak_share"]) == pytest.approx(share, rel=0.03, abs=0.006), row
+        assert row["source"].startswith("goods: ")
+    assert portal_goods.goods_of("6907.21") == portal_goods.goods()["6907"] and portal_goods.goods_of("8703") is None
+
+
+def test_excess_is_placed_on_the_radiograph() -> None:
+    channels, columns = 8, 400
+    detector = DetectorState(
+        energies=("high",), channels=channels, dark=(np.zeros(channels, np.float32),),
+        air=(np.full(channels, 1000, np.float32),), bad_channels=np.zeros(channels, np.bool_),
+    )  # fmt: skip
+    picture = Radiograph(
+        detector=detector, counts=(np.full((columns, channels), 500, np.uint16),),
+        column_utc_ns=2_000_000_000 + np.arange(columns, dtype=np.int64) * 20_000_000,
+    )  # fmt: skip
+    counts = np.rint(with_point(shaded(0.2), 250.0, at=30))
+    judgement = judge_portal(record(counts, speed_kmh=8.0), PROFILE, radiograph=picture)
+    place, excess = only(judgement, "gamma_place"), only(judgement, "gamma_excess")
+    assert isinstance(place.where, Box) and isinstance(excess.where, Intervals) and place.tier == "note"
+    # Intervals begin at 0 s and last 0.2 s; columns begin at 2 s and last 0.02 s.
+    assert place.where.first_column == excess.where.first * 10 - 100
+    assert place.where.end_column == excess.where.end * 10 - 100
 
 
 @given(st.integers(0, 30), st.integers(1, 6), st.integers(0, 2**32 - 1))
@@ -407,12 +672,19 @@ def test_any_shape_is_judged(intervals: int, detectors: int, seed: int) -> None:
 # ---- neutrons
 
 
-def test_neutron_excess_is_the_exact_conditional_test() -> None:
+def test_neutron_excess_is_the_exact_conditional_test_where_nothing_is_allowed_for_showers() -> None:
+    # 32 in one second, 8.5 counts/s seen for 120 s
+    assert neutron_p(32, 1.0, 8.5, 120.0, 0.0) == pytest.approx(binom.sf(31, 32 + 8.5 * 120, 1 / 121), rel=1e-9)
+    assert neutron_p(32, 1.0, 8.5, 120.0, 0.2) > neutron_p(32, 1.0, 8.5, 120.0, 0.0)
+    assert neutron_p(0, 1.0, 8.5, 120.0, 0.2) == 1.0
+
+
+def test_neutron_excess_is_placed() -> None:
     neutron = np.full((12, 4), 2)
     neutron[6] = 8
     finding = only(judge_portal(record(neutron=neutron), PROFILE), "neutron_excess")
-    p = binom.sf(31, 32 + 8.5 * 120, 1 / 121)  # 32 in one second, 8.5 counts/s seen for 120 s
-    assert finding.score == pytest.approx(-norm.ppf(p), abs=1e-6)
+    looks = 12 + 10 + 1
+    assert finding.p_value == pytest.approx(looks * neutron_p(32, 1.0, 8.5, 120.0, 0.2), rel=1e-9)
     assert finding.tier == "review" and finding.where == Intervals(first=6, end=7)
     assert "32 in 1 s" in finding.reason and "8.5 expected" in finding.reason
 
@@ -439,7 +711,7 @@ def test_neutron_extremes_stay_finite() -> None:
 def test_neutron_noise_rarely_stands_out() -> None:
     rng = np.random.default_rng(8)
     hits = sum(
-        "neutron_excess" in raised(judge_portal(record(neutron=rng.poisson(2.125, (12, 4))), PROFILE))
+        "neutron_excess" in raised(judge_portal(record(np.zeros((0, 4)), rng.poisson(2.125, (12, 4))), PROFILE))
         for _ in range(2000)
     )
     assert hits <= 2
@@ -511,11 +783,11 @@ def test_gamma_only_portal() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"gamma_z": 0.0},
+        {"far_per_occupancy": 0.5},
+        {"far_per_occupancy": 0.0},
         {"assumed_nsigma": math.nan},
-        {"neutron_z": math.inf},
-        {"gamma_scales_s": ()},
-        {"gamma_scales_s": (-1.0,)},
+        {"neutron_showers": -0.1},
+        {"neutron_background_s": math.inf},
         {"dead_fraction": 1.0},
     ],
 )
@@ -526,5 +798,5 @@ def test_profile_refuses_what_makes_no_sense(changes: dict[str, Any]) -> None:
 
 def test_judgement_is_a_function_of_its_inputs() -> None:
     rng = np.random.default_rng(2)
-    r = record(shadowed(rng))
+    r = record(rng.poisson(with_point(shaded(), 90.0)))
     assert msgspec.json.encode(judge_portal(r, PROFILE)) == msgspec.json.encode(judge_portal(r, PROFILE))

@@ -63,7 +63,7 @@ def run(
         timings |= image.timings_ms
     if scan.portal is not None:
         since = time.perf_counter()
-        portal = judge_portal(scan.portal, profile.portal)
+        portal = judge_portal(scan.portal, profile.portal, declaration=scan.declaration, radiograph=scan.radiograph)
         gamma, neutron = portal.gamma_alarm, portal.neutron_alarm
         gamma_intervals, alarm_intervals = portal.gamma_intervals, portal.alarm_intervals
         findings += portal.findings

@@ -1,0 +1,322 @@
+"""Tests of one occupancy beside the vendor's alarm: each gives a p-value, and all together keep one false alarm rate.
+
+    shaped      a point source of any place, against the vehicle's shadow (`portal_baseline`)
+    level       more than the unshadowed background for a while: a sequential test, begun again at every lower bound and
+                cut off at the exit. The shadow makes it blind to weak sources, not to loads as long as the vehicle
+    one_sided   one pillar sees more for seconds than the other, as from beside the lane
+    energy      a harder or softer spectrum than a shadow can leave, where the portal has energy windows
+                (`portal_energy`)
+    neutron     counts of a second, three seconds, the passage; exact, with an allowance for cosmic-ray showers
+
+A test raises its finding where p is below its share of the promised rate (Bonferroni), so that the family keeps it
+whatever the tests have in common. p-values of `shaped`, `level` and `one_sided` are read from what simulated passages
+without a source gave (NULL_TAILS); those of `energy` and `neutron` are exact bounds over all looks. Where less than
+LOW_COUNTS come in an interval the normal approximation is not good enough and exact bounds take over there too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betainc, ndtri
+
+from scanner_io.model import PortalRecord
+
+from .portal_baseline import Series, Shaped, depth_of, series, shaped_excess
+from .portal_energy import SURPLUS, WINDOWS_S, window_excess
+from .portal_vendor import DETECTOR_SETS, gamma_background, set_sums
+
+Floats = npt.NDArray[np.float64]
+
+SHARES = {"shaped": 0.7, "level": 0.1, "one_sided": 0.05, "energy": 0.05, "neutron": 0.1}
+"""How the promised rate is divided. The shaped test finds what the others do not and has most of it."""
+NULL_TAILS: dict[str, tuple[tuple[float, float], ...]] = {
+    "shaped": ((1e-1, 3.16), (1e-2, 5.42), (3e-3, 6.8), (1e-3, 8.12), (3e-4, 10.25), (1e-4, 11.74)),
+    "level": ((1e-1, 2.61), (1e-2, 4.91), (3e-3, 6.14), (1e-3, 7.26), (3e-4, 8.82), (1e-4, 9.57)),
+    "one_sided": ((1e-1, 4.11), (1e-2, 6.26), (3e-3, 7.38), (1e-3, 8.34), (3e-4, 9.46), (1e-4, 9.98)),
+}
+"""Score that this share of passages without a source reaches: `scanlane calibrate portal --passes 100000 --seed 1`."""
+P_FLOOR = 1e-6
+"""Smallest p-value told: the simulations say nothing of smaller ones."""
+LOW_COUNTS = 100.0
+"""Background counts of all detectors per interval below which exact tests are used; NULL_TAILS hold above."""
+GAP_RECOVERY = 0.6
+"""Share of a shadow that a gap is presumed to give back in the exact test, which has no shape to tell it by."""
+LEVEL_RATIOS = (1.1, 1.3)
+"""Rates over the background that the sequential test is made for: a long weak load, and a short strong one."""
+BURST, HOLD_IN = 5, 10
+"""Intervals before entry and after exit, where the portal told nothing else."""
+PILLAR_ALLOWANCE = 0.2
+"""How unevenly a shadow may fall on the two pillars, standard deviation as a share of its depth."""
+
+
+class Evidence(NamedTuple):
+    """What one test says of a passage.
+
+    score : in the test's own units, see `words`
+    p_value : chance of such a score on a passage without a source, over all its looks
+    first, end : half-open range of intervals
+    words : what was high, where, against what
+    """
+
+    test: str
+    score: float
+    p_value: float
+    first: int
+    end: int
+    words: str
+
+
+class Assessment(NamedTuple):
+    """All tests of one passage; `shaped` holds the source that explains most, where that test was made."""
+
+    evidence: tuple[Evidence, ...]
+    shaped: Shaped | None
+    series: Series | None
+
+    def family_p(self) -> float:
+        """Return the p-value of the family: the smallest p over its share, at most 1."""
+        return min([1.0, *(e.p_value / SHARES[e.test] for e in self.evidence)])
+
+
+def tail_p(test: str, score: float) -> float:
+    """Return the chance of `score` or more on a passage without a source, log-linear between the simulated points.
+
+    Below the first point p rises to 1; beyond the last the line is continued down to P_FLOOR.
+    """
+    table = NULL_TAILS[test]
+    logs = [math.log(p) for p, _ in table]
+    scores = [x for _, x in table]
+    if score <= scores[0]:
+        return min(1.0, math.exp(logs[0] * max(score, 0.0) / scores[0])) if scores[0] > 0 else 1.0
+    for k in range(1, len(table)):
+        if score <= scores[k] or k == len(table) - 1:
+            slope = (logs[k] - logs[k - 1]) / (scores[k] - scores[k - 1])
+            return max(math.exp(logs[k] + slope * (score - scores[k])), P_FLOOR)
+    raise AssertionError("the table has two points")
+
+
+def assess(record: PortalRecord, *, neutron_background_s: float, neutron_showers: float) -> Assessment:
+    """Return what every test says of an occupancy; a test that cannot be made gives nothing."""
+    found: list[Evidence] = []
+    shaped, s = None, None
+    background = gamma_background(record)
+    if background is not None and record.gamma.shape[0] > 1:
+        found += [_level(record, background)]
+        if float(background.sum()) * record.gamma_interval_s < LOW_COUNTS:
+            found += _window_excess(record, background)
+        else:
+            s = series_of(record, background)
+            shaped = shaped_excess(s, record.gamma_interval_s)
+            found += _shaped(record, shaped, background)
+            found += _one_sided(record, background, s)
+        found += _energy(record, background)
+    found += _neutron(record, neutron_background_s, neutron_showers)
+    return Assessment(tuple(found), shaped, s)
+
+
+def series_of(record: PortalRecord, background: Floats) -> Series:
+    """Return the record as `portal_baseline` takes it."""
+    hold_in = record.settings.hold_in_intervals if record.settings else HOLD_IN
+    return series(record.gamma, background, record.gamma_interval_s, record.speed_kmh, BURST, hold_in)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Gamma, all detectors and pillars
+
+
+def _shaped(record: PortalRecord, shaped: Shaped | None, background: Floats) -> list[Evidence]:
+    if shaped is None:
+        return []
+    half = max(1, round(0.6 / record.gamma_interval_s))
+    first, end = max(shaped.at - half, 0), min(shaped.at + half + 1, record.gamma.shape[0])
+    counts = int(record.gamma[first:end].sum())
+    flat = float(background.sum()) * (end - first) * record.gamma_interval_s
+    side = {0.0: "", -900.0: " nearer the master pillar,", 900.0: " nearer the slave pillar,"}[shaped.aside_mm]
+    words = (
+        f"gamma counts have the shape of a source passing by,{side} about {shaped.counts_per_s:.0f} counts/s at its "
+        f"best moment: {counts} counts in {(end - first) * record.gamma_interval_s:.1f} s (intervals {first} to "
+        f"{end - 1}) against {flat:.0f} of an empty lane, less {100 * shaped.depth:.0f} % that the vehicle takes away; "
+        f"likelihood ratio score {shaped.gain:.1f}"
+    )
+    return [Evidence("shaped", shaped.gain, tail_p("shaped", shaped.gain), first, end, words)]
+
+
+def _level(record: PortalRecord, background: Floats) -> Evidence:
+    """Poisson sequential test against the unshadowed background, begun again at every lower bound.
+
+    Source: Wald (1945); Page, Biometrika 41 (1954) 100; bound on false alarms n exp(-h): Lorden, Annals of
+    Mathematical Statistics 42 (1971) 1897.
+    """
+    counts = set_sums(record.gamma)
+    expected = set_sums(background[np.newaxis, :])[0] * record.gamma_interval_s
+    best = (-1.0, 0, 0, 0, 1.0)
+    for ratio in LEVEL_RATIOS:
+        total = np.cumsum(counts * math.log(ratio) - expected * (ratio - 1), axis=0)
+        total = np.concatenate([np.zeros((1, total.shape[1])), total])
+        # Begun again wherever it is lowest: the highest rise over the lowest point before it.
+        rise = total - np.minimum.accumulate(total, axis=0)
+        end, chosen = (int(i) for i in np.unravel_index(int(rise.argmax()), rise.shape))
+        if rise[end, chosen] > best[0]:
+            first = int(total[: end + 1, chosen].argmin())
+            best = (float(rise[end, chosen]), first, end, chosen, ratio)
+    score, first, end, chosen, ratio = best
+    end = max(end, first + 1)
+    if float(background.sum()) * record.gamma_interval_s < LOW_COUNTS:
+        p = min(1.0, len(LEVEL_RATIOS) * counts.size * math.exp(-score))
+    else:
+        p = tail_p("level", score)
+    seconds = (end - first) * record.gamma_interval_s
+    words = (
+        f"gamma counts stay above the background of an empty lane: {counts[first:end, chosen].sum():.0f} in "
+        f"{seconds:.1f} s (intervals {first} to {end - 1}, {DETECTOR_SETS[chosen]}) against "
+        f"{expected[chosen] * (end - first):.0f}; sequential score {score:.1f} for {100 * (ratio - 1):.0f} % more"
+    )
+    return Evidence("level", score, p, first, end, words)
+
+
+def _one_sided(record: PortalRecord, background: Floats, s: Series) -> list[Evidence]:
+    """Master against slave pillar over seconds; what falls on both alike, as a shadow does, cancels."""
+    if record.gamma.shape[1] != 4 or not (background > 0).all():
+        return []
+    counts = record.gamma.astype(np.float64)
+    master, total = counts[:, 0] + counts[:, 1], counts.sum(axis=1)
+    share = float(background[:2].sum() / background.sum())
+    # A shadow may fall unevenly; the allowance is as deep as the shadow is.
+    allowance = PILLAR_ALLOWANCE * depth_of(s) * share * (1 - share)
+    best = (-math.inf, 0, 1, 0.0, 0.0)
+    for seconds in WINDOWS_S:
+        width = min(round(seconds / record.gamma_interval_s), len(total))
+        m = np.lib.stride_tricks.sliding_window_view(master, width).sum(axis=1)
+        n = np.lib.stride_tricks.sliding_window_view(total, width).sum(axis=1)
+        off = m - share * n
+        z = np.abs(off) / np.sqrt(np.maximum(share * (1 - share) * n + (allowance * n) ** 2, 1e-9))
+        i = int(z.argmax())
+        if z[i] > best[0]:
+            best = (float(z[i]), i, i + width, float(off[i]), float(n[i]))
+    z_best, first, end, off_best, n_best = best
+    pillar = "master" if off_best > 0 else "slave"
+    words = (
+        f"the {pillar} pillar sees {abs(off_best):.0f} gamma counts more than its share of {n_best:.0f} in "
+        f"{(end - first) * record.gamma_interval_s:.1f} s (intervals {first} to {end - 1}), {z_best:.1f} standard "
+        "deviations; something on its side, in this lane or beside it"
+    )
+    return [Evidence("one_sided", z_best, tail_p("one_sided", z_best), first, end, words)]
+
+
+def _window_excess(record: PortalRecord, background: Floats) -> list[Evidence]:
+    """Exact test at low counts: a window against the higher of its shoulders, both Poisson.
+
+    Where the shoulders are below the background, a gap may give back GAP_RECOVERY of the difference. The p-value is
+    the binomial one (given the sum of both) times the number of windows looked at.
+    """
+    counts = set_sums(record.gamma)[:, 0]
+    per_interval = float(background.sum()) * record.gamma_interval_s
+    best, looks = (2.0, 0, 1, 0.0, 0.0), 0
+    for seconds in WINDOWS_S:
+        width = max(1, round(seconds / record.gamma_interval_s / 1.5))
+        if width > len(counts):
+            continue
+        pad = np.full(2 * width, per_interval)
+        padded = np.concatenate([pad, counts, pad])
+        total = np.concatenate([[0.0], np.cumsum(padded)])
+        first = np.arange(len(counts) - width + 1) + 2 * width
+        on = total[first + width] - total[first]
+        before = (total[first - width // 2] - total[first - 2 * width]) / (2 * width - width // 2)
+        after = total[first + 3 * width] - total[first + width + width // 2]
+        after = after / (2 * width - width // 2)
+        shoulder = np.maximum(before, after)
+        rate = shoulder + GAP_RECOVERY * np.maximum(per_interval - shoulder, 0.0)
+        time = 2 * width - width // 2
+        p = betainc(np.maximum(on, 1e-9), rate * time + 1.0, width / (width + time))
+        p = np.where(on > 0, p, 1.0)
+        looks += len(p)
+        i = int(p.argmin())
+        if p[i] < best[0]:
+            best = (float(p[i]), i, i + width, float(on[i]), float(rate[i] * width))
+    if looks == 0:
+        return []
+    p_best, begin, end, seen, expected = best
+    p_value = min(1.0, p_best * looks)
+    words = (
+        f"gamma counts stand out: {seen:.0f} in {(end - begin) * record.gamma_interval_s:.1f} s (intervals {begin} to "
+        f"{end - 1}) against at most {expected:.0f} by the rates before and after"
+    )
+    return [Evidence("shaped", z_of(p_value), p_value, begin, end, words)]
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Energy windows
+
+
+def _energy(record: PortalRecord, background: Floats) -> list[Evidence]:
+    """Energy windows of the record, where it has them and they do not overlap."""
+    windows, before = record.gamma_windows, record.gamma_windows_background
+    if windows is None or before is None:
+        return []
+    rate = before.reshape(-1, windows.shape[-1]).sum(axis=0)
+    if rate.sum() > SURPLUS * background.sum():
+        return []
+    counts = windows.reshape(windows.shape[0], -1, windows.shape[-1]).sum(axis=1)
+    found = window_excess(counts, rate, record.gamma_interval_s)
+    if found is None:
+        return []
+    words = found.words(len(rate), record.gamma_interval_s)
+    return [Evidence("energy", z_of(found.p_value), found.p_value, found.first, found.end, words)]
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Neutrons
+
+
+def _neutron(record: PortalRecord, background_s: float, showers: float) -> list[Evidence]:
+    """One second, three seconds and the whole passage against the background before entry.
+
+    The background was counted too: what it lets expect is a negative binomial, exact at any rate where showers is 0.
+    `showers` is the variance over the mean, less one, that cosmic-ray showers in steel add (the "ship effect").
+
+    Source: Przyborowski and Wilenski, Biometrika 31 (1940) 313; ship effect: PNNL-SA-57381.
+    """
+    background = record.neutron_background
+    seconds = record.neutron.shape[0]
+    if background is None or seconds == 0:
+        return []
+    # NB lines are cut to whole counts per detector: a lower bound, and up to one count more each.
+    cut = background.size > 1 and not np.any(background % 1)
+    rate = float(background.sum()) + (background.size if cut else 0)
+    totals = record.neutron.sum(axis=1, dtype=np.float64)
+    best, looks = (2.0, 0, 1), 0
+    for width in sorted({1, min(3, seconds), seconds}):
+        on = np.lib.stride_tricks.sliding_window_view(totals, width).sum(axis=1)
+        looks += len(on)
+        first = int(on.argmax())
+        p = neutron_p(float(on[first]), width * record.neutron_interval_s, rate, background_s, showers)
+        if p < best[0]:
+            best = (p, first, first + width)
+    p_best, first, end = best
+    p_value = min(1.0, p_best * looks)
+    span_s = (end - first) * record.neutron_interval_s
+    at_most = " at most (background cut to whole counts)" if cut else ""
+    words = (
+        f"neutron counts exceed background: {totals[first:end].sum():.0f} in {span_s:g} s (neutron intervals {first} "
+        f"to {end - 1}) against {rate * span_s:.1f} expected{at_most}, {z_of(p_best):.1f} standard deviations"
+    )
+    return [Evidence("neutron", z_of(p_best), p_value, first, end, words)]
+
+
+def neutron_p(on: float, on_s: float, rate: float, background_s: float, showers: float) -> float:
+    """Return the chance of `on` counts or more in `on_s` by a background of `rate` counts/s seen for `background_s`."""
+    if on <= 0:
+        return 1.0
+    seen = rate * background_s + 1.0
+    mean = seen * on_s / background_s
+    size = mean**2 / (mean * showers + mean**2 / seen)
+    return max(float(betainc(on, size, mean / (mean + size))), 1e-300)
+
+
+def z_of(p_value: float) -> float:
+    """Return the normal score of a p-value, at most 38: beyond it a normal tail is 0 in double precision."""
+    return min(38.0, -float(ndtri(p_value))) if p_value > 0 else 38.0
