@@ -497,6 +497,16 @@ def test_log_energy_windows_do_not_overlap(logs: dict[str, list[PortalRecord]]) 
     assert weights[0] == pytest.approx(0.10, abs=0.01) and np.abs(weights[1:]).max() < 0.02
 
 
+def test_without_a_background_the_record_s_own_ends_are_one() -> None:
+    clean = record(np.rint(shaded(0.3)), speed_kmh=8.0, gamma_background=None)
+    assert "gamma_level" not in raised(judge_portal(clean, PROFILE))
+    counts = shaded(0.3)
+    counts[28:40] += 2.0 * RATE * 0.2
+    judgement = judge_portal(record(np.rint(counts), speed_kmh=8.0, gamma_background=None), PROFILE)
+    assert only(judgement, "gamma_level").reason.startswith("no background was told")
+    assert "portal_no_background" in {q.code for q in judgement.quality}
+
+
 def test_low_counts_are_judged_exactly() -> None:
     rng = np.random.default_rng(6)
     background = np.full(4, 5.0)

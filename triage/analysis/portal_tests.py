@@ -45,6 +45,8 @@ LOW_COUNTS = 100.0
 """Background counts of all detectors per interval below which exact tests are used; NULL_TAILS hold above."""
 GAP_RECOVERY = 0.6
 """Share of a shadow that a gap is presumed to give back in the exact test, which has no shape to tell it by."""
+ENDS_ALLOWANCE = 1.5
+"""How much more than at the ends of a record without a background may be counted for nothing."""
 LEVEL_RATIOS = (1.1, 1.3)
 """Rates over the background that the sequential test is made for: a long weak load, and a short strong one."""
 BURST, HOLD_IN = 5, 10
@@ -114,6 +116,8 @@ def assess(record: PortalRecord, *, neutron_background_s: float, neutron_showers
             found += _shaped(record, shaped, background)
             found += _one_sided(record, background, s)
         found += _energy(record, background)
+    elif record.gamma.shape[0] > 1:
+        found += _ends(record)
     found += _neutron(record, neutron_background_s, neutron_showers)
     return Assessment(tuple(found), shaped, s)
 
@@ -145,7 +149,23 @@ def _shaped(record: PortalRecord, shaped: Shaped | None, background: Floats) -> 
     return [Evidence("shaped", shaped.gain, tail_p("shaped", shaped.gain), first, end, words)]
 
 
-def _level(record: PortalRecord, background: Floats) -> Evidence:
+def _ends(record: PortalRecord) -> list[Evidence]:
+    """Where no background was told: more than ENDS_ALLOWANCE of the higher end of the record, for a while.
+
+    The vehicle shades both ends less than its middle, so nothing innocent is expected to rise above them by half.
+    """
+    gamma, width = record.gamma, min(BURST, record.gamma.shape[0] // 3)
+    if width == 0:
+        return []
+    ends = max((gamma[:width], gamma[-width:]), key=lambda part: int(part.sum()))
+    rate = ends.sum(axis=0) / (width * record.gamma_interval_s)
+    if not rate.sum():
+        return []
+    found = _level(record, ENDS_ALLOWANCE * rate, exact=True)
+    return [found._replace(words=f"no background was told; against half more than before or after: {found.words}")]
+
+
+def _level(record: PortalRecord, background: Floats, *, exact: bool = False) -> Evidence:
     """Poisson sequential test against the unshadowed background, begun again at every lower bound.
 
     Source: Wald (1945); Page, Biometrika 41 (1954) 100; bound on false alarms n exp(-h): Lorden, Annals of
@@ -165,7 +185,7 @@ def _level(record: PortalRecord, background: Floats) -> Evidence:
             best = (float(rise[end, chosen]), first, end, chosen, ratio)
     score, first, end, chosen, ratio = best
     end = max(end, first + 1)
-    if float(background.sum()) * record.gamma_interval_s < LOW_COUNTS:
+    if exact or float(background.sum()) * record.gamma_interval_s < LOW_COUNTS:
         p = min(1.0, len(LEVEL_RATIOS) * counts.size * math.exp(-score))
     else:
         p = tail_p("level", score)
