@@ -52,11 +52,15 @@ def weights(material: str) -> dict[int, float]:
     formula = FORMULAS.get(material.lower(), material)
     terms = _TERM.findall(formula)
     if not terms or "".join(symbol + count for symbol, count in terms) != formula:
-        raise DataError(f"material {material!r}: no formula such as Fe, CH2 or Al2O3, and none of {', '.join(FORMULAS)}")
+        raise DataError(
+            f"material {material!r}: no formula such as Fe, CH2 or Al2O3, and none of {', '.join(FORMULAS)}"
+        )
     parts: dict[int, float] = {}
     for symbol, count in terms:
         if symbol not in ELEMENTS:
-            raise DataError(f"material {material!r}: element {symbol} is not in the table; it has {', '.join(ELEMENTS)}")
+            raise DataError(
+                f"material {material!r}: element {symbol} is not in the table; it has {', '.join(ELEMENTS)}"
+            )
         number, weight = ELEMENTS[symbol]
         parts[number] = parts.get(number, 0.0) + weight * (int(count) if count else 1)
     total = sum(parts.values())
@@ -129,10 +133,10 @@ def _spline(x: Floats, y: Floats, at: Floats) -> Floats:
         matrix[i, i - 1 : i + 2] = h[i - 1], 2 * (h[i - 1] + h[i]), h[i]
         right[i] = 6 * ((y[i + 1] - y[i]) / h[i] - (y[i] - y[i - 1]) / h[i - 1])
     bend = np.linalg.solve(matrix, right)
-    i = np.clip(np.searchsorted(x, at, side="right") - 1, 0, n - 2)
-    u, v = at - x[i], x[i + 1] - at
-    curved = (bend[i] * v**3 + bend[i + 1] * u**3) / (6 * h[i])
-    return np.asarray(curved + (y[i] / h[i] - bend[i] * h[i] / 6) * v + (y[i + 1] / h[i] - bend[i + 1] * h[i] / 6) * u)
+    k = np.clip(np.searchsorted(x, at, side="right") - 1, 0, n - 2)
+    u, v, step = at - x[k], x[k + 1] - at, h[k]
+    curved = (bend[k] * v**3 + bend[k + 1] * u**3) / (6 * step)
+    return np.asarray(curved + (y[k] / step - bend[k] * step / 6) * v + (y[k + 1] / step - bend[k + 1] * step / 6) * u)
 
 
 def coefficient(material: str | int, energy_mev: npt.ArrayLike) -> Floats:

@@ -65,7 +65,9 @@ class Spectrum(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         """Check. Raises ValueError."""
         if len(self.energy_mev) != len(self.signal) or len(self.energy_mev) < 2:
-            raise ValueError(f"{len(self.energy_mev)} energies and {len(self.signal)} signals, expected two or more of each")
+            raise ValueError(
+                f"{len(self.energy_mev)} energies and {len(self.signal)} signals, expected two or more of each"
+            )
         if any(b <= a for a, b in zip(self.energy_mev, self.energy_mev[1:], strict=False)):
             raise ValueError("spectrum: energies do not rise, expected each larger than the one before")
         inside = [s for e, s in zip(self.energy_mev, self.signal, strict=True) if LOWEST_MEV <= e <= HIGHEST_MEV]

@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from scanner_io.attenuation import SYMBOLS
 from scanner_io.energy_calibration import Beam, EnergyCalibration
 from triage.kernels.dual_energy import dual_energy
+from triage.kernels.on_one_grid import on_one_grid
 
 from .screening import OFFSET, STEPS
 from .transparency import Floats, ZoneModel, fit_zones
@@ -42,9 +45,8 @@ OPAQUE = 64
 
 #: Distance, in standard deviations, at which a class is ruled out.
 RULED_OUT = 3.0
-#: Error of the fitted model, as a share of alpha, where the beam's spectrum is told, and where it is assumed; the first
-#: is about the mean distance from Geant4 (0.18 to 0.36 %), the second what a wrong spectrum leaves (1.1 to 3.6 %).
-MODEL_ERROR, ASSUMED_MODEL_ERROR = 0.004, 0.02
+#: Atomic number that stands for each class where only its areal density is asked for.
+TYPICAL_Z = (7, 13, 26, 74)
 #: Least alpha_high of which a ratio is taken: a few g/cm².
 THIN_ALPHA = 0.05
 #: Standard deviations of the dark reading below which nothing was transmitted that could be told from nothing.
@@ -105,28 +107,28 @@ def _between(known: Floats, values: Floats) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Standard deviations of both energies, as shares of air, per pixel, and the model's error as a share of alpha."""
+    """Standard deviations of both energies, as shares of air, per pixel, and the model's errors as shares of alpha."""
 
     air_sd: tuple[float, float]
     dark_sd: tuple[float, float]
-    model_error: float
+    model_error: tuple[float, float]
 
     @classmethod
-    def of(cls, low: Beam, high: Beam) -> Noise:
-        """Return the noise of two beams."""
-        told = low.spectrum is not None and high.spectrum is not None
+    def of(cls, low: Beam, high: Beam, model: ZoneModel) -> Noise:
+        """Return the noise of two beams and of what was fitted to them."""
         return cls(
             air_sd=(low.air_sd, high.air_sd),
             dark_sd=(low.dark_sd, high.dark_sd),
-            model_error=MODEL_ERROR if told else ASSUMED_MODEL_ERROR,
+            model_error=(model.low.model_error, model.high.model_error),
         )
 
     def variances(self, alpha_low: Floats, alpha_high: Floats, pixels: float) -> tuple[Floats, Floats]:
         """Return the variances of a mean over `pixels` of both alphas: quanta, dark reading, rounding, model."""
         low, high = (
-            (air**2 * np.exp(alpha) + dark**2 * np.exp(2 * alpha) + _CODE_VARIANCE) / pixels
-            + (self.model_error * alpha) ** 2
-            for air, dark, alpha in zip(self.air_sd, self.dark_sd, (alpha_low, alpha_high), strict=True)
+            (air**2 * np.exp(alpha) + dark**2 * np.exp(2 * alpha) + _CODE_VARIANCE) / pixels + (error * alpha) ** 2
+            for air, dark, error, alpha in zip(
+                self.air_sd, self.dark_sd, self.model_error, (alpha_low, alpha_high), strict=True
+            )
         )
         return low, high
 
@@ -183,7 +185,10 @@ class Inversion:
         self.calibration = calibration
         self.models = fit_zones(calibration)
         self.curves = tuple(curves_of(m) for m in self.models)
-        self.noises = tuple(Noise.of(z.low or calibration.low, z.high or calibration.high) for z in calibration.zone)
+        self.noises = tuple(
+            Noise.of(z.low or calibration.low, z.high or calibration.high, m)
+            for z, m in zip(calibration.zone, self.models, strict=True)
+        )
         self.pixels = pixels
         low = min(float((c.alpha_low[:, 4:] / ALPHAS[4:]).min()) for c in self.curves)
         high = max(float((c.alpha_low[:, 4:] / ALPHAS[4:]).max()) for c in self.curves)
@@ -228,6 +233,40 @@ class Inversion:
             distance_sd=float(abs(distance[best])),
         )
 
+    # -- cells
+
+    def sets(self, alpha_low: Array, alpha_high: Array, pixels: float, zone: Array) -> Array:
+        """Return the sets of classes, uint8, of cells.
+
+        alpha_low, alpha_high : (columns, channels) float64, means over so many independent pixels
+        zone : (channels,) the zone of every channel of cells
+        """
+        out = np.empty(alpha_low.shape, np.uint8)
+        for z in np.unique(zone):
+            own = zone == z
+            low, high = alpha_low[:, own], alpha_high[:, own]
+            out[:, own] = _sets(self.curves[z], self.noises[z], low, high, pixels, end=END_ALPHA)
+        return out
+
+    def density_range(self, sets: Array, alpha_high: Array, zone: Array) -> tuple[Array, Array, Array]:
+        """Return the areal density of cells in g/cm²: least, middle and largest of the classes their sets hold.
+
+        Arguments and results as for `sets`. A cell too thin to say is any class; an opaque one or one like no material is
+        taken as steel, as most that is so dark is.
+        """
+        least, middle, most = (np.empty(sets.shape) for _ in range(3))
+        for z in np.unique(zone):
+            own = zone == z
+            high, held = alpha_high[:, own], sets[:, own]
+            held = np.where(held == 0, ANY_CLASS, np.where(held > ANY_CLASS, STEEL, held))
+            of = [np.interp(high, ALPHAS, self.curves[z].areal_density[number - 1]) for number in TYPICAL_Z]
+            inside = [(held & (1 << bit)) != 0 for bit in range(4)]
+            least[:, own] = np.min([np.where(i, g, np.inf) for i, g in zip(inside, of, strict=True)], axis=0)
+            most[:, own] = np.max([np.where(i, g, 0.0) for i, g in zip(inside, of, strict=True)], axis=0)
+            # the lightest class a set holds is what cargo mostly is
+            middle[:, own] = np.select(inside, of, default=of[2])
+        return least, middle, most
+
     # -- tables
 
     def _tables(self, zone: int) -> tuple[Array, Array]:
@@ -245,6 +284,7 @@ class Inversion:
             grams[i] = (weight * curves.areal_density[:, i, np.newaxis]).sum(axis=0) / weight.sum(axis=0)
         return grams, _sets(curves, noise, low, high, self.pixels, end=END_ALPHA)
 
+    @cached_property
     def material_table(self) -> Array:
         """Return the (512, 512) uint8 table by [low, high] that screening takes: codes of MATERIAL_CODES.
 
@@ -256,7 +296,7 @@ class Inversion:
         sets = np.zeros((512, 512), np.uint8)
         for curves, noise in zip(self.curves, self.noises, strict=True):
             sets |= _sets(curves, noise, low, high, self.pixels, extra=1 / 64**2 / 12, end=END_ALPHA)
-        return MATERIAL_CODES[sets]
+        return np.asarray(MATERIAL_CODES[sets])
 
     # -- images
 
@@ -286,6 +326,38 @@ class Inversion:
         for _ in map_strips(run, range(strips)):
             pass
         return density, material
+
+
+class OneGrid:
+    """Brings interlaced energies to one grid, block by block: both are moved to the place midway between their pulses.
+
+    The weights of both energies mirror each other, so both are blurred alike and an edge stays neutral in their ratio.
+    """
+
+    def __init__(self, interlace_columns: float) -> None:
+        """interlace_columns : as in the calibration; 0 leaves everything as it is."""
+        self._shares = (
+            tuple(round(128 * (1 + sign * interlace_columns)) for sign in (-1, 1)) if interlace_columns else None
+        )
+        self._before: list[Array] = []
+
+    def __call__(self, counts: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Return the next columns, (n, channels) uint16 per energy, on the common grid."""
+        if self._shares is None or len(counts) != 2 or not len(counts[0]):
+            return counts
+        if not self._before:
+            self._before = [image[0].copy() for image in counts]
+        out = tuple(np.empty_like(image) for image in counts)
+        for k, (image, share) in enumerate(zip(counts, self._shares, strict=True)):
+            on_one_grid(self._before[k], np.ascontiguousarray(image), share, out[k])
+            self._before[k] = image[-1].copy()
+        return out
+
+
+@lru_cache(maxsize=4)
+def inversion_of(calibration: EnergyCalibration) -> Inversion:
+    """Return the inversion of a lane's calibration; fitted once."""
+    return Inversion(calibration)
 
 
 def _sets(
@@ -320,7 +392,7 @@ def _sets(
 def _class_rows() -> list[tuple[int, int]]:
     """Return the half-open range of rows of NUMBERS of every class."""
     cuts = [0, *(int(np.searchsorted(NUMBERS, b)) for b in CLASS_BOUNDS_Z), NUMBERS.size]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def _material_codes() -> Array:
@@ -341,6 +413,6 @@ def _material_codes() -> Array:
 MATERIAL_CODES = _material_codes()
 
 
-def codes_of(alpha: Floats) -> Array:
+def codes_of(alpha: Array) -> Array:
     """Return the 12-bit log codes, uint16, of -ln(transmission)."""
-    return np.clip(np.rint(np.asarray(alpha) * STEPS) + OFFSET, 0, 4095).astype(np.uint16)
+    return np.asarray(np.clip(np.rint(alpha * STEPS) + OFFSET, 0, 4095).astype(np.uint16))
