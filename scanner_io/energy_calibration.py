@@ -6,6 +6,7 @@
     endpoint_mv = 4.0
     air_sd = 0.008              # standard deviation of one pixel in air, as a share of air
     dark_sd = 0.0001            # of a dark reading, as a share of air
+    scatter_sd = 0.001          # what scattered radiation may add or lack behind cargo, as a share of air
     spectrum = "spectrum.csv"   # where known: columns energy_mev, low, high; else a bremsstrahlung beam is assumed
 
     [[zone]]                    # channels up to end_channel; a lane measured at one height has one zone without it
@@ -83,12 +84,15 @@ class Beam(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     endpoint_mv : accelerating voltage; names the beam, and shapes it where no spectrum is told
     air_sd : standard deviation of one pixel in air, as a share of air: quanta, not source fluctuation
     dark_sd : standard deviation of a reading without beam, as a share of air
+    scatter_sd : how far scattered radiation behind cargo strays from that behind the wedges, as a share of air; seen
+        where a block that lets nothing through stands beside air. It does not average out
     spectrum : measured or computed; None: a thick-target bremsstrahlung beam of this voltage
     """
 
     endpoint_mv: Annotated[float, msgspec.Meta(ge=0.1, le=15)]
     air_sd: Annotated[float, msgspec.Meta(gt=0, le=0.2)]
     dark_sd: Annotated[float, msgspec.Meta(ge=0, le=0.05)] = 1e-4
+    scatter_sd: Annotated[float, msgspec.Meta(ge=0, le=0.1)] = 1e-3
     spectrum: Spectrum | None = None
 
 

@@ -26,11 +26,12 @@ from .player import PortalPty, PortalServer, truth_json, write_daily_file
 from .portal_faults import KINDS as FAULT_KINDS
 from .portal_faults import Fault, Piece
 from .traffic import ClockStep, Link, Passing, Traffic, play
+from .wedges import energy_calibration
 
 __all__ = [
     "FAULT_KINDS", "ClockStep", "Config", "Fault", "Link", "Passing", "Piece", "PortalPty", "PortalServer",
-    "SimulatedLane", "Traffic", "Truth", "connect", "ground_truth", "kinds", "play", "simulate_passage", "truth_json",
-    "write_daily_file",
+    "SimulatedLane", "Traffic", "Truth", "connect", "energy_calibration", "ground_truth", "kinds", "play",
+    "simulate_passage", "truth_json", "write_daily_file",
 ]  # fmt: skip
 
 

@@ -51,6 +51,8 @@ TYPICAL_Z = (7, 13, 26, 74)
 THIN_ALPHA = 0.05
 #: Standard deviations of the dark reading below which nothing was transmitted that could be told from nothing.
 OPAQUE_DARK = 5.0
+#: The same of scatter, which is no noise: its error has one sign over a whole region.
+OPAQUE_SCATTER = 3.0
 #: Independent pixels that a 3x3 median is worth: its variance is 1/5.7 of a pixel's for normal noise.
 MEDIAN_PIXELS = 5.7
 #: The log codes of images end here; what is darker reads as this.
@@ -111,6 +113,7 @@ class Noise:
 
     air_sd: tuple[float, float]
     dark_sd: tuple[float, float]
+    scatter_sd: tuple[float, float]
     model_error: tuple[float, float]
 
     @classmethod
@@ -119,18 +122,38 @@ class Noise:
         return cls(
             air_sd=(low.air_sd, high.air_sd),
             dark_sd=(low.dark_sd, high.dark_sd),
+            scatter_sd=(low.scatter_sd, high.scatter_sd),
             model_error=(model.low.model_error, model.high.model_error),
         )
 
-    def variances(self, alpha_low: Floats, alpha_high: Floats, pixels: float) -> tuple[Floats, Floats]:
-        """Return the variances of a mean over `pixels` of both alphas: quanta, dark reading, rounding, model."""
+    def variances(
+        self, alpha_low: Floats, alpha_high: Floats, pixels: float, behind: tuple[float, float] = (0.0, 0.0)
+    ) -> tuple[Floats, Floats]:
+        """Return the variances of a mean over `pixels` of both alphas: quanta, dark reading, rounding, scatter, model.
+
+        behind : alphas of walls that were taken away, which weaken the signal as well
+        """
         low, high = (
-            (air**2 * np.exp(alpha) + dark**2 * np.exp(2 * alpha) + _CODE_VARIANCE) / pixels + (error * alpha) ** 2
-            for air, dark, error, alpha in zip(
-                self.air_sd, self.dark_sd, self.model_error, (alpha_low, alpha_high), strict=True
+            (air**2 * np.exp(alpha + wall) + dark**2 * np.exp(2 * (alpha + wall)) + _CODE_VARIANCE) / pixels
+            + scatter**2 * np.exp(2 * (alpha + wall))
+            + (error * alpha) ** 2
+            for air, dark, scatter, error, alpha, wall in zip(
+                self.air_sd,
+                self.dark_sd,
+                self.scatter_sd,
+                self.model_error,
+                (alpha_low, alpha_high),
+                behind,
+                strict=True,
             )
         )
         return low, high
+
+    @property
+    def opaque_alpha(self) -> float:
+        """Return the -ln T of the high energy from which what arrives cannot be told from dark noise and scatter."""
+        floor = max(OPAQUE_DARK * self.dark_sd[1], OPAQUE_SCATTER * self.scatter_sd[1], 1e-9)
+        return -math.log(floor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,18 +231,25 @@ class Inversion:
 
     # -- one pair
 
-    def judge(self, alpha_low: float, alpha_high: float, pixels: float, zone: int = 0) -> Verdict:
-        """Return what the mean of both alphas over so many independent pixels says."""
+    def judge(
+        self, alpha_low: float, alpha_high: float, pixels: float, zone: int = 0, *,
+        behind: tuple[float, float] = (0.0, 0.0),
+    ) -> Verdict:  # fmt: skip
+        """Return what the mean of both alphas over so many independent pixels says.
+
+        behind : alphas of walls that were taken away
+        """
         low, slope, grams = self.curves[zone].at(alpha_high)
         noise = self.noises[zone]
-        var_low, var_high = noise.variances(np.array(alpha_low), np.array(alpha_high), pixels)
+        var_low, var_high = noise.variances(np.array(alpha_low), np.array(alpha_high), pixels, behind)
         distance = (alpha_low - low) / np.sqrt(var_low + slope**2 * var_high)
         best = int(np.argmin(np.abs(distance)))
         fits = np.abs(distance) <= RULED_OUT
         if not fits.any():
             fits[best] = True
         likely = fits & (NUMBERS >= 5)
-        classes = int(_sets(self.curves[zone], noise, np.array([alpha_low]), np.array([alpha_high]), pixels)[0])
+        pair = (np.array([alpha_low]), np.array([alpha_high]))
+        classes = int(_sets(self.curves[zone], noise, *pair, pixels, behind=behind)[0])
         weight = np.exp(-0.5 * (distance**2 - distance[best] ** 2)) * PRIOR
         return Verdict(
             classes=classes,
@@ -235,24 +265,27 @@ class Inversion:
 
     # -- cells
 
-    def sets(self, alpha_low: Array, alpha_high: Array, pixels: float, zone: Array) -> Array:
+    def sets(
+        self, alpha_low: Array, alpha_high: Array, pixels: float, zone: Array, behind: tuple[float, float]
+    ) -> Array:
         """Return the sets of classes, uint8, of cells.
 
         alpha_low, alpha_high : (columns, channels) float64, means over so many independent pixels
         zone : (channels,) the zone of every channel of cells
+        behind : alphas of walls that were taken away
         """
         out = np.empty(alpha_low.shape, np.uint8)
         for z in np.unique(zone):
             own = zone == z
             low, high = alpha_low[:, own], alpha_high[:, own]
-            out[:, own] = _sets(self.curves[z], self.noises[z], low, high, pixels, end=END_ALPHA)
+            out[:, own] = _sets(self.curves[z], self.noises[z], low, high, pixels, behind=behind, end=END_ALPHA)
         return out
 
     def density_range(self, sets: Array, alpha_high: Array, zone: Array) -> tuple[Array, Array, Array]:
         """Return the areal density of cells in g/cm²: least, middle and largest of the classes their sets hold.
 
-        Arguments and results as for `sets`. A cell too thin to say is any class; an opaque one or one like no material is
-        taken as steel, as most that is so dark is.
+        Arguments and results as for `sets`. A cell too thin to say is any class; an opaque one, or one like no
+        material, is taken as steel, as most that is so dark is.
         """
         least, middle, most = (np.empty(sets.shape) for _ in range(3))
         for z in np.unique(zone):
@@ -362,7 +395,7 @@ def inversion_of(calibration: EnergyCalibration) -> Inversion:
 
 def _sets(
     curves: Curves, noise: Noise, alpha_low: Floats, alpha_high: Floats, pixels: float, *,
-    extra: float = 0.0, end: float = float(ALPHAS[-1]),
+    extra: float = 0.0, behind: tuple[float, float] = (0.0, 0.0), end: float = float(ALPHAS[-1]),
 ) -> Array:  # fmt: skip
     """Return the sets of classes, uint8, that pairs of alphas cannot rule out; 0 where they are too thin.
 
@@ -371,7 +404,7 @@ def _sets(
     """
     shape = alpha_low.shape
     low, high = alpha_low.ravel(), alpha_high.ravel()
-    var_low, var_high = noise.variances(np.maximum(low, 0), np.maximum(high, 0), pixels)
+    var_low, var_high = noise.variances(np.maximum(low, 0), np.maximum(high, 0), pixels, behind)
     slope = np.gradient(curves.alpha_low, ALPHAS[1], axis=1)
     steepest = np.interp(high, ALPHAS, slope.max(axis=0))
     sd = np.sqrt(var_low + extra + steepest**2 * (var_high + extra))
@@ -383,8 +416,7 @@ def _sets(
     least = np.interp(high, ALPHAS, curves.alpha_low.min(axis=0))
     sets[(sets == 0) & (low < least)] = ABOVE_ALL
     sets[sets == 0] = BELOW_ALL
-    end = min(end, -math.log(max(OPAQUE_DARK * noise.dark_sd[1], 1e-9)))
-    sets[high >= end] = OPAQUE
+    sets[high + behind[1] >= min(end, noise.opaque_alpha)] = OPAQUE
     sets[high < THIN_ALPHA] = 0
     return sets.reshape(shape)
 

@@ -212,9 +212,10 @@ def judge_image(
     inversion = _inversion(radiograph.detector, p)
     screening = None if stream is None else stream.finish()
     if screening is None:
+        table = None if inversion is None else inversion.material_table
         screening = screen(
             _one_grid(inversion)(radiograph.counts), correction.calibration, threshold_z=p.threshold_z,
-            map_strips=map_strips, buffers=buffers, material_table=None if inversion is None else inversion.material_table,
+            map_strips=map_strips, buffers=buffers, material_table=table,
         )  # fmt: skip
     elif screening.z.shape != radiograph.counts[0].shape:
         raise DataError(f"the stream saw {screening.z.shape}, the radiograph is {radiograph.counts[0].shape}")
@@ -285,7 +286,7 @@ def _material(
         return MaterialJudgement()
     if inversion is None:
         return MaterialJudgement(mass=Mass(why=why_not(radiograph.detector)))
-    return judge_material((screening.q[0], screening.q[1]), radiograph, frame, inversion, p.material)
+    return judge_material((screening.q[0], screening.q[1]), radiograph.detector, frame, inversion, p.material)
 
 
 def _unusable(quality: list[Quality], clock: _Clock) -> ImageJudgement:

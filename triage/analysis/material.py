@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner_io.model import Box, DetectorState, Finding, Radiograph
+from scanner_io.model import Box, DetectorState, Finding
 
 from .container import Frame
 from .dual_energy import ABOVE_ALL, ALPHAS, ANY_CLASS, END_ALPHA, HIGH_Z, OPAQUE, Inversion, Verdict
@@ -108,10 +108,10 @@ class Cells:
     inside : bool, in the container; inner : bool, without a margin of structure
     """
 
-    def __init__(self, q: tuple[Array, Array], frame: Frame, radiograph: Radiograph, p: MaterialProfile) -> None:
+    def __init__(self, q: tuple[Array, Array], frame: Frame, detector: DetectorState, p: MaterialProfile) -> None:
         columns, channels = q[0].shape
         corners = frame.corners.astype(np.float64)
-        if radiograph.detector.first_channel == "bottom":
+        if detector.first_channel == "bottom":
             corners[:, 1] = channels - corners[:, 1]
         low, high = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
         self.first_column, self.first_channel = int(max(low[0], 0)), int(max(low[1], 0))
@@ -159,7 +159,7 @@ def _filled(points: Array, shape: tuple[int, int]) -> Array:
 
 
 def judge_material(
-    q: tuple[Array, Array], radiograph: Radiograph, frame: Frame, inversion: Inversion,
+    q: tuple[Array, Array], detector: DetectorState, frame: Frame, inversion: Inversion,
     profile: MaterialProfile | None = None,
 ) -> MaterialJudgement:  # fmt: skip
     """Return what both energies say of the cargo in a container.
@@ -167,17 +167,17 @@ def judge_material(
     q : low and high energy, (columns, channels) uint16 log codes on one grid
     """
     p = profile or MaterialProfile()
-    cells = Cells(q, frame, radiograph, p)
+    cells = Cells(q, frame, detector, p)
     zone = cells.zone(inversion.zone_of_channels(q[0].shape[1]))
     wall = _wall(cells, p)
     low, high = cells.low - wall[0], cells.high - wall[1]
-    sets = inversion.sets(low, high, cells.pixels, zone)
+    sets = inversion.sets(low, high, cells.pixels, zone, wall)
     sets[cells.high >= END_ALPHA - 0.1] = OPAQUE
-    segments = tuple(_segments(cells, low, high, sets, zone, inversion, p))
+    segments = tuple(_segments(cells, (low, high), sets, zone, wall, inversion, p))
     return MaterialJudgement(
         segments=segments,
         findings=(*_high_z(segments, p), *_above_all(segments, p)),
-        mass=_mass(cells, low, high, sets, zone, wall, inversion, radiograph, frame, p),
+        mass=_mass(cells, low, high, sets, zone, wall, inversion, detector, frame, p),
         wall_alpha=wall,
     )
 
@@ -195,9 +195,11 @@ def _wall(cells: Cells, p: MaterialProfile) -> tuple[float, float]:
 
 
 def _segments(
-    cells: Cells, low: Array, high: Array, sets: Array, zone: Array, inversion: Inversion, p: MaterialProfile
-) -> Iterator[Segment]:
+    cells: Cells, alphas: tuple[Array, Array], sets: Array, zone: Array, wall: tuple[float, float],
+    inversion: Inversion, p: MaterialProfile,
+) -> Iterator[Segment]:  # fmt: skip
     """Yield the largest segments: cells of one set, connected, their edges left out of the mean."""
+    low, high = alphas
     least = max(2, round(p.min_side_share * cells.shape[1]))
     element = np.ones((least, least), np.uint8)
     core = np.ones((2 * p.edge_cells + 1,) * 2, np.uint8)
@@ -222,8 +224,9 @@ def _segments(
         at = (slice(x, x + w), slice(y, y + h))
         middle = int(np.median(np.nonzero(use)[1])) + y
         verdict = inversion.judge(
-            float(low[at][use].mean()), float(high[at][use].mean()), float(use.sum()) * cells.pixels, int(zone[middle])
-        )
+            float(low[at][use].mean()), float(high[at][use].mean()), float(use.sum()) * cells.pixels, int(zone[middle]),
+            behind=wall,
+        )  # fmt: skip
         share = area / max(int(cells.inside.sum()), 1)
         yield Segment(where=cells.box(x, y, w, h), area_share=share, verdict=verdict)
 
@@ -269,10 +272,9 @@ def _size(box: Box) -> str:
 
 def _mass(
     cells: Cells, low: Array, high: Array, sets: Array, zone: Array, wall: tuple[float, float], inversion: Inversion,
-    radiograph: Radiograph, frame: Frame, p: MaterialProfile,
+    detector: DetectorState, frame: Frame, p: MaterialProfile,
 ) -> Mass:  # fmt: skip
     """Return the mass inside the outline: areal density of every cell, its walls added again, times its area."""
-    detector = radiograph.detector
     if detector.column_pitch_mm is None or detector.channel_pitch_mm is None:
         return Mass(why="the size of a pixel is not known")
     if frame.cut or not frame.floor_seen:

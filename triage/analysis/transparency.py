@@ -19,7 +19,6 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from scanner_io.attenuation import HIGHEST_MEV, LOWEST_MEV, coefficient, partial_coefficients
 from scanner_io.energy_calibration import Beam, EnergyCalibration, Point
@@ -115,6 +114,8 @@ def fit(beam: Beam, points: tuple[Point, ...], energy: str, where: str) -> BeamM
     Three scalars are fitted; of a beam whose spectrum is not told and that has many wedges also the filter and the
     response. Raises DataError where the wedges do not fix the model, or contradict the materials they are said to be.
     """
+    from scipy.optimize import least_squares  # a lane without energy calibration starts without it
+
     wedges = _Wedges(points, energy)
     grams = [p.areal_density_g_cm2 for p in points]
     shaped = beam.spectrum is None and len(points) >= SHAPED_POINTS and max(grams) >= SHAPED_RANGE * min(grams)
