@@ -640,5 +640,43 @@ def bench_startup(rounds: int, as_json: bool) -> None:
     _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)
 
 
+@cli.group()
+def evaluate() -> None:
+    """Measure how well judgement finds what it should, at a false alarm rate that is kept."""
+    _profile_cache()
+
+
+@evaluate.command("dual-energy")
+@click.option(
+    "--tables", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with mev_transparency_geant4.csv, mev_spectra.csv and mev_dual_scene.npz.",
+)  # fmt: skip
+@click.option(
+    "--pairs", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with the flat-panel pairs Fusion2-*kV.png and FusionPart1-*kV.png.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Write PNG maps into this folder.")
+@click.option("--vehicles", default=0, show_default=True, type=click.IntRange(0), help="Simulated ones to weigh.")
+@rounds_option
+@json_option
+def evaluate_dual_energy(
+    tables: Path | None, pairs: Path | None, out: Path | None, vehicles: int, rounds: int, as_json: bool
+) -> None:
+    """Areal density and material classes against tables and a scene of Geant4, real pairs, and simulated vehicles.
+
+    Default folders: ../shared/data/attenuation and ../shared/data/xray16/flatpanel beside this source, if there.
+    """
+    from triage.study import dual_energy as study
+
+    tables, pairs = tables or study.default_folder("attenuation"), pairs or study.default_folder("xray16/flatpanel")
+    report = study.evaluate_dual_energy(tables, pairs, out, rounds=rounds, vehicles=vehicles)
+    if as_json:
+        _emit(report)
+        return
+    console = _console()
+    for line in study.in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
 if __name__ == "__main__":
     main()
