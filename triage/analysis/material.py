@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scanner_io.model import Box, DetectorState, Finding
 
 from .container import Frame
-from .dual_energy import ABOVE_ALL, ALPHAS, ANY_CLASS, END_ALPHA, HIGH_Z, OPAQUE, Inversion, Verdict
+from .dual_energy import ABOVE_ALL, ALPHAS, END_ALPHA, HIGH_Z, OPAQUE, Inversion, Verdict
 from .screening import OFFSET, STEPS
 
 Array: TypeAlias = NDArray[Any]
@@ -30,6 +30,7 @@ class MaterialProfile(msgspec.Struct, frozen=True, kw_only=True):
     least_alpha : -ln T of the high energy, walls taken away, below which no class is told: about 15 g/cm² of steel
     wall_alpha : largest -ln T of two walls; what is darker all over is a load in front of them
     min_side_share : smaller side of a segment, 2 % is 5 cm
+    even_share : change of -ln T within three cells that is a slope and no edge
     edge_cells : cells at a segment's border left out of its mean: there pixels see two materials
     max_segments : largest segments told of
     max_findings : of each kind
@@ -41,6 +42,7 @@ class MaterialProfile(msgspec.Struct, frozen=True, kw_only=True):
     least_alpha: float = 0.5
     wall_alpha: float = 0.35
     min_side_share: float = 0.02
+    even_share: float = 0.12
     edge_cells: int = 1
     max_segments: int = 64
     max_findings: int = 3
@@ -171,7 +173,8 @@ def judge_material(
     zone = cells.zone(inversion.zone_of_channels(q[0].shape[1]))
     wall = _wall(cells, p)
     low, high = cells.low - wall[0], cells.high - wall[1]
-    sets = inversion.sets(low, high, cells.pixels, zone, wall)
+    calm = [cv2.blur(image, (3, 3), borderType=cv2.BORDER_REPLICATE) for image in (low, high)]
+    sets = inversion.sets(calm[0], calm[1], 9 * cells.pixels, zone, wall)
     sets[cells.high >= END_ALPHA - 0.1] = OPAQUE
     segments = tuple(_segments(cells, (low, high), sets, zone, wall, inversion, p))
     return MaterialJudgement(
@@ -198,26 +201,18 @@ def _segments(
     cells: Cells, alphas: tuple[Array, Array], sets: Array, zone: Array, wall: tuple[float, float],
     inversion: Inversion, p: MaterialProfile,
 ) -> Iterator[Segment]:  # fmt: skip
-    """Yield the largest segments: cells of one set, connected, their edges left out of the mean."""
+    """Yield segments, largest first: what is high-Z or like no material, then what is even in both energies.
+
+    A compact heavy object in front of even goods must not be averaged with them, so it is looked for by itself.
+    """
     low, high = alphas
     least = max(2, round(p.min_side_share * cells.shape[1]))
-    element = np.ones((least, least), np.uint8)
-    core = np.ones((2 * p.edge_cells + 1,) * 2, np.uint8)
     thick = cells.inside & (high >= p.least_alpha) & (sets != OPAQUE)
-    found: list[tuple[int, Array, tuple[int, int, int, int]]] = []
-    for value in np.unique(sets[thick]):
-        mask = ((sets == value) & thick).astype(np.uint8)
-        if bin(int(value) & ANY_CLASS).count("1") > 1:
-            # what cannot be told cell by cell falls apart where its thickness jumps
-            mask &= _even(high)
-        mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, element).astype(np.uint8)
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
-        for label in range(1, count):
-            # OpenCV's x is the second axis, the channel
-            y, x, h, w, area = (int(v) for v in stats[label])
-            if area >= least * least:
-                found.append((area, labels[x : x + w, y : y + h] == label, (x, y, w, h)))
+    odd = [thick & (sets == HIGH_Z), thick & (sets == ABOVE_ALL)]
+    even = thick & ~odd[0] & ~odd[1] & _even(low, cells, inversion, 0, p) & _even(high, cells, inversion, 1, p)
+    found = [part for mask in (*odd, even) for part in _parts(mask, least)]
     found.sort(key=lambda f: (-f[0], f[2]))
+    core = np.ones((2 * p.edge_cells + 1,) * 2, np.uint8)
     for area, own, (x, y, w, h) in found[: p.max_segments]:
         inner = cv2.erode(own.astype(np.uint8), core, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(np.bool_)
         use = inner if inner.sum() >= 4 else own
@@ -231,12 +226,25 @@ def _segments(
         yield Segment(where=cells.box(x, y, w, h), area_share=share, verdict=verdict)
 
 
-def _even(high: Array) -> Array:
-    """Return, as uint8, where -ln T changes by less than 8 % from cell to cell."""
+def _parts(mask: Array, least: int) -> Iterator[tuple[int, Array, tuple[int, int, int, int]]]:
+    """Yield area, own cells and rectangle (x along columns, y, w, h) of the connected parts of a mask."""
+    element = np.ones((least, least), np.uint8)
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, element)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    for label in range(1, count):
+        # OpenCV's x is the second axis, the channel
+        y, x, h, w, area = (int(v) for v in stats[label])
+        yield area, labels[x : x + w, y : y + h] == label, (x, y, w, h)
+
+
+def _even(image: Array, cells: Cells, inversion: Inversion, energy: int, p: MaterialProfile) -> Array:
+    """Return where -ln T of one energy changes from cell to cell by no more than noise and a slope make it."""
     square = np.ones((3, 3), np.uint8)
-    image = high.astype(np.float32)
-    spread = cv2.dilate(image, square) - cv2.erode(image, square)
-    return np.asarray((spread <= 0.16 * np.maximum(image, 0.1)).astype(np.uint8))
+    values = image.astype(np.float32)
+    spread = cv2.dilate(values, square) - cv2.erode(values, square)
+    noise = inversion.noises[0].air_sd[energy] * np.exp(0.5 * np.maximum(image, 0)) / cells.pixels**0.5
+    # nine values spread over six standard deviations at most
+    return np.asarray(spread <= p.even_share * np.maximum(image, 0) + 6 * noise)
 
 
 def _high_z(segments: tuple[Segment, ...], p: MaterialProfile) -> Iterator[Finding]:

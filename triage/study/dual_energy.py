@@ -86,9 +86,9 @@ def in_words(report: dict[str, Any]) -> list[str]:
         ]
     for pair, c in (report["classes"] or {}).items():
         lines.append(
-            f"classes {pair}: right {c['right']} of {c['told_apart']} that can be told apart ({c['right_percent']} %) of "
-            f"{c['pairs']}; one class alone {c['one_class']}, wrongly {c['one_class_wrong']}; the set holds the truth "
-            f"{c['set_holds_truth']} times"
+            f"classes {pair}: right {c['right']} of {c['told_apart']} that can be told apart ({c['right_percent']} %), "
+            f"of {c['pairs']}; one class alone {c['one_class']}, wrongly {c['one_class_wrong']}; the set holds the "
+            f"truth {c['set_holds_truth']} times"
         )
     if report["scene"] is not None:
         lines.append(f"scene: {report['scene']['simulated']}, {report['scene']['seconds']} s")
@@ -300,7 +300,8 @@ def _class(row: dict[str, str]) -> int:
 
 def scene_calibration(scene: Any, rows: int = SCENE_ZONE_ROWS) -> EnergyCalibration:
     """Return the energy calibration of the Geant4 scene: a zone per few rows, for its beam softens off the axis."""
-    zones = []
+    zones: list[Zone] = []
+    noise = _air_sd(scene["im_L"]), _air_sd(scene["im_H"])
     for first in range(0, scene["im_H"].shape[0], rows):
         own, middle = slice(first, first + rows), first + rows // 2
         points = tuple(
@@ -319,14 +320,14 @@ def scene_calibration(scene: Any, rows: int = SCENE_ZONE_ROWS) -> EnergyCalibrat
                     energy_mev=tuple(scene["E"].tolist()), signal=tuple((scene[phi][middle] * scene["D"]).tolist())
                 ),
             )
-            for endpoint, phi, sd in ((6.0, "phi_6MeV", _air_sd(scene["im_L"])), (9.0, "phi_9MeV", _air_sd(scene["im_H"])))
+            for endpoint, phi, sd in ((6.0, "phi_6MeV", noise[0]), (9.0, "phi_9MeV", noise[1]))
         )  # fmt: skip
         zones.append(Zone(point=points, end_channel=first + rows, low=low, high=high))
-    middle = zones[len(zones) // 2]
-    assert middle.low is not None
-    assert middle.high is not None
+    axis = zones[0]
+    assert axis.low is not None
+    assert axis.high is not None
     return EnergyCalibration(
-        low=middle.low, high=middle.high, zone=tuple(zones), simulated=True, note="Geant4, simulated by others"
+        low=axis.low, high=axis.high, zone=tuple(zones), simulated=True, note="Geant4, simulated by others"
     )
 
 
@@ -350,7 +351,7 @@ def judge_scene(path: Path) -> tuple[Any, Inversion, MaterialJudgement]:
     )  # fmt: skip
     frame = Frame(left=0, right=columns, roof_left=0, roof_right=0, floor_left=rows, floor_right=rows, floor_seen=True)
     q = (codes_of(scene["im_L"].T.copy()), codes_of(scene["im_H"].T.copy()))
-    profile = MaterialProfile(cells_high=rows, min_side_share=0.05)
+    profile = MaterialProfile(cells_high=rows, min_side_share=0.03)
     return scene, inversion, judge_material(q, detector, frame, inversion, profile)
 
 

@@ -23,8 +23,8 @@ Array: TypeAlias = NDArray[Any]
 
 TUBE_KV = (120.0, 320.0)
 COPPER_G_CM2, PANEL_G_CM2 = 0.5, 0.6
-"""Assumed filter of the tubes and scintillator of the panel: neither is told. Between 0.2 and 1 g/cm² of copper the held
-out step moves by less than one unit of Z."""
+"""Assumed filter of the tubes and scintillator of the panel: neither is told. Between 0.2 and 1 g/cm² of copper the
+held out step moves by less than one unit of Z."""
 NICKEL_Z = 28
 STEPS = {".0": (70, 150), ".05": (280, 360), ".10": (490, 560), ".15": (690, 770), ".20": (900, 980)}
 """Rows of the five steps of the wedge, between its engraved rims; the columns are free of letters."""
@@ -33,7 +33,7 @@ AIR_COLUMNS = (20, 100)
 BOX = 5
 """Side of the square of pixels whose mean is inverted."""
 SAME_Z = (24.0, 33.0)
-"""Chromium to arsenic: what cannot be told from nickel by a pair whose step is off by one per cent."""
+"""Chromium to arsenic: as near to nickel as an error of 3 % in the counts of one image leaves it."""
 FLAT = 32766
 
 
@@ -117,7 +117,7 @@ def nickel(folder: Path, out: Path | None = None) -> dict[str, Any]:
 
 
 def _reference(tube: Tube, means: list[tuple[float, float]], air: float) -> tuple[float, float]:
-    """Return the pedestal of the low image (dark and scatter) and the air level of the high one that make both nickel."""
+    """Return the low image's pedestal (dark and scatter) and the high one's air level that make both steps nickel."""
     at = int(np.flatnonzero(tube.numbers == NICKEL_Z)[0])
 
     def missed(free: Array) -> Array:
@@ -165,7 +165,7 @@ def casting(folder: Path, out: Path | None = None) -> dict[str, Any]:
         "seen_percent": round(100 * float(seen.mean()), 1),
         "rms_percent": round(100 * float(off[seen].std()), 2),
         "within_2_percent": round(100 * float((np.abs(off[seen]) <= 0.02).mean()), 1),
-        "note": "difference of the high image from one curve of the low one; no reference material, so no class is said",
+        "note": "difference of the high image from one curve of the low one; no reference, so no class is said",
     }
 
 
