@@ -29,6 +29,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 connect_option = click.option(
     "--connect", "address", default="tcp://127.0.0.1:7410", show_default=True, help="Address of the service."
 )
+energy_option = click.option(
+    "--energy", type=click.Path(path_type=Path), help="Energy calibration (TOML) of the lane the recordings are of."
+)
 analyst_option = click.option("--analyst", default=None, help="Your name in decisions. Default: your login name.")
 
 
@@ -151,10 +154,10 @@ def _expand(files: tuple[Path, ...], suffix: str) -> list[Path]:
     return found
 
 
-def _new_judge() -> Any:
-    from triage.service.lane import Judge
+def _new_judge(energy: Path | None = None) -> Any:
+    from triage.service.lane import Judge, lane_profile
 
-    judge = Judge()
+    judge = Judge(lane_profile(None if energy is None else str(energy)))
     judge.warm_up()
     return judge
 
@@ -240,8 +243,9 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
     "--polarity", type=click.Choice(["auto", "air_bright", "air_dark"]), default="auto", show_default=True,
     help="Whether air is bright or dark in image files.",
 )  # fmt: skip
+@energy_option
 @json_option
-def triage(files: tuple[Path, ...], save: Path | None, polarity: str, as_json: bool) -> None:
+def triage(files: tuple[Path, ...], save: Path | None, polarity: str, energy: Path | None, as_json: bool) -> None:
     """Judge images, recordings and portal daily files.
 
     One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
@@ -251,7 +255,7 @@ def triage(files: tuple[Path, ...], save: Path | None, polarity: str, as_json: b
 
     paths = _expand(files, ".scan.h5")
     _profile_cache()
-    judge = _new_judge()
+    judge = _new_judge(energy)
     bad, rows = 0, []
     pictures: set[str] = set()
     try:
@@ -323,8 +327,9 @@ def _print_judged(rows: list[Any]) -> None:
     help="1 = as it happened, 20 = faster, 0 = without waiting.",
 )
 @click.option("--verify", is_flag=True, help="The new result must equal the stored one bit for bit.")
+@energy_option
 @json_option
-def replay(files: tuple[Path, ...], speed: float, verify: bool, as_json: bool) -> None:
+def replay(files: tuple[Path, ...], speed: float, verify: bool, energy: Path | None, as_json: bool) -> None:
     """Play recordings again through driver, assembly and judgement, as beside a lane."""
     from rich.text import Text
 
@@ -335,7 +340,7 @@ def replay(files: tuple[Path, ...], speed: float, verify: bool, as_json: bool) -
         raise click.BadParameter("nan is no speed", param_hint="--speed")
     _profile_cache()
     paths = _expand(files, SUFFIX)
-    judge = _new_judge()
+    judge = _new_judge(energy)
     console = _console()
     bad = same = 0
     try:
