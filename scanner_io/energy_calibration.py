@@ -212,3 +212,39 @@ def _spectrum(path: Path, name: str, where: str, problems: list[str]) -> Any:
     except (KeyError, TypeError, ValueError) as error:
         problems.append(f"{where}: {path}: {error!r}, expected the columns energy_mev, low, high with numbers")
     return None
+
+
+def to_toml(calibration: EnergyCalibration) -> str:
+    """Return the file that `load` reads as `calibration`."""
+    lines = [
+        f"note = {_text(calibration.note)}",
+        f"interlace_columns = {calibration.interlace_columns!r}",
+        f"simulated = {str(calibration.simulated).lower()}",
+        f"low = {_beam(calibration.low)}",
+        f"high = {_beam(calibration.high)}",
+    ]
+    for zone in calibration.zone:
+        lines += ["", "[[zone]]"]
+        if zone.end_channel is not None:
+            lines.append(f"end_channel = {zone.end_channel}")
+        lines += [f"{name} = {_beam(b)}" for name, b in (("low", zone.low), ("high", zone.high)) if b is not None]
+        lines += ["point = [", *(f"    {_table(p, ('material',))}," for p in zone.point), "]"]
+    return "\n".join(lines) + "\n"
+
+
+def _beam(beam: Beam) -> str:
+    plain = _table(msgspec.structs.replace(beam, spectrum=None), ())
+    if beam.spectrum is None:
+        return plain
+    values = ", ".join(f"{n} = {list(getattr(beam.spectrum, n))}" for n in ("energy_mev", "signal"))
+    return f"{plain[:-1]}, spectrum = {{{values}}}}}"
+
+
+def _table(struct: msgspec.Struct, texts: tuple[str, ...]) -> str:
+    values = {n: getattr(struct, n) for n in struct.__struct_fields__}
+    told = (f"{n} = {_text(v) if n in texts else repr(v)}" for n, v in values.items() if v is not None)
+    return f"{{{', '.join(told)}}}"
+
+
+def _text(text: str) -> str:
+    return msgspec.json.encode(text).decode()  # a JSON text is a TOML basic string

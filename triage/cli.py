@@ -264,7 +264,7 @@ def triage(files: tuple[Path, ...], save: Path | None, polarity: str, energy: Pa
                 for judged in offline.judge_file(path, judge, RasterOptions(polarity=polarity)):  # type: ignore[arg-type]
                     bad += judged.error is not None
                     if save is not None:
-                        _save_picture(save, judged, pictures)
+                        _save_picture(save, judged, pictures, judge.profile.image)
                     if as_json:
                         _emit(judged.row())
                     else:
@@ -278,8 +278,11 @@ def triage(files: tuple[Path, ...], save: Path | None, polarity: str, energy: Pa
         raise click.exceptions.Exit(EXIT_BAD_INPUT)
 
 
-def _save_picture(folder: Path, judged: Any, taken: set[str]) -> None:
-    """Write the picture of one scan; files of one name from different folders get pictures of their own."""
+def _save_picture(folder: Path, judged: Any, taken: set[str], profile: Any) -> None:
+    """Write the picture of one scan, and of its materials where they can be told.
+
+    Files of one name from different folders get pictures of their own.
+    """
     if judged.result is None or judged.scan.radiograph is None:
         return
     import cv2
@@ -288,16 +291,24 @@ def _save_picture(folder: Path, judged: Any, taken: set[str]) -> None:
     from triage.analysis.picture import annotate
 
     folder.mkdir(parents=True, exist_ok=True)
-    done, png = cv2.imencode(".png", annotate(judged.scan.radiograph, judged.result))
-    if not done:
-        raise ScannerError(f"{judged.file}: the picture could not be encoded as PNG")
+    images = {".png": annotate(judged.scan.radiograph, judged.result)}
+    if profile.energy is not None:
+        from triage.analysis.material_picture import material_map
+
+        materials = material_map(judged.scan.radiograph, profile, simulated=judged.scan.simulated)
+        if materials is not None:
+            images[".material.png"] = materials[..., ::-1]
     name = first = Path(judged.file).name
     count = 1
     while name in taken:
         count += 1
         name = f"{first}.{count}"
     taken.add(name)
-    write_durable(folder / f"{name}.png", png.tobytes(), replace=True)
+    for suffix, image in images.items():
+        done, png = cv2.imencode(".png", image)
+        if not done:
+            raise ScannerError(f"{judged.file}: the picture could not be encoded as PNG")
+        write_durable(folder / f"{name}{suffix}", png.tobytes(), replace=True)
 
 
 def _print_judged(rows: list[Any]) -> None:

@@ -18,12 +18,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from scanner_io import driver, energy_calibration
 from scanner_io.attenuation import SYMBOLS
 from scanner_io.energy_calibration import Beam, EnergyCalibration, Point, Spectrum, Zone
 from scanner_io.errors import DataError
-from scanner_io.model import DetectorState
+from scanner_io.model import DetectorState, LineBlock, Radiograph, ScanStart
+from scanner_io.storage import write_durable
 from triage.analysis.container import Frame
 from triage.analysis.dual_energy import CLASS_BOUNDS_Z, CLASSES, Inversion, codes_of
+from triage.analysis.image import ImageProfile, judge_image
 from triage.analysis.material import MaterialJudgement, MaterialProfile, judge_material
 from triage.analysis.transparency import FREE_STREAMING, BeamModel, alpha, fit, spectrum_of
 
@@ -35,6 +38,7 @@ CALIBRATED_AT = ("C", "Fe", "Pb")
 SCENE_ZONE_ROWS = 5
 MAP_COLUMNS, MAP_CHANNELS = 5000, 2000
 TOLD_APART_SD = 3.0
+EXAMPLE_SEED = 3
 
 
 def evaluate_dual_energy(
@@ -44,7 +48,7 @@ def evaluate_dual_energy(
 
     attenuation : folder with mev_transparency_geant4.csv, mev_spectra.csv, mev_dual_scene.npz
     kilovolt : folder with Fusion2-120kV.png, Fusion2-320kV.png, FusionPart1-120kV.png, FusionPart1-180kV.png
-    out : PNG maps are written there
+    out : PNG maps are written there, and the energy calibration of a simulated lane as an example of one
     rounds : repetitions of the speed measurement; vehicles : simulated ones whose mass is estimated
     """
     report: dict[str, Any] = {"transparency": None, "classes": None, "scene": None, "kilovolt": None, "mass": None}
@@ -57,6 +61,8 @@ def evaluate_dual_energy(
         from .dual_energy_kilovolt import casting, nickel
 
         report["kilovolt"] = {"nickel": nickel(kilovolt, out), "casting": casting(kilovolt, out)}
+    if out is not None:
+        _example(out)
     if vehicles:
         report["mass"] = simulated_mass(vehicles)
     report["speed"] = map_speed(rounds)
@@ -385,25 +391,41 @@ def segment_row(segment: Any) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------- mass, speed
 
 
+def _example(out: Path) -> None:
+    """Write the energy calibration of a simulated lane and the map of one of its vehicles. SIMULATED."""
+    simulated: Any = driver.load("simulated")
+    config = simulated.Config(vehicles=1, seed=EXAMPLE_SEED, portal=False, threat_share=1.0)
+    calibration = simulated.energy_calibration(config)
+    text = energy_calibration.to_toml(calibration)
+    out.mkdir(parents=True, exist_ok=True)
+    write_durable(out / "simulated.energy.toml", text.encode(), replace=True)
+    from triage.analysis.material_picture import material_map
+
+    from .dual_energy_pictures import write_png
+
+    shown = material_map(_radiograph(simulated, config, 0), ImageProfile(energy=calibration), simulated=True)
+    assert shown is not None
+    write_png(out / "simulated_6_9MV.png", shown)
+
+
+def _radiograph(simulated: Any, config: Any, index: int) -> Radiograph:
+    """Return the radiograph of one simulated vehicle."""
+    events = simulated.simulate_passage(config, index)
+    start = next(e for e in events if isinstance(e, ScanStart))
+    blocks = [e for e in events if isinstance(e, LineBlock)]
+    counts = tuple(np.concatenate([b.counts[k] for b in blocks]) for k in range(len(start.detector.energies)))
+    times = np.concatenate([b.column_utc_ns for b in blocks])
+    return Radiograph(detector=start.detector, counts=counts, column_utc_ns=times)
+
+
 def simulated_mass(vehicles: int, seed: int = 11) -> dict[str, Any]:
     """Return how the estimated mass of simulated vehicles compares with what was put into them. SIMULATED."""
-    from scanner_io import driver
-    from scanner_io.model import LineBlock, Radiograph, ScanStart
-    from triage.analysis.image import ImageProfile, judge_image
-
     simulated: Any = driver.load("simulated")
     config = simulated.Config(vehicles=vehicles, seed=seed, portal=False, threat_share=0.0)
     profile = ImageProfile(energy=simulated.energy_calibration(config))
     rows: list[dict[str, Any]] = []
     for index in range(vehicles):
-        events = simulated.simulate_passage(config, index)
-        start = next(e for e in events if isinstance(e, ScanStart))
-        blocks = [e for e in events if isinstance(e, LineBlock)]
-        image = Radiograph(
-            detector=start.detector,
-            counts=tuple(np.concatenate([b.counts[k] for b in blocks]) for k in range(2)),
-            column_utc_ns=np.concatenate([b.column_utc_ns for b in blocks]),
-        )
+        image = _radiograph(simulated, config, index)
         truth = simulated.ground_truth(config, index)
         mass = judge_image(image, profile).material.mass
         kg = truth.cargo_kg + simulated.TARE_KG[truth.feet]

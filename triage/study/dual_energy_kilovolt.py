@@ -155,12 +155,15 @@ def casting(folder: Path, out: Path | None = None) -> dict[str, Any]:
     off = np.zeros(low.shape)
     off[seen] = y - curve(x)
     if out is not None:
+        from triage.analysis.material_picture import text_band
+
         from .dual_energy_pictures import write_png
 
         shade = np.clip(off * 1000 + 128, 0, 255).astype(np.uint8)
         coloured = cv2.applyColorMap(shade, cv2.COLORMAP_TWILIGHT)[..., ::-1].copy()
         coloured[~seen] = 255
-        write_png(out / "casting_120_180kV.png", coloured)
+        caption = "real pair, 120/180 kV: the high image against one curve of the low one, 12 % darker to brighter"
+        write_png(out / "casting_120_180kV.png", np.vstack([text_band(caption, coloured.shape[1]), coloured]))
     return {
         "seen_percent": round(100 * float(seen.mean()), 1),
         "rms_percent": round(100 * float(off[seen].std()), 2),
@@ -171,6 +174,8 @@ def casting(folder: Path, out: Path | None = None) -> dict[str, Any]:
 
 def _picture(path: Path, lightest: Array, heaviest: Array, seen: Array) -> None:
     """Write the atomic number of every pixel: that of the wedge blue, lighter orange, heavier violet."""
+    from triage.analysis.material_picture import text_band
+
     from .dual_energy_pictures import write_png
 
     image = np.full((*lightest.shape, 3), 255, np.uint8)
@@ -179,4 +184,8 @@ def _picture(path: Path, lightest: Array, heaviest: Array, seen: Array) -> None:
                               (33, 95, (170, 40, 170))):  # fmt: skip
         image[(lightest >= low) & (lightest <= high)] = colour
     image[np.isnan(lightest) & np.isfinite(heaviest) & seen] = (170, 40, 170)
-    write_png(path, image)
+    captions = (
+        "real pair, 120/320 kV, steps .10 and .20 taken as nickel: blue Z 24-33, green 18-24, orange below,",
+        "violet above, or the heavier element that gives the same pair (the letters: lead); white: the high image is clipped",
+    )
+    write_png(path, np.vstack([*(text_band(c, image.shape[1]) for c in captions), image]))
