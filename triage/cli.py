@@ -297,7 +297,7 @@ def _save_picture(folder: Path, judged: Any, taken: set[str], profile: Any) -> N
 
         materials = material_map(judged.scan.radiograph, profile, simulated=judged.scan.simulated)
         if materials is not None:
-            images[".material.png"] = materials[..., ::-1]
+            images[".material.png"] = materials[..., ::-1].copy()
     name = first = Path(judged.file).name
     count = 1
     while name in taken:

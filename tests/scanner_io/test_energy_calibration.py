@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from drivers import simulated
 from scanner_io import config, energy_calibration
 from scanner_io.energy_calibration import EnergyCalibration
 from scanner_io.errors import ConfigError
@@ -124,3 +125,10 @@ def test_a_lanes_bad_calibration_is_a_problem_of_the_configuration(good):
     (problem,) = caught.value.problems
     assert "lane north.energy_calibration" in problem
     assert "heavy one" in problem
+
+
+def test_what_is_written_is_read_again(good):
+    for read in (energy_calibration.load(good), simulated.energy_calibration(simulated.Config())):
+        copy = good.parent / "copy.toml"
+        copy.write_text(energy_calibration.to_toml(read))
+        assert energy_calibration.load(copy) == read

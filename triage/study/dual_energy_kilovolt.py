@@ -186,6 +186,6 @@ def _picture(path: Path, lightest: Array, heaviest: Array, seen: Array) -> None:
     image[np.isnan(lightest) & np.isfinite(heaviest) & seen] = (170, 40, 170)
     captions = (
         "real pair, 120/320 kV, steps .10 and .20 taken as nickel: blue Z 24-33, green 18-24, orange below,",
-        "violet above, or the heavier element that gives the same pair (the letters: lead); white: the high image is clipped",
+        "violet above, or the heavier element that gives the same pair (the letters: lead); white: high image clipped",
     )
     write_png(path, np.vstack([*(text_band(c, image.shape[1]) for c in captions), image]))
