@@ -231,7 +231,7 @@ def test_recordings_are_judged_with_the_energy_calibration_of_their_lane(tmp_pat
     energy.write_text(energy_calibration.to_toml(simulated.energy_calibration(simulated.Config())))
     done = scanlane("simulate", "--out", tmp_path, "--vehicles", "1", "--columns", "400", "--channels", "192")
     assert done.returncode == 0, done.stderr
-    (file,) = tmp_path.glob("*.scan.h5")
+    (file,) = tmp_path.rglob("*.scan.h5")
     pictures = tmp_path / "pictures"
     (row,) = rows(scanlane("triage", "--json", "--energy", energy, "--save", pictures, file))
     assert [f["kind"] for f in row["findings"]].count("mass") == 1
