@@ -109,12 +109,16 @@ def _between(known: Floats, values: Floats) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Standard deviations of both energies, as shares of air, per pixel, and the model's errors as shares of alpha."""
+    """Standard deviations of both energies, as shares of air, per pixel, and errors as shares of alpha.
+
+    ratio_error : of the low alpha beside the high one; alpha_error : of the high one alone
+    """
 
     air_sd: tuple[float, float]
     dark_sd: tuple[float, float]
     scatter_sd: tuple[float, float]
-    model_error: tuple[float, float]
+    ratio_error: float
+    alpha_error: float
 
     @classmethod
     def of(cls, low: Beam, high: Beam, model: ZoneModel) -> Noise:
@@ -123,31 +127,30 @@ class Noise:
             air_sd=(low.air_sd, high.air_sd),
             dark_sd=(low.dark_sd, high.dark_sd),
             scatter_sd=(low.scatter_sd, high.scatter_sd),
-            model_error=(model.low.model_error, model.high.model_error),
+            ratio_error=model.ratio_error,
+            alpha_error=model.high.model_error,
         )
 
-    def variances(
-        self, alpha_low: Floats, alpha_high: Floats, pixels: float, behind: tuple[float, float] = (0.0, 0.0)
-    ) -> tuple[Floats, Floats]:
-        """Return the variances of a mean over `pixels` of both alphas: quanta, dark reading, rounding, scatter, model.
+    def variance(
+        self, alpha_low: Floats, alpha_high: Floats, slope: Floats, pixels: float, *,
+        behind: tuple[float, float] = (0.0, 0.0), extra: float = 0.0,
+    ) -> Floats:  # fmt: skip
+        """Return the variance of alpha_low beside what alpha_high predicts: quanta, dark, rounding, scatter, model.
 
+        slope : of the prediction over alpha_high
+        pixels : both alphas are means over so many
         behind : alphas of walls that were taken away, which weaken the signal as well
+        extra : variance of both alphas that averaging does not lessen
         """
         low, high = (
-            (air**2 * np.exp(alpha + wall) + dark**2 * np.exp(2 * (alpha + wall)) + _CODE_VARIANCE) / pixels
-            + scatter**2 * np.exp(2 * (alpha + wall))
-            + (error * alpha) ** 2
-            for air, dark, scatter, error, alpha, wall in zip(
-                self.air_sd,
-                self.dark_sd,
-                self.scatter_sd,
-                self.model_error,
-                (alpha_low, alpha_high),
-                behind,
-                strict=True,
+            (air**2 * np.exp(seen) + dark**2 * np.exp(2 * seen) + _CODE_VARIANCE) / pixels
+            + scatter**2 * np.exp(2 * seen)
+            + extra
+            for air, dark, scatter, seen in zip(
+                self.air_sd, self.dark_sd, self.scatter_sd, (alpha_low + behind[0], alpha_high + behind[1]), strict=True
             )
         )
-        return low, high
+        return np.asarray(low + slope**2 * high + (self.ratio_error * alpha_low) ** 2)
 
     @property
     def opaque_alpha(self) -> float:
@@ -241,13 +244,15 @@ class Inversion:
         """
         low, slope, grams = self.curves[zone].at(alpha_high)
         noise = self.noises[zone]
-        var_low, var_high = noise.variances(np.array(alpha_low), np.array(alpha_high), pixels, behind)
-        distance = (alpha_low - low) / np.sqrt(var_low + slope**2 * var_high)
+        variance = noise.variance(np.array(alpha_low), np.array(alpha_high), slope, pixels, behind=behind)
+        distance = (alpha_low - low) / np.sqrt(variance)
         best = int(np.argmin(np.abs(distance)))
         fits = np.abs(distance) <= RULED_OUT
         if not fits.any():
             fits[best] = True
+        # below boron there is only hydrogen, which never comes alone: what looks lighter is measured as if it were boron
         likely = fits & (NUMBERS >= 5)
+        likely[4] |= not likely.any()
         pair = (np.array([alpha_low]), np.array([alpha_high]))
         classes = int(_sets(self.curves[zone], noise, *pair, pixels, behind=behind)[0])
         weight = np.exp(-0.5 * (distance**2 - distance[best] ** 2)) * PRIOR
@@ -255,8 +260,8 @@ class Inversion:
             classes=classes,
             likely=int(np.searchsorted(CLASS_BOUNDS_Z, NUMBERS[best], side="right")),
             areal_density_g_cm2=float((weight * grams).sum() / weight.sum()),
-            low_g_cm2=float(grams[likely if likely.any() else fits].min()),
-            high_g_cm2=float(grams[likely if likely.any() else fits].max()),
+            low_g_cm2=float(grams[likely].min()) * (1 - 2 * noise.alpha_error),
+            high_g_cm2=float(grams[likely].max()) * (1 + 2 * noise.alpha_error),
             effective_z=float(NUMBERS[best]),
             low_z=float(NUMBERS[fits].min()),
             high_z=float(NUMBERS[fits].max()),
@@ -310,9 +315,8 @@ class Inversion:
         grams = np.empty(high.shape, np.float32)
         slope = np.gradient(curves.alpha_low, ALPHAS[1], axis=1)
         for i in range(TABLE_ALPHAS):
-            var_low, var_high = noise.variances(low[i], high[i], self.pixels)
             off = low[i] - curves.alpha_low[:, i, np.newaxis]
-            square = off**2 / (var_low + slope[:, i, np.newaxis] ** 2 * var_high)
+            square = off**2 / noise.variance(low[i], high[i], slope[:, i, np.newaxis], self.pixels)
             weight = np.exp(-0.5 * (square - square.min(axis=0))) * PRIOR[:, np.newaxis]
             grams[i] = (weight * curves.areal_density[:, i, np.newaxis]).sum(axis=0) / weight.sum(axis=0)
         return grams, _sets(curves, noise, low, high, self.pixels, end=END_ALPHA)
@@ -404,10 +408,10 @@ def _sets(
     """
     shape = alpha_low.shape
     low, high = alpha_low.ravel(), alpha_high.ravel()
-    var_low, var_high = noise.variances(np.maximum(low, 0), np.maximum(high, 0), pixels, behind)
     slope = np.gradient(curves.alpha_low, ALPHAS[1], axis=1)
     steepest = np.interp(high, ALPHAS, slope.max(axis=0))
-    sd = np.sqrt(var_low + extra + steepest**2 * (var_high + extra))
+    positive = (np.maximum(low, 0), np.maximum(high, 0))
+    sd = np.sqrt(noise.variance(*positive, steepest, pixels, behind=behind, extra=extra))
     sets = np.zeros(low.size, np.uint8)
     for bit, (first, last) in enumerate(_class_rows()):
         part = curves.alpha_low[first:last]
