@@ -53,6 +53,9 @@ THIN_ALPHA = 0.05
 OPAQUE_DARK = 5.0
 #: The same of scatter, which is no noise: its error has one sign over a whole region.
 OPAQUE_SCATTER = 3.0
+#: Share of a scatter error that the two beams do not have in common: the same cargo scatters both, at energies that
+#: differ. A cautious guess; no source is known.
+SCATTER_APART = 0.3
 #: Independent pixels that a 3x3 median is worth: its variance is 1/5.7 of a pixel's for normal noise.
 MEDIAN_PIXELS = 5.7
 #: The log codes of images end here; what is darker reads as this.
@@ -142,15 +145,17 @@ class Noise:
         behind : alphas of walls that were taken away, which weaken the signal as well
         extra : variance of both alphas that averaging does not lessen
         """
+        seen_low, seen_high = alpha_low + behind[0], alpha_high + behind[1]
         low, high = (
             (air**2 * np.exp(seen) + dark**2 * np.exp(2 * seen) + _CODE_VARIANCE) / pixels
-            + scatter**2 * np.exp(2 * seen)
+            + (SCATTER_APART * scatter) ** 2 * np.exp(2 * seen)
             + extra
             for air, dark, scatter, seen in zip(
-                self.air_sd, self.dark_sd, self.scatter_sd, (alpha_low + behind[0], alpha_high + behind[1]), strict=True
+                self.air_sd, self.dark_sd, self.scatter_sd, (seen_low, seen_high), strict=True
             )
         )
-        return np.asarray(low + slope**2 * high + (self.ratio_error * alpha_low) ** 2)
+        common = min(self.scatter_sd) * (np.exp(seen_low) - slope * np.exp(seen_high))
+        return np.asarray(low + slope**2 * high + common**2 + (self.ratio_error * alpha_low) ** 2)
 
     @property
     def opaque_alpha(self) -> float:
@@ -250,7 +255,7 @@ class Inversion:
         fits = np.abs(distance) <= RULED_OUT
         if not fits.any():
             fits[best] = True
-        # below boron there is only hydrogen, which never comes alone: what looks lighter is measured as if it were boron
+        # below boron there is only hydrogen, which never comes alone: what looks lighter is weighed as boron
         likely = fits & (NUMBERS >= 5)
         likely[4] |= not likely.any()
         pair = (np.array([alpha_low]), np.array([alpha_high]))
