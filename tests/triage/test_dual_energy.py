@@ -48,7 +48,7 @@ def table(shared_data):
 @pytest.fixture
 def ten_four(table):
     """10/4 MV, fitted to carbon, iron and lead at one thickness."""
-    return Inversion(table.calibration("4", "10"))
+    return inversion_of(table.calibration("4", "10"))
 
 
 # --- the model

@@ -96,7 +96,7 @@ def curves_of(model: ZoneModel) -> Curves:
     lows, grams = [], []
     for number in known.astype(int):
         # 0.004 cm²/g is less than anything absorbs; steps grow with thickness as the curve straightens
-        density = np.linspace(0, 1, 500) ** 1.5 * 1.1 * ALPHAS[-1] / 0.018
+        density = np.linspace(0, 1, 300) ** 1.5 * 1.1 * ALPHAS[-1] / 0.018
         low, high = model.alphas(int(number), density)
         lows.append(np.interp(ALPHAS, high, low))
         grams.append(np.interp(ALPHAS, high, density))

@@ -25,7 +25,7 @@ from scanner_io.errors import DataError
 from scanner_io.model import DetectorState, LineBlock, Radiograph, ScanStart
 from scanner_io.storage import write_durable
 from triage.analysis.container import Frame
-from triage.analysis.dual_energy import CLASS_BOUNDS_Z, CLASSES, Inversion, codes_of
+from triage.analysis.dual_energy import CLASS_BOUNDS_Z, CLASSES, Inversion, codes_of, inversion_of
 from triage.analysis.image import ImageProfile, judge_image
 from triage.analysis.material import MaterialJudgement, MaterialProfile, judge_material
 from triage.analysis.transparency import FREE_STREAMING, BeamModel, alpha, fit, spectrum_of
@@ -209,7 +209,7 @@ class Geant4Table:
         Whether it can be told apart is decided from the table itself: no material of another class in it has, at the
         same high energy's alpha, a ratio closer than three standard deviations of the table's own noise.
         """
-        inversion = Inversion(self.calibration(low, high))
+        inversion = inversion_of(self.calibration(low, high))
         pairs = self._pairs(low, high, least_g_cm2)
         counts = dict.fromkeys(("pairs", "told_apart", "right", "set_holds_truth", "one_class", "one_class_wrong"), 0)
         wrong = []
