@@ -220,6 +220,9 @@ def test_check_fits_a_lanes_energy_calibration(tmp_path):
     assert done.returncode == 2
     assert "the wedges contradict their materials" in problem
     assert str(energy) in problem
+    done = scanlane("run", config, "--once")
+    assert done.returncode == 2
+    assert "the wedges contradict their materials" in done.stderr
 
 
 @pytest.mark.timeout(180)

@@ -182,11 +182,17 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     Stops on SIGTERM or Ctrl-C after everything that is open has been stored; a second signal ends it at once.
     """
     from scanner_io import config as configuration
+    from triage.service.checkup import check_energy
     from triage.service.daemon import Daemon
 
     _profile_cache()
     config = config.resolve()  # as the lanes see it: recordings are known by their paths
     loaded = configuration.load(config)
+    problems: list[str] = []
+    for lane in loaded.lane:
+        check_energy(lane, problems, [])
+    if problems:
+        raise ConfigError(problems)
     Daemon(loaded, make_log(as_json=as_json), once=once).run()
 
 

@@ -51,17 +51,15 @@ class MaterialProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """A connected part of the container that two energies see alike. where : in the radiograph's own pixels."""
+    """A connected part of the container that two energies see alike.
+
+    where : in the radiograph's own pixels
+    told : what it is made of
+    """
 
     where: Box
     area_share: float
-    verdict: Any
-
-    @property
-    def told(self) -> Verdict:
-        """What it is made of."""
-        verdict: Verdict = self.verdict
-        return verdict
+    told: Verdict
 
 
 class Mass(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,7 +221,7 @@ def _segments(
             behind=wall,
         )  # fmt: skip
         share = area / max(int(cells.inside.sum()), 1)
-        yield Segment(where=cells.box(x, y, w, h), area_share=share, verdict=verdict)
+        yield Segment(where=cells.box(x, y, w, h), area_share=share, told=verdict)
 
 
 def _parts(mask: Array, least: int) -> Iterator[tuple[int, Array, tuple[int, int, int, int]]]:

@@ -27,7 +27,7 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
     _check_bind(config, problems, notes)
     for lane in config.lane:
         notes.append(f"lane {lane.name}: expects {', '.join(lane.expected or expected_kinds(lane))}")
-        _check_energy(lane, problems, notes)
+        check_energy(lane, problems, notes)
         for number, device in enumerate(lane.device):
             _check_device(f"lane {lane.name} device[{number}] ({device.driver})", device, timeout_s, problems, notes)
     return problems, notes
@@ -64,8 +64,8 @@ def _check_bind(config: configuration.Config, problems: list[str], notes: list[s
         context.term()
 
 
-def _check_energy(lane: configuration.Lane, problems: list[str], notes: list[str]) -> None:
-    """Fit a lane's energy calibration as the lane would."""
+def check_energy(lane: configuration.Lane, problems: list[str], notes: list[str]) -> None:
+    """Fit a lane's energy calibration as the lane will; a lane must not begin with one that cannot be believed."""
     if lane.energy_calibration is None:
         return
     from scanner_io import energy_calibration
