@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
-from . import driver
+from . import driver, energy_calibration
 from .errors import ConfigError
 from .model import Kind
 
@@ -35,6 +35,8 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     join_wait_s : how long a finished part waits for the others before the scan is judged without them
     passage_timeout_s : an open part without any event for so long ends as `timed_out`
     expected : kinds a complete passage has; default: what the lane's devices can give
+    energy_calibration : TOML file with the lane's wedges, see scanner_io.energy_calibration; none: two energies are
+        not read for materials and mass. Relative paths count from the configuration file
     """
 
     name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")]
@@ -43,6 +45,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     join_wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
     passage_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     expected: tuple[Kind, ...] | None = None
+    energy_calibration: str | None = None
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,7 +104,7 @@ def parse(text: str, name: str, base: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{name}: not valid TOML: {error}"]) from error
     problems: list[str] = []
-    lanes = _lanes(table.pop("lane", None), problems)
+    lanes = tuple(_with_calibration(lane, base, problems) for lane in _lanes(table.pop("lane", None), problems))
     problems += _cross_checks(lanes, table.get("dispatch"))
     config: Config | None = fill(Config, {**table, "lane": ()}, "", problems)
     if config is not None:
@@ -126,6 +129,18 @@ def _lanes(tables: Any, problems: list[str]) -> tuple[Lane, ...]:
         if lane is not None:
             lanes.append(msgspec.structs.replace(lane, device=devices))
     return tuple(lanes)
+
+
+def _with_calibration(lane: Lane, base: Path, problems: list[str]) -> Lane:
+    """Return `lane` with the whole path of its energy calibration, which has been read once."""
+    if lane.energy_calibration is None:
+        return lane
+    path = base / Path(lane.energy_calibration).expanduser()
+    try:
+        energy_calibration.load(path)
+    except ConfigError as error:
+        problems += [f"lane {lane.name}.energy_calibration: {p}" for p in error.problems]
+    return msgspec.structs.replace(lane, energy_calibration=str(path))
 
 
 def _devices(tables: Any, path: str, problems: list[str]) -> tuple[Device, ...]:

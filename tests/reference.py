@@ -66,6 +66,29 @@ def material_lookup(q_low, q_high, table):
     return table[q_low.astype(int) // 8, q_high.astype(int) // 8]
 
 
+def dual_energy(q_low, q_high, zone, densities, classes, grid):
+    """Bilinear areal density and the nearest node's set of classes.
+
+    Places in the table are in float32 as in the kernel, or a pixel midway between two nodes could have either's set.
+    """
+    per_alpha, first, per_ratio, least = grid
+    low, high = ((q.astype(np.float32) - np.float32(128)) / np.float32(512) for q in (q_low, q_high))
+    ends = (np.float32(n) - np.float32(1.001) for n in densities.shape[1:])
+    ratio = low / np.maximum(high, least)
+    u, v = (np.clip(x, 0, end) for x, end in zip((high * per_alpha, (ratio - first) * per_ratio), ends, strict=True))
+    i, j, tables = u.astype(int), v.astype(int), np.broadcast_to(zone.astype(int), u.shape)
+    du, dv = u.astype(float) - i, v.astype(float) - j
+    corners = [[densities[tables, i + a, j + b].astype(float) for b in (0, 1)] for a in (0, 1)]
+    rows = [left * (1 - dv) + right * dv for left, right in corners]
+    half = np.float32(0.5)
+    return rows[0] * (1 - du) + rows[1] * du, classes[tables, (u + half).astype(int), (v + half).astype(int)]
+
+
+def on_one_grid(before, image, share):
+    earlier = np.concatenate((before[np.newaxis], image[:-1])).astype(int)
+    return (image.astype(int) * (256 - share) + earlier * share + 128) // 256
+
+
 def box_integral(columns, margin):
     """columns : (n, channels). Rows 1..n of the packed integral image, in Python's own integers, modulo 2**64."""
     padded = np.pad(columns, ((0, 0), (margin, margin)), mode="edge")

@@ -192,6 +192,73 @@ def test_check_reports_what_is_wrong_on_this_machine(tmp_path):
     assert "absent" in told[1]
 
 
+ENERGY = """
+low = {endpoint_mv = 4.0, air_sd = 0.008}
+high = {endpoint_mv = 10.0, air_sd = 0.007}
+[[zone]]
+point = [
+    {material = "C", areal_density_g_cm2 = 155.2, alpha_low = 6.696, alpha_high = 4.347},
+    {material = "steel", areal_density_g_cm2 = 155.2, alpha_low = 6.738, alpha_high = 5.263},
+    {material = "Pb", areal_density_g_cm2 = 155.2, alpha_low = 7.567, alpha_high = 7.036},
+]
+"""
+
+
+def test_check_fits_a_lanes_energy_calibration(tmp_path):
+    config, energy = tmp_path / "lane.toml", tmp_path / "energy.toml"
+    config.write_text(
+        'state_dir = "state"\n[storage]\nmin_free_mb = 0\n[dispatch]\nbind = "tcp://127.0.0.1:*"\n[[lane]]\n'
+        'name = "n"\nenergy_calibration = "energy.toml"\n[[lane.device]]\ndriver = "simulated"\nvehicles = 1\n'
+    )
+    energy.write_text(ENERGY)
+    told = json.loads(scanlane("check", config, "--json").stdout)
+    assert told["problems"] == []
+    assert any("energy calibration of 1 zones fits, error of the model 2.0%" in note for note in told["notes"])
+    energy.write_text(ENERGY.replace("alpha_high = 7.036", "alpha_high = 5.3"))
+    done = scanlane("check", config, "--json")
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert done.returncode == 2
+    assert "the wedges contradict their materials" in problem
+    assert str(energy) in problem
+    done = scanlane("run", config, "--once")
+    assert done.returncode == 2
+    assert "the wedges contradict their materials" in done.stderr
+
+
+@pytest.mark.timeout(180)
+def test_recordings_are_judged_with_the_energy_calibration_of_their_lane(tmp_path):
+    from drivers import simulated
+    from scanner_io import energy_calibration
+
+    energy = tmp_path / "energy.toml"
+    energy.write_text(energy_calibration.to_toml(simulated.energy_calibration(simulated.Config())))
+    done = scanlane("simulate", "--out", tmp_path, "--vehicles", "1", "--columns", "400", "--channels", "192")
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.rglob("*.scan.h5")
+    pictures = tmp_path / "pictures"
+    (row,) = rows(scanlane("triage", "--json", "--energy", energy, "--save", pictures, file))
+    assert [f["kind"] for f in row["findings"]].count("mass") == 1
+    assert (pictures / f"{file.name}.material.png").stat().st_size > 1000
+    (plain,) = rows(scanlane("triage", "--json", file))
+    assert "mass" not in [f["kind"] for f in plain["findings"]]
+    assert scanlane("triage", "--json", "--energy", tmp_path / "absent.toml", file).returncode == 2
+
+
+@pytest.mark.timeout(180)
+def test_evaluate_dual_energy_prints_one_object_and_writes_maps(tmp_path):
+    done = scanlane("evaluate", "dual-energy", "--json", "--out", tmp_path, "--rounds", "3")
+    assert done.returncode == 0, done.stderr
+    (report,) = rows(done)
+    assert report["speed"]["two_threads_ms"] > 0
+    written = {p.name for p in tmp_path.iterdir()}
+    assert {"simulated.energy.toml", "simulated_6_9MV.png"} <= written
+    if report["scene"] is not None:
+        assert "scene_9_6MV.png" in written
+        assert report["classes"]["10/4MV"]["right_percent"] >= 95
+    words = scanlane("evaluate", "dual-energy", "--rounds", "1").stdout
+    assert "ms on two threads" in words
+
+
 class FullDisk:
     """A stream whose disk is full until it is told otherwise."""
 

@@ -75,3 +75,14 @@ def test_the_python_example(tmp_path):
 def test_the_picture_is_there():
     (picture,) = re.findall(r"!\[.*?\]\((.*?)\)", README)
     assert (ROOT / picture).stat().st_size < 300_000
+
+
+def test_the_energy_calibration_example(tmp_path):
+    """It is carbon, iron and lead at 10/4 MV as Geant4 has them, so it fits as well."""
+    from scanner_io import energy_calibration
+    from triage.analysis.transparency import fit_zones
+
+    path = tmp_path / "north.energy.toml"
+    path.write_text(block("energy"))
+    (model,) = fit_zones(energy_calibration.load(path))
+    assert model.low.model_error == model.high.model_error == 0.02

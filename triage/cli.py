@@ -29,6 +29,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 connect_option = click.option(
     "--connect", "address", default="tcp://127.0.0.1:7410", show_default=True, help="Address of the service."
 )
+energy_option = click.option(
+    "--energy", type=click.Path(path_type=Path), help="Energy calibration (TOML) of the lane the recordings are of."
+)
 analyst_option = click.option("--analyst", default=None, help="Your name in decisions. Default: your login name.")
 
 
@@ -151,10 +154,10 @@ def _expand(files: tuple[Path, ...], suffix: str) -> list[Path]:
     return found
 
 
-def _new_judge() -> Any:
-    from triage.service.lane import Judge
+def _new_judge(energy: Path | None = None) -> Any:
+    from triage.service.lane import Judge, lane_profile
 
-    judge = Judge()
+    judge = Judge(lane_profile(None if energy is None else str(energy)))
     judge.warm_up()
     return judge
 
@@ -179,11 +182,17 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     Stops on SIGTERM or Ctrl-C after everything that is open has been stored; a second signal ends it at once.
     """
     from scanner_io import config as configuration
+    from triage.service.checkup import check_energy
     from triage.service.daemon import Daemon
 
     _profile_cache()
     config = config.resolve()  # as the lanes see it: recordings are known by their paths
     loaded = configuration.load(config)
+    problems: list[str] = []
+    for lane in loaded.lane:
+        check_energy(lane, problems, [])
+    if problems:
+        raise ConfigError(problems)
     Daemon(loaded, make_log(as_json=as_json), once=once).run()
 
 
@@ -245,10 +254,12 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
     "--utc-offset-h", default=0.0, show_default=True, type=click.FloatRange(-24, 24),
     help="Hours east of UTC, for times in N42 files that tell no zone.",
 )  # fmt: skip
+@energy_option
 @json_option
 def triage(
-    files: tuple[Path, ...], save: Path | None, polarity: str, speed_unit: str, utc_offset_h: float, as_json: bool
-) -> None:
+    files: tuple[Path, ...], save: Path | None, polarity: str, speed_unit: str, utc_offset_h: float,
+    energy: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Judge images, recordings, portal daily files and N42 files.
 
     One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
@@ -261,7 +272,7 @@ def triage(
     n42_settings = N42Settings(utc_offset_h=utc_offset_h, speed_unit=speed_unit)
     paths = _expand(files, ".scan.h5")
     _profile_cache()
-    judge = _new_judge()
+    judge = _new_judge(energy)
     bad, rows = 0, []
     pictures: set[str] = set()
     try:
@@ -270,7 +281,7 @@ def triage(
                 for judged in offline.judge_file(path, judge, options, n42_settings):
                     bad += judged.error is not None
                     if save is not None:
-                        _save_picture(save, judged, pictures)
+                        _save_picture(save, judged, pictures, judge.profile.image)
                     if as_json:
                         _emit(judged.row())
                     else:
@@ -284,8 +295,11 @@ def triage(
         raise click.exceptions.Exit(EXIT_BAD_INPUT)
 
 
-def _save_picture(folder: Path, judged: Any, taken: set[str]) -> None:
-    """Write the picture of one scan; files of one name from different folders get pictures of their own."""
+def _save_picture(folder: Path, judged: Any, taken: set[str], profile: Any) -> None:
+    """Write the picture of one scan, and of its materials where they can be told.
+
+    Files of one name from different folders get pictures of their own.
+    """
     if judged.result is None or judged.scan.radiograph is None:
         return
     import cv2
@@ -294,16 +308,24 @@ def _save_picture(folder: Path, judged: Any, taken: set[str]) -> None:
     from triage.analysis.picture import annotate
 
     folder.mkdir(parents=True, exist_ok=True)
-    done, png = cv2.imencode(".png", annotate(judged.scan.radiograph, judged.result))
-    if not done:
-        raise ScannerError(f"{judged.file}: the picture could not be encoded as PNG")
+    images = {".png": annotate(judged.scan.radiograph, judged.result)}
+    if profile.energy is not None:
+        from triage.analysis.material_picture import material_map
+
+        materials = material_map(judged.scan.radiograph, profile, simulated=judged.scan.simulated)
+        if materials is not None:
+            images[".material.png"] = materials[..., ::-1].copy()
     name = first = Path(judged.file).name
     count = 1
     while name in taken:
         count += 1
         name = f"{first}.{count}"
     taken.add(name)
-    write_durable(folder / f"{name}.png", png.tobytes(), replace=True)
+    for suffix, image in images.items():
+        done, png = cv2.imencode(".png", image)
+        if not done:
+            raise ScannerError(f"{judged.file}: the picture could not be encoded as PNG")
+        write_durable(folder / f"{name}{suffix}", png.tobytes(), replace=True)
 
 
 def _print_judged(rows: list[Any]) -> None:
@@ -333,8 +355,9 @@ def _print_judged(rows: list[Any]) -> None:
     help="1 = as it happened, 20 = faster, 0 = without waiting.",
 )
 @click.option("--verify", is_flag=True, help="The new result must equal the stored one bit for bit.")
+@energy_option
 @json_option
-def replay(files: tuple[Path, ...], speed: float, verify: bool, as_json: bool) -> None:
+def replay(files: tuple[Path, ...], speed: float, verify: bool, energy: Path | None, as_json: bool) -> None:
     """Play recordings again through driver, assembly and judgement, as beside a lane."""
     from rich.text import Text
 
@@ -345,7 +368,7 @@ def replay(files: tuple[Path, ...], speed: float, verify: bool, as_json: bool) -
         raise click.BadParameter("nan is no speed", param_hint="--speed")
     _profile_cache()
     paths = _expand(files, SUFFIX)
-    judge = _new_judge()
+    judge = _new_judge(energy)
     console = _console()
     bad = same = 0
     try:
@@ -710,6 +733,7 @@ def _workers(count: int) -> Iterator[Any]:
 @cli.group()
 def evaluate() -> None:
     """Measure how well judgement finds what it should, at a false alarm rate that is kept."""
+    _profile_cache()
 
 
 @evaluate.command("portal")
@@ -763,6 +787,38 @@ def evaluate_portal_command(
     for name, text in plain(report):
         table.add_row(Text(name, style="bold"), Text(text))
     _console().print(table)
+
+
+@evaluate.command("dual-energy")
+@click.option(
+    "--tables", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with mev_transparency_geant4.csv, mev_spectra.csv and mev_dual_scene.npz.",
+)  # fmt: skip
+@click.option(
+    "--pairs", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with the flat-panel pairs Fusion2-*kV.png and FusionPart1-*kV.png.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Write PNG maps into this folder.")
+@click.option("--vehicles", default=0, show_default=True, type=click.IntRange(0), help="Simulated ones to weigh.")
+@rounds_option
+@json_option
+def evaluate_dual_energy(
+    tables: Path | None, pairs: Path | None, out: Path | None, vehicles: int, rounds: int, as_json: bool
+) -> None:
+    """Areal density and material classes against tables and a scene of Geant4, real pairs, and simulated vehicles.
+
+    Default folders: ../shared/data/attenuation and ../shared/data/xray16/flatpanel beside this source, if there.
+    """
+    from triage.study import dual_energy as study
+
+    tables, pairs = tables or study.default_folder("attenuation"), pairs or study.default_folder("xray16/flatpanel")
+    report = study.evaluate_dual_energy(tables, pairs, out, rounds=rounds, vehicles=vehicles)
+    if as_json:
+        _emit(report)
+        return
+    console = _console()
+    for line in study.in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @cli.group()

@@ -21,16 +21,17 @@ from scanner_io.errors import LinkLost
 from scanner_io.model import DeviceInfo, EndOfSource, Event, Kind
 
 from .config import Config
-from .passage import Truth, passage, plan
+from .passage import TARE_KG, Truth, passage, plan
 from .player import PortalPty, PortalServer, truth_json, write_daily_file
 from .portal_faults import KINDS as FAULT_KINDS
 from .portal_faults import Fault, Piece
 from .traffic import ClockStep, Link, Passing, Traffic, play
+from .wedges import energy_calibration
 
 __all__ = [
-    "FAULT_KINDS", "ClockStep", "Config", "Fault", "Link", "Passing", "Piece", "PortalPty", "PortalServer",
-    "SimulatedLane", "Traffic", "Truth", "connect", "ground_truth", "kinds", "play", "simulate_passage", "truth_json",
-    "write_daily_file",
+    "FAULT_KINDS", "TARE_KG", "ClockStep", "Config", "Fault", "Link", "Passing", "Piece", "PortalPty", "PortalServer",
+    "SimulatedLane", "Traffic", "Truth", "connect", "energy_calibration", "ground_truth", "kinds", "play",
+    "simulate_passage", "truth_json", "write_daily_file",
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ other material is split into these. In the MeV range attenuation is Compton scat
 pair production, which goes with Z²/A: two basis materials describe everything up to about Z = 30, and the third adds
 the photoelectric effect of heavy elements.
 
-Source: NIST XCOM, NBSIR 87-3597 (coefficients, with coherent scattering); L. I. Schiff, Phys. Rev. 83 (1951) 252, and
+Source: `scanner_io.attenuation` (coefficients, with coherent scattering); L. I. Schiff, Phys. Rev. 83 (1951) 252, and
 Koch and Motz, Rev. Mod. Phys. 31 (1959) 920, formula 2BS (thin-target bremsstrahlung, forward direction); Alvarez and
 Macovski, Phys. Med. Biol. 21 (1976) 733 (basis materials).
 """
@@ -17,32 +17,23 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from scanner_io import attenuation as facts
+
 Floats = npt.NDArray[np.float32]
 
 ENERGIES_MEV = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
-# fmt: off
-COEFFICIENTS_CM2_G: dict[str, tuple[float, ...]] = {
-    "polyethylene": (.1720, .1534, .1401, .1216, .1090, .09947, .09198, .08078, .07263, .06495, .05911, .05065,
-                     .04046, .03444, .03044, .02761, .02383, .02145),
-    "water": (.1707, .1505, .1370, .1187, .1061, .09688, .08956, .07866, .07072, .06323, .05754, .04942,
-              .03969, .03403, .03031, .02770, .02429, .02219),
-    "cellulose": (.1621, .1435, .1308, .1133, .1014, .09255, .08557, .07515, .06757, .06042, .05498, .04720,
-                  .03789, .03245, .02888, .02636, .02307, .02104),
-    "ceramic": (.1684, .1402, .1255, .1076, .09588, .08738, .08074, .07085, .06367, .05693, .05184, .04470,
-                .03635, .03165, .02866, .02662, .02408, .02263),
-    "aluminium": (.1704, .1378, .1223, .1042, .09276, .08445, .07802, .06841, .06146, .05496, .05006, .04324,
-                  .03541, .03106, .02836, .02655, .02437, .02318),
-    "iron": (.3717, .1964, .1460, .1099, .09400, .08415, .07704, .06699, .05995, .05350, .04883, .04265,
-             .03621, .03312, .03146, .03057, .02991, .02994),
-    "tungsten": (4.437, 1.581, .7845, .3238, .1925, .1378, .1093, .08066, .06618, .05576, .05000, .04433,
-                 .04075, .04038, .04103, .04210, .04472, .04747),
-    "lead": (5.549, 2.015, .9986, .4032, .2323, .1613, .1248, .08870, .07102, .05875, .05222, .04607,
-             .04234, .04198, .04272, .04391, .04675, .04972),
-    "cadmium tungstate": (2.767, 1.006, .5171, .2333, .1505, .1147, .09528, .07456, .06327, .05458, .04931, .04346,
-                          .03872, .03722, .03691, .03714, .03836, .03996),
-}
-# fmt: on
-"""Total mass attenuation coefficient at ENERGIES_MEV. Ceramic is quartz; cadmium tungstate is the detector crystal."""
+MATERIALS = (
+    "polyethylene",
+    "water",
+    "cellulose",
+    "ceramic",
+    "aluminium",
+    "iron",
+    "tungsten",
+    "lead",
+    "cadmium tungstate",
+)
+"""What vehicles, cargo and detector are made of. Ceramic is quartz; cadmium tungstate is the detector crystal."""
 
 BASIS = ("polyethylene", "iron", "lead")
 ELECTRON_MEV = 0.511
@@ -58,8 +49,14 @@ GRID = 256
 
 def coefficient(material: str, energy_mev: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return the mass attenuation coefficient in cm²/g, log-log interpolated between 0.1 and 10 MeV."""
-    table = np.log(COEFFICIENTS_CM2_G[material])
-    return np.asarray(np.exp(np.interp(np.log(energy_mev), np.log(ENERGIES_MEV), table)))
+    return np.asarray(np.exp(np.interp(np.log(energy_mev), np.log(ENERGIES_MEV), _logarithms(material))))
+
+
+@cache
+def _logarithms(material: str) -> npt.NDArray[np.float64]:
+    if material not in MATERIALS:
+        raise KeyError(f"{material}: expected one of {', '.join(MATERIALS)}")
+    return np.asarray(np.log(facts.coefficient(material, ENERGIES_MEV)))
 
 
 @cache

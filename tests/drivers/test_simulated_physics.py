@@ -34,7 +34,7 @@ def test_a_kilogram_of_each_material(material):
 
 @pytest.mark.parametrize(("energy_mev", "iron"), [(1.0, 0.05995), (6.0, 0.03057)])
 def test_coefficients_are_the_published_ones(energy_mev, iron):
-    assert coefficient("iron", energy_mev) == pytest.approx(iron, rel=1e-6)
+    assert coefficient("iron", energy_mev) == pytest.approx(iron, rel=3e-4)  # the sum of parts of four digits
 
 
 def test_the_grid_agrees_with_the_sum_over_the_spectrum():

@@ -29,6 +29,7 @@ from triage.kernels.box_integral import box_integral
 from triage.kernels.box_z import box_z
 from triage.kernels.bridge_channels import bridge_channels
 from triage.kernels.compact_labels import compact_labels
+from triage.kernels.dual_energy import dual_energy
 from triage.kernels.eight_bytes import eight_bytes
 from triage.kernels.find_runs import find_runs
 from triage.kernels.fletcher32 import fletcher32
@@ -42,6 +43,7 @@ from triage.kernels.lz4_matches import lz4_matches
 from triage.kernels.lz4_sequences import lz4_sequences
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import median3
+from triage.kernels.on_one_grid import on_one_grid
 from triage.kernels.repeat_bits import repeat_bits
 from triage.kernels.screen_columns import FINISHED, RING, screen_columns
 from triage.kernels.trailing_zeros import trailing_zeros
@@ -102,6 +104,20 @@ def _run_median3(previous, column, following):
 def _run_material_lookup(q_low, q_high, table):
     out = np.zeros(q_low.size, np.uint8)
     material_lookup(q_low, q_high, table, np.zeros(q_low.size, np.uint32), out)
+    return (out,)
+
+
+def _run_dual_energy(q_low, q_high, zone, densities, classes, grid):
+    n = zone.size
+    density, material = np.full(q_low.shape, -1, np.float32), np.full(q_low.shape, 255, np.uint8)
+    index, weight = np.zeros((2, n), np.uint32), np.zeros((2, n), np.float32)
+    dual_energy(q_low, q_high, zone, densities, classes, grid, index, weight, density, material)
+    return density, material
+
+
+def _run_on_one_grid(before, image, share):
+    out = np.zeros_like(image)
+    on_one_grid(before, image, np.uint32(share), out)
     return (out,)
 
 
@@ -571,6 +587,29 @@ def _counts_to_shuffle():
     return st.tuples(_byte_lists(30000).map(lambda b: b[: b.size // 2 * 2].view(np.uint16).copy()))
 
 
+@st.composite
+def _dual_energy_cases(draw):
+    """Codes inside and outside the tables, several zones."""
+    rng = draw(seeds)
+    columns, channels, zones = draw(st.integers(0, 4)), draw(st.integers(1, 24)), draw(st.integers(1, 3))
+    rows, width = draw(st.integers(2, 40)), draw(st.integers(2, 40))
+    q = [_codes(rng, columns, channels) for _ in range(2)]
+    zone = np.sort(rng.integers(0, zones, channels)).astype(np.uint32)
+    densities = rng.uniform(0, 300, (zones, rows, width)).astype(np.float32)
+    classes = rng.integers(0, 128, (zones, rows, width)).astype(np.uint8)
+    grid = _f32(draw(st.sampled_from((2, 5, 32))), 0.9, draw(st.sampled_from((7, 200))), 0.05)
+    return *q, zone, densities, classes, grid
+
+
+@st.composite
+def _grid_cases(draw):
+    rng = draw(seeds)
+    columns, channels = draw(st.integers(0, 4)), draw(st.integers(1, 24))
+    image = rng.integers(0, 65536, (columns + 1, channels)).astype(np.uint16)
+    image[rng.random(image.shape) < 0.2] = 65535
+    return image[0].copy(), image[1:].copy(), draw(st.integers(0, 256))
+
+
 # A code may differ by 1 where 512 L lies within the polynomial's error of a half; a step of q can move z by
 # 16 / (512 * 0.02) = 1.6 of its own steps, and its mean and variance a little. box_deviation rounds the floor of the
 # variance to whole numbers, which shows in the smallest boxes only (1e-3 at one pixel, 4e-6 at 7x7).
@@ -581,6 +620,8 @@ TABLE = [
     Row(bridge_channels, _run_bridge_channels, _as_tuple(reference.bridge_channels), _bridge_cases(), (1,)),
     Row(median3, _run_median3, _as_tuple(reference.median3), code_rows, (0,)),
     Row(material_lookup, _run_material_lookup, _as_tuple(reference.material_lookup), _material_cases(), (0,)),
+    Row(dual_energy, _run_dual_energy, _as_tuple(reference.dual_energy), _dual_energy_cases(), (2e-3, 0)),
+    Row(on_one_grid, _run_on_one_grid, _as_tuple(reference.on_one_grid), _grid_cases(), (0,)),
     Row(box_integral, _run_box_integral, _as_tuple(reference.box_integral), _integral_cases(), (0,)),
     Row(box_deviation, _run_box_deviation, _as_tuple(reference.box_deviation), _deviation_cases(), (2e-3,)),
     Row(box_z, _run_box_z, _as_tuple(reference.box_z), _score_cases(), (1,)),
@@ -745,6 +786,8 @@ def test_fused_pass_labels_its_own_scores_and_forgets_nothing_between_calls(case
 
 # A packed instruction of the work each loop does. AVX and SSE4.1 forms; a kernel that fell back to scalar has none.
 PACKED = {
+    "dual_energy": r"\bv?divps\b",
+    "on_one_grid": r"\bv?pmull[dw]\b",
     "log_transmission": r"\bv?mulps\b",
     "median3": r"\bv?p(min|max)uw\b",
     "box_deviation": r"\bv?divps\b",

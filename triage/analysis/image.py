@@ -19,11 +19,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from scanner_io.energy_calibration import EnergyCalibration
 from scanner_io.errors import DataError
 from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph, Tier
 
 from .container import ContainerProfile, Frame, box_of, find_container
 from .correction import Correction, CorrectionProfile, calibrate, correct, image_quality, repeated_columns
+from .dual_energy import Inversion, OneGrid, inversion_of
+from .material import Mass, MaterialJudgement, MaterialProfile, judge_material, why_not
 from .screening import OFFSET, STEPS, Z_STEPS, Buffers, Engine, MapStrips, Screening, screen
 
 __all__ = ["ImageJudgement", "ImageProfile", "Stream", "judge_image"]
@@ -72,6 +75,8 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     alike : items of one size at one height from which they are the load: what does not belong has no row of its like
     max_area_share : contrast regions over this share of the cargo area are load, not findings
     max_findings : contrast and item findings shown per image, best first; one restless texture must not fill a screen
+    energy : the lane's energy calibration; without it nothing is said of materials or mass
+    material : limits of what is said of them
     """
 
     correction: CorrectionProfile = CorrectionProfile()
@@ -110,6 +115,8 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     alike: int = 4
     max_area_share: float = 0.05
     max_findings: int = 5
+    energy: EnergyCalibration | None = None
+    material: MaterialProfile = MaterialProfile()
 
 
 class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +129,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     opaque_share : part of the cargo area in which nothing can be seen, 0..1
     load_share : part of the cargo area that is cargo, 0..1; what `load` was decided on
     frame : the container as a quadrilateral in upright pixels
+    material : what two energies say, with the mass or why there is none
     """
 
     load: Load
@@ -132,6 +140,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     opaque_share: float = 0.0
     load_share: float = 0.0
     frame: Frame | None = None
+    material: MaterialJudgement = MaterialJudgement()
 
 
 class _Clock:
@@ -163,13 +172,16 @@ class Stream:
         p = profile or ImageProfile()
         calibration = calibrate(detector, p.correction).calibration
         self._engine: Engine | None = None
+        inversion = _inversion(detector, p)
+        self._on_one_grid = _one_grid(inversion)
         if calibration is not None:
-            self._engine = Engine(calibration, threshold_z=p.threshold_z, buffers=buffers)
+            table = None if inversion is None else inversion.material_table
+            self._engine = Engine(calibration, threshold_z=p.threshold_z, buffers=buffers, material_table=table)
 
     def push(self, counts: tuple[Array, ...]) -> None:
         """Take the next columns, per energy (n, channels) uint16, exactly those of the radiograph, in its order."""
         if self._engine is not None:
-            self._engine.push(tuple(np.ascontiguousarray(c) for c in counts))
+            self._engine.push(self._on_one_grid(tuple(np.ascontiguousarray(c) for c in counts)))
 
     def finish(self) -> Screening | None:
         """Return the screening of all columns; None if the detector's state allows none."""
@@ -197,11 +209,14 @@ def judge_image(
     clock.lap("correction")
     if correction.calibration is None:
         return _unusable(list(correction.quality), clock)
+    inversion = _inversion(radiograph.detector, p)
     screening = None if stream is None else stream.finish()
     if screening is None:
+        table = None if inversion is None else inversion.material_table
         screening = screen(
-            radiograph.counts, correction.calibration, threshold_z=p.threshold_z, map_strips=map_strips, buffers=buffers
-        )
+            _one_grid(inversion)(radiograph.counts), correction.calibration, threshold_z=p.threshold_z,
+            map_strips=map_strips, buffers=buffers, material_table=table,
+        )  # fmt: skip
     elif screening.z.shape != radiograph.counts[0].shape:
         raise DataError(f"the stream saw {screening.z.shape}, the radiograph is {radiograph.counts[0].shape}")
     clock.lap("screening")
@@ -234,6 +249,9 @@ def judge_image(
     opaque_share, opaque = cargo.opaque()
     findings = [*opaque, *cargo.strange()]
     clock.lap("findings")
+    material = _material(radiograph, screening, frame, inversion, p)
+    findings += material.findings
+    clock.lap("material")
     return ImageJudgement(
         load=load,
         container=box_of(
@@ -248,7 +266,27 @@ def judge_image(
         opaque_share=opaque_share,
         load_share=load_share,
         frame=frame,
+        material=material,
     )
+
+
+def _inversion(detector: DetectorState, p: ImageProfile) -> Inversion | None:
+    """Return what turns this detector's two energies into materials; None without calibration or where they do not."""
+    return inversion_of(p.energy) if p.energy is not None and not why_not(detector) else None
+
+
+def _one_grid(inversion: Inversion | None) -> OneGrid:
+    return OneGrid(0.0 if inversion is None else inversion.calibration.interlace_columns)
+
+
+def _material(
+    radiograph: Radiograph, screening: Screening, frame: Frame, inversion: Inversion | None, p: ImageProfile
+) -> MaterialJudgement:
+    if p.energy is None:
+        return MaterialJudgement()
+    if inversion is None:
+        return MaterialJudgement(mass=Mass(why=why_not(radiograph.detector)))
+    return judge_material((screening.q[0], screening.q[1]), radiograph.detector, frame, inversion, p.material)
 
 
 def _unusable(quality: list[Quality], clock: _Clock) -> ImageJudgement:

@@ -12,9 +12,10 @@ import msgspec
 from scanner_io import __version__
 from scanner_io.model import Box, Finding, Load, Quality, Scan, TriageResult
 
-from .declaration import judge_declaration
+from .declaration import judge_declaration, judge_mass
 from .fusion import fuse
 from .image import ImageProfile, Stream, judge_image
+from .material import Mass
 from .portal import PortalProfile, judge_portal
 
 
@@ -54,11 +55,17 @@ def run(
     gamma: bool | None = None
     neutron: bool | None = None
     gamma_intervals = alarm_intervals = 0
+    mass = Mass(why="no radiograph")
     if scan.radiograph is not None:
         quality += scan.radiograph.detector.flags
         image = judge_image(scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers, stream=stream)
         load, container = image.load, image.container
+        mass = image.material.mass
         findings += image.findings
+        if profile.image.energy is not None and container is not None:
+            # where a mass could be known, its absence is told as well
+            score = 0.0 if mass.kg is None else mass.kg / 1000
+            findings.append(Finding(kind="mass", score=score, reason=mass.words, tier="note", where=container))
         quality += image.quality
         timings |= image.timings_ms
     if scan.portal is not None:
@@ -74,6 +81,7 @@ def run(
         findings.append(Finding(kind="load_unclear", score=1.0, reason=reason, tier="review", where=container))
     if scan.declaration is not None and scan.radiograph is not None:
         findings += judge_declaration(scan.declaration, load, container)
+        findings += judge_mass(scan.declaration, mass, container)
     outcome, reasons = fuse(
         findings, quality, vendor_alarm=bool(gamma or neutron),
         anything_judged=scan.radiograph is not None or scan.portal is not None,

@@ -27,6 +27,7 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
     _check_bind(config, problems, notes)
     for lane in config.lane:
         notes.append(f"lane {lane.name}: expects {', '.join(lane.expected or expected_kinds(lane))}")
+        check_energy(lane, problems, notes)
         for number, device in enumerate(lane.device):
             _check_device(f"lane {lane.name} device[{number}] ({device.driver})", device, timeout_s, problems, notes)
     return problems, notes
@@ -61,6 +62,26 @@ def _check_bind(config: configuration.Config, problems: list[str], notes: list[s
     finally:
         sock.close(linger=0)
         context.term()
+
+
+def check_energy(lane: configuration.Lane, problems: list[str], notes: list[str]) -> None:
+    """Fit a lane's energy calibration as the lane will; a lane must not begin with one that cannot be believed."""
+    if lane.energy_calibration is None:
+        return
+    from scanner_io import energy_calibration
+    from triage.analysis.transparency import fit_zones
+
+    try:
+        models = fit_zones(energy_calibration.load(Path(lane.energy_calibration)))
+    except ConfigError as error:
+        problems += [f"lane {lane.name}: {p}" for p in error.problems]
+    except ScannerError as error:
+        problems.append(f"lane {lane.name}: {lane.energy_calibration}: {error}")
+    else:
+        worst = max(b.model_error for m in models for b in (m.low, m.high))
+        notes.append(
+            f"lane {lane.name}: energy calibration of {len(models)} zones fits, error of the model {worst:.1%}"
+        )
 
 
 def _check_device(

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from scanner_io import config as configuration
 from scanner_io import driver as drivers
-from scanner_io import recording
+from scanner_io import energy_calibration, recording
 from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
 from scanner_io.model import (
     DetectorState,
@@ -262,9 +262,11 @@ class Judge:
 
     def warm_up(self) -> None:
         """Compile or load every kernel."""
-        from triage.analysis import screening
+        from triage.analysis import dual_energy, screening
 
         screening.warm_up()
+        if self.profile.image.energy is not None:  # a second of fitting must not fall into the first scan
+            dual_energy.inversion_of(self.profile.image.energy).material_table  # noqa: B018
 
     def listen(self, detector: DetectorState) -> LiveScreening | None:
         """Return what screens a radiograph while its columns come; None while the memory for it is in use."""
@@ -296,6 +298,15 @@ class Judge:
         """End the threads."""
         if self._pool is not None:
             self._pool.shutdown()
+
+
+def lane_profile(energy: str | None) -> Any:
+    """Return the profile of a lane whose energy calibration is the file `energy`. Raises ConfigError."""
+    from triage.analysis import image, pipeline
+
+    if energy is None:
+        return pipeline.Profile()
+    return pipeline.Profile(image=image.ImageProfile(energy=energy_calibration.load(Path(energy))))
 
 
 def recording_path(folder: Path, scan: Scan) -> Path:
@@ -460,7 +471,7 @@ class LaneProcess:
         """Set when the lane must end although the disk still refuses."""
         self.refs: dict[str, tuple[tuple[int, str], ...]] = {}
         self.unanswered: set[str] = set()
-        self.judge = Judge()
+        self.judge = Judge(lane_profile(lane.energy_calibration))
         self._intake = threading.Event()
         self._intake.set()
         self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
