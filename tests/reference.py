@@ -30,6 +30,10 @@ def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air):
     return inv_air, flags
 
 
+def fma(a, b, c):
+    return float(a) * float(b) + float(c)
+
+
 def log_code(t):
     t = np.nan_to_num(np.asarray(t, float), nan=T_MIN)
     return np.floor(512 * -np.log(np.clip(t, T_MIN, T_MAX)) + 128 + 0.5).astype(np.uint16)

@@ -31,6 +31,7 @@ from triage.kernels.bridge_channels import bridge_channels
 from triage.kernels.compact_labels import compact_labels
 from triage.kernels.find_runs import find_runs
 from triage.kernels.fletcher32 import fletcher32
+from triage.kernels.fma import fma
 from triage.kernels.four_bytes import four_bytes
 from triage.kernels.join_runs import FEATURES, join_runs
 from triage.kernels.label_columns import label_columns
@@ -71,6 +72,10 @@ def _run_air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_
     inv_air, flags = np.full(len(raw), -1, np.float32), np.zeros(len(raw), np.uint8)
     air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, np.float32(min_air), inv_air, flags)
     return inv_air, flags
+
+
+def _run_fma(a, b, c):
+    return (fma(np.float32(a), np.float32(b), np.float32(c)),)
 
 
 def _run_log_code(t):
@@ -523,6 +528,7 @@ def _counts_to_shuffle():
 # variance to whole numbers, which shows in the smallest boxes only (1e-3 at one pixel, 4e-6 at 7x7).
 TABLE = [
     Row(air_level, _run_air_level, _as_tuple(reference.air_level), _air_cases(), (1e-5, 0)),
+    Row(fma, _run_fma, _as_tuple(reference.fma), st.tuples(*[st.floats(-4096, 4096, width=32)] * 3), (6e-8,)),
     Row(log_code, _run_log_code, _as_tuple(reference.log_code), st.tuples(st.floats(width=32)), (1,)),
     Row(log_transmission, _run_log_transmission, _as_tuple(reference.log_transmission), _columns_of_counts(), (1,)),
     Row(bridge_channels, _run_bridge_channels, _as_tuple(reference.bridge_channels), _bridge_cases(), (1,)),
@@ -595,6 +601,8 @@ def _kernels():
             continue
         module = import_module(f"triage.kernels.{found.name}")
         for name, value in vars(module).items():
+            if name.startswith("_"):
+                continue
             function = getattr(value, "py_func", value)
             if inspect.isfunction(function) and function.__module__ == module.__name__:
                 yield found.name, name, value
@@ -689,7 +697,7 @@ def test_fused_pass_labels_its_own_scores_and_forgets_nothing_between_calls(case
 
 # A packed instruction of the work each loop does. AVX and SSE4.1 forms; a kernel that fell back to scalar has none.
 PACKED = {
-    "log_transmission": r"\bv?mulps\b",
+    "log_transmission": r"\b(vfn?madd\w+ps|v?mulps)\b",
     "median3": r"\bv?p(min|max)uw\b",
     "box_deviation": r"\bv?divps\b",
     "box_integral": r"\bv?paddq\b",
