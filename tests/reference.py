@@ -70,36 +70,34 @@ def material_lookup(q_low, q_high, table):
     return table[q_low.astype(int) // 8, q_high.astype(int) // 8]
 
 
+def prefix_sum(values):
+    return np.array([int(total) % 2**32 for total in np.cumsum(values.astype(object))], np.int64)
+
+
 def box_integral(columns, margin):
-    """columns : (n, channels). Rows 1..n of the packed integral image, in Python's own integers, modulo 2**64."""
+    """columns : (n, channels). Rows 1..n of the integral images of q and of floor(q**2 / 4), modulo 2**32."""
     padded = np.pad(columns, ((0, 0), (margin, margin)), mode="edge")
-    packed = [[int(v) * 2**36 + int(v) ** 2 for v in column] for column in padded]
-    rows, above = [], [0] * (padded.shape[1] + 1)
-    for column in packed:
-        row, total = [0], 0
-        for i, v in enumerate(column):
-            total += v
-            row.append(above[i + 1] + total)
-        rows.append(row)
-        above = row
-    return np.array([[(v + 2**63) % 2**64 - 2**63 for v in row] for row in rows], np.int64)
+    images = []
+    for image in (padded.astype(int), padded.astype(int) ** 2 // 4):
+        images.append(np.pad(image.cumsum(axis=0).cumsum(axis=1), ((0, 0), (1, 0))) % 2**32)
+    return tuple(images)
 
 
-def box_deviation(q, before, after, radius, margin):
-    squared = np.zeros(q.size)
-    pixels = (2 * radius + 1) ** 2
-    for h in range(q.size):
-        low, high = h + margin - radius, h + margin + radius + 1
-        box = (int(after[high]) - int(after[low]) - int(before[high]) + int(before[low])) % 2**64
-        total, squares = box // 2**36, box % 2**36
-        mean = total / pixels
-        variance = (squares - total * mean) / pixels / 512**2
-        squared[h] = z_of(int(q[h]) / 512, mean / 512, max(variance, 0)) ** 2
-    return squared
+def box_fraction(box, q):
+    """box : (n,) codes, one of them q."""
+    L = box / 512
+    return z_of(q / 512, L.mean(), L.var()) ** 2
 
 
-def box_z(small, middle, large):
-    z = np.sqrt(np.maximum(np.maximum(small, middle), large).astype(float))
+def box_z(columns, column, radii):
+    """columns : (n, channels). Scores of one column that has all its boxes' columns."""
+    z = np.zeros(columns.shape[1])
+    L = columns / 512
+    for r in radii:
+        padded = np.pad(L, ((0, 0), (r, r)), mode="edge")[column - r : column + r + 1]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * r + 1, axis=1)
+        mean, variance = windows.mean(axis=(0, 2)), windows.var(axis=(0, 2))
+        z = np.maximum(z, z_of(L[column], mean, variance))
     return np.minimum(np.floor(16 * z), 255).astype(np.uint8)
 
 

@@ -24,9 +24,9 @@ from tests import reference
 from triage.kernels.add_runs import add_runs
 from triage.kernels.air_level import air_level
 from triage.kernels.bitshuffle16 import BLOCK, bitshuffle16
-from triage.kernels.box_deviation import box_deviation
-from triage.kernels.box_integral import box_integral
-from triage.kernels.box_z import box_z
+from triage.kernels.box_fraction import box_fraction
+from triage.kernels.box_integral import MAX_RADIUS, box_integral
+from triage.kernels.box_z import MAX_SMALL_RADIUS, box_z
 from triage.kernels.bridge_channels import bridge_channels
 from triage.kernels.compact_labels import compact_labels
 from triage.kernels.find_runs import find_runs
@@ -42,6 +42,7 @@ from triage.kernels.lz4_blocks import lz4_blocks
 from triage.kernels.lz4_length import lz4_length
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import median3
+from triage.kernels.prefix_sum import LANES, prefix_sum
 from triage.kernels.screen_columns import FINISHED, RING, screen_columns
 
 JIT = not numba.config.DISABLE_JIT
@@ -107,23 +108,39 @@ def _run_material_lookup(q_low, q_high, table):
     return (out,)
 
 
-def _run_box_integral(columns, margin):
-    width = columns.shape[1] + 2 * margin + 1
-    total, rows = np.zeros(columns.shape[1], np.int64), np.zeros((len(columns), width), np.int64)
-    for column, row in zip(columns, rows, strict=True):
-        box_integral(column, margin, total, row)
-    return (rows,)
-
-
-def _run_box_deviation(q, *args):
-    out = np.zeros(q.size, np.float32)
-    box_deviation(q, *args, out)
+def _run_prefix_sum(values):
+    out = np.zeros(values.size, np.uint32)
+    prefix_sum(values, out)
     return (out,)
 
 
-def _run_box_z(small, middle, large):
-    out = np.zeros(small.size, np.uint8)
-    box_z(small, middle, large, out)
+def _integral_images(columns, margin):
+    size = LANES * (1 + -(-(columns.shape[1] + 2 * margin) // LANES))
+    total, rows = np.zeros((2, size), np.uint32), np.zeros((2, len(columns), size), np.uint32)
+    for c, column in enumerate(columns):
+        box_integral(column, margin, total, rows[0, c], rows[1, c])
+    return rows
+
+
+def _run_box_integral(columns, margin):
+    width = columns.shape[1] + 2 * margin + 1
+    return tuple(rows[:, LANES - 1 : LANES - 1 + width] for rows in _integral_images(columns, margin))
+
+
+def _run_box_fraction(box, q):
+    pixels, total, quarters = box.size, int(box.sum()), int((box.astype(int) ** 2 // 4).sum())
+    shift = int(pixels > (2 * MAX_SMALL_RADIUS + 1) ** 2)
+    half = int(total / pixels / 2) if shift else q // 2
+    scale, floor = 4 * pixels * 2**shift, pixels**2 * ((0.02 * 512) ** 2 + 0.5)
+    words = (np.uint32(total), np.uint32(quarters % 2**32), np.uint32(half), np.float32(half), np.float32(q))
+    return (box_fraction(*words, np.uint32(pixels), np.uint32(shift), np.float32(scale), np.float32(floor)),)
+
+
+def _run_box_z(columns, column, radii):
+    out = np.zeros(columns.shape[1], np.uint8)
+    images = np.zeros((2, RING, _integral_images(columns[:1], radii[2]).shape[2]), np.uint32)
+    images[:, : len(columns)] = _integral_images(columns, radii[2])
+    box_z(columns[column], images[0], images[1], column, np.array(radii), out)
     return (out,)
 
 
@@ -235,7 +252,7 @@ def _feed(case: FusedCase, threshold=64):
     weight = ((bad - below) / np.maximum(above - below, 1)).clip(0, 1).astype(np.float32)
     q = [np.zeros((columns, n), np.uint16) for _ in case.counts]
     material, z = np.zeros((2, columns, n), np.uint8)
-    width = n + 2 * case.radii[2] + 1
+    size = LANES * (1 + -(-(n + 2 * case.radii[2]) // LANES))
     parent, table = np.zeros(columns * n, np.int64), np.zeros((columns * n, FEATURES), np.int64)
     tally = np.zeros(FINISHED + 1, np.int64)
     lasting = (
@@ -243,9 +260,9 @@ def _feed(case: FusedCase, threshold=64):
         np.zeros(n, np.uint16),
         np.zeros((3, n + 2), np.uint16),
         np.zeros(n, np.uint32),
-        np.zeros(n, np.int64),
-        np.zeros((RING, width), np.int64),
-        np.zeros((3, n), np.float32),
+        np.zeros((2, size), np.uint32),
+        np.zeros((RING, size), np.uint32),
+        np.zeros((RING, size), np.uint32),
         np.zeros((2, n // 2 + 1, 3), np.int64),
         np.zeros((n // 2 + 1, 3), np.int64),
         parent,
@@ -378,18 +395,22 @@ def _integral_cases(draw):
 
 
 @st.composite
-def _deviation_cases(draw):
+def _box_cases(draw):
+    """A box of codes and one of them; half of the boxes hold two codes only, the worst there is for 32 bits."""
     rng = draw(seeds)
-    radius = draw(st.integers(0, 31))
-    margin = draw(st.integers(radius, 31))
-    columns = _codes(rng, 2 * radius + 2, draw(st.integers(1, 20)))
-    rows = reference.box_integral(columns, margin)
-    return columns[radius + 1], rows[0], rows[-1], radius, margin
+    pixels = (2 * draw(st.integers(0, MAX_RADIUS)) + 1) ** 2
+    box = _codes(rng, pixels)
+    if draw(st.booleans()):
+        share = draw(st.sampled_from((0.01, 0.5, 0.99)))
+        box = np.where(rng.random(pixels) < share, draw(st.integers(0, MAX_CODE)), MAX_CODE).astype(np.uint16)
+    return box, int(box[rng.integers(pixels)])
 
 
 @st.composite
 def _score_cases(draw):
-    return tuple((draw(seeds).uniform(0, 17, (3, draw(st.integers(1, 40)))) ** 2).astype(np.float32))
+    rng = draw(seeds)
+    radii = (draw(st.integers(0, 3)), draw(st.integers(4, MAX_SMALL_RADIUS)), draw(st.integers(12, MAX_RADIUS)))
+    return _codes(rng, 2 * radii[2] + 2, draw(st.integers(1, 40))), radii[2] + 1, radii
 
 
 @st.composite
@@ -519,13 +540,18 @@ def _checksum_cases():
     return st.tuples(_byte_lists(70000) | full)
 
 
+def _words_to_sum():
+    words = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+    return st.tuples(st.builds(lambda rng, n: rng.integers(0, 2**32, n).astype(np.uint32), words, st.integers(0, 90)))
+
+
 def _counts_to_shuffle():
     return st.tuples(_byte_lists(30000).map(lambda b: b[: b.size // 2 * 2].view(np.uint16).copy()))
 
 
 # A code may differ by 1 where 512 L lies within the polynomial's error of a half; a step of q can move z by
-# 16 / (512 * 0.02) = 1.6 of its own steps, and its mean and variance a little. box_deviation rounds the floor of the
-# variance to whole numbers, which shows in the smallest boxes only (1e-3 at one pixel, 4e-6 at 7x7).
+# 16 / (512 * 0.02) = 1.6 of its own steps, and its mean and variance a little. box_fraction knows the variance to 0.5 %
+# of its floor, (0.02)**2: z**2 may differ by as much, z by half of it, of 255 at most.
 TABLE = [
     Row(air_level, _run_air_level, _as_tuple(reference.air_level), _air_cases(), (1e-5, 0)),
     Row(fma, _run_fma, _as_tuple(reference.fma), st.tuples(*[st.floats(-4096, 4096, width=32)] * 3), (6e-8,)),
@@ -534,8 +560,9 @@ TABLE = [
     Row(bridge_channels, _run_bridge_channels, _as_tuple(reference.bridge_channels), _bridge_cases(), (1,)),
     Row(median3, _run_median3, _as_tuple(reference.median3), code_rows, (0,)),
     Row(material_lookup, _run_material_lookup, _as_tuple(reference.material_lookup), _material_cases(), (0,)),
-    Row(box_integral, _run_box_integral, _as_tuple(reference.box_integral), _integral_cases(), (0,)),
-    Row(box_deviation, _run_box_deviation, _as_tuple(reference.box_deviation), _deviation_cases(), (2e-3,)),
+    Row(prefix_sum, _run_prefix_sum, _as_tuple(reference.prefix_sum), _words_to_sum(), (0,)),
+    Row(box_integral, _run_box_integral, _as_tuple(reference.box_integral), _integral_cases(), (0, 0)),
+    Row(box_fraction, _run_box_fraction, _as_tuple(reference.box_fraction), _box_cases(), (6e-3,)),
     Row(box_z, _run_box_z, _as_tuple(reference.box_z), _score_cases(), (1,)),
     Row(find_runs, _run_find_runs, _as_tuple(reference.find_runs), _run_lists(), (0,)),
     Row(join_runs, _run_join_runs, _twin_join_runs, _join_cases(), (0, 0, 0)),
@@ -668,19 +695,24 @@ def test_log_code_spans_twelve_bits_and_never_reads_darkness_as_air():
 
 
 @compiled_only
-def test_largest_box_of_largest_codes_is_exact_although_the_integral_wraps():
+def test_largest_box_of_largest_codes_is_exact_although_the_integral_images_wrap():
     n, radius = 2000, 31
     columns = np.full((600, n), MAX_CODE, np.uint16)
     columns[568, n // 2] = 0
-    (rows,) = _run_box_integral(columns, radius)
-    packed = MAX_CODE * 2**36 + MAX_CODE**2
-    assert packed * rows.shape[1] * len(rows) > 2**64
-    (squared,) = _run_box_deviation(columns[568], rows[568 - 32], rows[568 + 31], radius, radius)
-    pixels = 63 * 63
-    mean = MAX_CODE * (pixels - 1) / pixels
-    variance = MAX_CODE**2 * (pixels - 1) / pixels - mean**2 + (0.02 * 512) ** 2
-    assert np.isclose(squared[n // 2], mean**2 / variance, rtol=1e-5)
-    assert squared[0] == 0
+    images = _integral_images(columns, radius)
+    assert MAX_CODE * images.shape[2] * len(columns) > 2**32
+    ring = np.zeros((2, RING, images.shape[2]), np.uint32)
+    for row in range(568 - 32, 600):
+        ring[:, row % RING] = images[:, row]
+    z = np.zeros(n, np.uint8)
+    box_z(columns[568], ring[0], ring[1], 568, np.array((3, 10, radius)), z)
+    boxes = [np.r_[0, np.full((2 * r + 1) ** 2 - 1, MAX_CODE)] for r in (3, 10, radius)]
+    assert z[n // 2] == min(255, int(16 * np.sqrt(max(reference.box_fraction(box, 0) for box in boxes))))
+    assert z[0] == 0
+    # half the box as low, half as high as codes go: the largest square sum about the mean
+    box = np.where(np.arange(63 * 63) % 2, 0, MAX_CODE)
+    for q in (0, 2000, MAX_CODE):
+        assert np.isclose(_run_box_fraction(box, q)[0], reference.box_fraction(box, q), rtol=1e-4)
 
 
 @relaxed
@@ -699,8 +731,8 @@ def test_fused_pass_labels_its_own_scores_and_forgets_nothing_between_calls(case
 PACKED = {
     "log_transmission": r"\b(vfn?madd\w+ps|v?mulps)\b",
     "median3": r"\bv?p(min|max)uw\b",
-    "box_deviation": r"\bv?divps\b",
-    "box_integral": r"\bv?paddq\b",
+    "prefix_sum": r"\bv?paddd\b",
+    "box_integral": r"\bv?paddd\b",
     "box_z": r"\bv?sqrtps\b",
     "bitshuffle16": r"\bv?p(srlq|srlw|and[dq]?)\b",
     "fletcher32": r"\bv?paddd\b",

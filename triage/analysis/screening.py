@@ -21,10 +21,11 @@ from scanner_io.errors import DataError
 from triage.kernels import join_runs as table_columns
 from triage.kernels.air_level import AIR_SATURATED, NO_BEAM, air_level
 from triage.kernels.box_integral import MAX_RADIUS
-from triage.kernels.box_z import Z_STEPS
+from triage.kernels.box_z import MAX_SMALL_RADIUS, Z_STEPS
 from triage.kernels.join_runs import FEATURES, MATERIALS, join_runs
 from triage.kernels.label_columns import LABELS, LAST_HALF, LAST_RUNS, REFUSED, SEAM_RUNS, label_columns
 from triage.kernels.log_code import OFFSET, STEPS
+from triage.kernels.prefix_sum import LANES
 from triage.kernels.screen_columns import FINISHED, LAG, RING, screen_columns
 
 __all__ = [
@@ -48,7 +49,7 @@ __all__ = [
 Array: TypeAlias = NDArray[Any]
 MapStrips: TypeAlias = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
 
-#: Boxes of 7, 21 and 63 columns and channels. 63 is the largest whose packed sums are exact.
+#: Boxes of 7, 21 and 63 columns and channels. 63 is the largest whose sums are exact.
 RADII = (3, 10, 31)
 #: Regions below this many pixels are noise and are left out.
 MIN_AREA = 5
@@ -167,15 +168,15 @@ class _Strip:
     """Working memory of one strip for a channel count."""
 
     def __init__(self, channels: int, labels: int) -> None:
-        width = channels + 2 * RADII[-1] + 1
+        # whole cache lines, so that a vector load at the start of a row does not straddle two
+        size = LANES * (1 + -(-(channels + 2 * RADII[-1]) // LANES))
         self.codes = np.empty((2, 4, channels), np.uint16)
         self.spare = np.empty(channels, np.uint16)
         self.triples = np.empty((3, channels + 2), np.uint16)
         self.index = np.empty(channels, np.uint32)
-        self.columns_sum = _aligned(channels, np.int64)
-        # rows of whole cache lines, so that no vector load of a row's start straddles two
-        self.integral = _aligned(RING * _whole_lines(width), np.int64).reshape(RING, -1)
-        self.squared = np.empty((3, channels), np.float32)
+        self.columns_sum = _aligned(2 * size, np.uint32).reshape(2, size)
+        self.sums = _aligned(RING * size, np.uint32).reshape(RING, size)
+        self.squares = _aligned(RING * size, np.uint32).reshape(RING, size)
         self.runs = np.empty((2, channels // 2 + 1, 3), np.int64)
         self.first_runs = np.empty((channels // 2 + 1, 3), np.int64)
         self.parent = np.empty(labels, np.int64)
@@ -230,7 +231,7 @@ class _Pipeline:
         self.dark = np.stack((calibration.dark[0], calibration.dark[-1]))
         self.inv_gain = np.stack((calibration.inv_gain[0], calibration.inv_gain[-1]))
         self.radii = np.array(RADII, np.int64)
-        assert RADII[-1] <= MAX_RADIUS, "larger boxes overflow the packed sums"
+        assert RADII[-1] <= MAX_RADIUS and RADII[1] <= MAX_SMALL_RADIUS, "larger boxes overflow the sums"
 
     def check(self, counts: tuple[Array, ...]) -> int:
         """Return how many columns `counts` holds. Raises DataError if they are not this calibration's."""
@@ -303,8 +304,8 @@ class _Pipeline:
             strip.triples,
             strip.index,
             strip.columns_sum,
-            strip.integral,
-            strip.squared,
+            strip.sums,
+            strip.squares,
             strip.runs,
             strip.first_runs,
             strip.parent,
@@ -668,10 +669,6 @@ def _regions(parent: Array, features: Array, min_area: int) -> Array:
     regions["max_z"] = rows[:, col.MAX_Z] / Z_STEPS
     regions["material"] = rows[:, col.HISTOGRAM :]
     return regions
-
-
-def _whole_lines(words: int) -> int:
-    return -(-words * 8 // CACHE_LINE) * CACHE_LINE // 8
 
 
 def _aligned(size: int, dtype: type[np.generic]) -> Array:

@@ -4,7 +4,6 @@ import numpy as np
 from numba import boolean, float32, int32, int64, njit, types, uint8, uint16, uint32
 
 from triage.kernels.arrays import ro, rw
-from triage.kernels.box_deviation import box_deviation
 from triage.kernels.box_integral import box_integral
 from triage.kernels.box_z import box_z
 from triage.kernels.bridge_channels import bridge_channels
@@ -14,7 +13,7 @@ from triage.kernels.log_transmission import log_transmission
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import median3
 
-#: Rows kept of the integral image: the largest box (63 columns) and the row before it. A power of two.
+#: Rows kept of the integral images: the largest box (63 columns) and the row before it. A power of two.
 RING = 64
 #: Column `tally` of label_columns, and own columns finished.
 FINISHED = 6
@@ -48,9 +47,9 @@ LAG = 32
         rw(uint16),  # spare
         rw(uint16, 2),  # triples
         rw(uint32),  # index
-        rw(int64),  # columns_sum
-        rw(int64, 2),  # integral
-        rw(float32, 2),  # squared
+        rw(uint32, 2),  # columns_sum
+        rw(uint32, 2),  # sums
+        rw(uint32, 2),  # squares
         rw(int64, 3),  # runs
         rw(int64, 2),  # first_runs
         rw(int64),  # parent
@@ -87,8 +86,8 @@ def screen_columns(
     triples,
     index,
     columns_sum,
-    integral,
-    squared,
+    sums,
+    squares,
     runs,
     first_runs,
     parent,
@@ -99,7 +98,7 @@ def screen_columns(
     """Feed columns and finish every column whose surroundings have come.
 
     A strip is fed its own columns and a halo of up to LAG columns on either side. Feeding may be cut into any number
-    of calls: all that lasts between them is in codes, columns_sum, integral, runs, parent, table and tally.
+    of calls: all that lasts between them is in codes, columns_sum, sums, squares, runs, parent, table and tally.
 
     raw_low, raw_high : (n, channels) uint16, detector counts; the same array twice for one energy
     source : (fed,) int64, for each fed column its row in raw, or -1: repeat the column before (no beam)
@@ -107,7 +106,7 @@ def screen_columns(
     dark, inv_gain : (2, channels) float32
     bridges : (3, m) int32, bad channels, good ones below and above; weight : (m,) float32 (bridge_channels)
     material_table : (512, 512) uint8, or (0, 0): material is left as it is, and must be 0
-    radii : (3,) int64, box radii in rising order, the last at most 31
+    radii : (3,) int64, box radii in rising order (box_z)
     threshold : of z, in its steps of 1/16
     min_area : closed regions below this many pixels may leave the table when it is full
     span : (7,) int64, in image columns: first fed ever, fed now from, fed now to, own from, own to, image's last
@@ -116,8 +115,7 @@ def screen_columns(
     flags : (rows,) uint8, where not 0 the column's z and material are 0
     codes : (2, 4, channels) uint16, ring of log codes before the median
     spare : (channels,) uint16; triples : (3, channels + 2) uint16; index : (channels,) uint32; working memory
-    columns_sum : (channels,) int64; integral : (RING, >= channels + 2 * radii[2] + 1) int64 (box_integral)
-    squared : (3, channels) float32, working memory
+    columns_sum, sums, squares : (2, size), (RING, size), (RING, size) uint32 (box_integral)
     runs, parent, fresh, table : as in label_columns
     first_runs : (channels // 2 + 1, 3) int64 out, runs of the first own column, to join strips at their seams
     tally : (7,) int64 in and out, zero before the first call: six as in label_columns, own columns finished
@@ -163,30 +161,22 @@ def screen_columns(
             else:
                 material[m - out_row0] = 0
 
-        # rows of the integral image; the image's first and last column stand for those beyond the edge as well
+        # rows of the integral images; the image's first and last column stand for those beyond the edge as well
         first_row = m - margin if m == 0 else m
         last_row = m + margin if m == last else m
         if m == first_median:
             columns_sum[:] = 0
-            integral[(first_row - 1) & (RING - 1)] = 0
+            sums[(first_row - 1) & (RING - 1)] = 0
+            squares[(first_row - 1) & (RING - 1)] = 0
         for i in range(first_row, last_row + 1):
-            box_integral(high, margin, columns_sum, integral[i & (RING - 1)])
+            box_integral(high, margin, columns_sum, sums[i & (RING - 1)], squares[i & (RING - 1)])
             c = i - margin
             if c < own_from or c >= own_to:
                 continue
             # the largest box around c is complete: finish column c
             o = c - out_row0
             if flags[o] == 0:
-                for s in range(3):
-                    box_deviation(
-                        q_high[o],
-                        integral[(c - radii[s] - 1) & (RING - 1)],
-                        integral[(c + radii[s]) & (RING - 1)],
-                        radii[s],
-                        margin,
-                        squared[s],
-                    )
-                box_z(squared[0], squared[1], squared[2], z[o])
+                box_z(q_high[o], sums, squares, c, radii, z[o])
             else:
                 z[o] = 0
             label_columns(
