@@ -1,7 +1,7 @@
 """Anomaly score of one column: the largest deviation from three boxes."""
 
 import numpy as np
-from numba import float32, int64, njit, types, uint8, uint16, uint32
+from numba import int64, njit, types, uint8, uint16, uint32
 
 from triage.kernels.arrays import ro, rw
 from triage.kernels.box_fraction import box_fraction
