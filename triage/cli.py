@@ -576,28 +576,51 @@ def bench() -> None:
 @bench.command("triage")
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(3, 1000))
 @click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 20_000))
-@click.option("--full", is_flag=True, help="Also naive numpy/scipy and scikit-image's stages (a minute more).")
+@click.option("--quick", is_flag=True, help="Without naive numpy/scipy and scikit-image (two minutes less).")
 @json_option
-def bench_triage(rounds: int, columns: int, full: bool, as_json: bool) -> None:
+def bench_triage(rounds: int, columns: int, quick: bool, as_json: bool) -> None:
     """The image pipeline against OpenCV and memcpy, with the agreement checked in the same run.
 
     Needs a source checkout: the peers live beside the tests. Run nothing else meanwhile.
     """
     from triage.study.bench import bench_triage as measure
 
-    _bench(lambda progress: measure(rounds=rounds, width=columns, full=full, progress=progress), rounds, as_json)
+    _bench(lambda progress: measure(rounds=rounds, width=columns, quick=quick, progress=progress), rounds, as_json)
 
 
 def _bench(measure: Callable[[Callable[[int, int], None]], dict[str, Any]], rounds: int, as_json: bool) -> None:
-    """Run a benchmark with a progress bar and print its report."""
+    """Run a benchmark with a progress bar and print its report; figures of work that is wrong are an error."""
     with _progress(rounds, "rounds", quiet=as_json) as advance:
         report = measure(lambda *_: advance())
     if as_json:
         _emit(report)
-        return
-    console = _console()
+    else:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("", "median", "min", "max", box=None, header_style="bold")
+        for name, cells in _bench_rows(report):
+            table.add_row(Text(name), *(Text(cell) for cell in cells))
+        _console().print(table)
+    wrong = [name for name in ("agreement_ok", "read_back_equal") if report.get(name) is False]
+    if wrong:
+        raise ScannerError(
+            f"bench: {wrong[0]} is false, so what was timed is not what was to be done and no ratio counts; "
+            "see `agreement` of --json for what differs"
+        )
+
+
+def _bench_rows(report: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield name and cells of every figure, ratios with median, min and max."""
     for name, value in report.items():
-        console.print(f"{name:22} {value}", markup=False)
+        if isinstance(value, dict) and {"median", "min", "max"} <= value.keys():
+            more = {k: v for k, v in value.items() if k not in ("median", "min", "max")}
+            yield f"{prefix}{name}", [f"{value[k]:g}" for k in ("median", "min", "max")]
+            yield from _bench_rows(more, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            yield from _bench_rows(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", [f"{value:g}" if isinstance(value, float) else str(value)]
 
 
 rounds_option = click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 1000))

@@ -377,6 +377,8 @@ class _Portal:
             t_s = max(piece.t_s, self._now_s)
             cut = False
             while self._waiting and self._waiting[0][0] <= t_s:
+                if self._begun and self._waiting[0][1].startswith("tamper"):
+                    break  # a portal says a line to its end before it says another
                 at_s, what, seconds = self._waiting.pop(0)
                 if what == "cut":
                     cut = True
@@ -437,7 +439,7 @@ class _Portal:
         if not self._link_up and t_s >= self._until["link_lost"]:
             self._link_up = True
             yield Link(self._until["link_lost"], up=True)
-        if self._tampered and t_s >= self._until["tamper"]:
+        if self._tampered and not self._begun and t_s >= self._until["tamper"]:
             self._tampered = False
             if self._link_up and self._speaks(t_s):
                 yield Piece(t_s, format_line("TC", [111_111] * 4))

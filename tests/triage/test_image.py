@@ -240,14 +240,23 @@ def test_references_without_span_are_dead_channels():
     assert fatal(judged) == {"bad_channels"}
 
 
-@pytest.mark.parametrize(("columns", "is_fatal"), [(40, False), (700, True)])
+@pytest.mark.parametrize(("columns", "is_fatal"), [(1, False), (3, False), (40, False), (700, True)])
 def test_columns_without_beam(columns, is_fatal):
     scan = radiograph(scene(), state="raw", air_channels=(0, 20))
     counts = scan.counts[0].copy()
     counts[600 : 600 + columns] = 120
     judged = judge_image(msgspec.structs.replace(scan, counts=(counts,)))
     assert {q.code: q.fatal for q in judged.quality}["no_beam"] is is_fatal
-    assert "from" in str(judged.quality[0]) or "first at column 600" in str(judged.quality[0])
+    assert "first at column 600" in str(judged.quality[0])
+
+
+def test_covered_air_monitors_do_not_make_a_load_thin():
+    scan = radiograph(scene(load="stacks"), state="raw", air_channels=(0, 20))
+    assert "brighter_than_air" not in codes(judge_image(scan))
+    counts = scan.counts[0].copy()
+    counts[300:500, 0:21] = counts[300:500, 0:21] // 3
+    judged = judge_image(msgspec.structs.replace(scan, counts=(counts,)))
+    assert "brighter_than_air" in codes(judged)
 
 
 def test_a_scan_that_broke_off():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.event import install_recorder
 
 from scanner_io.errors import DataError
 from tests import reference
@@ -324,9 +325,108 @@ def test_results_are_read_only_and_inputs_may_be():
 
 def test_warm_screening_compiles_nothing():
     warm_up()
-    before = list(screening.screen_columns.signatures)
-    screen((np.full((70, 20), 3000, np.uint16),), _calibration(20, 1))
-    assert screening.screen_columns.signatures == before
+    with install_recorder("numba:compile") as seen:
+        screen((np.full((70, 20), 3000, np.uint16),), _calibration(20, 1))
+        screen((np.full((70, 20), 3000, np.uint16),) * 2, _calibration(20), strips=1, material_table=TABLE)
+        engine = Engine(_calibration(20, 1))
+        engine.push((np.full((70, 20), 3000, np.uint16),))
+        engine.finish()
+    assert seen.buffer == []
+    with install_recorder("numba:compile") as seen:
+        numba.njit(lambda x: x + 1)(1)
+    assert seen.buffer, "the recorder sees a compilation where there is one"
+
+
+def test_a_block_that_failed_ends_the_scan(monkeypatch):
+    """Whatever is missing then must not be judged as if it had been clear."""
+    counts, calibration = phantom(300, 100, seed=5)
+    engine = Engine(calibration)
+    engine.push(tuple(c[:40] for c in counts))
+
+    def no_memory(*_):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(engine._pipeline, "air_levels", no_memory)
+        engine.push(tuple(c[40:70] for c in counts))
+    for act in (lambda: engine.push(tuple(c[70:] for c in counts)), engine.finish, engine.regions):
+        with pytest.raises(DataError, match=r"MemoryError: no room.*anew"):
+            act()
+
+
+def test_strips_that_do_not_run_are_no_result():
+    counts, calibration = phantom(300, 100, seed=5)
+    with pytest.raises(DataError, match="ran 0 of 2 strips"):
+        screen(counts, calibration, map_strips=lambda run, strips: [])
+    with pytest.raises(DataError, match="ran 1 of 2 strips"):
+        screen(counts, calibration, map_strips=lambda run, strips: [run(i) for i in list(strips)[:1]])
+
+
+def test_two_scans_on_the_same_buffers_are_refused():
+    counts, calibration = phantom(300, 100, seed=5)
+    buffers = Buffers()
+    first = Engine(calibration, buffers=buffers)
+    progress = first.push(counts)
+    second = Engine(calibration, buffers=buffers)
+    for act in (lambda: first.push(counts), first.finish, lambda: progress.regions):
+        with pytest.raises(DataError, match="another scan was begun"):
+            act()
+    second.push(counts)
+    _assert_same(second.finish(), screen(counts, calibration))
+
+
+def test_engines_in_threads_do_not_touch_each_other():
+    images = [phantom(200, 150 + 10 * i, seed=i) for i in range(6)]
+
+    def streamed(i):
+        counts, calibration = images[i]
+        engine = Engine(calibration, threshold_z=3.0)
+        for at in range(0, len(counts[0]), 7 + i):
+            engine.push(tuple(c[at : at + 7 + i] for c in counts))
+        return engine.finish()
+
+    with ThreadPoolExecutor(4) as pool:
+        for i, result in enumerate(pool.map(streamed, range(6))):
+            _assert_same(result, screen(*images[i], threshold_z=3.0))
+
+
+def test_what_a_progress_knew_is_not_told_of_another_time():
+    counts, calibration = phantom(300, 200, seed=5)
+    engine = Engine(calibration, threshold_z=2.0)
+    early = engine.push(tuple(c[:100] for c in counts))
+    seen = len(early.regions)
+    late = engine.push(tuple(c[100:] for c in counts))
+    assert len(late.regions) > seen > 0
+    with pytest.raises(DataError, match="after 100 columns were asked for when 200 had come"):
+        _ = early.regions
+
+
+def test_a_full_table_is_told_while_the_scan_runs(monkeypatch):
+    monkeypatch.setattr(screening, "STRIP_LABELS", 4)
+    rng = np.random.default_rng(2)
+    counts = _cluttered(rng, 120, 80, 1, 0.05)
+    engine = Engine(_calibration(80, 1), threshold_z=2.0, min_area=1)
+    assert engine.push(counts).overflow > 0
+    assert engine.finish().overflow == 0
+
+
+def test_a_threshold_between_steps_finds_all_that_reach_it():
+    counts, calibration = phantom(300, 200, seed=5)
+    truth = reference.screen(counts, calibration, TABLE, threshold_z=2.01)
+    regions = screen(counts, calibration, threshold_z=2.01, material_table=TABLE, min_area=1).regions
+    assert regions["area"].sum() >= truth["mask"].sum()
+
+
+def test_a_scan_beyond_any_train_is_copied_seldom(monkeypatch):
+    monkeypatch.setattr(screening, "MAX_COLUMNS", 500)
+    made = []
+    reserved = screening._reserved
+    monkeypatch.setattr(screening, "_reserved", lambda *a: made.append(a) or reserved(*a))
+    engine = Engine(_calibration(64, 1))
+    for _ in range(200):
+        engine.push((np.full((20, 64), 3000, np.uint16),))
+    assert engine.finish().z.shape == (4000, 64)
+    assert sum(columns > 500 for columns, _, _ in made) <= 4 * 12, "by a quarter each time, four images"
 
 
 @pytest.mark.parametrize(
@@ -340,7 +440,12 @@ def test_warm_screening_compiles_nothing():
         ((np.zeros((4, 8), np.uint16),) * 2, {}, "2 energies"),
         ((np.zeros((4, 8), np.uint16),), {"threshold_z": 0.0}, "threshold_z"),
         ((np.zeros((4, 8), np.uint16),), {"threshold_z": float("nan")}, "threshold_z"),
-        ((np.zeros((4, 8), np.uint16),), {"strips": 0}, "strips"),
+        ((np.zeros((4, 8), np.uint16),), {"strips": 0}, "screening: strips"),
+        (([[1, 2]],), {}, "are list"),
+        ((np.zeros((4, 8), np.uint16),), {"min_area": 0}, "min_area is 0"),
+        ((np.zeros((4, 8), np.uint16),), {"min_area": 1 << 50}, "min_area"),
+        ((np.zeros((4, 8), np.uint16),), {"min_area": 2.5}, "min_area is 2.5"),
+        ((np.zeros((4, 8), np.uint16),), {"material_table": [[0]]}, "material_table is list"),
         ((np.zeros((4, 8), np.uint16),), {"material_table": np.zeros((4, 4), np.uint8)}, "material_table"),
     ],
 )
@@ -359,6 +464,12 @@ def test_wrong_input_is_refused_in_words(counts, more, words):
         ({"dark": (np.zeros(8, np.float32),) * 3, "inv_gain": (np.zeros(8, np.float32),) * 3}, "one or two"),
         ({"inv_gain": (np.full(8, np.inf, np.float32),)}, "good channel 0"),
         ({"air_channels": (5, 8)}, "air_channels"),
+        ({"bad_channels": [False] * 8}, "bad_channels is list"),
+        ({"dark": ([0.0] * 8,)}, "dark of energy 0 is list"),
+        ({"saturation_value": 0}, "saturation_value is 0"),
+        ({"saturation_value": None}, "saturation_value is None"),
+        ({"min_air": float("nan")}, "min_air is nan"),
+        ({"min_air": float("-inf")}, "min_air"),
     ],
 )
 def test_wrong_calibration_is_refused_in_words(change, words):

@@ -29,7 +29,9 @@ class CorrectionProfile(msgspec.Struct, frozen=True, kw_only=True):
     max_reference_counts : largest believable dark or air; more than a 16-bit converter can give is a broken reference
     bad_channels_note, bad_channels_fatal : shares of unusable channels that are worth a look, and too many to bridge
     bad_run_note : adjacent unusable channels, as a share, that can hide an object
-    no_beam_note, no_beam_fatal : share of columns without beam
+    no_beam_fatal : share of columns without beam from which the rest is no image; a single one is told
+    bright_t, bright_share : transmission no object can have, and the share of pixels that may show it all the same: a
+        few by noise. More of them, and the air monitors see less than the beam is: all else then reads too thin
     saturated_fatal : share of raw pixels at the converter's end from which nothing can be said
     signal_t : transmission that some pixels must exceed, or the image is black
     contrast_t : spread of transmission (99.9th minus 0.1th percentile) that an image of something must have
@@ -46,9 +48,10 @@ class CorrectionProfile(msgspec.Struct, frozen=True, kw_only=True):
     bad_channels_note: float = 0.02
     bad_channels_fatal: float = 0.20
     bad_run_note: float = 0.01
-    no_beam_note: float = 0.002
     no_beam_fatal: float = 0.20
     saturated_fatal: float = 0.95
+    bright_t: float = 1.15
+    bright_share: float = 0.01
     signal_t: float = 0.02
     contrast_t: float = 0.03
     repeat_share: float = 0.06
@@ -181,10 +184,9 @@ def _beam(flags: Array, p: CorrectionProfile) -> list[Quality]:
         ("no_beam", (flags & NO_BEAM) != 0, "without beam"),
         ("air_saturated", (flags != 0) & ((flags & NO_BEAM) == 0), "with saturated air monitors"),
     ):
-        share = float(mask.mean())
-        if share > p.no_beam_note:
-            first = int(np.argmax(mask))
-            text = f"{int(mask.sum())} of {flags.size} columns {what}, the first at column {first}"
+        if mask.any():
+            share, first = float(mask.mean()), int(np.argmax(mask))
+            text = f"{int(mask.sum())} of {flags.size} columns {what}, the first at column {first}: not seen there"
             found.append(Quality(code=code, reason=text, fatal=share >= p.no_beam_fatal))
     return found
 
@@ -204,6 +206,13 @@ def _range(radiograph: Radiograph, correction: Correction, transmission: Array, 
     if high - low < p.contrast_t:
         text = f"transmission is {low:.3f} to {high:.3f} all over: no vehicle, or a detector that does not answer"
         return [Quality(code="uniform", reason=text, fatal=True)]
+    bright = float(np.mean(transmission > p.bright_t))
+    if correction.physical and bright > p.bright_share:
+        text = (
+            f"{bright:.1%} of the image lets through more than {p.bright_t:g} of the open beam: the air monitors or "
+            "the air reference are wrong, and the load may be thicker than it looks; check what covers the monitors"
+        )
+        return [Quality(code="brighter_than_air", reason=text)]
     return []
 
 

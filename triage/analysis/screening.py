@@ -107,12 +107,14 @@ class Calibration:
 
     def __post_init__(self) -> None:
         """Check once, so that no kernel has to."""
-        channels = self.bad_channels.shape[0] if self.bad_channels.ndim == 1 else 0
-        if channels == 0 or self.bad_channels.dtype != np.bool_:
-            raise DataError(
-                f"calibration: bad_channels is {self.bad_channels.dtype} {self.bad_channels.shape}; "
-                "give a non-empty (channels,) bool mask"
-            )
+        bad = self.bad_channels
+        if not isinstance(bad, np.ndarray) or bad.ndim != 1 or bad.size == 0 or bad.dtype != np.bool_:
+            raise DataError(f"calibration: bad_channels is {_kind(bad)}; give a non-empty (channels,) bool mask")
+        channels = bad.size
+        if not _whole(self.saturation_value, 1, 65535):
+            raise DataError(f"calibration: saturation_value is {self.saturation_value}; give counts, 1 to 65535")
+        if not isinstance(self.min_air, int | float) or not 0 <= self.min_air < 1:
+            raise DataError(f"calibration: min_air is {self.min_air}; give a share of the open beam, 0 to below 1")
         good = ~self.bad_channels
         if not good.any():
             raise DataError(f"calibration: all {channels} channels are marked bad; check the bad-channel mask")
@@ -123,6 +125,8 @@ class Calibration:
         for name, arrays in (("dark", self.dark), ("inv_gain", self.inv_gain)):
             for energy, values in enumerate(arrays):
                 where = f"calibration: {name} of energy {energy}"
+                if not isinstance(values, np.ndarray):
+                    raise DataError(f"{where} is {_kind(values)}; give contiguous float32 ({channels},)")
                 if values.shape != (channels,) or values.dtype != np.float32 or not values.flags.c_contiguous:
                     raise DataError(
                         f"{where} is {values.dtype} {values.shape}, contiguous: {values.flags.c_contiguous}; "
@@ -219,10 +223,15 @@ class _Pipeline:
         self.calibration = calibration
         self.channels = calibration.bad_channels.shape[0]
         self.energies = len(calibration.dark)
-        self.threshold = math.ceil(threshold_z * Z_STEPS) if math.isfinite(threshold_z) else 0
+        # Down to the step that z is kept in: rounded up, a score between would be asked for and not found.
+        self.threshold = math.floor(threshold_z * Z_STEPS) if math.isfinite(threshold_z) else 0
         if not 1 <= self.threshold <= 255:
-            raise DataError(f"threshold_z is {threshold_z}; give 1/16 to 15.9, the range in which z is stored")
-        self.min_area = min_area
+            raise DataError(
+                f"screening: threshold_z is {threshold_z}; give 1/16 to 15.9, the range in which z is stored"
+            )
+        if not _whole(min_area, 1, 1 << 40):
+            raise DataError(f"screening: min_area is {min_area}; give a number of pixels, 1 or more")
+        self.min_area = int(min_area)
         self.table = _checked_table(material_table)
         # the lower energy is of use only beside the higher one; its air level is looked at in any case
         self.screened = self.energies if self.table.size else 1
@@ -238,6 +247,10 @@ class _Pipeline:
         if len(counts) != self.energies:
             raise DataError(f"screening: {len(counts)} energies of counts, {self.energies} in the calibration")
         for energy, image in enumerate(counts):
+            if not isinstance(image, np.ndarray):
+                raise DataError(
+                    f"screening: counts of energy {energy} are {_kind(image)}; give (columns, channels) uint16"
+                )
             if image.ndim != 2 or image.dtype != np.uint16 or not image.flags.c_contiguous:
                 raise DataError(
                     f"screening: counts of energy {energy} are {image.dtype} {image.shape}, "
@@ -363,12 +376,15 @@ class Buffers:
 
     images: dict[str, tuple[mmap.mmap | None, Array]] = field(default_factory=dict)
     strips: list[_Strip] = field(default_factory=list)
+    scans: int = 0
+    """Scans begun: an engine whose scan is not the last one has lost its memory to another."""
 
     def begin(self, *, material: bool) -> None:
         """Make ready for a scan, and give back what an unusually long one took.
 
         material : it will be written; otherwise it reads as zeros, and takes no memory
         """
+        self.scans += 1
         for name, (memory, image) in self.images.items():
             unwritten = name == "material" and not material
             if memory is not None and (unwritten or image.nbytes > KEPT_BYTES):
@@ -410,7 +426,8 @@ class Buffers:
 def _reserved(columns: int, channels: int, dtype: type[np.generic]) -> tuple[mmap.mmap | None, Array]:
     """Return a (>= columns, channels) array over fresh zero pages, for MAX_COLUMNS where the system grants that."""
     row = channels * np.dtype(dtype).itemsize
-    for rows in (max(columns, MAX_COLUMNS), max(columns + columns // 4, 1)):
+    with_room = max(columns + columns // 4, 1)  # in steps of a quarter, or a growing scan would be copied each time
+    for rows in (MAX_COLUMNS if columns <= MAX_COLUMNS else with_room, with_room):
         try:
             memory = mmap.mmap(-1, max(rows * row, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except OSError:
@@ -428,15 +445,29 @@ def log_of_code(q: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a scan is. received, finished : columns that came, and columns whose scores are final."""
+    """How far a scan is.
+
+    received, finished : columns that came, and columns whose scores are final
+    overflow : runs of pixels so far that found the region table full; where it is not 0, `regions` are incomplete
+        until `finish` has labelled the image anew
+    """
 
     received: int
     finished: int
+    overflow: int
     _engine: Engine
 
     @property
     def regions(self) -> Array:
-        """Regions found so far, (n,) REGION; those at the last finished column may grow. Valid until the next push."""
+        """Regions found so far, (n,) REGION; those at the last finished column may grow.
+
+        Raises DataError once more columns have come: what was known then is gone.
+        """
+        if self._engine.received != self.received:
+            raise DataError(
+                f"screening: regions after {self.received} columns were asked for when {self._engine.received} had "
+                "come; read them before the next push"
+            )
         return self._engine.regions()
 
 
@@ -461,6 +492,8 @@ class Engine:
         self._pipeline = _Pipeline(calibration, material_table, threshold_z, min_area)
         self._memory = Buffers() if buffers is None else buffers
         self._memory.begin(material=self._pipeline.screened == 2)
+        self._scan = self._memory.scans
+        self._failure = ""
         self._strip = self._memory.strip(0, self._pipeline.channels, STRIP_LABELS)
         self._columns = 0
         self._out = self._memory.outputs(0, self._pipeline.channels, self._pipeline.screened)
@@ -472,31 +505,57 @@ class Engine:
     def push(self, block: tuple[Array, ...]) -> Progress:
         """Take the next columns: per energy (n, channels) uint16, any n.
 
-        Raises DataError for arrays of the wrong kind or size, and after `finish`.
+        Raises DataError for arrays of the wrong kind or size, which leave the scan as it was; after `finish`; and
+        for ever after a block that failed in any other way, for columns are missing then.
         """
         if self._result is not None:
             raise DataError("screening: this scan is finished; make a new Engine for the next one")
+        self._usable()
         columns = self._pipeline.check(block)
         if columns:
-            self._take(block, columns)
-        return Progress(received=self._columns, finished=int(self._strip.tally[FINISHED]), _engine=self)
+            try:
+                self._take(block, columns)
+            except BaseException as error:
+                self._failure = f"columns from {self.received} on failed ({type(error).__name__}: {error})"
+                raise
+        tally = self._strip.tally
+        return Progress(
+            received=self._columns, finished=int(tally[FINISHED]), overflow=int(tally[REFUSED]), _engine=self
+        )
+
+    @property
+    def received(self) -> int:
+        """Columns that came."""
+        return self._columns
+
+    def _usable(self) -> None:
+        """Raise DataError where a result would be of other columns than those that came."""
+        if self._failure:
+            raise DataError(f"screening: {self._failure}; screen the scan anew from its first column")
+        if self._memory.scans != self._scan:
+            raise DataError("screening: another scan was begun with these buffers; give every open scan its own")
 
     def finish(self) -> Screening:
         """Return the result; no column will come any more. The same again when called again.
 
-        Raises DataError if no column ever came.
+        Raises DataError if no column ever came, or if some were not screened.
         """
         if self._result is None:
+            self._usable()
             if not self._columns:
                 raise DataError("screening: the scan ended without a column; there is nothing to judge")
             nothing = (np.empty((0, self._pipeline.channels), np.uint16),) * self._pipeline.energies
             dark = np.full(max(self._dark_columns, 0), -1, np.int64)
             self._feed(nothing, dark, np.empty((self._pipeline.energies, 0), np.float32), last=self._columns - 1)
+            done = int(self._strip.tally[FINISHED])
+            if done != self._columns:
+                raise DataError(f"screening: {done} of {self._columns} columns were screened; screen the scan anew")
             self._result = self._pipeline.result(self._out.first(self._columns), [self._strip])
         return self._result
 
     def regions(self) -> Array:
         """Return the regions found so far, (n,) REGION."""
+        self._usable()
         n = self._strip.labels
         return _regions(self._strip.parent[:n], self._strip.table[:n], self._pipeline.min_area)
 
@@ -548,7 +607,7 @@ def screen(
     """Screen one radiograph.
 
     counts : one or two (columns, channels) uint16, detector counts, energies ordered (low, high)
-    threshold_z : a region is where z reaches this, 1/16 .. 15.9
+    threshold_z : a region is where z reaches this, 1/16 .. 15.9, taken down to a whole 1/16
     strips, map_strips : number of independent column strips and the map that runs them; no effect on the result
     buffers : memory to reuse; without it every call allocates
     material_table : (512, 512) uint8 by [low, high], bin i is L from (8 i - 128.5) / 512, 1/64 wide; None: no material
@@ -565,7 +624,7 @@ def screen(
     if not columns:
         raise DataError("screening: counts hold no column; give at least one")
     if strips < 1:
-        raise DataError(f"strips is {strips}; give 1 or more")
+        raise DataError(f"screening: strips is {strips}; give 1 or more")
     memory = Buffers() if buffers is None else buffers
     memory.begin(material=pipe.screened == 2)
     count = min(strips, columns)
@@ -583,19 +642,24 @@ def screen(
     labels = min(STRIP_LABELS, MAX_LABELS // count)
     parts = [memory.strip(i, pipe.channels, labels) for i in range(count)]
 
+    done = [False] * count
+
     def run(index: int) -> None:
         start, stop = cuts[index], cuts[index + 1]
         fed_from, fed_to = max(0, start - LAG), min(columns, stop + LAG)
         span = (fed_from, fed_from, fed_to, start, stop, columns - 1, 0)
         pipe.feed(counts, source[fed_from:fed_to], inv_air, span, out, parts[index])
+        done[index] = True
 
     for _ in map_strips(run, range(count)):
         pass
+    if not all(done):
+        raise DataError(f"screening: map_strips ran {sum(done)} of {count} strips; it must run all of them")
     return pipe.result(out, parts)
 
 
 def warm_up() -> None:
-    """Load and run every kernel once, so that no compilation falls into a lane's first scan."""
+    """Load and run every kernel of screening once, so that no compilation falls into a lane's first scan."""
     counts = np.full((3, 9), 1000, np.uint16)
     for energies in (1, 2):
         calibration = Calibration(
@@ -609,11 +673,20 @@ def warm_up() -> None:
         engine.finish()
 
 
+def _kind(value: object) -> str:
+    """Say what a value is that should be an array."""
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def _whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= int(value) <= high
+
+
 def _checked_table(table: Array | None) -> Array:
     if table is None:
         return np.empty((0, 0), np.uint8)
-    if table.shape != (512, 512) or table.dtype != np.uint8:
-        raise DataError(f"screening: material_table is {table.dtype} {table.shape}; give uint8 (512, 512)")
+    if not isinstance(table, np.ndarray) or table.shape != (512, 512) or table.dtype != np.uint8:
+        raise DataError(f"screening: material_table is {_kind(table)}; give uint8 (512, 512)")
     return np.ascontiguousarray(table)
 
 

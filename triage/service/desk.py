@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import select
+import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,22 @@ def scan_of(data: bytes) -> Scan:
         return recording.read(path).scan
 
 
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C sets, besides raising KeyboardInterrupt: an exception can fall into a finaliser."""
+    stop = threading.Event()
+
+    def interrupt(number: int, frame: Any) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def watch_queue(
     address: str, analyst: str | None, capacity: int, count: int | None, *, console: Console | None,
     emit: Callable[[Any], None],
@@ -36,14 +55,14 @@ def watch_queue(
     """Take offers until `count` are done, or Ctrl-C. console : None prints JSON lines by `emit` instead."""
     interactive = console is not None and sys.stdin.isatty()
     name = analyst or default_analyst()
-    with Workstation(address, name, capacity=capacity) as desk:
+    with _interrupts() as stop, Workstation(address, name, capacity=capacity) as desk:
         if not desk.connected(10.0):
             raise DeliveryError(f"{address}: no service answered within 10 s; is `scanlane run` up?")
         if console is not None:
             _print_queue(console, desk.queue(), name)
         done = 0
         try:
-            while count is None or done < count:
+            while (count is None or done < count) and not stop.is_set():
                 offer = desk.next_offer(timeout_s=1.0)
                 if offer is None:
                     if console is not None and desk.silent_s > 10:
@@ -54,7 +73,7 @@ def watch_queue(
                 if console is not None:
                     _show(console, offer, scan)
                     if interactive:
-                        _ask(console, desk, offer)
+                        _ask(console, desk, offer, stop)
                 else:
                     emit({"event": "offer", **plain(offer)})
         except KeyboardInterrupt:
@@ -97,11 +116,11 @@ def _show(console: Console, offer: wire.Offer, scan: Scan | None) -> None:
     console.print(scan_panel(offer.result, scan=scan, simulated=offer.simulated, width=console.width, colour=colour))
 
 
-def _ask(console: Console, desk: Workstation, offer: wire.Offer) -> None:
+def _ask(console: Console, desk: Workstation, offer: wire.Offer, stop: threading.Event) -> None:
     """Ask until there is an answer that the service has committed, or the scan is no longer this analyst's."""
     while True:
         key = _line(
-            console, desk, offer, "[bold]c[/] clear  [bold]x[/] inspect  [bold]r[/] rescan  [bold]s[/] give back"
+            console, desk, offer, stop, "[bold]c[/] clear  [bold]x[/] inspect  [bold]r[/] rescan  [bold]s[/] give back"
         )
         if key is None:
             return
@@ -113,7 +132,7 @@ def _ask(console: Console, desk: Workstation, offer: wire.Offer) -> None:
             continue
         note: str | None = ""
         if key != "c":
-            note = _line(console, desk, offer, "note, needed for inspect and rescan (empty: back)")
+            note = _line(console, desk, offer, stop, "note, needed for inspect and rescan (empty: back)")
         if note is None:
             return
         if key != "c" and not note:
@@ -128,10 +147,12 @@ def _ask(console: Console, desk: Workstation, offer: wire.Offer) -> None:
         return
 
 
-def _line(console: Console, desk: Workstation, offer: wire.Offer, prompt: str) -> str | None:
+def _line(console: Console, desk: Workstation, offer: wire.Offer, stop: threading.Event, prompt: str) -> str | None:
     """Return the line typed, or None once the scan is no longer this analyst's. Raises KeyboardInterrupt at the end."""
     console.print(f"{prompt}, then Enter > ", end="")
     while True:
+        if stop.is_set():
+            raise KeyboardInterrupt
         if why := desk.lost(offer):
             console.print(f"\n{offer.scan_id} is no longer yours: {why}", style="bold yellow", markup=False)
             return None

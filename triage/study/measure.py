@@ -64,12 +64,21 @@ def machine(load_before: tuple[float, float, float]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of everything that takes part."""
+    from importlib.metadata import PackageNotFoundError, version
+
     import cv2
+    import h5py
     import llvmlite
     import numba
     import numpy as np
     import scipy
 
+    extras = {}
+    for name in ("scikit-image",):
+        try:
+            extras[name] = version(name)
+        except PackageNotFoundError:
+            extras[name] = "not installed"
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -77,4 +86,8 @@ def versions() -> dict[str, str]:
         "llvmlite": llvmlite.__version__,
         "opencv": cv2.__version__,
         "scipy": scipy.__version__,
+        "h5py": h5py.__version__,
+        "hdf5": h5py.version.hdf5_version,
+        **{name: version(name) for name in ("hdf5plugin", "pyzmq")},
+        **extras,
     }

@@ -21,7 +21,7 @@ What must never happen, and what cannot be avoided, per vehicle (an occupancy of
     parted      its GX was lost and the next vehicle came before the time-out, and the decoder told the two apart
     inseparable the same, but the decoder could not: one record of two; `inseparable_told` of them are flagged (the
                 portal's count ran ahead, or lines and time disagree)
-    unseen      nothing of it arrived, and that was told
+    unseen      nothing of it arrived, and that was told; `end_only` of them have a record all the same, for GX came
     incomplete  more than one gamma line, or every alarm, of it never arrived intact, and neither its records nor its
                 scans say so: what is left of it could read as clear. By kind of fault
     unflagged   a fault was played at it and neither its records nor its scans say so, by kind of fault: right for
@@ -76,6 +76,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     inseparable: int
     inseparable_told: int
     unseen: int
+    end_only: int
     incomplete: dict[str, int]
     unflagged: dict[str, int]
     health_told: dict[str, int]
@@ -143,6 +144,7 @@ class _Way:
         self.count_notices = 0
         self.examples: list[str] = []
         self._assembled = assembled
+        self._piece: Any = None
         self._open: _Open | None = None
         self._parted: _Open | None = None
         self._key = (-1, -1)
@@ -203,7 +205,9 @@ class _Way:
         """Bytes arrive."""
         self.wait(piece.t_s)
         self._last_s, self._silent_lost = piece.t_s, False
+        self._piece = piece
         self._events(self.decoder.feed(piece.data, self.utc_ns(piece.t_s)), piece, piece.t_s)
+        self._piece = None
         if self._open is not None and piece.data.startswith(VACANT) and piece.data.endswith(b"\n"):
             self._open.vacancy_between = True
         self._hand_out(self.assembly.tick(piece.t_s))
@@ -265,6 +269,10 @@ class _Way:
         """Compare a record with what arrived while it was open, and enter it for each vehicle in it."""
         opened, self._open = self._open, None
         if opened is None or not opened.lines:
+            at_end = self._piece is not None and self._piece.passage >= 0 and record.number is not None
+            if at_end and not record.gamma.size and not record.neutron.size and "start_not_seen" in record.faults:
+                self.counts["end_only"] += 1  # all of a vehicle's lines were lost but GX: recorded, and never clear
+                return
             self.note("phantom", f"record {record.boot_epoch}/{record.number}, {record.gamma.shape[0]} gamma lines")
             return
         got = record.gamma.shape[0], record.neutron.shape[0], int(record.gamma_alarm.sum() + record.neutron_alarm.sum())
@@ -366,7 +374,7 @@ def count_occupancies(
         doubled=way.counts["doubled"], lines_lost=way.counts["lines_lost"], repeated=way.counts["repeated"],
         phantom=way.counts["phantom"], in_parts=watch.in_parts,
         parted=way.counts["parted"], inseparable=way.counts["inseparable"],
-        inseparable_told=way.counts["inseparable_told"], unseen=watch.unseen,
+        inseparable_told=way.counts["inseparable_told"], unseen=watch.unseen, end_only=way.counts["end_only"],
         incomplete=dict(sorted(watch.incomplete.items())),
         unflagged=dict(sorted(watch.unflagged.items())), health_told=dict(sorted(way.told.items())),
         examples=tuple(way.examples), simulated=True, simulated_days=round(way.days(), 2), lines=lines,
