@@ -154,6 +154,13 @@ def label_columns(z, q, material, first_column, threshold, min_area, size=None):
     return np.array(sorted(rows, key=lambda row: (row[1], row[5])), np.int64).reshape(-1, 26)
 
 
+def list_regions(parent, table, first, stop, min_area, count):
+    """Rows from `count` on: area, box, centroid, sum of L, largest score, histogram; and how many there are."""
+    rows = [table[i] for i in range(first, stop) if parent[i] == i and table[i, 0] >= min_area]
+    told = [[*r[:5], r[6] / r[0], r[7] / r[0], (r[8] - 128 * r[0]) / 512, r[9] / 16, *r[10:]] for r in rows]
+    return np.array(told, float).reshape(-1, 25), count + len(rows)
+
+
 def sliding_mean(image, size):
     """Mean over (size, size) boxes, edges replicated, in float64."""
     return ndimage.uniform_filter(image, size=size, mode="nearest")

@@ -34,7 +34,8 @@ from triage.kernels.fletcher32 import fletcher32
 from triage.kernels.fma import fma
 from triage.kernels.four_bytes import four_bytes
 from triage.kernels.join_runs import FEATURES, join_runs
-from triage.kernels.label_columns import label_columns
+from triage.kernels.label_columns import ROOM, label_columns
+from triage.kernels.list_regions import WORDS, list_regions
 from triage.kernels.log_code import log_code
 from triage.kernels.log_transmission import log_transmission
 from triage.kernels.lz4_blocks import TABLE as LZ4_TABLE
@@ -211,12 +212,27 @@ def _run_compact_labels(parent, table, min_area, open_runs, seam_runs):
     return table[:n], runs[:, 2], seams[:, 2]
 
 
-def _run_label_columns(z, q, material, first_column, threshold, min_area, size):
+def _run_label_columns(z, q, material, first_column, threshold, min_area, size, room):
     runs = np.zeros((2, z.shape[1] // 2 + 1, 3), np.int64)
     parent, fresh, table = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros((size, FEATURES), np.int64)
-    tally, seams = np.zeros(6, np.int64), np.zeros((0, 3), np.int64)
+    tally, seams = np.zeros(7, np.int64), np.zeros((0, 3), np.int64)
+    tally[ROOM] = room
     label_columns(z, q, material, first_column, threshold, min_area, runs, seams, parent, fresh, table, tally)
     return (_table_rows(parent, table, tally, min_area),)
+
+
+def _twin_label_columns(z, q, material, first_column, threshold, min_area, size, room):
+    return (reference.label_columns(z, q, material, first_column, threshold, min_area, size),)
+
+
+def _run_list_regions(parent, table, first, stop, min_area, count):
+    rows = np.full((len(parent) + count, WORDS), -7, np.int64)
+    total = list_regions(parent, table, first, stop, min_area, count, rows)
+    assert list_regions(parent, table, first, stop, min_area, count, rows[:0]) == total
+    assert (rows[:count] == -7).all() and (rows[total:] == -7).all()
+    told = rows[count:total].astype(float)
+    told[:, 5:9] = rows[count:total, 5:9].copy().view(np.float64)
+    return told, np.array(total)
 
 
 def _table_rows(parent, table, tally, min_area=1):
@@ -420,8 +436,20 @@ def _labelling_cases(draw):
     z = (rng.random(shape) < draw(st.sampled_from((0.1, 0.4, 0.7, 1.0)))) * rng.integers(64, 256, shape)
     material = rng.integers(0, 20, shape).astype(np.uint8)
     # the smaller table is full again and again, and must be cleared of closed small regions to hold the others
-    min_area, size = draw(st.sampled_from(((1, z.size), (40, 2 * shape[1] + 2))))
-    return z.astype(np.uint8), _codes(rng, *shape), material, 100, 64, min_area, size
+    full = 2 * shape[1] + 2
+    # ... or must grow, from less than a column may need
+    min_area, size, room = draw(st.sampled_from(((1, z.size, 0), (40, full, 0), (40, full, 3), (1, z.size, 3))))
+    return z.astype(np.uint8), _codes(rng, *shape), material, 100, 64, min_area, size, room
+
+
+@st.composite
+def _listing_cases(draw):
+    rng = draw(seeds)
+    n = draw(st.integers(0, 12))
+    first = draw(st.integers(0, n))
+    table = rng.integers(1, 9, (n, FEATURES)).astype(np.int64)
+    parent = np.array([rng.integers(0, i + 1) for i in range(n)], np.int64)
+    return parent, table, first, draw(st.integers(first, n)), draw(st.integers(1, 10)), draw(st.integers(0, 3))
 
 
 @st.composite
@@ -568,7 +596,8 @@ TABLE = [
     Row(join_runs, _run_join_runs, _twin_join_runs, _join_cases(), (0, 0, 0)),
     Row(add_runs, _run_add_runs, _twin_add_runs, _add_cases(), (0, 0, 0)),
     Row(compact_labels, _run_compact_labels, _as_tuple(reference.compact_labels), _compaction_cases(), (0, 0, 0)),
-    Row(label_columns, _run_label_columns, _as_tuple(reference.label_columns), _labelling_cases(), (0,)),
+    Row(label_columns, _run_label_columns, _twin_label_columns, _labelling_cases(), (0,)),
+    Row(list_regions, _run_list_regions, _as_tuple(reference.list_regions), _listing_cases(), (1e-12, 0)),
     Row(fletcher32, _run_fletcher32, _as_tuple(reference.fletcher32), _checksum_cases(), (0,)),
     Row(bitshuffle16, _run_bitshuffle16, _as_tuple(reference.bitshuffle16), _counts_to_shuffle(), (0,)),
     Row(

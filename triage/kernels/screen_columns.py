@@ -16,7 +16,7 @@ from triage.kernels.median3 import median3
 #: Rows kept of the integral images: the largest box (63 columns) and the row before it. A power of two.
 RING = 64
 #: Column `tally` of label_columns, and own columns finished.
-FINISHED = 6
+FINISHED = 7
 #: A column is finished when this many more have come: the largest radius, and one for the median.
 LAG = 32
 
@@ -118,7 +118,8 @@ def screen_columns(
     columns_sum, sums, squares : (2, size), (RING, size), (RING, size) uint32 (box_integral)
     runs, parent, fresh, table : as in label_columns
     first_runs : (channels // 2 + 1, 3) int64 out, runs of the first own column, to join strips at their seams
-    tally : (7,) int64 in and out, zero before the first call: six as in label_columns, own columns finished
+    tally : (8,) int64 in and out, before the first call zero but for ROOM: seven as in label_columns, own columns
+        finished
     """
     first_fed, fed_from, fed_to = span[0], span[1], span[2]
     own_from, own_to, last, out_row0 = span[3], span[4], span[5], span[6]
