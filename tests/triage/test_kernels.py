@@ -42,7 +42,7 @@ from triage.kernels.lz4_blocks import TABLE as LZ4_TABLE
 from triage.kernels.lz4_blocks import lz4_blocks
 from triage.kernels.lz4_length import lz4_length
 from triage.kernels.material_lookup import material_lookup
-from triage.kernels.median3 import median3
+from triage.kernels.median3 import START, median3
 from triage.kernels.prefix_sum import LANES, prefix_sum
 from triage.kernels.screen_columns import FINISHED, RING, screen_columns
 
@@ -99,13 +99,17 @@ def _run_bridge_channels(*args):
 def _run_median3(previous, column, following):
     n = column.size
     out = np.zeros(n, np.uint16)
-    median3(previous, column, following, np.zeros((3, n + 2), np.uint16), out)
+    median3(previous, column, following, np.zeros((3, START + n + 1), np.uint16), out)
     return (out,)
+
+
+def _tiles(table):
+    return np.ascontiguousarray(table.reshape(64, 8, 64, 8).transpose(0, 2, 1, 3))
 
 
 def _run_material_lookup(q_low, q_high, table):
     out = np.zeros(q_low.size, np.uint8)
-    material_lookup(q_low, q_high, table, np.zeros(q_low.size, np.uint32), out)
+    material_lookup(q_low, q_high, _tiles(table), np.zeros(q_low.size, np.uint32), out)
     return (out,)
 
 
@@ -274,7 +278,7 @@ def _feed(case: FusedCase, threshold=64):
     lasting = (
         np.zeros((2, 4, n), np.uint16),
         np.zeros(n, np.uint16),
-        np.zeros((3, n + 2), np.uint16),
+        np.zeros((3, START + n + 1), np.uint16),
         np.zeros(n, np.uint32),
         np.zeros((2, size), np.uint32),
         np.zeros((RING, size), np.uint32),
@@ -306,7 +310,7 @@ def _feed(case: FusedCase, threshold=64):
             np.stack((case.inv_gain[0], case.inv_gain[-1])),
             np.stack((bad, below, above)).astype(np.int32),
             weight,
-            case.table,
+            _tiles(case.table),
             np.array(case.radii, np.int64),
             threshold,
             1,
@@ -697,7 +701,7 @@ def test_no_call_compiles_anything(row):
 @compiled_only
 def test_strided_and_float_and_swapped_input_is_refused():
     n = 16
-    out, triples = np.zeros(n, np.uint16), np.zeros((3, n + 2), np.uint16)
+    out, triples = np.zeros(n, np.uint16), np.zeros((3, START + n + 1), np.uint16)
     good = np.arange(n, dtype=np.uint16)
     for wrong in (np.arange(2 * n, dtype=np.uint16)[::2], good.astype(np.float32), good.astype(">u2")):
         with pytest.raises((TypeError, ValueError, NotImplementedError, numba.errors.NumbaError)):

@@ -26,6 +26,7 @@ from triage.kernels.join_runs import FEATURES, MATERIALS, join_runs
 from triage.kernels.label_columns import LABELS, LAST_HALF, LAST_RUNS, REFUSED, ROOM, SEAM_RUNS, label_columns
 from triage.kernels.list_regions import WORDS, list_regions
 from triage.kernels.log_code import OFFSET, STEPS
+from triage.kernels.median3 import START
 from triage.kernels.prefix_sum import LANES
 from triage.kernels.screen_columns import FINISHED, LAG, RING, screen_columns
 
@@ -185,10 +186,11 @@ class _Strip:
     def __init__(self, channels: int, regions: _Regions, first_label: int, labels: int) -> None:
         # whole cache lines, so that a vector load at the start of a row does not straddle two
         size = LANES * (1 + -(-(channels + 2 * RADII[-1]) // LANES))
-        self.codes = np.empty((2, 4, channels), np.uint16)
-        self.spare = np.empty(channels, np.uint16)
-        self.triples = np.empty((3, channels + 2), np.uint16)
-        self.index = np.empty(channels, np.uint32)
+        line = START + -(-(channels + 1) // 32) * 32
+        self.codes = _aligned(8 * channels, np.uint16).reshape(2, 4, channels)
+        self.spare = _aligned(channels, np.uint16)
+        self.triples = _aligned(3 * line, np.uint16).reshape(3, line)
+        self.index = _aligned(channels, np.uint32)
         self.columns_sum = _aligned(2 * size, np.uint32).reshape(2, size)
         self.sums = _aligned(RING * size, np.uint32).reshape(RING, size)
         self.squares = _aligned(RING * size, np.uint32).reshape(RING, size)
@@ -244,9 +246,9 @@ class _Pipeline:
         if not _whole(min_area, 1, 1 << 40):
             raise DataError(f"screening: min_area is {min_area}; give a number of pixels, 1 or more")
         self.min_area = int(min_area)
-        self.table = _checked_table(material_table)
+        self.tiles = _tiles(material_table)
         # the lower energy is of use only beside the higher one; its air level is looked at in any case
-        self.screened = self.energies if self.table.size else 1
+        self.screened = self.energies if self.tiles.size else 1
         self.bad = calibration.bad_channels.astype(np.uint8)
         self.bridges, self.weight = _bridges(calibration.bad_channels)
         self.dark = np.stack((calibration.dark[0], calibration.dark[-1]))
@@ -314,7 +316,7 @@ class _Pipeline:
             self.inv_gain,
             self.bridges,
             self.weight,
-            self.table,
+            self.tiles,
             self.radii,
             self.threshold,
             self.min_area,
@@ -697,12 +699,15 @@ def _whole(value: object, low: int, high: int) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= int(value) <= high
 
 
-def _checked_table(table: Array | None) -> Array:
+def _tiles(table: Array | None) -> Array:
+    """Return the material table as material_lookup wants it; (0, 0, 0, 0) for none."""
     if table is None:
-        return np.empty((0, 0), np.uint8)
+        return np.empty((0, 0, 0, 0), np.uint8)
     if not isinstance(table, np.ndarray) or table.shape != (512, 512) or table.dtype != np.uint8:
         raise DataError(f"screening: material_table is {_kind(table)}; give uint8 (512, 512)")
-    return np.ascontiguousarray(table)
+    # eight bins of the higher energy are one word: words are moved much faster than bytes
+    words = np.ascontiguousarray(table).view(np.uint64).reshape(64, 8, 64)
+    return np.ascontiguousarray(words.transpose(0, 2, 1)).view(np.uint8).reshape(64, 64, 8, 8)
 
 
 def _sources(flags: Array) -> Array:

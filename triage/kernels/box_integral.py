@@ -34,8 +34,11 @@ def box_integral(q, margin, columns_sum, sums, squares):
         half = value >> np.uint32(1)
         body[h] += value
         body_squares[h] += np.uint32(half * np.uint32(value - half))
-    for row in columns_sum:
-        row[LANES:first] = row[first]
-        row[first + n : first + n + margin] = row[first + n - 1]
+    edge, edge_squares = body[0], body_squares[0]
+    for i in range(LANES, first):
+        columns_sum[0, i], columns_sum[1, i] = edge, edge_squares
+    edge, edge_squares = body[n - 1], body_squares[n - 1]
+    for i in range(first + n, first + n + margin):
+        columns_sum[0, i], columns_sum[1, i] = edge, edge_squares
     prefix_sum(columns_sum[0], sums)
     prefix_sum(columns_sum[1], squares)

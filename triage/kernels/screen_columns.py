@@ -33,7 +33,7 @@ LAG = 32
         ro(float32, 2),  # inv_gain
         ro(int32, 2),  # bridges
         ro(float32),  # weight
-        ro(uint8, 2),  # material_table
+        ro(uint8, 4),  # material_tiles
         ro(int64),  # radii
         int64,  # threshold
         int64,  # min_area
@@ -71,7 +71,7 @@ def screen_columns(
     inv_gain,
     bridges,
     weight,
-    material_table,
+    material_tiles,
     radii,
     threshold,
     min_area,
@@ -105,7 +105,7 @@ def screen_columns(
     inv_air_low, inv_air_high : (n,) float32, 1/air of every row of raw
     dark, inv_gain : (2, channels) float32
     bridges : (3, m) int32, bad channels, good ones below and above; weight : (m,) float32 (bridge_channels)
-    material_table : (512, 512) uint8, or (0, 0): material is left as it is, and must be 0
+    material_tiles : (64, 64, 8, 8) uint8 (material_lookup), or (0, 0, 0, 0): material is left as it is, and must be 0
     radii : (3,) int64, box radii in rising order (box_z)
     threshold : of z, in its steps of 1/16
     min_area : closed regions below this many pixels may leave the table when it is full
@@ -114,7 +114,7 @@ def screen_columns(
     q_low, q_high, material, z : (rows, channels) out, own columns only; q after the median
     flags : (rows,) uint8, where not 0 the column's z and material are 0
     codes : (2, 4, channels) uint16, ring of log codes before the median
-    spare : (channels,) uint16; triples : (3, channels + 2) uint16; index : (channels,) uint32; working memory
+    spare : (channels,) uint16; triples : (3, size) uint16 (median3); index : (channels,) uint32; working memory
     columns_sum, sums, squares : (2, size), (RING, size), (RING, size) uint32 (box_integral)
     runs, parent, fresh, table : as in label_columns
     first_runs : (channels // 2 + 1, 3) int64 out, runs of the first own column, to join strips at their seams
@@ -124,7 +124,7 @@ def screen_columns(
     first_fed, fed_from, fed_to = span[0], span[1], span[2]
     own_from, own_to, last, out_row0 = span[3], span[4], span[5], span[6]
     margin = radii[2]
-    has_table = two_energies and material_table.shape[0] > 0
+    has_table = two_energies and material_tiles.size > 0
     first_median = first_fed + 1 if first_fed > 0 else 0
     # one step more at the image's end, for the median of its last column
     for k in range(fed_from, fed_to + 1 if fed_to > last else fed_to):
@@ -158,7 +158,7 @@ def screen_columns(
         median3(codes[1, before], codes[1, at], codes[1, after], triples, high)
         if own_from <= m < own_to and has_table:
             if flags[m - out_row0] == 0:
-                material_lookup(q_low[m - out_row0], high, material_table, index, material[m - out_row0])
+                material_lookup(q_low[m - out_row0], high, material_tiles, index, material[m - out_row0])
             else:
                 material[m - out_row0] = 0
 
