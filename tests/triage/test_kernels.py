@@ -145,7 +145,7 @@ def _run_box_z(columns, column, radii):
     out = np.zeros(columns.shape[1], np.uint8)
     images = np.zeros((2, RING, _integral_images(columns[:1], radii[2]).shape[2]), np.uint32)
     images[:, : len(columns)] = _integral_images(columns, radii[2])
-    box_z(columns[column], images[0], images[1], column, np.array(radii), out)
+    assert box_z(columns[column], images[0], images[1], column, np.array(radii), out) == out.max()
     return (out,)
 
 

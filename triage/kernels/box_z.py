@@ -1,7 +1,7 @@
 """Anomaly score of one column: the largest deviation from three boxes."""
 
 import numpy as np
-from numba import int64, njit, types, uint8, uint16, uint32
+from numba import int64, njit, uint8, uint16, uint32
 
 from triage.kernels.arrays import ro, rw
 from triage.kernels.box_fraction import box_fraction
@@ -19,13 +19,13 @@ _NONE, _ONE = np.uint32(0), np.uint32(1)
 
 
 @njit(
-    types.void(ro(uint16), ro(uint32, 2), ro(uint32, 2), int64, ro(int64), rw(uint8)),
+    int64(ro(uint16), ro(uint32, 2), ro(uint32, 2), int64, ro(int64), rw(uint8)),
     nogil=True,
     cache=True,
     error_model="numpy",  # the python model's ZeroDivisionError is a branch that would keep the loop scalar
 )
 def box_z(q, sums, squares, column, radii, z):
-    """Write z = max over three boxes of abs(L - mean) / sqrt(var + 0.02**2).
+    """Write z = max over three boxes of abs(L - mean) / sqrt(var + 0.02**2), and return the largest.
 
     q : (channels,) uint16, 12-bit log codes of the column
     sums, squares : (rows, size) uint32, the last rows of the integral images (box_integral with margin radii[2]), in a
@@ -63,6 +63,7 @@ def box_z(q, sums, squares, column, radii, z):
         pixels_large * pixels_large * _FLOOR,
     )
     half_mean = np.float32(0.5) / pixels_large
+    peak = np.int32(0)
     for h in range(n):
         own = np.uint32(q[h])
         value = np.float32(np.int32(own))
@@ -83,4 +84,7 @@ def box_z(q, sums, squares, column, radii, z):
         squared = other if other > squared else squared
         score = np.sqrt(squared) * np.float32(Z_STEPS)
         score = score if score < np.float32(255.0) else np.float32(255.0)
-        z[h] = np.uint8(np.int32(score))
+        level = np.int32(score)
+        peak = max(peak, level)
+        z[h] = np.uint8(level)
+    return np.int64(peak)

@@ -43,9 +43,11 @@ else:
                     order = [i - step + LANES if i >= step else 0 for i in range(LANES)]
                     block = builder.add(block, builder.shuffle_vector(zero, block, ir.Constant(lanes, order)))
                     step *= 2
-                block = builder.add(block, builder.load(carry))
-                builder.store(block, builder.bitcast(builder.gep(target, [at]), lanes.as_pointer())).align = 4
-                builder.store(builder.shuffle_vector(block, zero, last), carry)
+                before = builder.load(carry)
+                words = builder.add(block, before)
+                builder.store(words, builder.bitcast(builder.gep(target, [at]), lanes.as_pointer())).align = 4
+                # of the block's own sum: so one addition is all that a block waits for
+                builder.store(builder.add(before, builder.shuffle_vector(block, zero, last)), carry)
             total = builder.extract_element(builder.load(carry), ir.Constant(word, LANES - 1))
             return context.cast(builder, total, uint32, int64)
 

@@ -176,14 +176,15 @@ def screen_columns(
                 continue
             # the largest box around c is complete: finish column c
             o = c - out_row0
-            if flags[o] == 0:
-                box_z(q_high[o], sums, squares, c, radii, z[o])
-            else:
+            if flags[o] == 0 and box_z(q_high[o], sums, squares, c, radii, z[o]) >= threshold:
+                label_columns(
+                    z[o : o + 1], q_high[o : o + 1], material[o : o + 1], c, threshold, min_area, runs, first_runs,
+                    parent, fresh, table, tally[:FINISHED],
+                )  # fmt: skip
+            else:  # nothing in this column, and so nothing that the next one could join
+                tally[LAST_RUNS] = 0
+            if flags[o] != 0:
                 z[o] = 0
-            label_columns(
-                z[o : o + 1], q_high[o : o + 1], material[o : o + 1], c, threshold, min_area, runs, first_runs, parent,
-                fresh, table, tally[:FINISHED],
-            )  # fmt: skip
             if c == own_from:
                 tally[SEAM_RUNS] = tally[LAST_RUNS]
                 first_runs[:] = runs[tally[LAST_HALF]]
