@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -135,6 +136,9 @@ class Packer(Protocol):
         out : (room,) uint8
         """
 
+    def intact(self, chunk: npt.NDArray[np.uint8], codec: Codec) -> bool:
+        """Return whether a chunk in stored form, (n,) uint8, has the checksum that it ends with."""
+
 
 def write(
     path: Path,
@@ -146,17 +150,22 @@ def write(
     replace: bool = False,
     hashed: bool = True,
     packer: Packer | None = None,
+    counts_from: Path | None = None,
 ) -> str:
     """Write a recording durably and return the SHA-256 of its bytes (hex), or nothing if it is not to be `hashed`.
 
     packer : packs the counts in libhdf5's place, faster; what is stored reads the same
 
+    counts_from : a recording of the same counts, perhaps `path` itself: its chunks are copied as they are stored, each
+        checked against its checksum, and its hash of the counts is kept; needs a packer
+
     Chunks go to the disk as they are packed: a recording takes no memory of its own size.
 
-    Raises StorageError (nothing visible is left behind) and DataError.
+    Raises StorageError (nothing visible is left behind) and DataError, also if `counts_from` is damaged, or stores its
+    counts in another way than this recording will; without it the counts of `scan` are written.
     """
     with Part(path, _room(scan), replace=replace) as part:
-        _fill(part, scan, config or {}, result, codec, packer)
+        _fill(part, scan, config or {}, result, codec, packer, counts_from)
         return part.commit(hashed=hashed)
 
 
@@ -167,8 +176,9 @@ def _room(scan: Scan) -> int:
 
 
 def _fill(
-    part: Part, scan: Scan, config: dict[str, Any], result: TriageResult | None, codec: Codec, packer: Packer | None
-) -> None:
+    part: Part, scan: Scan, config: dict[str, Any], result: TriageResult | None, codec: Codec, packer: Packer | None,
+    counts_from: Path | None = None,
+) -> None:  # fmt: skip
     if result is not None and result.scan_id != scan.scan_id:
         raise DataError(f"recording of {scan.scan_id}: the result given is of {result.scan_id}")
     with (
@@ -176,7 +186,9 @@ def _fill(
         ThreadPoolExecutor(1, "pixels") as beside,
         h5py.File(part, "w", libver=("v110", "v110"), track_order=True) as file,
     ):
-        if scan.radiograph is not None:
+        chunks: _Chunks | None = None
+        counts_hash = ""
+        if scan.radiograph is not None and (counts_from is None or packer is None):
             pixels = beside.submit(pixels_hash, scan.radiograph)
             chunks = _Chunks(scan.radiograph, codec, packer, beside)
         _attributes(
@@ -194,8 +206,12 @@ def _fill(
         instrument = _group(entry, "instrument", "NXinstrument")
         _text(instrument, "name", scan.lane)
         if scan.radiograph is not None:
-            images = _write_radiograph(entry, instrument, scan.radiograph, chunks.shape, codec)
-            chunks.write(images)
+            images = _write_radiograph(entry, instrument, scan.radiograph, codec)
+            if chunks is not None:
+                chunks.write(images)
+                counts_hash = pixels.result()
+            elif counts_from is not None and packer is not None:
+                counts_hash = _copy_counts(counts_from, images, packer, codec)
         if scan.portal is not None:
             _write_portal(_group(entry, "monitor_rpm", "NXmonitor"), scan.portal)
         if result is not None:
@@ -204,7 +220,37 @@ def _fill(
             _text(process, "version", result.code_version)
             _text(process, "outcome", result.outcome)
             _text(process, "result", _json(result))
-        _attributes(file, pixels_hash=pixels.result() if scan.radiograph is not None else "")
+        _attributes(file, pixels_hash=counts_hash)
+
+
+def _copy_counts(path: Path, images: list[h5py.Dataset], packer: Packer, codec: Codec) -> str:
+    """Copy the chunks of the counts from the recording at `path`, as they are stored; return its hash of the counts.
+
+    A lane writes every scan twice, before and after it is judged: copied, the second time takes a third of the first.
+
+    Raises DataError.
+    """
+    try:
+        with path.open("rb") as raw, h5py.File(path, "r", locking=False) as file:
+            for image in images:
+                source = file[image.name]
+                if _layout(source) != _layout(image):
+                    raise DataError(f"{path}: {image.name}: is stored as {_layout(source)}, wanted {_layout(image)}")
+                for corner in _corners(image.shape, image.chunks):
+                    found = source.id.get_chunk_info_by_coord(corner)
+                    chunk = os.pread(raw.fileno(), found.size, found.byte_offset)
+                    if found.filter_mask or not packer.intact(np.frombuffer(chunk, np.uint8), codec):
+                        raise DataError(f"{path}: {image.name}: the chunk at {corner} is damaged")
+                    image.id.write_direct_chunk(corner, chunk)
+            return _stored_pixels_hash(file, int(_attribute(file, "schema_version")))
+    except _FOREIGN as error:
+        raise DataError(f"{path}: its counts cannot be copied ({error})") from error
+
+
+def _layout(image: h5py.Dataset) -> tuple[Any, ...]:
+    plist = image.id.get_create_plist()
+    filters = [plist.get_filter(i)[::2] for i in range(plist.get_nfilters())]
+    return image.shape, image.dtype.str, image.chunks, filters
 
 
 class _Chunk:
@@ -228,9 +274,9 @@ class _Chunks:
 
     def __init__(self, radiograph: Radiograph, codec: Codec, packer: Packer | None, beside: ThreadPoolExecutor) -> None:
         channels, columns = radiograph.detector.channels, radiograph.columns
-        self.shape = _even_part(channels, _CHUNK[0]), _even_part(columns, _CHUNK[1])
+        self.shape = _chunk_shape(radiograph)
         self._radiograph, self._codec, self._packer, self._beside = radiograph, codec, packer, beside
-        corners = [(y, x) for y in range(0, channels, self.shape[0]) for x in range(0, columns, self.shape[1])]
+        corners = _corners((channels, columns), self.shape)
         self._todo = deque((energy, corner) for energy in range(len(radiograph.counts)) for corner in corners)
         self._ahead: deque[_Chunk] = deque()
         self._spare: list[npt.NDArray[np.uint8]] = []
@@ -363,7 +409,6 @@ def _write_radiograph(
     entry: h5py.Group,
     instrument: h5py.Group,
     radiograph: Radiograph,
-    chunks: tuple[int, int],
     codec: Codec,
 ) -> list[h5py.Dataset]:
     """Write all of the radiograph but its counts; return the images, per energy, that they go into."""
@@ -380,7 +425,7 @@ def _write_radiograph(
     ):
         data[axis] = (np.arange(length) * (pitch or 1.0)).astype(np.float32)
         _attributes(data[axis], units="mm" if pitch else "pixel")
-    shape = (detector.channels, radiograph.columns)
+    shape, chunks = (detector.channels, radiograph.columns), _chunk_shape(radiograph)
     images = []
     for index, energy in enumerate(names):
         group = _group(instrument, f"detector_{energy}", "NXdetector")
@@ -467,6 +512,14 @@ def upright(counts: npt.NDArray[np.uint16], first_channel: Literal["top", "botto
     return image
 
 
+def _chunk_shape(radiograph: Radiograph) -> tuple[int, int]:
+    return _even_part(radiograph.detector.channels, _CHUNK[0]), _even_part(radiograph.columns, _CHUNK[1])
+
+
+def _corners(shape: tuple[int, int], chunks: tuple[int, int]) -> list[tuple[int, int]]:
+    return [(y, x) for y in range(0, shape[0], chunks[0]) for x in range(0, shape[1], chunks[1])]
+
+
 def _even_part(length: int, most: int) -> int:
     """Return the length of equal parts of at most `most`: padded edge chunks would cost up to a quarter more space."""
     parts = -(-length // most)
@@ -489,15 +542,27 @@ def _attributes(holder: h5py.HLObject, **values: Any) -> None:
         if isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], str)):
             texts = [t.encode() for t in ([value] if isinstance(value, str) else value)]
             form = h5py.string_dtype("utf-8", max(1, *map(len, texts)))
-            value = np.array(texts[0] if isinstance(value, str) else texts, dtype=form)
-            holder.attrs.create(name, value, dtype=form)
+            array = np.array(texts[0] if isinstance(value, str) else texts, dtype=form)
         else:
-            holder.attrs[name] = value
+            array = np.asarray(value)
+            form = array.dtype
+        # h5py's own way first looks whether there is such an attribute, which takes as long again
+        kind = h5py.h5t.py_create(form, logical=True)
+        h5py.h5a.create(holder.id, name.encode(), kind, _space(array.shape)).write(array, h5py.h5t.py_create(form))
+
+
+def _space(shape: tuple[int, ...]) -> Any:
+    return h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
 
 
 def _text(group: h5py.Group, name: str, text: str) -> None:
     data = text.encode("utf-8", "surrogatepass")
-    group.create_dataset(name, data=np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(1, len(data))))
+    form = h5py.string_dtype("utf-8", max(1, len(data)))
+    kind = h5py.h5t.py_create(form, logical=True)
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_obj_track_times(False)  # equal recordings are equal bytes
+    stored = h5py.h5d.create(group.id, name.encode(), kind, _space(()), plist)
+    stored.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(data, form), kind)
 
 
 def _json(value: Any) -> str:

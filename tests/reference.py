@@ -356,18 +356,44 @@ def bitshuffle16(values):
     return np.concatenate([*parts, values[whole:].astype("<u2").view(np.uint8)]).astype(np.uint8)
 
 
-def four_bytes(data, at):
-    return int.from_bytes(data[at : at + 4].tobytes(), "little")
+def eight_bytes(data, at):
+    return int.from_bytes(data[at : at + 8].tobytes(), "little")
 
 
-def lz4_length(at, length):
-    rest = [255] * ((length - 15) // 255) + [(length - 15) % 255] if length >= 15 else []
-    out = np.zeros(300, np.uint8)
-    out[at : at + len(rest)] = rest
-    return at + len(rest), out
+def trailing_zeros(word):
+    return next((bit for bit in range(64) if word >> bit & 1), 64)
 
 
-def lz4_blocks(data, block):
+def repeat_bits(data):
+    alike = np.zeros((data.size // 64 + 1) * 64, bool)
+    alike[1 : data.size] = data[1:] == data[:-1]
+    alike[data.size // 8 * 8 :] = False
+    return np.packbits(alike, bitorder="little").view(np.uint64)
+
+
+def lz4_matches(data, distances):
+    """What matches say is what is there, and no run of 16 is overlooked: (data, bytes in no match of such runs)."""
+    return data, 0
+
+
+def lz4_sequences(data, matches):
+    """One sequence per match, and the literals behind the last one."""
+    out, anchor = bytearray(), 0
+    for begin, length, offset in [*matches.tolist(), (data.size, 4, None)]:
+        literals, more = begin - anchor, length - 4
+        out.append(min(literals, 15) << 4 | min(more, 15))
+        out += _lz4_rest(literals) + data[anchor:begin].tobytes()
+        if offset is not None:
+            out += offset.to_bytes(2, "little") + _lz4_rest(more)
+        anchor = begin + length
+    return np.frombuffer(bytes(out), np.uint8)
+
+
+def _lz4_rest(length):
+    return bytes([255] * ((length - 15) // 255) + [(length - 15) % 255]) if length >= 15 else b""
+
+
+def lz4_blocks(data, block, distances):
     """What goes in comes out."""
     return data
 

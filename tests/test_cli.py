@@ -291,6 +291,55 @@ def test_damaged_portal_lines_outside_passages_are_told(tmp_path):
     assert row["outcome"] == "UNUSABLE" and "may hide a passage" in row["error"]
 
 
+def test_n42_files_of_portals_are_judged_and_others_refused(shared_data):
+    folder = shared_data / "n42"
+    names = ("Annex_D", "Annex_D_alarmed", "Annex_E", "Annex_C", "hostile_not_well_formed")
+    done = scanlane("triage", "--json", *(folder / f"{name}.n42" for name in names))
+    assert done.returncode == 1
+    plain, alarmed, spectroscopic, handheld, hostile = rows(done)
+    assert [r["kind"] for r in (plain, alarmed, spectroscopic)] == ["portal"] * 3
+    assert (plain["outcome"], plain["gamma_alarm"], plain["gamma_intervals"]) == ("REVIEW", False, 7)
+    assert (alarmed["outcome"], alarmed["gamma_alarm"], alarmed["neutron_alarm"]) == ("ALARM", True, True)
+    assert (spectroscopic["outcome"], spectroscopic["alarm_intervals"]) == ("ALARM", 2)
+    assert any("Cs-137" in q for q in spectroscopic["quality"])
+    for row in (handheld, hostile):
+        assert (row["kind"], row["outcome"]) == ("n42", "UNUSABLE")
+        assert "no portal passage" in row["error"]
+    assert "it tells alarms: Isotope; counts could not be read: line 546" in hostile["error"]
+
+
+def test_a_damaged_n42_file_is_judged_and_reported(shared_data, tmp_path):
+    sound = (shared_data / "n42" / "Annex_D.n42").read_bytes()
+    path = tmp_path / "damaged.n42"
+    path.write_bytes(sound.replace(b"<CountData>5 22 200<", b"<CountData>5 2\x00 200<", 1))
+    done = scanlane("triage", "--json", path)
+    passage, file = rows(done)
+    assert done.returncode == 1
+    assert passage["outcome"] == "REVIEW"
+    assert any("portal_file_damaged" in q for q in passage["quality"])
+    assert "may hide a passage" in file["error"]
+    refused = scanlane("triage", "--json", "--speed-unit", "parsec", path)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "N42 speed_unit 'parsec', expected one of m/s" in refused.stderr
+    path.write_bytes(b"<?xml version='1.0'?><html/>")
+    (row,) = rows(scanlane("triage", "--json", path))
+    assert "no RadInstrumentData or N42InstrumentData element" in row["error"]
+
+
+def test_the_portal_part_of_a_recording_is_exported_as_n42(tmp_path):
+    scanlane("simulate", "--out", tmp_path, "--vehicles", 1, "--columns", 64, "--channels", 64, "--json")
+    (stored,) = tmp_path.rglob("*.scan.h5")
+    out = tmp_path / "passage.n42"
+    assert scanlane("export", stored, "--n42", out).returncode == 0
+    assert "SIMULATED" in out.read_text()
+    (row,) = rows(scanlane("triage", "--json", out))
+    assert (row["kind"], row["simulated"]) == ("portal", True)
+    again = scanlane("export", stored, "--n42", out)
+    assert (again.returncode, "exists already; give --replace" in again.stderr) == (1, True)
+    assert scanlane("export", stored, "--n42", out, "--replace").returncode == 0
+    assert scanlane("export", out, "--n42", out).returncode == 1
+
+
 @pytest.mark.parametrize("command", ["triage", "replay", "verify"])
 def test_a_folder_without_recordings_is_an_error_and_not_all_good(tmp_path, command):
     (tmp_path / "image.jpg").write_bytes(b"")

@@ -240,15 +240,25 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
     "--polarity", type=click.Choice(["auto", "air_bright", "air_dark"]), default="auto", show_default=True,
     help="Whether air is bright or dark in image files.",
 )  # fmt: skip
+@click.option("--speed-unit", default="m/s", show_default=True, help="Of speeds in N42 files that tell no unit.")
+@click.option(
+    "--utc-offset-h", default=0.0, show_default=True, type=click.FloatRange(-24, 24),
+    help="Hours east of UTC, for times in N42 files that tell no zone.",
+)  # fmt: skip
 @json_option
-def triage(files: tuple[Path, ...], save: Path | None, polarity: str, as_json: bool) -> None:
-    """Judge images, recordings and portal daily files.
+def triage(
+    files: tuple[Path, ...], save: Path | None, polarity: str, speed_unit: str, utc_offset_h: float, as_json: bool
+) -> None:
+    """Judge images, recordings, portal daily files and N42 files.
 
     One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
     """
+    from scanner_io.formats.n42 import N42Settings
     from scanner_io.formats.raster import RasterOptions
     from triage.service import offline
 
+    options = RasterOptions(polarity=polarity)  # type: ignore[arg-type]
+    n42_settings = N42Settings(utc_offset_h=utc_offset_h, speed_unit=speed_unit)
     paths = _expand(files, ".scan.h5")
     _profile_cache()
     judge = _new_judge()
@@ -257,7 +267,7 @@ def triage(files: tuple[Path, ...], save: Path | None, polarity: str, as_json: b
     try:
         with _progress(len(paths), "judging", quiet=as_json) as advance:
             for path in paths:
-                for judged in offline.judge_file(path, judge, RasterOptions(polarity=polarity)):  # type: ignore[arg-type]
+                for judged in offline.judge_file(path, judge, options, n42_settings):
                     bad += judged.error is not None
                     if save is not None:
                         _save_picture(save, judged, pictures)
@@ -452,6 +462,18 @@ def simulate_portal(**told: Any) -> None:
     if len(ways) != 1:
         raise click.UsageError("one of --tcp, --pty and --out: how shall the portal speak?")
     play_portal(emit=_emit, **told)
+
+
+@cli.command()
+@click.argument("recording", type=click.Path(path_type=Path))
+@click.option("--n42", "out", required=True, type=click.Path(path_type=Path), help="N42.42-2012 file to write.")
+@click.option("--replace", is_flag=True, help="Write over a file that is there.")
+def export(recording: Path, out: Path, replace: bool) -> None:
+    """Write the portal part of RECORDING as an ANSI N42.42-2012 file."""
+    from triage.service import offline
+
+    offline.export_n42(recording, out, replace=replace)
+    click.echo(f"{out} written")
 
 
 @cli.command()

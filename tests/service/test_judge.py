@@ -1,11 +1,19 @@
 """The judge of a lane: memory of live screenings, and what happens when one fails."""
 
 import gc
+import hashlib
+from types import SimpleNamespace
 
+import h5py
 import msgspec
+import numpy as np
 
+from scanner_io import recording
 from tests import samples
-from triage.service.lane import LIVE_SCREENINGS, Judge
+from triage.service import link
+from triage.service.assembly import Assembled
+from triage.service.lane import LIVE_SCREENINGS, Judge, Worker, recording_path
+from triage.service.packing import packer
 
 
 def fed(judge, image):
@@ -50,3 +58,34 @@ def test_a_live_screening_that_failed_costs_nothing_but_time():
     live.push(scan.radiograph.counts)
     assert same(judge(scan, live), judge(scan))
     judge.close()
+
+
+def test_a_recording_damaged_before_its_result_is_stored_is_written_anew_from_memory(tmp_path):
+    scan = samples.scan()
+    lane = SimpleNamespace(
+        recordings=tmp_path, config_in_force={}, codec="bitshuffle-lz4", packer=packer("bitshuffle-lz4"), refs={},
+        unanswered=set(), said=[], notes=[], judge=Judge(threads=1),
+    )  # fmt: skip
+    path = recording_path(tmp_path, scan)
+
+    def damage(message):
+        if isinstance(message, link.Judging):
+            with h5py.File(path) as file:
+                chunk = file["entry/data/high"].id.get_chunk_info(0)
+            with path.open("r+b") as file:
+                file.seek(chunk.byte_offset + chunk.size // 2)
+                file.write(b"\xa5\x5a\xa5\x5a")
+        lane.said.append(message)
+
+    lane.say = damage
+    lane.note = lambda event, **fields: lane.notes.append((event, fields["text"]))
+    Worker(lane)._record(Assembled(scan=scan, refs=()))
+    lane.judge.close()
+    ((event, text),) = lane.notes
+    assert event == "counts_written_anew"
+    assert "damaged" in text
+    assert recording.check(path) == []
+    stored = recording.read(path)
+    assert stored.result == lane.said[-1].row.result
+    assert np.array_equal(stored.scan.radiograph.counts[-1], scan.radiograph.counts[-1])
+    assert lane.said[-1].row.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()

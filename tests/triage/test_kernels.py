@@ -29,22 +29,25 @@ from triage.kernels.box_integral import MAX_RADIUS, box_integral
 from triage.kernels.box_z import MAX_SMALL_RADIUS, box_z
 from triage.kernels.bridge_channels import bridge_channels
 from triage.kernels.compact_labels import compact_labels
+from triage.kernels.eight_bytes import eight_bytes
 from triage.kernels.find_runs import find_runs
 from triage.kernels.fletcher32 import fletcher32
 from triage.kernels.fma import fma
-from triage.kernels.four_bytes import four_bytes
 from triage.kernels.join_runs import FEATURES, join_runs
 from triage.kernels.label_columns import ROOM, label_columns
 from triage.kernels.list_regions import WORDS, list_regions
 from triage.kernels.log_code import log_code
 from triage.kernels.log_transmission import log_transmission
-from triage.kernels.lz4_blocks import TABLE as LZ4_TABLE
 from triage.kernels.lz4_blocks import lz4_blocks
-from triage.kernels.lz4_length import lz4_length
+from triage.kernels.lz4_matches import TABLE as LZ4_TABLE
+from triage.kernels.lz4_matches import lz4_matches
+from triage.kernels.lz4_sequences import lz4_sequences
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import START, median3
 from triage.kernels.prefix_sum import LANES, prefix_sum
+from triage.kernels.repeat_bits import repeat_bits
 from triage.kernels.screen_columns import FINISHED, RING, screen_columns
+from triage.kernels.trailing_zeros import trailing_zeros
 
 JIT = not numba.config.DISABLE_JIT
 compiled_only = pytest.mark.skipif(not JIT, reason="needs compiled kernels")
@@ -166,20 +169,67 @@ def _run_fletcher32(data):
     return (fletcher32(data),)
 
 
-def _run_four_bytes(data, at):
-    return (four_bytes(data, np.uint64(at)),)
+def _run_eight_bytes(data, at):
+    return (eight_bytes(data, np.uint64(at)),)
 
 
-def _run_lz4_length(at, length):
-    out = np.zeros(300, np.uint8)
-    return (lz4_length(out, np.uint64(at), np.uint64(length)), out)
+def _run_trailing_zeros(word):
+    return (trailing_zeros(np.uint64(word)),)
 
 
-def _run_lz4_blocks(data, block):
+def _run_repeat_bits(data):
+    bits = np.full(data.size // 64 + 1, 2**64 - 1, np.uint64)
+    repeat_bits(data, bits)
+    return (bits,)
+
+
+def _lz4_memory(size):
+    """Working memory of lz4_matches with what was in it before."""
+    return (
+        np.full((2, size // 64 + 2), 2**64 - 1, np.uint64), np.full(LZ4_TABLE, 65535, np.uint16),
+        np.zeros((size // 4 + 1, 3), np.uint16),
+    )  # fmt: skip
+
+
+def _lz4_matches(data, distances):
+    bits, table, matches = _lz4_memory(data.size)
+    return matches[: lz4_matches(data, np.array(distances, np.int64), bits, table, matches)]
+
+
+def _run_lz4_matches(data, distances):
+    """What the matches say put in place of what they cover, and the long runs they leave uncovered."""
+    told, covered, end = data.copy(), np.zeros(data.size, bool), 0
+    for begin, length, offset in _lz4_matches(data, distances).tolist():
+        assert end <= begin <= data.size - 12 or begin == end
+        assert length >= 4
+        assert 0 < offset <= begin
+        end = begin + length
+        assert end <= data.size - 5
+        covered[begin:end] = True
+        for k in range(begin, end):
+            told[k] = told[k - offset]
+    alike = np.concatenate(([False], data[1:] == data[:-1]))
+    windows = (
+        np.lib.stride_tricks.sliding_window_view(alike & ~covered, 15) if data.size > 64 else np.zeros((1, 1), bool)
+    )
+    return told, int(windows[: max(data.size - 40, 0)].all(axis=1).sum())
+
+
+def _run_lz4_sequences(data, distances):
+    matches = _lz4_matches(data, distances)
+    out = np.zeros(data.size + data.size // 255 + 16, np.uint8)
+    return (out[: lz4_sequences(data, matches, len(matches), out)],)
+
+
+def _twin_lz4_sequences(data, distances):
+    return (reference.lz4_sequences(data, _lz4_matches(data, distances)),)
+
+
+def _run_lz4_blocks(data, block, distances):
     """Blocks as an independent decoder reads them."""
     out = np.zeros(data.size + data.size // 255 + 20 * (data.size // block + 1), np.uint8)
-    stored = out[: lz4_blocks(data, block, np.full(LZ4_TABLE, 65535, np.uint16), out)]
-    return (reference.lz4_blocks_read(stored, data.size, block),)
+    length = lz4_blocks(data, block, np.array(distances, np.int64), *_lz4_memory(block), out)
+    return (reference.lz4_blocks_read(out[:length], data.size, block),)
 
 
 def _run_find_runs(z, threshold):
@@ -573,6 +623,9 @@ def _byte_lists(draw, largest=40000):
     return np.ascontiguousarray(noise)
 
 
+_distances = st.lists(st.integers(8, 700), max_size=2)
+
+
 def _checksum_cases():
     """Whole multiples of 65535 and lengths around the kernel's own block are where sums go wrong."""
     full = st.sampled_from((2, 65534, 65536, 65538, 98303)).map(lambda n: np.full(n if JIT else n % 999, 255, np.uint8))
@@ -612,24 +665,27 @@ TABLE = [
     Row(fletcher32, _run_fletcher32, _as_tuple(reference.fletcher32), _checksum_cases(), (0,)),
     Row(bitshuffle16, _run_bitshuffle16, _as_tuple(reference.bitshuffle16), _counts_to_shuffle(), (0,)),
     Row(
-        four_bytes,
-        _run_four_bytes,
-        _as_tuple(reference.four_bytes),
-        st.tuples(hnp.arrays(np.uint8, 9), st.integers(0, 5)),
+        eight_bytes,
+        _run_eight_bytes,
+        _as_tuple(reference.eight_bytes),
+        st.tuples(hnp.arrays(np.uint8, 17), st.integers(0, 9)),
         (0,),
     ),
     Row(
-        lz4_length,
-        _run_lz4_length,
-        reference.lz4_length,
-        st.tuples(st.integers(0, 9), st.integers(0, 600) | st.sampled_from((14, 15, 269, 270, 271, 65536))),
-        (0, 0),
+        trailing_zeros,
+        _run_trailing_zeros,
+        _as_tuple(reference.trailing_zeros),
+        st.tuples(st.integers(0, 2**64 - 1) | st.integers(0, 63).map(lambda bit: 1 << bit)),
+        (0,),
     ),
+    Row(repeat_bits, _run_repeat_bits, _as_tuple(reference.repeat_bits), st.tuples(_byte_lists()), (0,)),
+    Row(lz4_matches, _run_lz4_matches, reference.lz4_matches, st.tuples(_byte_lists(), _distances), (0, 0)),
+    Row(lz4_sequences, _run_lz4_sequences, _twin_lz4_sequences, st.tuples(_byte_lists(), _distances), (0,)),
     Row(
         lz4_blocks,
         _run_lz4_blocks,
         _as_tuple(reference.lz4_blocks),
-        st.tuples(_byte_lists(), st.sampled_from((64, 8192, 65536))),
+        st.tuples(_byte_lists(), st.sampled_from((64, 1000, 8192, 65536)), _distances),
         (0,),
     ),
     Row(screen_columns, _run_screen_columns, _twin_screen_columns, _fused_cases(), (1, 1, 1, 4)),
@@ -777,6 +833,9 @@ PACKED = {
     "bitshuffle16": r"\bv?p(srlq|srlw|and[dq]?)\b",
     "fletcher32": r"\bv?paddd\b",
     "find_runs": r"\bv?pmaxub\b",
+    "repeat_bits": r"\bv?psrlq\b",
+    "lz4_matches": r"\bv?pcmpeqq\b",
+    "trailing_zeros": r"\b(tzcntq?|bsfq?)\b",  # one instruction instead of a loop
 }
 
 

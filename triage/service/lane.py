@@ -46,7 +46,7 @@ from scanner_io.model import (
 )
 from scanner_io.storage import make_folder, move_aside
 
-from . import link
+from . import footprint, link
 from .assembly import Assembled, Assembly, LaneSpec
 from .outbox import ScanRow
 
@@ -62,8 +62,9 @@ ROOM_S = 0.005
 STORE_RETRY_S = 1.0
 QUIET_WAIT_S = 5.0
 ALIVE_S = 2.0
-READ_AHEAD_BYTES = 16 << 20
-"""Counts that may wait for the worker before a source that can wait is asked for its next scan."""
+READ_AHEAD_BYTES = 4 << 20
+"""Counts that may wait for the worker before a source that can wait is asked for its next scan: small scans, so that
+what is read ahead does not add to the memory that a large one takes."""
 GIVE_UP_S = 20.0
 """How long a lane that must end waits for a disk that refuses; the daemon kills it after 30 s."""
 TRIAGE_THREADS = 2
@@ -391,7 +392,11 @@ class Worker(threading.Thread):
         lane.say(link.Judging(path=str(path)))
         result = lane.judge.failed(scan, failure) if failure else lane.judge(scan, live)
         # The counts do not change: the file is exchanged for one that also holds the result.
-        sha256 = self._write(path, scan, result=result, replace=True)
+        try:
+            sha256 = self._write(path, scan, result=result, replace=True, counts_from=path)
+        except DataError as error:
+            lane.note("counts_written_anew", level="error", scan=scan.scan_id, text=str(error))
+            sha256 = self._write(path, scan, result=result, replace=True)
         self._report(path, scan, result, sha256)
 
     def _write(self, path: Path, scan: Scan, **how: Any) -> str:
@@ -432,10 +437,16 @@ class LaneProcess:
     """The lane's main loop."""
 
     def __init__(self, pipe: Connection, config: configuration.Config, lane: configuration.Lane) -> None:
-        from .packing import packer  # kernels: the daemon, which imports this module as well, has no use for them
-
         self._pipe = pipe
         self._say_lock = threading.Lock()
+        # Here, because the daemon imports this module as well and has no use for kernels; step by step, so that what
+        # the one has touched of the compiler is not there any more when the other touches the rest.
+        import numba  # noqa: F401
+
+        self._hand_back()
+        from .packing import packer
+
+        self._hand_back()
         self._lane = lane
         state = Path(config.state_dir)
         self.recordings = state / "recordings"
@@ -503,6 +514,7 @@ class LaneProcess:
         """Run until the daemon says stop, or is gone."""
         began_s = time.monotonic()
         self.judge.warm_up()  # the packer's kernels are compiled where they are imported
+        self._hand_back()
         self._worker.start()
         self.say(link.Ready(pid=os.getpid(), warm_up_s=round(time.monotonic() - began_s, 3)))
         for thread in self._devices:
@@ -517,6 +529,13 @@ class LaneProcess:
             self._hand_over(self._assembly.tick(now_s))
             self._notice_end()
         self._stop()
+
+    def _hand_back(self) -> None:
+        """Give up memory that only starting took."""
+        try:
+            footprint.hand_back_code()
+        except OSError as error:  # costs memory, nothing else
+            self.note("memory_kept", level="warning", text=str(error))
 
     def _listen(self) -> None:
         try:
@@ -682,5 +701,6 @@ def main(pipe: Connection, config: configuration.Config, lane_name: str) -> None
     for number in (signal.SIGINT, signal.SIGTERM):  # the daemon decides when a lane ends
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # blocked while it was spawned
+    footprint.return_large_blocks()
     lane = next(one for one in config.lane if one.name == lane_name)
     LaneProcess(pipe, config, lane).run()

@@ -1,4 +1,4 @@
-"""Judging files by hand: recordings, images, portal daily files. The same judgement as beside a lane."""
+"""Judging files by hand: recordings, images, portal daily files, N42 files. The same judgement as beside a lane."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import msgspec
 
 from scanner_io import driver as drivers
 from scanner_io import recording
-from scanner_io.errors import DataError, LinkLost, ScannerError
-from scanner_io.formats import portal_daily, raster
+from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
+from scanner_io.formats import n42, portal_daily, raster, spectra
 from scanner_io.model import (
     DeviceInfo,
     EndOfSource,
@@ -24,6 +24,7 @@ from scanner_io.model import (
     Scan,
     TriageResult,
 )
+from scanner_io.storage import write_durable
 from triage.analysis.portal_health import PortalHealth
 
 from .assembly import Assembly, LaneSpec, make_scan_id
@@ -73,7 +74,12 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         }  # fmt: skip
 
 
-def judge_file(path: Path, judge: Judge, options: raster.RasterOptions | None = None) -> Iterator[Judged]:
+def judge_file(
+    path: Path,
+    judge: Judge,
+    options: raster.RasterOptions | None = None,
+    n42_settings: n42.N42Settings | None = None,
+) -> Iterator[Judged]:
     """Judge every passage in the file at `path`; a bad file gives one row with its error and never raises."""
     kind = "unknown"
     try:
@@ -102,21 +108,79 @@ def judge_file(path: Path, judge: Judge, options: raster.RasterOptions | None = 
                     damaged = event.text
             if damaged:
                 raise DataError(f"{path}: {damaged}; they may hide a passage")
+        elif n42.sniff(head) or path.suffix.lower() in (".n42", *spectra.SUFFIXES):
+            kind = "n42"
+            ours = n42.sniff(head) or path.suffix.lower() == ".n42"
+            yield from _judge_n42(path, judge, n42_settings, ours=ours)
         else:
             told = f"begins with {head[:12]!r}" if head else "is empty"
             raise DataError(
-                f"{path}: {told}; expected a recording, a PNG, JPEG or TIFF image, or a portal's daily file"
+                f"{path}: {told}; expected a recording, a PNG, JPEG or TIFF image, a portal's daily file, "
+                "or an N42 file"
             )
     except (ScannerError, OSError) as error:
         text = str(error) if str(path) in str(error) else f"{path}: {error}"
         yield Judged(file=str(path), passage="", kind=kind, scan=None, result=None, error=text)
 
 
+def _judge_n42(path: Path, judge: Judge, settings: n42.N42Settings | None, *, ours: bool) -> Iterator[Judged]:
+    """Judge every passage of an N42 file, or of a spectrum file of another kind where `ours` is False.
+
+    Raises DataError for a file without a passage, and after the passages where one may be hidden by damage.
+    """
+    document = n42.read(path, settings) if ours else spectra.read_spectra(path)
+    lost = [str(p) for p in document.problems if p.counts_lost]
+    damaged = f"; counts could not be read: {lost[0]} ({len(lost)} such places)" if lost else ""
+    found = n42.passages(document, settings)
+    if not found:
+        raise DataError(f"{path}: read as {n42.why_none(document)}{damaged}")
+    sha256 = _file_sha256(path)
+    for number, passage in enumerate(found, 1):
+        scan = n42_scan(path, passage, number, sha256)
+        yield Judged(file=str(path), passage=scan.scan_id, kind="portal", scan=scan, result=judge(scan))
+    if lost:
+        raise DataError(f"{path}: read{damaged}; they may hide a passage")
+
+
+def n42_scan(path: Path, passage: n42.Passage, number: int, sha256: str) -> Scan:
+    """Return the passage of that number of the N42 file at `path` as a scan of its own."""
+    record = passage.record
+    return Scan(
+        scan_id=make_scan_id(LANE, record.start_utc_ns, f"{sha256} {number}"), lane=LANE,
+        start_utc_ns=record.start_utc_ns, end_utc_ns=record.end_utc_ns, expected=("portal",), portal=record,
+        declaration=passage.declaration, devices=(passage.device,), quality=passage.quality, source=str(path),
+        source_sha256=sha256,
+    )  # fmt: skip
+
+
+def export_n42(recording_path: Path, out: Path, *, replace: bool = False) -> None:
+    """Write the portal part of the recording at `recording_path` as an N42.42-2012 file.
+
+    Raises DataError if it cannot be read or has no portal part, StorageError if the file cannot be written.
+    """
+    stored = recording.read(recording_path)
+    scan = stored.scan
+    if scan.portal is None:
+        raise DataError(f"{recording_path}: scan {scan.scan_id} has no portal record, so there is nothing to export")
+    if out.exists() and not replace:
+        raise StorageError(f"{out}: exists already; give --replace to write over it")
+    device = next((d for d in scan.devices if "portal" in d.kinds), None)
+    document = n42.of_record(
+        scan.portal, device=device, declaration=scan.declaration, simulated=scan.simulated, software=stored.software
+    )
+    remarks = (*document.remarks, f"scan {scan.scan_id}", *(f"quality: {q}" for q in scan.quality))
+    write_durable(out, n42.write(msgspec.structs.replace(document, remarks=remarks)), replace=replace)
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def image_scan(path: Path, options: raster.RasterOptions | None = None) -> Scan:
     """Return the image file at `path` as a scan of its own. Raises DataError."""
     image: Radiograph = raster.read_raster(path, options=options)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = _file_sha256(path)
     start, end = int(image.column_utc_ns[0]), int(image.column_utc_ns[-1])
     return Scan(
         scan_id=make_scan_id(LANE, start, sha256), lane=LANE, start_utc_ns=start, end_utc_ns=end,

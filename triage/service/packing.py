@@ -18,7 +18,8 @@ from scanner_io.errors import DataError
 from scanner_io.recording import Codec
 from triage.kernels.bitshuffle16 import BLOCK, bitshuffle16
 from triage.kernels.fletcher32 import fletcher32
-from triage.kernels.lz4_blocks import TABLE, lz4_blocks
+from triage.kernels.lz4_blocks import lz4_blocks
+from triage.kernels.lz4_matches import MIN_MATCH, TABLE
 
 HEADER = struct.Struct(">QI")
 CHECKSUM = 4
@@ -69,9 +70,22 @@ class Packing:
         # the blocks as they are.
         HEADER.pack_into(out.data, 0, 2 * size, 2 * BLOCK)
         end = HEADER.size
-        end += lz4_blocks(planes[:whole], 2 * BLOCK, self._scratch("table", TABLE, np.uint16), out[end:])
+        end += self._compressed(planes[:whole], shape[1], out[end:])
         out[end : end + 2 * size - whole] = planes[whole:]
         return _summed(out, end + 2 * size - whole)
+
+    def intact(self, chunk: npt.NDArray[np.uint8], codec: Codec) -> bool:
+        """Return whether a stored chunk has the checksum that it ends with; see `recording.Packer`."""
+        end = chunk.size - CHECKSUM
+        return end >= 0 and fletcher32(chunk[:end]) == struct.unpack_from("<I", chunk.data, end)[0]
+
+    def _compressed(self, planes: npt.NDArray[np.uint8], columns: int, out: npt.NDArray[np.uint8]) -> int:
+        # what is apt to be the same: the plane below and, where rows are whole bytes of it, the row above
+        distances = [BLOCK // 8, columns // 8] if columns % 8 == 0 and columns >= 64 else [BLOCK // 8]
+        bits = self._scratch("bits", 2 * (2 * BLOCK // 64 + 2), np.uint64).reshape(2, -1)
+        matches = self._scratch("matches", 3 * (2 * BLOCK // MIN_MATCH + 1), np.uint16).reshape(-1, 3)
+        table = self._scratch("table", TABLE, np.uint16)
+        return int(lz4_blocks(planes, 2 * BLOCK, np.array(distances), bits, table, matches, out))
 
 
 def _upright(part: npt.NDArray[np.uint16], first_channel: str, image: npt.NDArray[np.uint16]) -> None:
