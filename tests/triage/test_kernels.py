@@ -82,7 +82,8 @@ def _sums_may_wrap():
 
 def _run_air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air):
     inv_air, flags = np.full(len(raw), -1, np.float32), np.zeros(len(raw), np.uint8)
-    air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, np.float32(min_air), inv_air, flags)
+    flagged = air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, np.float32(min_air), inv_air, flags)
+    assert flagged == np.count_nonzero(flags)
     return inv_air, flags
 
 

@@ -253,6 +253,7 @@ class _Pipeline:
         self.bridges, self.weight = _bridges(calibration.bad_channels)
         self.dark = np.stack((calibration.dark[0], calibration.dark[-1]))
         self.inv_gain = np.stack((calibration.inv_gain[0], calibration.inv_gain[-1]))
+        self.min_air = np.float32(calibration.min_air)
         self.radii = np.array(RADII, np.int64)
         assert RADII[-1] <= MAX_RADIUS and RADII[1] <= MAX_SMALL_RADIUS, "larger boxes overflow the sums"
 
@@ -277,12 +278,16 @@ class _Pipeline:
                 )
         return int(counts[0].shape[0])
 
-    def air_levels(self, counts: tuple[Array, ...], inv_air: Array, flags: Array) -> None:
-        """Write 1/air, (energies, columns) float32, and the flags (columns,) uint8 of all energies together."""
+    def air_levels(self, counts: tuple[Array, ...], inv_air: Array, flags: Array) -> int:
+        """Write 1/air, (energies, columns) float32, and the flags (columns,) uint8 of all energies together.
+
+        Returns how many columns are flagged.
+        """
         flags[:] = 0
+        flagged = 0
         first, last = self.calibration.air_channels or (0, -1)
         for energy, image in enumerate(counts):
-            air_level(
+            flagged = air_level(
                 image,
                 self.calibration.dark[energy],
                 self.calibration.inv_gain[energy],
@@ -290,10 +295,11 @@ class _Pipeline:
                 first,
                 last + 1,
                 self.calibration.saturation_value,
-                self.calibration.min_air,
+                self.min_air,
                 inv_air[energy],
                 flags,
             )
+        return flagged
 
     def feed(
         self,
@@ -584,9 +590,9 @@ class Engine:
             self._out = memory.outputs(self._columns, pipe.channels, pipe.screened)
         inv_air = np.empty((pipe.energies, columns), np.float32)
         flags = self._out.flags[before : self._columns]
-        pipe.air_levels(block, inv_air, flags)
+        flagged = pipe.air_levels(block, inv_air, flags)
         waiting = before > 0 and before == self._dark_columns
-        if not waiting and not flags.any():
+        if not waiting and not flagged:
             if self._rows.size != columns:
                 self._rows = np.arange(columns, dtype=np.int64)
             self._feed(block, self._rows, inv_air, last=NEVER)
