@@ -36,17 +36,16 @@ def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air, 
             inv_air[c] = np.float32(1.0)
             flagged += flags[c] != 0
             continue
-        odd, even = 0.0, 0.0  # two sums, for an addition waits for the one before it
+        total = 0.0
         used = 0
         saturated = 0
         for h in range(first, stop):
             if bad[h] == 0:
                 count = np.int64(raw[c, h])
-                odd, even = even, odd + np.float64((np.float32(count) - dark[h]) * inv_gain[h])
+                total += np.float64((np.float32(count) - dark[h]) * inv_gain[h])
                 used += 1
                 if count >= saturation_value:
                     saturated += 1
-        total = odd + even
         inv_air[c] = np.float32(0.0)
         # written as "not greater" so that NaN, from a broken calibration, is flagged as well
         if used == 0 or not (total > np.float64(min_air) * used) or not np.isfinite(total):
