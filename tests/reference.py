@@ -30,6 +30,10 @@ def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air):
     return inv_air, flags
 
 
+def fma(a, b, c):
+    return float(a) * float(b) + float(c)
+
+
 def log_code(t):
     t = np.nan_to_num(np.asarray(t, float), nan=T_MIN)
     return np.floor(512 * -np.log(np.clip(t, T_MIN, T_MAX)) + 128 + 0.5).astype(np.uint16)
@@ -89,36 +93,34 @@ def on_one_grid(before, image, share):
     return (image.astype(int) * (256 - share) + earlier * share + 128) // 256
 
 
+def prefix_sum(values):
+    return np.array([int(total) % 2**32 for total in np.cumsum(values.astype(object))], np.int64)
+
+
 def box_integral(columns, margin):
-    """columns : (n, channels). Rows 1..n of the packed integral image, in Python's own integers, modulo 2**64."""
+    """columns : (n, channels). Rows 1..n of the integral images of q and of floor(q**2 / 4), modulo 2**32."""
     padded = np.pad(columns, ((0, 0), (margin, margin)), mode="edge")
-    packed = [[int(v) * 2**36 + int(v) ** 2 for v in column] for column in padded]
-    rows, above = [], [0] * (padded.shape[1] + 1)
-    for column in packed:
-        row, total = [0], 0
-        for i, v in enumerate(column):
-            total += v
-            row.append(above[i + 1] + total)
-        rows.append(row)
-        above = row
-    return np.array([[(v + 2**63) % 2**64 - 2**63 for v in row] for row in rows], np.int64)
+    images = []
+    for image in (padded.astype(int), padded.astype(int) ** 2 // 4):
+        images.append(np.pad(image.cumsum(axis=0).cumsum(axis=1), ((0, 0), (1, 0))) % 2**32)
+    return tuple(images)
 
 
-def box_deviation(q, before, after, radius, margin):
-    squared = np.zeros(q.size)
-    pixels = (2 * radius + 1) ** 2
-    for h in range(q.size):
-        low, high = h + margin - radius, h + margin + radius + 1
-        box = (int(after[high]) - int(after[low]) - int(before[high]) + int(before[low])) % 2**64
-        total, squares = box // 2**36, box % 2**36
-        mean = total / pixels
-        variance = (squares - total * mean) / pixels / 512**2
-        squared[h] = z_of(int(q[h]) / 512, mean / 512, max(variance, 0)) ** 2
-    return squared
+def box_fraction(box, q):
+    """box : (n,) codes, one of them q."""
+    L = box / 512
+    return z_of(q / 512, L.mean(), L.var()) ** 2
 
 
-def box_z(small, middle, large):
-    z = np.sqrt(np.maximum(np.maximum(small, middle), large).astype(float))
+def box_z(columns, column, radii):
+    """columns : (n, channels). Scores of one column that has all its boxes' columns."""
+    z = np.zeros(columns.shape[1])
+    L = columns / 512
+    for r in radii:
+        padded = np.pad(L, ((0, 0), (r, r)), mode="edge")[column - r : column + r + 1]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * r + 1, axis=1)
+        mean, variance = windows.mean(axis=(0, 2)), windows.var(axis=(0, 2))
+        z = np.maximum(z, z_of(L[column], mean, variance))
     return np.minimum(np.floor(16 * z), 255).astype(np.uint8)
 
 
@@ -173,6 +175,13 @@ def label_columns(z, q, material, first_column, threshold, min_area, size=None):
             ]
         )
     return np.array(sorted(rows, key=lambda row: (row[1], row[5])), np.int64).reshape(-1, 26)
+
+
+def list_regions(parent, table, first, stop, min_area, count):
+    """Rows from `count` on: area, box, centroid, sum of L, largest score, histogram; and how many there are."""
+    rows = [table[i] for i in range(first, stop) if parent[i] == i and table[i, 0] >= min_area]
+    told = [[*r[:5], r[6] / r[0], r[7] / r[0], (r[8] - 128 * r[0]) / 512, r[9] / 16, *r[10:]] for r in rows]
+    return np.array(told, float).reshape(-1, 25), count + len(rows)
 
 
 def sliding_mean(image, size):

@@ -24,17 +24,19 @@ from tests import reference
 from triage.kernels.add_runs import add_runs
 from triage.kernels.air_level import air_level
 from triage.kernels.bitshuffle16 import BLOCK, bitshuffle16
-from triage.kernels.box_deviation import box_deviation
-from triage.kernels.box_integral import box_integral
-from triage.kernels.box_z import box_z
+from triage.kernels.box_fraction import box_fraction
+from triage.kernels.box_integral import MAX_RADIUS, box_integral
+from triage.kernels.box_z import MAX_SMALL_RADIUS, box_z
 from triage.kernels.bridge_channels import bridge_channels
 from triage.kernels.compact_labels import compact_labels
 from triage.kernels.dual_energy import dual_energy
 from triage.kernels.eight_bytes import eight_bytes
 from triage.kernels.find_runs import find_runs
 from triage.kernels.fletcher32 import fletcher32
+from triage.kernels.fma import fma
 from triage.kernels.join_runs import FEATURES, join_runs
-from triage.kernels.label_columns import label_columns
+from triage.kernels.label_columns import ROOM, label_columns
+from triage.kernels.list_regions import WORDS, list_regions
 from triage.kernels.log_code import log_code
 from triage.kernels.log_transmission import log_transmission
 from triage.kernels.lz4_blocks import lz4_blocks
@@ -42,8 +44,9 @@ from triage.kernels.lz4_matches import TABLE as LZ4_TABLE
 from triage.kernels.lz4_matches import lz4_matches
 from triage.kernels.lz4_sequences import lz4_sequences
 from triage.kernels.material_lookup import material_lookup
-from triage.kernels.median3 import median3
+from triage.kernels.median3 import START, median3
 from triage.kernels.on_one_grid import on_one_grid
+from triage.kernels.prefix_sum import LANES, prefix_sum
 from triage.kernels.repeat_bits import repeat_bits
 from triage.kernels.screen_columns import FINISHED, RING, screen_columns
 from triage.kernels.trailing_zeros import trailing_zeros
@@ -69,13 +72,25 @@ def _codes(rng, *shape):
 seeds = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
+@pytest.fixture(autouse=True)
+def _sums_may_wrap():
+    """Sums are meant modulo 2**32; compiled code says nothing about it, numpy's scalars would."""
+    with np.errstate(over="ignore"):
+        yield
+
+
 # --- one runner per kernel: allocate the outputs, call, return what was written -------------------------------------
 
 
 def _run_air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air):
     inv_air, flags = np.full(len(raw), -1, np.float32), np.zeros(len(raw), np.uint8)
-    air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, np.float32(min_air), inv_air, flags)
+    flagged = air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, np.float32(min_air), inv_air, flags)
+    assert flagged == np.count_nonzero(flags)
     return inv_air, flags
+
+
+def _run_fma(a, b, c):
+    return (fma(np.float32(a), np.float32(b), np.float32(c)),)
 
 
 def _run_log_code(t):
@@ -97,13 +112,17 @@ def _run_bridge_channels(*args):
 def _run_median3(previous, column, following):
     n = column.size
     out = np.zeros(n, np.uint16)
-    median3(previous, column, following, np.zeros((3, n + 2), np.uint16), out)
+    median3(previous, column, following, np.zeros((3, START + n + 1), np.uint16), out)
     return (out,)
+
+
+def _tiles(table):
+    return np.ascontiguousarray(table.reshape(64, 8, 64, 8).transpose(0, 2, 1, 3))
 
 
 def _run_material_lookup(q_low, q_high, table):
     out = np.zeros(q_low.size, np.uint8)
-    material_lookup(q_low, q_high, table, np.zeros(q_low.size, np.uint32), out)
+    material_lookup(q_low, q_high, _tiles(table), np.zeros(q_low.size, np.uint32), out)
     return (out,)
 
 
@@ -121,23 +140,39 @@ def _run_on_one_grid(before, image, share):
     return (out,)
 
 
-def _run_box_integral(columns, margin):
-    width = columns.shape[1] + 2 * margin + 1
-    total, rows = np.zeros(columns.shape[1], np.int64), np.zeros((len(columns), width), np.int64)
-    for column, row in zip(columns, rows, strict=True):
-        box_integral(column, margin, total, row)
-    return (rows,)
-
-
-def _run_box_deviation(q, *args):
-    out = np.zeros(q.size, np.float32)
-    box_deviation(q, *args, out)
+def _run_prefix_sum(values):
+    out = np.zeros(values.size, np.uint32)
+    prefix_sum(values, out)
     return (out,)
 
 
-def _run_box_z(small, middle, large):
-    out = np.zeros(small.size, np.uint8)
-    box_z(small, middle, large, out)
+def _integral_images(columns, margin):
+    size = LANES * (1 + -(-(columns.shape[1] + 2 * margin) // LANES))
+    total, rows = np.zeros((2, size), np.uint32), np.zeros((2, len(columns), size), np.uint32)
+    for c, column in enumerate(columns):
+        box_integral(column, margin, total, rows[0, c], rows[1, c])
+    return rows
+
+
+def _run_box_integral(columns, margin):
+    width = columns.shape[1] + 2 * margin + 1
+    return tuple(rows[:, LANES - 1 : LANES - 1 + width] for rows in _integral_images(columns, margin))
+
+
+def _run_box_fraction(box, q):
+    pixels, total, quarters = box.size, int(box.sum()), int((box.astype(int) ** 2 // 4).sum())
+    shift = int(pixels > (2 * MAX_SMALL_RADIUS + 1) ** 2)
+    half = int(total / pixels / 2) if shift else q // 2
+    scale, floor = 4 * pixels * 2**shift, pixels**2 * ((0.02 * 512) ** 2 + 0.5)
+    words = (np.uint32(total), np.uint32(quarters % 2**32), np.uint32(half), np.float32(half), np.float32(q))
+    return (box_fraction(*words, np.uint32(pixels), np.uint32(shift), np.float32(scale), np.float32(floor)),)
+
+
+def _run_box_z(columns, column, radii):
+    out = np.zeros(columns.shape[1], np.uint8)
+    images = np.zeros((2, RING, _integral_images(columns[:1], radii[2]).shape[2]), np.uint32)
+    images[:, : len(columns)] = _integral_images(columns, radii[2])
+    assert box_z(columns[column], images[0], images[1], column, np.array(radii), out) == out.max()
     return (out,)
 
 
@@ -255,12 +290,27 @@ def _run_compact_labels(parent, table, min_area, open_runs, seam_runs):
     return table[:n], runs[:, 2], seams[:, 2]
 
 
-def _run_label_columns(z, q, material, first_column, threshold, min_area, size):
+def _run_label_columns(z, q, material, first_column, threshold, min_area, size, room):
     runs = np.zeros((2, z.shape[1] // 2 + 1, 3), np.int64)
     parent, fresh, table = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros((size, FEATURES), np.int64)
-    tally, seams = np.zeros(6, np.int64), np.zeros((0, 3), np.int64)
+    tally, seams = np.zeros(7, np.int64), np.zeros((0, 3), np.int64)
+    tally[ROOM] = room
     label_columns(z, q, material, first_column, threshold, min_area, runs, seams, parent, fresh, table, tally)
     return (_table_rows(parent, table, tally, min_area),)
+
+
+def _twin_label_columns(z, q, material, first_column, threshold, min_area, size, room):
+    return (reference.label_columns(z, q, material, first_column, threshold, min_area, size),)
+
+
+def _run_list_regions(parent, table, first, stop, min_area, count):
+    rows = np.full((len(parent) + count, WORDS), -7, np.int64)
+    total = list_regions(parent, table, first, stop, min_area, count, rows)
+    assert list_regions(parent, table, first, stop, min_area, count, rows[:0]) == total
+    assert (rows[:count] == -7).all() and (rows[total:] == -7).all()
+    told = rows[count:total].astype(float)
+    told[:, 5:9] = rows[count:total, 5:9].copy().view(np.float64)
+    return told, np.array(total)
 
 
 def _table_rows(parent, table, tally, min_area=1):
@@ -296,17 +346,17 @@ def _feed(case: FusedCase, threshold=64):
     weight = ((bad - below) / np.maximum(above - below, 1)).clip(0, 1).astype(np.float32)
     q = [np.zeros((columns, n), np.uint16) for _ in case.counts]
     material, z = np.zeros((2, columns, n), np.uint8)
-    width = n + 2 * case.radii[2] + 1
+    size = LANES * (1 + -(-(n + 2 * case.radii[2]) // LANES))
     parent, table = np.zeros(columns * n, np.int64), np.zeros((columns * n, FEATURES), np.int64)
     tally = np.zeros(FINISHED + 1, np.int64)
     lasting = (
         np.zeros((2, 4, n), np.uint16),
         np.zeros(n, np.uint16),
-        np.zeros((3, n + 2), np.uint16),
+        np.zeros((3, START + n + 1), np.uint16),
         np.zeros(n, np.uint32),
-        np.zeros(n, np.int64),
-        np.zeros((RING, width), np.int64),
-        np.zeros((3, n), np.float32),
+        np.zeros((2, size), np.uint32),
+        np.zeros((RING, size), np.uint32),
+        np.zeros((RING, size), np.uint32),
         np.zeros((2, n // 2 + 1, 3), np.int64),
         np.zeros((n // 2 + 1, 3), np.int64),
         parent,
@@ -334,7 +384,7 @@ def _feed(case: FusedCase, threshold=64):
             np.stack((case.inv_gain[0], case.inv_gain[-1])),
             np.stack((bad, below, above)).astype(np.int32),
             weight,
-            case.table,
+            _tiles(case.table),
             np.array(case.radii, np.int64),
             threshold,
             1,
@@ -439,18 +489,22 @@ def _integral_cases(draw):
 
 
 @st.composite
-def _deviation_cases(draw):
+def _box_cases(draw):
+    """A box of codes and one of them; half of the boxes hold two codes only, the worst there is for 32 bits."""
     rng = draw(seeds)
-    radius = draw(st.integers(0, 31))
-    margin = draw(st.integers(radius, 31))
-    columns = _codes(rng, 2 * radius + 2, draw(st.integers(1, 20)))
-    rows = reference.box_integral(columns, margin)
-    return columns[radius + 1], rows[0], rows[-1], radius, margin
+    pixels = (2 * draw(st.integers(0, MAX_RADIUS)) + 1) ** 2
+    box = _codes(rng, pixels)
+    if draw(st.booleans()):
+        share = draw(st.sampled_from((0.01, 0.5, 0.99)))
+        box = np.where(rng.random(pixels) < share, draw(st.integers(0, MAX_CODE)), MAX_CODE).astype(np.uint16)
+    return box, int(box[rng.integers(pixels)])
 
 
 @st.composite
 def _score_cases(draw):
-    return tuple((draw(seeds).uniform(0, 17, (3, draw(st.integers(1, 40)))) ** 2).astype(np.float32))
+    rng = draw(seeds)
+    radii = (draw(st.integers(0, 3)), draw(st.integers(4, MAX_SMALL_RADIUS)), draw(st.integers(12, MAX_RADIUS)))
+    return _codes(rng, 2 * radii[2] + 2, draw(st.integers(1, 40))), radii[2] + 1, radii
 
 
 @st.composite
@@ -460,8 +514,20 @@ def _labelling_cases(draw):
     z = (rng.random(shape) < draw(st.sampled_from((0.1, 0.4, 0.7, 1.0)))) * rng.integers(64, 256, shape)
     material = rng.integers(0, 20, shape).astype(np.uint8)
     # the smaller table is full again and again, and must be cleared of closed small regions to hold the others
-    min_area, size = draw(st.sampled_from(((1, z.size), (40, 2 * shape[1] + 2))))
-    return z.astype(np.uint8), _codes(rng, *shape), material, 100, 64, min_area, size
+    full = 2 * shape[1] + 2
+    # ... or must grow, from less than a column may need
+    min_area, size, room = draw(st.sampled_from(((1, z.size, 0), (40, full, 0), (40, full, 3), (1, z.size, 3))))
+    return z.astype(np.uint8), _codes(rng, *shape), material, 100, 64, min_area, size, room
+
+
+@st.composite
+def _listing_cases(draw):
+    rng = draw(seeds)
+    n = draw(st.integers(0, 12))
+    first = draw(st.integers(0, n))
+    table = rng.integers(1, 9, (n, FEATURES)).astype(np.int64)
+    parent = np.array([rng.integers(0, i + 1) for i in range(n)], np.int64)
+    return parent, table, first, draw(st.integers(first, n)), draw(st.integers(1, 10)), draw(st.integers(0, 3))
 
 
 @st.composite
@@ -583,6 +649,11 @@ def _checksum_cases():
     return st.tuples(_byte_lists(70000) | full)
 
 
+def _words_to_sum():
+    words = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+    return st.tuples(st.builds(lambda rng, n: rng.integers(0, 2**32, n).astype(np.uint32), words, st.integers(0, 90)))
+
+
 def _counts_to_shuffle():
     return st.tuples(_byte_lists(30000).map(lambda b: b[: b.size // 2 * 2].view(np.uint16).copy()))
 
@@ -611,10 +682,11 @@ def _grid_cases(draw):
 
 
 # A code may differ by 1 where 512 L lies within the polynomial's error of a half; a step of q can move z by
-# 16 / (512 * 0.02) = 1.6 of its own steps, and its mean and variance a little. box_deviation rounds the floor of the
-# variance to whole numbers, which shows in the smallest boxes only (1e-3 at one pixel, 4e-6 at 7x7).
+# 16 / (512 * 0.02) = 1.6 of its own steps, and its mean and variance a little. box_fraction knows the variance to 0.5 %
+# of its floor, (0.02)**2: z**2 may differ by as much, z by half of it, of 255 at most.
 TABLE = [
     Row(air_level, _run_air_level, _as_tuple(reference.air_level), _air_cases(), (1e-5, 0)),
+    Row(fma, _run_fma, _as_tuple(reference.fma), st.tuples(*[st.floats(-4096, 4096, width=32)] * 3), (6e-8,)),
     Row(log_code, _run_log_code, _as_tuple(reference.log_code), st.tuples(st.floats(width=32)), (1,)),
     Row(log_transmission, _run_log_transmission, _as_tuple(reference.log_transmission), _columns_of_counts(), (1,)),
     Row(bridge_channels, _run_bridge_channels, _as_tuple(reference.bridge_channels), _bridge_cases(), (1,)),
@@ -622,14 +694,16 @@ TABLE = [
     Row(material_lookup, _run_material_lookup, _as_tuple(reference.material_lookup), _material_cases(), (0,)),
     Row(dual_energy, _run_dual_energy, _as_tuple(reference.dual_energy), _dual_energy_cases(), (2e-3, 0)),
     Row(on_one_grid, _run_on_one_grid, _as_tuple(reference.on_one_grid), _grid_cases(), (0,)),
-    Row(box_integral, _run_box_integral, _as_tuple(reference.box_integral), _integral_cases(), (0,)),
-    Row(box_deviation, _run_box_deviation, _as_tuple(reference.box_deviation), _deviation_cases(), (2e-3,)),
+    Row(prefix_sum, _run_prefix_sum, _as_tuple(reference.prefix_sum), _words_to_sum(), (0,)),
+    Row(box_integral, _run_box_integral, _as_tuple(reference.box_integral), _integral_cases(), (0, 0)),
+    Row(box_fraction, _run_box_fraction, _as_tuple(reference.box_fraction), _box_cases(), (6e-3,)),
     Row(box_z, _run_box_z, _as_tuple(reference.box_z), _score_cases(), (1,)),
     Row(find_runs, _run_find_runs, _as_tuple(reference.find_runs), _run_lists(), (0,)),
     Row(join_runs, _run_join_runs, _twin_join_runs, _join_cases(), (0, 0, 0)),
     Row(add_runs, _run_add_runs, _twin_add_runs, _add_cases(), (0, 0, 0)),
     Row(compact_labels, _run_compact_labels, _as_tuple(reference.compact_labels), _compaction_cases(), (0, 0, 0)),
-    Row(label_columns, _run_label_columns, _as_tuple(reference.label_columns), _labelling_cases(), (0,)),
+    Row(label_columns, _run_label_columns, _twin_label_columns, _labelling_cases(), (0,)),
+    Row(list_regions, _run_list_regions, _as_tuple(reference.list_regions), _listing_cases(), (1e-12, 0)),
     Row(fletcher32, _run_fletcher32, _as_tuple(reference.fletcher32), _checksum_cases(), (0,)),
     Row(bitshuffle16, _run_bitshuffle16, _as_tuple(reference.bitshuffle16), _counts_to_shuffle(), (0,)),
     Row(
@@ -692,6 +766,8 @@ def _kernels():
             continue
         module = import_module(f"triage.kernels.{found.name}")
         for name, value in vars(module).items():
+            if name.startswith("_"):
+                continue
             function = getattr(value, "py_func", value)
             if inspect.isfunction(function) and function.__module__ == module.__name__:
                 yield found.name, name, value
@@ -730,7 +806,7 @@ def test_no_call_compiles_anything(row):
 @compiled_only
 def test_strided_and_float_and_swapped_input_is_refused():
     n = 16
-    out, triples = np.zeros(n, np.uint16), np.zeros((3, n + 2), np.uint16)
+    out, triples = np.zeros(n, np.uint16), np.zeros((3, START + n + 1), np.uint16)
     good = np.arange(n, dtype=np.uint16)
     for wrong in (np.arange(2 * n, dtype=np.uint16)[::2], good.astype(np.float32), good.astype(">u2")):
         with pytest.raises((TypeError, ValueError, NotImplementedError, numba.errors.NumbaError)):
@@ -757,19 +833,24 @@ def test_log_code_spans_twelve_bits_and_never_reads_darkness_as_air():
 
 
 @compiled_only
-def test_largest_box_of_largest_codes_is_exact_although_the_integral_wraps():
+def test_largest_box_of_largest_codes_is_exact_although_the_integral_images_wrap():
     n, radius = 2000, 31
     columns = np.full((600, n), MAX_CODE, np.uint16)
     columns[568, n // 2] = 0
-    (rows,) = _run_box_integral(columns, radius)
-    packed = MAX_CODE * 2**36 + MAX_CODE**2
-    assert packed * rows.shape[1] * len(rows) > 2**64
-    (squared,) = _run_box_deviation(columns[568], rows[568 - 32], rows[568 + 31], radius, radius)
-    pixels = 63 * 63
-    mean = MAX_CODE * (pixels - 1) / pixels
-    variance = MAX_CODE**2 * (pixels - 1) / pixels - mean**2 + (0.02 * 512) ** 2
-    assert np.isclose(squared[n // 2], mean**2 / variance, rtol=1e-5)
-    assert squared[0] == 0
+    images = _integral_images(columns, radius)
+    assert MAX_CODE * images.shape[2] * len(columns) > 2**32
+    ring = np.zeros((2, RING, images.shape[2]), np.uint32)
+    for row in range(568 - 32, 600):
+        ring[:, row % RING] = images[:, row]
+    z = np.zeros(n, np.uint8)
+    box_z(columns[568], ring[0], ring[1], 568, np.array((3, 10, radius)), z)
+    boxes = [np.r_[0, np.full((2 * r + 1) ** 2 - 1, MAX_CODE)] for r in (3, 10, radius)]
+    assert z[n // 2] == min(255, int(16 * np.sqrt(max(reference.box_fraction(box, 0) for box in boxes))))
+    assert z[0] == 0
+    # half the box as low, half as high as codes go: the largest square sum about the mean
+    box = np.where(np.arange(63 * 63) % 2, 0, MAX_CODE)
+    for q in (0, 2000, MAX_CODE):
+        assert np.isclose(_run_box_fraction(box, q)[0], reference.box_fraction(box, q), rtol=1e-4)
 
 
 @relaxed
@@ -788,10 +869,10 @@ def test_fused_pass_labels_its_own_scores_and_forgets_nothing_between_calls(case
 PACKED = {
     "dual_energy": r"\bv?divps\b",
     "on_one_grid": r"\bv?pmull[dw]\b",
-    "log_transmission": r"\bv?mulps\b",
+    "log_transmission": r"\b(vfn?madd\w+ps|v?mulps)\b",
     "median3": r"\bv?p(min|max)uw\b",
-    "box_deviation": r"\bv?divps\b",
-    "box_integral": r"\bv?paddq\b",
+    "prefix_sum": r"\bv?paddd\b",
+    "box_integral": r"\bv?paddd\b",
     "box_z": r"\bv?sqrtps\b",
     "bitshuffle16": r"\bv?p(srlq|srlw|and[dq]?)\b",
     "fletcher32": r"\bv?paddd\b",

@@ -8,6 +8,7 @@ neither on the blocks nor on the number of strips, bit for bit. This module star
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 from collections.abc import Callable, Iterable
@@ -18,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
-from triage.kernels import join_runs as table_columns
 from triage.kernels.air_level import AIR_SATURATED, NO_BEAM, air_level
 from triage.kernels.box_integral import MAX_RADIUS
-from triage.kernels.box_z import Z_STEPS
+from triage.kernels.box_z import MAX_SMALL_RADIUS, Z_STEPS
 from triage.kernels.join_runs import FEATURES, MATERIALS, join_runs
-from triage.kernels.label_columns import LABELS, LAST_HALF, LAST_RUNS, REFUSED, SEAM_RUNS, label_columns
+from triage.kernels.label_columns import LABELS, LAST_HALF, LAST_RUNS, REFUSED, ROOM, SEAM_RUNS, label_columns
+from triage.kernels.list_regions import WORDS, list_regions
 from triage.kernels.log_code import OFFSET, STEPS
+from triage.kernels.median3 import START
+from triage.kernels.prefix_sum import LANES
 from triage.kernels.screen_columns import FINISHED, LAG, RING, screen_columns
 
 __all__ = [
@@ -48,11 +51,12 @@ __all__ = [
 Array: TypeAlias = NDArray[Any]
 MapStrips: TypeAlias = Callable[[Callable[[int], None], Iterable[int]], Iterable[None]]
 
-#: Boxes of 7, 21 and 63 columns and channels. 63 is the largest whose packed sums are exact.
+#: Boxes of 7, 21 and 63 columns and channels. 63 is the largest whose sums are exact.
 RADII = (3, 10, 31)
 #: Regions below this many pixels are noise and are left out.
 MIN_AREA = 5
-#: Regions a strip may hold, small closed ones left out, before the image is labelled again with the larger table.
+#: Regions in a strip's table when small closed ones are first taken out of it, and regions of all strips together when
+#: the image is labelled again, in one pass. The tables are address space: what is not used takes no memory.
 STRIP_LABELS = 1 << 15
 MAX_LABELS = 1 << 18
 #: Columns for which address space is reserved: a train. Memory is used as columns come.
@@ -167,24 +171,35 @@ class Screening:
     overflow: int
 
 
-class _Strip:
-    """Working memory of one strip for a channel count."""
+class _Regions:
+    """Region tables of all strips, one behind the other, as the kernels want them."""
 
-    def __init__(self, channels: int, labels: int) -> None:
-        width = channels + 2 * RADII[-1] + 1
-        self.codes = np.empty((2, 4, channels), np.uint16)
-        self.spare = np.empty(channels, np.uint16)
-        self.triples = np.empty((3, channels + 2), np.uint16)
-        self.index = np.empty(channels, np.uint32)
-        self.columns_sum = _aligned(channels, np.int64)
-        # rows of whole cache lines, so that no vector load of a row's start straddles two
-        self.integral = _aligned(RING * _whole_lines(width), np.int64).reshape(RING, -1)
-        self.squared = np.empty((3, channels), np.float32)
-        self.runs = np.empty((2, channels // 2 + 1, 3), np.int64)
-        self.first_runs = np.empty((channels // 2 + 1, 3), np.int64)
+    def __init__(self, labels: int) -> None:
         self.parent = np.empty(labels, np.int64)
         self.fresh = np.empty(labels, np.int64)
         self.table = np.empty((labels, FEATURES), np.int64)
+
+
+class _Strip:
+    """Working memory of one strip for a channel count."""
+
+    def __init__(self, channels: int, regions: _Regions, first_label: int, labels: int) -> None:
+        # whole cache lines, so that a vector load at the start of a row does not straddle two
+        size = LANES * (1 + -(-(channels + 2 * RADII[-1]) // LANES))
+        line = START + -(-(channels + 1) // 32) * 32
+        self.codes = _aligned(8 * channels, np.uint16).reshape(2, 4, channels)
+        self.spare = _aligned(channels, np.uint16)
+        self.triples = _aligned(3 * line, np.uint16).reshape(3, line)
+        self.index = _aligned(channels, np.uint32)
+        self.columns_sum = _aligned(2 * size, np.uint32).reshape(2, size)
+        self.sums = _aligned(RING * size, np.uint32).reshape(RING, size)
+        self.squares = _aligned(RING * size, np.uint32).reshape(RING, size)
+        self.runs = np.empty((2, channels // 2 + 1, 3), np.int64)
+        self.first_runs = np.empty((channels // 2 + 1, 3), np.int64)
+        self.regions = regions
+        self.first_label = first_label
+        own = slice(first_label, first_label + labels)
+        self.parent, self.fresh, self.table = regions.parent[own], regions.fresh[own], regions.table[own]
         self.tally = np.zeros(FINISHED + 1, np.int64)
 
     @property
@@ -231,15 +246,16 @@ class _Pipeline:
         if not _whole(min_area, 1, 1 << 40):
             raise DataError(f"screening: min_area is {min_area}; give a number of pixels, 1 or more")
         self.min_area = int(min_area)
-        self.table = _checked_table(material_table)
+        self.tiles = _tiles(material_table)
         # the lower energy is of use only beside the higher one; its air level is looked at in any case
-        self.screened = self.energies if self.table.size else 1
+        self.screened = self.energies if self.tiles.size else 1
         self.bad = calibration.bad_channels.astype(np.uint8)
         self.bridges, self.weight = _bridges(calibration.bad_channels)
         self.dark = np.stack((calibration.dark[0], calibration.dark[-1]))
         self.inv_gain = np.stack((calibration.inv_gain[0], calibration.inv_gain[-1]))
+        self.min_air = np.float32(calibration.min_air)
         self.radii = np.array(RADII, np.int64)
-        assert RADII[-1] <= MAX_RADIUS, "larger boxes overflow the packed sums"
+        assert RADII[-1] <= MAX_RADIUS and RADII[1] <= MAX_SMALL_RADIUS, "larger boxes overflow the sums"
 
     def check(self, counts: tuple[Array, ...]) -> int:
         """Return how many columns `counts` holds. Raises DataError if they are not this calibration's."""
@@ -262,12 +278,16 @@ class _Pipeline:
                 )
         return int(counts[0].shape[0])
 
-    def air_levels(self, counts: tuple[Array, ...], inv_air: Array, flags: Array) -> None:
-        """Write 1/air, (energies, columns) float32, and the flags (columns,) uint8 of all energies together."""
+    def air_levels(self, counts: tuple[Array, ...], inv_air: Array, flags: Array) -> int:
+        """Write 1/air, (energies, columns) float32, and the flags (columns,) uint8 of all energies together.
+
+        Returns how many columns are flagged.
+        """
         flags[:] = 0
+        flagged = 0
         first, last = self.calibration.air_channels or (0, -1)
         for energy, image in enumerate(counts):
-            air_level(
+            flagged = air_level(
                 image,
                 self.calibration.dark[energy],
                 self.calibration.inv_gain[energy],
@@ -275,10 +295,11 @@ class _Pipeline:
                 first,
                 last + 1,
                 self.calibration.saturation_value,
-                self.calibration.min_air,
+                self.min_air,
                 inv_air[energy],
                 flags,
             )
+        return flagged
 
     def feed(
         self,
@@ -301,7 +322,7 @@ class _Pipeline:
             self.inv_gain,
             self.bridges,
             self.weight,
-            self.table,
+            self.tiles,
             self.radii,
             self.threshold,
             self.min_area,
@@ -316,8 +337,8 @@ class _Pipeline:
             strip.triples,
             strip.index,
             strip.columns_sum,
-            strip.integral,
-            strip.squared,
+            strip.sums,
+            strip.squares,
             strip.runs,
             strip.first_runs,
             strip.parent,
@@ -328,25 +349,25 @@ class _Pipeline:
 
     def result(self, out: _Outputs, strips: list[_Strip]) -> Screening:
         """Join the strips and return what they found."""
-        parent, features, overflow = _joined(strips)
+        overflow = sum(int(strip.tally[REFUSED]) for strip in strips)
         if overflow:
-            parent, features, overflow = self._labelled_again(out)
+            found, spans, overflow = self._labelled_again(out)
+        else:
+            found, spans = _joined(strips)
         q = (out.q_low, out.q_high) if self.screened == 2 else (out.q_high,)
         return Screening(
             q=tuple(_read_only(image) for image in q),
             material=_read_only(out.material),
             z=_read_only(out.z),
             column_flags=_read_only(out.flags),
-            regions=_read_only(_regions(parent, features, self.min_area)),
+            regions=_read_only(_regions(found, spans, self.min_area)),
             overflow=overflow,
         )
 
-    def _labelled_again(self, out: _Outputs) -> tuple[Array, Array, int]:
+    def _labelled_again(self, out: _Outputs) -> tuple[_Regions, list[tuple[int, int]], int]:
         """Label the whole image in one pass with the largest table, so that even a full one is always the same."""
-        runs = np.empty((2, self.channels // 2 + 1, 3), np.int64)
-        parent, fresh = np.empty(MAX_LABELS, np.int64), np.empty(MAX_LABELS, np.int64)
-        table, tally = np.empty((MAX_LABELS, FEATURES), np.int64), np.zeros(FINISHED, np.int64)
-        seam_runs = np.empty((0, 3), np.int64)
+        runs, seam_runs = np.empty((2, self.channels // 2 + 1, 3), np.int64), np.empty((0, 3), np.int64)
+        found, tally = _Regions(MAX_LABELS), np.zeros(FINISHED, np.int64)
         label_columns(
             out.z,
             out.q_high,
@@ -356,12 +377,12 @@ class _Pipeline:
             self.min_area,
             runs,
             seam_runs,
-            parent,
-            fresh,
-            table,
+            found.parent,
+            found.fresh,
+            found.table,
             tally,
         )
-        return parent[: tally[LABELS]], table[: tally[LABELS]], int(tally[REFUSED])
+        return found, [(0, int(tally[LABELS]))], int(tally[REFUSED])
 
 
 @dataclass(kw_only=True)
@@ -375,6 +396,7 @@ class Buffers:
 
     images: dict[str, tuple[mmap.mmap | None, Array]] = field(default_factory=dict)
     strips: list[_Strip] = field(default_factory=list)
+    regions: _Regions | None = None
     scans: int = 0
     """Scans begun: an engine whose scan is not the last one has lost its memory to another."""
 
@@ -411,14 +433,18 @@ class Buffers:
             kept = larger
         return kept
 
-    def strip(self, index: int, channels: int, labels: int) -> _Strip:
-        """Return the working memory of strip `index`; called for rising indices."""
+    def strip(self, index: int, channels: int, strips: int) -> _Strip:
+        """Return the working memory of strip `index` of so many; called for rising indices."""
+        if self.regions is None or self.regions.parent.size != MAX_LABELS:
+            self.regions = _Regions(MAX_LABELS)
+        labels = MAX_LABELS // strips
         if index == len(self.strips):
-            self.strips.append(_Strip(channels, labels))
+            self.strips.append(_Strip(channels, self.regions, index * labels, labels))
         strip = self.strips[index]
-        if strip.spare.size != channels or strip.parent.size != labels:
-            strip = self.strips[index] = _Strip(channels, labels)
+        if (strip.spare.size, strip.parent.size, strip.regions) != (channels, labels, self.regions):
+            strip = self.strips[index] = _Strip(channels, self.regions, index * labels, labels)
         strip.tally[:] = 0
+        strip.tally[ROOM] = STRIP_LABELS
         return strip
 
 
@@ -493,7 +519,7 @@ class Engine:
         self._memory.begin(material=self._pipeline.screened == 2)
         self._scan = self._memory.scans
         self._failure = ""
-        self._strip = self._memory.strip(0, self._pipeline.channels, STRIP_LABELS)
+        self._strip = self._memory.strip(0, self._pipeline.channels, 1)
         self._columns = 0
         self._out = self._memory.outputs(0, self._pipeline.channels, self._pipeline.screened)
         self._rows = np.empty(0, np.int64)
@@ -555,8 +581,7 @@ class Engine:
     def regions(self) -> Array:
         """Return the regions found so far, (n,) REGION."""
         self._usable()
-        n = self._strip.labels
-        return _regions(self._strip.parent[:n], self._strip.table[:n], self._pipeline.min_area)
+        return _regions(self._strip.regions, [(0, self._strip.labels)], self._pipeline.min_area)
 
     def _take(self, block: tuple[Array, ...], columns: int) -> None:
         memory, pipe = self._memory, self._pipeline
@@ -565,9 +590,9 @@ class Engine:
             self._out = memory.outputs(self._columns, pipe.channels, pipe.screened)
         inv_air = np.empty((pipe.energies, columns), np.float32)
         flags = self._out.flags[before : self._columns]
-        pipe.air_levels(block, inv_air, flags)
+        flagged = pipe.air_levels(block, inv_air, flags)
         waiting = before > 0 and before == self._dark_columns
-        if not waiting and not flags.any():
+        if not waiting and not flagged:
             if self._rows.size != columns:
                 self._rows = np.arange(columns, dtype=np.int64)
             self._feed(block, self._rows, inv_air, last=NEVER)
@@ -638,8 +663,7 @@ def screen(
     for _ in map_strips(level, range(count)):
         pass
     source = _sources(out.flags)
-    labels = min(STRIP_LABELS, MAX_LABELS // count)
-    parts = [memory.strip(i, pipe.channels, labels) for i in range(count)]
+    parts = [memory.strip(i, pipe.channels, count) for i in range(count)]
 
     done = [False] * count
 
@@ -681,12 +705,15 @@ def _whole(value: object, low: int, high: int) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= int(value) <= high
 
 
-def _checked_table(table: Array | None) -> Array:
+def _tiles(table: Array | None) -> Array:
+    """Return the material table as material_lookup wants it; (0, 0, 0, 0) for none."""
     if table is None:
-        return np.empty((0, 0), np.uint8)
+        return np.empty((0, 0, 0, 0), np.uint8)
     if not isinstance(table, np.ndarray) or table.shape != (512, 512) or table.dtype != np.uint8:
         raise DataError(f"screening: material_table is {_kind(table)}; give uint8 (512, 512)")
-    return np.ascontiguousarray(table)
+    # eight bins of the higher energy are one word: words are moved much faster than bytes
+    words = np.ascontiguousarray(table).view(np.uint64).reshape(64, 8, 64)
+    return np.ascontiguousarray(words.transpose(0, 2, 1)).view(np.uint8).reshape(64, 64, 8, 8)
 
 
 def _sources(flags: Array) -> Array:
@@ -709,42 +736,33 @@ def _bridges(bad_channels: Array) -> tuple[Array, Array]:
     return np.stack((bad, below, above)).astype(np.int32), ((bad - below) / gap).clip(0, 1).astype(np.float32)
 
 
-def _joined(parts: list[_Strip]) -> tuple[Array, Array, int]:
-    """Return union-find parents and features of all strips, joined at the seams, and the refused runs."""
-    offsets = np.concatenate(([0], np.cumsum([part.labels for part in parts]))).astype(np.int64)
-    features = np.concatenate([part.table[: part.labels] for part in parts])
-    parent = np.concatenate([part.parent[: part.labels] + at for part, at in zip(parts, offsets, strict=False)])
-    overflow = sum(int(part.tally[REFUSED]) for part in parts)
-    if overflow == 0:
-        for i in range(len(parts) - 1):
-            left = parts[i].last_runs.copy()
-            right = parts[i + 1].first_runs[: parts[i + 1].tally[SEAM_RUNS]].copy()
-            left[:, 2] += offsets[i]
-            right[:, 2] += offsets[i + 1]
-            join_runs(left, len(left), right, len(right), parent, features)
-    return parent, features, overflow
+def _joined(parts: list[_Strip]) -> tuple[_Regions, list[tuple[int, int]]]:
+    """Return the region tables, joined at the strips' seams, and which labels of them are in use.
+
+    From here on labels are numbers in the tables of all strips: the strips' own numbers are gone.
+    """
+    found = parts[0].regions
+    for part in parts[1:]:
+        part.parent[: part.labels] += part.first_label
+    for left, right in itertools.pairwise(parts):
+        before, after = left.last_runs.copy(), right.first_runs[: right.tally[SEAM_RUNS]].copy()
+        before[:, 2] += left.first_label
+        after[:, 2] += right.first_label
+        join_runs(before, len(before), after, len(after), found.parent, found.table)
+    return found, [(part.first_label, part.first_label + part.labels) for part in parts]
 
 
-def _regions(parent: Array, features: Array, min_area: int) -> Array:
+def _regions(found: _Regions, spans: list[tuple[int, int]], min_area: int) -> Array:
     """Return the REGION table of the roots, in an order that does not depend on how they were found."""
-    col = table_columns
-    rows = features[(parent == np.arange(parent.size)) & (features[:, col.AREA] >= min_area)]
-    rows = rows[np.lexsort((rows[:, col.SEED], rows[:, col.COL0]))]
-    regions = np.empty(len(rows), REGION)
-    area = rows[:, col.AREA]
-    regions["area"] = area
-    for name, index in (("col0", col.COL0), ("col1", col.COL1), ("ch0", col.CH0), ("ch1", col.CH1)):
-        regions[name] = rows[:, index]
-    regions["centroid_column"] = rows[:, col.SUM_COLUMN] / area
-    regions["centroid_channel"] = rows[:, col.SUM_CHANNEL] / area
-    regions["sum_log"] = (rows[:, col.SUM_Q] - OFFSET * area) / STEPS
-    regions["max_z"] = rows[:, col.MAX_Z] / Z_STEPS
-    regions["material"] = rows[:, col.HISTOGRAM :]
+    count, rows = 0, np.empty((0, WORDS), np.int64)
+    for first, stop in spans:
+        count = list_regions(found.parent, found.table, first, stop, min_area, count, rows)
+    regions, count = np.empty(count, REGION), 0
+    if regions.size:
+        rows = regions.view(np.int64).reshape(-1, WORDS)
+        for first, stop in spans:
+            count = list_regions(found.parent, found.table, first, stop, min_area, count, rows)
     return regions
-
-
-def _whole_lines(words: int) -> int:
-    return -(-words * 8 // CACHE_LINE) * CACHE_LINE // 8
 
 
 def _aligned(size: int, dtype: type[np.generic]) -> Array:

@@ -1,7 +1,7 @@
 """Air level of every column, from the air-monitor channels."""
 
 import numpy as np
-from numba import float32, int64, njit, types, uint8, uint16
+from numba import float32, int64, njit, uint8, uint16
 
 from triage.kernels.arrays import ro, rw
 
@@ -11,14 +11,12 @@ AIR_SATURATED = 2
 
 
 @njit(
-    types.void(
-        ro(uint16, 2), ro(float32), ro(float32), ro(uint8), int64, int64, int64, float32, rw(float32), rw(uint8)
-    ),
+    int64(ro(uint16, 2), ro(float32), ro(float32), ro(uint8), int64, int64, int64, float32, rw(float32), rw(uint8)),
     nogil=True,
     cache=True,
 )
 def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air, inv_air, flags):
-    """Write 1/air of every column, and flag the columns that must not be divided by their air level.
+    """Write 1/air of every column, flag those that must not be divided by their air level; return how many are flagged.
 
     raw : (columns, channels) uint16, detector counts
     dark, inv_gain : (channels,) float32, counts and 1/counts
@@ -32,9 +30,11 @@ def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air, 
     A column is saturated when at least half of its good air channels are: then the mean is biased by more than
     0.4 standard deviations of one channel, and a division would brighten the whole column.
     """
+    flagged = 0
     for c in range(raw.shape[0]):
         if stop <= first:
             inv_air[c] = np.float32(1.0)
+            flagged += flags[c] != 0
             continue
         total = 0.0
         used = 0
@@ -54,3 +54,5 @@ def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air, 
             flags[c] |= np.uint8(AIR_SATURATED)
         else:
             inv_air[c] = np.float32(used / total)
+        flagged += flags[c] != 0
+    return flagged

@@ -4,7 +4,6 @@ import numpy as np
 from numba import boolean, float32, int32, int64, njit, types, uint8, uint16, uint32
 
 from triage.kernels.arrays import ro, rw
-from triage.kernels.box_deviation import box_deviation
 from triage.kernels.box_integral import box_integral
 from triage.kernels.box_z import box_z
 from triage.kernels.bridge_channels import bridge_channels
@@ -14,10 +13,10 @@ from triage.kernels.log_transmission import log_transmission
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import median3
 
-#: Rows kept of the integral image: the largest box (63 columns) and the row before it. A power of two.
+#: Rows kept of the integral images: the largest box (63 columns) and the row before it. A power of two.
 RING = 64
 #: Column `tally` of label_columns, and own columns finished.
-FINISHED = 6
+FINISHED = 7
 #: A column is finished when this many more have come: the largest radius, and one for the median.
 LAG = 32
 
@@ -34,7 +33,7 @@ LAG = 32
         ro(float32, 2),  # inv_gain
         ro(int32, 2),  # bridges
         ro(float32),  # weight
-        ro(uint8, 2),  # material_table
+        ro(uint8, 4),  # material_tiles
         ro(int64),  # radii
         int64,  # threshold
         int64,  # min_area
@@ -48,9 +47,9 @@ LAG = 32
         rw(uint16),  # spare
         rw(uint16, 2),  # triples
         rw(uint32),  # index
-        rw(int64),  # columns_sum
-        rw(int64, 2),  # integral
-        rw(float32, 2),  # squared
+        rw(uint32, 2),  # columns_sum
+        rw(uint32, 2),  # sums
+        rw(uint32, 2),  # squares
         rw(int64, 3),  # runs
         rw(int64, 2),  # first_runs
         rw(int64),  # parent
@@ -72,7 +71,7 @@ def screen_columns(
     inv_gain,
     bridges,
     weight,
-    material_table,
+    material_tiles,
     radii,
     threshold,
     min_area,
@@ -87,8 +86,8 @@ def screen_columns(
     triples,
     index,
     columns_sum,
-    integral,
-    squared,
+    sums,
+    squares,
     runs,
     first_runs,
     parent,
@@ -99,15 +98,15 @@ def screen_columns(
     """Feed columns and finish every column whose surroundings have come.
 
     A strip is fed its own columns and a halo of up to LAG columns on either side. Feeding may be cut into any number
-    of calls: all that lasts between them is in codes, columns_sum, integral, runs, parent, table and tally.
+    of calls: all that lasts between them is in codes, columns_sum, sums, squares, runs, parent, table and tally.
 
     raw_low, raw_high : (n, channels) uint16, detector counts; the same array twice for one energy
     source : (fed,) int64, for each fed column its row in raw, or -1: repeat the column before (no beam)
     inv_air_low, inv_air_high : (n,) float32, 1/air of every row of raw
     dark, inv_gain : (2, channels) float32
     bridges : (3, m) int32, bad channels, good ones below and above; weight : (m,) float32 (bridge_channels)
-    material_table : (512, 512) uint8, or (0, 0): material is left as it is, and must be 0
-    radii : (3,) int64, box radii in rising order, the last at most 31
+    material_tiles : (64, 64, 8, 8) uint8 (material_lookup), or (0, 0, 0, 0): material is left as it is, and must be 0
+    radii : (3,) int64, box radii in rising order (box_z)
     threshold : of z, in its steps of 1/16
     min_area : closed regions below this many pixels may leave the table when it is full
     span : (7,) int64, in image columns: first fed ever, fed now from, fed now to, own from, own to, image's last
@@ -115,17 +114,17 @@ def screen_columns(
     q_low, q_high, material, z : (rows, channels) out, own columns only; q after the median
     flags : (rows,) uint8, where not 0 the column's z and material are 0
     codes : (2, 4, channels) uint16, ring of log codes before the median
-    spare : (channels,) uint16; triples : (3, channels + 2) uint16; index : (channels,) uint32; working memory
-    columns_sum : (channels,) int64; integral : (RING, >= channels + 2 * radii[2] + 1) int64 (box_integral)
-    squared : (3, channels) float32, working memory
+    spare : (channels,) uint16; triples : (3, size) uint16 (median3); index : (channels,) uint32; working memory
+    columns_sum, sums, squares : (2, size), (RING, size), (RING, size) uint32 (box_integral)
     runs, parent, fresh, table : as in label_columns
     first_runs : (channels // 2 + 1, 3) int64 out, runs of the first own column, to join strips at their seams
-    tally : (7,) int64 in and out, zero before the first call: six as in label_columns, own columns finished
+    tally : (8,) int64 in and out, before the first call zero but for ROOM: seven as in label_columns, own columns
+        finished
     """
     first_fed, fed_from, fed_to = span[0], span[1], span[2]
     own_from, own_to, last, out_row0 = span[3], span[4], span[5], span[6]
     margin = radii[2]
-    has_table = two_energies and material_table.shape[0] > 0
+    has_table = two_energies and material_tiles.size > 0
     first_median = first_fed + 1 if first_fed > 0 else 0
     # one step more at the image's end, for the median of its last column
     for k in range(fed_from, fed_to + 1 if fed_to > last else fed_to):
@@ -159,40 +158,33 @@ def screen_columns(
         median3(codes[1, before], codes[1, at], codes[1, after], triples, high)
         if own_from <= m < own_to and has_table:
             if flags[m - out_row0] == 0:
-                material_lookup(q_low[m - out_row0], high, material_table, index, material[m - out_row0])
+                material_lookup(q_low[m - out_row0], high, material_tiles, index, material[m - out_row0])
             else:
                 material[m - out_row0] = 0
 
-        # rows of the integral image; the image's first and last column stand for those beyond the edge as well
+        # rows of the integral images; the image's first and last column stand for those beyond the edge as well
         first_row = m - margin if m == 0 else m
         last_row = m + margin if m == last else m
         if m == first_median:
             columns_sum[:] = 0
-            integral[(first_row - 1) & (RING - 1)] = 0
+            sums[(first_row - 1) & (RING - 1)] = 0
+            squares[(first_row - 1) & (RING - 1)] = 0
         for i in range(first_row, last_row + 1):
-            box_integral(high, margin, columns_sum, integral[i & (RING - 1)])
+            box_integral(high, margin, columns_sum, sums[i & (RING - 1)], squares[i & (RING - 1)])
             c = i - margin
             if c < own_from or c >= own_to:
                 continue
             # the largest box around c is complete: finish column c
             o = c - out_row0
-            if flags[o] == 0:
-                for s in range(3):
-                    box_deviation(
-                        q_high[o],
-                        integral[(c - radii[s] - 1) & (RING - 1)],
-                        integral[(c + radii[s]) & (RING - 1)],
-                        radii[s],
-                        margin,
-                        squared[s],
-                    )
-                box_z(squared[0], squared[1], squared[2], z[o])
-            else:
+            if flags[o] == 0 and box_z(q_high[o], sums, squares, c, radii, z[o]) >= threshold:
+                label_columns(
+                    z[o : o + 1], q_high[o : o + 1], material[o : o + 1], c, threshold, min_area, runs, first_runs,
+                    parent, fresh, table, tally[:FINISHED],
+                )  # fmt: skip
+            else:  # nothing in this column, and so nothing that the next one could join
+                tally[LAST_RUNS] = 0
+            if flags[o] != 0:
                 z[o] = 0
-            label_columns(
-                z[o : o + 1], q_high[o : o + 1], material[o : o + 1], c, threshold, min_area, runs, first_runs, parent,
-                fresh, table, tally[:FINISHED],
-            )  # fmt: skip
             if c == own_from:
                 tally[SEAM_RUNS] = tally[LAST_RUNS]
                 first_runs[:] = runs[tally[LAST_HALF]]

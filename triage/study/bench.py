@@ -32,7 +32,7 @@ from triage.analysis.screening import (
 )
 from triage.kernels.join_runs import AREA, FEATURES
 from triage.kernels.label_columns import LABELS, label_columns
-from triage.kernels.median3 import median3
+from triage.kernels.median3 import START, median3
 from triage.kernels.screen_columns import FINISHED
 from triage.study.agreement import identical, on_the_same_pixels, with_peer, with_reference
 from triage.study.measure import Contestant, machine, peak_rss_mb, ratio, timed, versions
@@ -287,7 +287,7 @@ class _Stages:
 
     def _our_median(self) -> NDArray[np.uint16]:
         last, channels = len(self._codes) - 1, self._codes.shape[1]
-        triples = np.empty((3, channels + 2), np.uint16)
+        triples = np.empty((3, START + channels + 1), np.uint16)
         for c in range(last + 1):
             before, after = self._codes[max(c - 1, 0)], self._codes[min(c + 1, last)]
             median3(before, self._codes[c], after, triples, self._median[c])
