@@ -110,9 +110,8 @@ def _run_bridge_channels(*args):
 
 
 def _run_median3(previous, column, following):
-    n = column.size
-    out = np.zeros(n, np.uint16)
-    median3(previous, column, following, np.zeros((3, START + n + 1), np.uint16), out)
+    out = np.zeros(column.size, np.uint16)
+    median3(*(np.pad(row, (START, 1), "edge") for row in (previous, column, following)), out)
     return (out,)
 
 
@@ -350,9 +349,8 @@ def _feed(case: FusedCase, threshold=64):
     parent, table = np.zeros(columns * n, np.int64), np.zeros((columns * n, FEATURES), np.int64)
     tally = np.zeros(FINISHED + 1, np.int64)
     lasting = (
-        np.zeros((2, 4, n), np.uint16),
+        np.zeros((2, 4, START + n + 1), np.uint16),
         np.zeros(n, np.uint16),
-        np.zeros((3, START + n + 1), np.uint16),
         np.zeros(n, np.uint32),
         np.zeros((2, size), np.uint32),
         np.zeros((RING, size), np.uint32),
@@ -806,16 +804,16 @@ def test_no_call_compiles_anything(row):
 @compiled_only
 def test_strided_and_float_and_swapped_input_is_refused():
     n = 16
-    out, triples = np.zeros(n, np.uint16), np.zeros((3, START + n + 1), np.uint16)
-    good = np.arange(n, dtype=np.uint16)
-    for wrong in (np.arange(2 * n, dtype=np.uint16)[::2], good.astype(np.float32), good.astype(">u2")):
+    out = np.zeros(n, np.uint16)
+    good = np.arange(START + n + 1, dtype=np.uint16)
+    for wrong in (np.arange(2 * good.size, dtype=np.uint16)[::2], good.astype(np.float32), good.astype(">u2")):
         with pytest.raises((TypeError, ValueError, NotImplementedError, numba.errors.NumbaError)):
-            median3(wrong, good, good, triples, out)
+            median3(wrong, good, good, out)
     read_only = good.copy()
     read_only.flags.writeable = False
-    median3(read_only, good, read_only, triples, out)
+    median3(read_only, good, read_only, out)
     with pytest.raises((TypeError, ValueError, numba.errors.NumbaError)):
-        median3(good, good, good, triples, read_only)
+        median3(good, good, good, read_only)
     strided = np.zeros((4, 2 * n), np.uint8)[:, ::2]
     with pytest.raises((TypeError, ValueError, numba.errors.NumbaError)):
         label_columns(strided, *(None,) * 11)

@@ -187,9 +187,8 @@ class _Strip:
         # whole cache lines, so that a vector load at the start of a row does not straddle two
         size = LANES * (1 + -(-(channels + 2 * RADII[-1]) // LANES))
         line = START + -(-(channels + 1) // 32) * 32
-        self.codes = _aligned(8 * channels, np.uint16).reshape(2, 4, channels)
+        self.codes = _aligned(8 * line, np.uint16).reshape(2, 4, line)
         self.spare = _aligned(channels, np.uint16)
-        self.triples = _aligned(3 * line, np.uint16).reshape(3, line)
         self.index = _aligned(channels, np.uint32)
         self.columns_sum = _aligned(2 * size, np.uint32).reshape(2, size)
         self.sums = _aligned(RING * size, np.uint32).reshape(RING, size)
@@ -334,7 +333,6 @@ class _Pipeline:
             out.flags,
             strip.codes,
             strip.spare,
-            strip.triples,
             strip.index,
             strip.columns_sum,
             strip.sums,
