@@ -46,6 +46,7 @@ from triage.kernels.lz4_sequences import lz4_sequences
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import START, median3
 from triage.kernels.on_one_grid import on_one_grid
+from triage.kernels.prefetch import prefetch
 from triage.kernels.prefix_sum import LANES, prefix_sum
 from triage.kernels.repeat_bits import repeat_bits
 from triage.kernels.screen_columns import FINISHED, RING, screen_columns
@@ -137,6 +138,12 @@ def _run_on_one_grid(before, image, share):
     out = np.zeros_like(image)
     on_one_grid(before, image, np.uint32(share), out)
     return (out,)
+
+
+def _run_prefetch(row):
+    row = row.copy()
+    prefetch(row)
+    return (row,)
 
 
 def _run_prefix_sum(values):
@@ -692,6 +699,7 @@ TABLE = [
     Row(material_lookup, _run_material_lookup, _as_tuple(reference.material_lookup), _material_cases(), (0,)),
     Row(dual_energy, _run_dual_energy, _as_tuple(reference.dual_energy), _dual_energy_cases(), (2e-3, 0)),
     Row(on_one_grid, _run_on_one_grid, _as_tuple(reference.on_one_grid), _grid_cases(), (0,)),
+    Row(prefetch, _run_prefetch, _as_tuple(reference.prefetch), st.tuples(_byte_lists(300)), (0,)),
     Row(prefix_sum, _run_prefix_sum, _as_tuple(reference.prefix_sum), _words_to_sum(), (0,)),
     Row(box_integral, _run_box_integral, _as_tuple(reference.box_integral), _integral_cases(), (0, 0)),
     Row(box_fraction, _run_box_fraction, _as_tuple(reference.box_fraction), _box_cases(), (6e-3,)),

@@ -12,6 +12,7 @@ from triage.kernels.log_code import OFFSET
 from triage.kernels.log_transmission import log_transmission
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import START, median3
+from triage.kernels.prefetch import prefetch
 
 #: Rows kept of the integral images: the largest box (63 columns) and the row before it. A power of two.
 RING = 64
@@ -126,6 +127,11 @@ def screen_columns(
     first_median = first_fed + 1 if first_fed > 0 else 0
     # one step more at the image's end, for the median of its last column
     for k in range(fed_from, fed_to + 1 if fed_to > last else fed_to):
+        following = source[k + 1 - fed_from] if k + 1 < fed_to else -1
+        if following >= 0:
+            prefetch(raw_high[following].view(np.uint8))
+            if two_energies:
+                prefetch(raw_low[following].view(np.uint8))
         if k < fed_to:
             at = k & 3
             row = source[k - fed_from]
