@@ -30,6 +30,10 @@ def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air):
     return inv_air, flags
 
 
+def add_any_order(a, b):
+    return a + b
+
+
 def fma(a, b, c):
     return float(a) * float(b) + float(c)
 

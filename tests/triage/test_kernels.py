@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as hnp
 
 import triage.kernels
 from tests import reference
+from triage.kernels.add_any_order import add_any_order
 from triage.kernels.add_runs import add_runs
 from triage.kernels.air_level import air_level
 from triage.kernels.bitshuffle16 import BLOCK, bitshuffle16
@@ -88,6 +89,10 @@ def _run_air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_
     flagged = air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, np.float32(min_air), inv_air, flags)
     assert flagged == np.count_nonzero(flags)
     return inv_air, flags
+
+
+def _run_add_any_order(a, b):
+    return (add_any_order(a, b),)
 
 
 def _run_fma(a, b, c):
@@ -691,6 +696,13 @@ def _grid_cases(draw):
 # of its floor, (0.02)**2: z**2 may differ by as much, z by half of it, of 255 at most.
 TABLE = [
     Row(air_level, _run_air_level, _as_tuple(reference.air_level), _air_cases(), (1e-5, 0)),
+    Row(
+        add_any_order,
+        _run_add_any_order,
+        _as_tuple(reference.add_any_order),
+        st.tuples(*[st.floats(-1e6, 1e6)] * 2),
+        (0,),
+    ),
     Row(fma, _run_fma, _as_tuple(reference.fma), st.tuples(*[st.floats(-4096, 4096, width=32)] * 3), (6e-8,)),
     Row(log_code, _run_log_code, _as_tuple(reference.log_code), st.tuples(st.floats(width=32)), (1,)),
     Row(log_transmission, _run_log_transmission, _as_tuple(reference.log_transmission), _columns_of_counts(), (1,)),
