@@ -6,8 +6,6 @@ CI runs this file three times: compiled, with NUMBA_DISABLE_JIT=1, and with NUMB
 import inspect
 import itertools
 import pkgutil
-import platform
-import re
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -881,39 +879,3 @@ def test_fused_pass_labels_its_own_scores_and_forgets_nothing_between_calls(case
     whole = _feed(case, threshold=24)
     assert all(np.array_equal(a, b) for a, b in zip(q, whole[0], strict=True))
     assert all(np.array_equal(a, b) for a, b in zip((material, z, rows), whole[1:], strict=True))
-
-
-# A packed instruction of the work each loop does. AVX and SSE4.1 forms; a kernel that fell back to scalar has none.
-PACKED = {
-    "dual_energy": r"\bv?divps\b",
-    "on_one_grid": r"\bv?pmull[dw]\b",
-    "log_transmission": r"\b(vfn?madd\w+ps|v?mulps)\b",
-    "median3": r"\bv?p(min|max)uw\b",
-    "prefix_sum": r"\bv?paddd\b",
-    "box_integral": r"\bv?paddd\b",
-    "box_z": r"\bv?sqrtps\b",
-    "bitshuffle16": r"\bv?p(srlq|srlw|and[dq]?)\b",
-    "fletcher32": r"\bv?paddd\b",
-    "find_runs": r"\bv?pmaxub\b",
-    "repeat_bits": r"\bv?psrlq\b",
-    "lz4_matches": r"\bv?pcmpeqq\b",
-    "trailing_zeros": r"\b(tzcntq?|bsfq?)\b",  # one instruction instead of a loop
-}
-
-
-@compiled_only
-@pytest.mark.skipif(bool(numba.config.BOUNDSCHECK), reason="bounds checks keep loops scalar")
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86 instructions")
-@pytest.mark.parametrize("name", sorted(PACKED))
-def test_hot_loop_is_packed(name):
-    import llvmlite.binding as llvm
-
-    features = llvm.get_host_cpu_features()
-    if numba.config.CPU_NAME == "generic" or not (features.get("avx2") or features.get("sse4.1")):
-        pytest.skip("compiled for neither AVX2 nor SSE4.1")
-    kernel = next(value for _, found, value in _kernels() if found == name)
-    # compiled anew, uncached: numba does not show the assembly of cached code
-    options = {k: v for k, v in kernel.targetoptions.items() if k in ("nogil", "error_model", "boundscheck")}
-    fresh = numba.njit(kernel.signatures, **options)(kernel.py_func)
-    assembly = fresh.inspect_asm(fresh.signatures[0])
-    assert re.search(PACKED[name], assembly), f"{name}: no {PACKED[name]} in its assembly: the loop is scalar"

@@ -142,9 +142,7 @@ def screen_columns(
                     ring_row = codes[e, at]
                     own = ring_row[START : START + raw.size]
                     log_transmission(raw, dark[e], inv_gain[e], inv_air, own)
-                    bridge_channels(
-                        raw, dark[e], inv_gain[e], inv_air, bridges[0], bridges[1], bridges[2], weight, own
-                    )
+                    bridge_channels(raw, dark[e], inv_gain[e], inv_air, bridges[0], bridges[1], bridges[2], weight, own)
                     ring_row[START - 1], ring_row[START + raw.size] = own[0], own[raw.size - 1]
                 elif k > first_fed:
                     codes[e, at] = codes[e, (k - 1) & 3]
