@@ -108,7 +108,7 @@ def test_portal_logs_give_one_row_per_occupancy(shared_data):
     assert [r["number"] for r in got] == [*range(17, 42), *range(109, 134)]
     assert all(r["start_utc"].startswith("2016-0") for r in got)
     words = " ".join(scanlane("triage", shared_data / "portal" / "S2-C3-NORM2.csv").stdout.split())
-    assert "109 2016-06-01 22:05" in words, "which passage it was"
+    assert "109 22:05:00" in words, "which passage it was"
 
 
 @pytest.mark.timeout(120)
