@@ -19,7 +19,7 @@ from triage.cli import make_log
 
 FIELDS = {
     "file", "passage", "kind", "outcome", "load", "container", "findings", "gamma_alarm", "neutron_alarm",
-    "gamma_intervals", "alarm_intervals", "quality", "error", "timings_ms",
+    "gamma_intervals", "alarm_intervals", "quality", "error", "timings_ms", "start_utc", "number",
 }  # fmt: skip
 
 
@@ -105,6 +105,10 @@ def test_portal_logs_give_one_row_per_occupancy(shared_data):
     alarms = [sum(bool(r["gamma_alarm"]) for r in got if name in r["file"]) for name in ("S2-C0", "S2-C3")]
     assert (len(got), alarms) == (50, [0, 25])
     assert {r["kind"] for r in got} == {"portal"}
+    assert [r["number"] for r in got] == [*range(17, 42), *range(109, 134)]
+    assert all(r["start_utc"].startswith("2016-0") for r in got)
+    words = " ".join(scanlane("triage", shared_data / "portal" / "S2-C3-NORM2.csv").stdout.split())
+    assert "109 22:05:00" in words, "which passage it was"
 
 
 @pytest.mark.timeout(120)

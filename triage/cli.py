@@ -334,14 +334,18 @@ def _print_judged(rows: list[Any]) -> None:
 
     from triage.terminal import outcome
 
-    table = Table("file", "outcome", "load", "portal", "reason", box=None, header_style="bold")
+    console = _console()
+    table = Table("file", "passage", "outcome", "load", "in alarm", "reason", box=None, header_style="bold")
     for judged in rows:
         row = judged.row()
-        portal = ""
+        portal, passage = "", ""
         if row["gamma_alarm"] is not None:
-            portal = f"{row['alarm_intervals']}/{row['gamma_intervals']}" + ("  n" if row["neutron_alarm"] else "")
+            portal = f"{row['alarm_intervals']}/{row['gamma_intervals']}" + (" + n" if row["neutron_alarm"] else "")
+        if row["start_utc"]:
+            passage = row["start_utc"][0 if console.width >= 110 else 11 : 19].replace("T", " ")
+            passage = passage if row["number"] is None else f"{row['number']:>3} {passage}"
         reason = row["error"] or (row["reasons"][0] if row["reasons"] else "")
-        table.add_row(Text(Path(row["file"]).name), outcome(row["outcome"]), row["load"], portal, Text(reason))
+        table.add_row(Text(Path(row["file"]).name), passage, outcome(row["outcome"]), row["load"], portal, Text(reason))
     _console().print(table)
 
 

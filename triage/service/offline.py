@@ -52,6 +52,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             "file": self.file,
             "passage": self.passage,
             "kind": self.kind,
+            "start_utc": recording.iso(self.scan.start_utc_ns) if self.scan else None,
+            "number": self.scan.portal.number if self.scan and self.scan.portal else None,
             "outcome": r.outcome if r else "UNUSABLE",
             "load": r.load if r else "unknown",
             "container": msgspec.to_builtins(r.container) if r and r.container else None,
