@@ -24,7 +24,7 @@ from triage.kernels.add_runs import add_runs
 from triage.kernels.air_level import air_level
 from triage.kernels.bitshuffle16 import BLOCK, bitshuffle16
 from triage.kernels.box_fraction import box_fraction
-from triage.kernels.box_integral import MAX_RADIUS, box_integral
+from triage.kernels.box_integral import FIRST, MAX_RADIUS, box_integral
 from triage.kernels.box_z import MAX_SMALL_RADIUS, box_z
 from triage.kernels.bridge_channels import bridge_channels
 from triage.kernels.compact_labels import compact_labels
@@ -156,7 +156,7 @@ def _run_prefix_sum(values):
 
 
 def _integral_images(columns, margin):
-    size = LANES * (1 + -(-(columns.shape[1] + 2 * margin) // LANES))
+    size = LANES * -(-(FIRST + columns.shape[1] + margin) // LANES)
     total, rows = np.zeros((2, size), np.uint32), np.zeros((2, len(columns), size), np.uint32)
     for c, column in enumerate(columns):
         box_integral(column, margin, total, rows[0, c], rows[1, c])
@@ -165,7 +165,7 @@ def _integral_images(columns, margin):
 
 def _run_box_integral(columns, margin):
     width = columns.shape[1] + 2 * margin + 1
-    return tuple(rows[:, LANES - 1 : LANES - 1 + width] for rows in _integral_images(columns, margin))
+    return tuple(rows[:, FIRST - margin - 1 : FIRST - margin - 1 + width] for rows in _integral_images(columns, margin))
 
 
 def _run_box_fraction(box, q):
@@ -355,7 +355,7 @@ def _feed(case: FusedCase, threshold=64):
     weight = ((bad - below) / np.maximum(above - below, 1)).clip(0, 1).astype(np.float32)
     q = [np.zeros((columns, n), np.uint16) for _ in case.counts]
     material, z = np.zeros((2, columns, n), np.uint8)
-    size = LANES * (1 + -(-(n + 2 * case.radii[2]) // LANES))
+    size = LANES * -(-(FIRST + n + case.radii[2]) // LANES)
     parent, table = np.zeros(columns * n, np.int64), np.zeros((columns * n, FEATURES), np.int64)
     tally = np.zeros(FINISHED + 1, np.int64)
     lasting = (

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
 from triage.kernels.air_level import AIR_SATURATED, NO_BEAM, air_level
-from triage.kernels.box_integral import MAX_RADIUS
+from triage.kernels.box_integral import FIRST, MAX_RADIUS
 from triage.kernels.box_z import MAX_SMALL_RADIUS, Z_STEPS
 from triage.kernels.join_runs import FEATURES, MATERIALS, join_runs
 from triage.kernels.label_columns import LABELS, LAST_HALF, LAST_RUNS, REFUSED, ROOM, SEAM_RUNS, label_columns
@@ -187,7 +187,7 @@ class _Strip:
 
     def __init__(self, channels: int, regions: _Regions, first_label: int, labels: int) -> None:
         # whole cache lines, so that a vector load at the start of a row does not straddle two
-        size = LANES * (1 + -(-(channels + 2 * RADII[-1]) // LANES))
+        size = LANES * -(-(FIRST + channels + RADII[-1]) // LANES)
         line = START + -(-(channels + 1) // 32) * 32
         self.codes = _aligned(8 * line, np.uint16).reshape(2, 4, line)
         self.spare = _aligned(channels, np.uint16)
