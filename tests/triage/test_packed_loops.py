@@ -36,7 +36,7 @@ HOT = {
     "box_z": {0: ("divps", "sqrtps", "psubd")},
     "find_runs": {0: ("pmaxub",)},
     "dual_energy": {0: ("divps",)},
-    "on_one_grid": {0: ("(pmul|pmadd)", "padd")},
+    "on_one_grid": {0: ("(pmul|pmadd)", "paddd")},
     "bitshuffle16": {
         0: ("psrlq", "psllq", SHUFFLE),
         1: ("psrlq", "psllq", "not " + SHUFFLE),
