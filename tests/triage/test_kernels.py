@@ -6,8 +6,6 @@ CI runs this file three times: compiled, with NUMBA_DISABLE_JIT=1, and with NUMB
 import inspect
 import itertools
 import pkgutil
-import platform
-import re
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -21,11 +19,12 @@ from hypothesis.extra import numpy as hnp
 
 import triage.kernels
 from tests import reference
+from triage.kernels.add_any_order import add_any_order
 from triage.kernels.add_runs import add_runs
 from triage.kernels.air_level import air_level
 from triage.kernels.bitshuffle16 import BLOCK, bitshuffle16
 from triage.kernels.box_fraction import box_fraction
-from triage.kernels.box_integral import MAX_RADIUS, box_integral
+from triage.kernels.box_integral import FIRST, MAX_RADIUS, box_integral
 from triage.kernels.box_z import MAX_SMALL_RADIUS, box_z
 from triage.kernels.bridge_channels import bridge_channels
 from triage.kernels.compact_labels import compact_labels
@@ -46,6 +45,7 @@ from triage.kernels.lz4_sequences import lz4_sequences
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import START, median3
 from triage.kernels.on_one_grid import on_one_grid
+from triage.kernels.prefetch import prefetch
 from triage.kernels.prefix_sum import LANES, prefix_sum
 from triage.kernels.repeat_bits import repeat_bits
 from triage.kernels.screen_columns import FINISHED, RING, screen_columns
@@ -89,6 +89,10 @@ def _run_air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_
     return inv_air, flags
 
 
+def _run_add_any_order(a, b):
+    return (add_any_order(a, b),)
+
+
 def _run_fma(a, b, c):
     return (fma(np.float32(a), np.float32(b), np.float32(c)),)
 
@@ -110,9 +114,8 @@ def _run_bridge_channels(*args):
 
 
 def _run_median3(previous, column, following):
-    n = column.size
-    out = np.zeros(n, np.uint16)
-    median3(previous, column, following, np.zeros((3, START + n + 1), np.uint16), out)
+    out = np.zeros(column.size, np.uint16)
+    median3(*(np.pad(row, (START, 1), "edge") for row in (previous, column, following)), out)
     return (out,)
 
 
@@ -140,6 +143,12 @@ def _run_on_one_grid(before, image, share):
     return (out,)
 
 
+def _run_prefetch(row):
+    row = row.copy()
+    prefetch(row)
+    return (row,)
+
+
 def _run_prefix_sum(values):
     out = np.zeros(values.size, np.uint32)
     prefix_sum(values, out)
@@ -147,7 +156,7 @@ def _run_prefix_sum(values):
 
 
 def _integral_images(columns, margin):
-    size = LANES * (1 + -(-(columns.shape[1] + 2 * margin) // LANES))
+    size = LANES * -(-(FIRST + columns.shape[1] + margin) // LANES)
     total, rows = np.zeros((2, size), np.uint32), np.zeros((2, len(columns), size), np.uint32)
     for c, column in enumerate(columns):
         box_integral(column, margin, total, rows[0, c], rows[1, c])
@@ -156,7 +165,7 @@ def _integral_images(columns, margin):
 
 def _run_box_integral(columns, margin):
     width = columns.shape[1] + 2 * margin + 1
-    return tuple(rows[:, LANES - 1 : LANES - 1 + width] for rows in _integral_images(columns, margin))
+    return tuple(rows[:, FIRST - margin - 1 : FIRST - margin - 1 + width] for rows in _integral_images(columns, margin))
 
 
 def _run_box_fraction(box, q):
@@ -346,13 +355,12 @@ def _feed(case: FusedCase, threshold=64):
     weight = ((bad - below) / np.maximum(above - below, 1)).clip(0, 1).astype(np.float32)
     q = [np.zeros((columns, n), np.uint16) for _ in case.counts]
     material, z = np.zeros((2, columns, n), np.uint8)
-    size = LANES * (1 + -(-(n + 2 * case.radii[2]) // LANES))
+    size = LANES * -(-(FIRST + n + case.radii[2]) // LANES)
     parent, table = np.zeros(columns * n, np.int64), np.zeros((columns * n, FEATURES), np.int64)
     tally = np.zeros(FINISHED + 1, np.int64)
     lasting = (
-        np.zeros((2, 4, n), np.uint16),
+        np.zeros((2, 4, START + n + 1), np.uint16),
         np.zeros(n, np.uint16),
-        np.zeros((3, START + n + 1), np.uint16),
         np.zeros(n, np.uint32),
         np.zeros((2, size), np.uint32),
         np.zeros((RING, size), np.uint32),
@@ -686,6 +694,13 @@ def _grid_cases(draw):
 # of its floor, (0.02)**2: z**2 may differ by as much, z by half of it, of 255 at most.
 TABLE = [
     Row(air_level, _run_air_level, _as_tuple(reference.air_level), _air_cases(), (1e-5, 0)),
+    Row(
+        add_any_order,
+        _run_add_any_order,
+        _as_tuple(reference.add_any_order),
+        st.tuples(*[st.floats(-1e6, 1e6)] * 2),
+        (0,),
+    ),
     Row(fma, _run_fma, _as_tuple(reference.fma), st.tuples(*[st.floats(-4096, 4096, width=32)] * 3), (6e-8,)),
     Row(log_code, _run_log_code, _as_tuple(reference.log_code), st.tuples(st.floats(width=32)), (1,)),
     Row(log_transmission, _run_log_transmission, _as_tuple(reference.log_transmission), _columns_of_counts(), (1,)),
@@ -694,6 +709,7 @@ TABLE = [
     Row(material_lookup, _run_material_lookup, _as_tuple(reference.material_lookup), _material_cases(), (0,)),
     Row(dual_energy, _run_dual_energy, _as_tuple(reference.dual_energy), _dual_energy_cases(), (2e-3, 0)),
     Row(on_one_grid, _run_on_one_grid, _as_tuple(reference.on_one_grid), _grid_cases(), (0,)),
+    Row(prefetch, _run_prefetch, _as_tuple(reference.prefetch), st.tuples(_byte_lists(300)), (0,)),
     Row(prefix_sum, _run_prefix_sum, _as_tuple(reference.prefix_sum), _words_to_sum(), (0,)),
     Row(box_integral, _run_box_integral, _as_tuple(reference.box_integral), _integral_cases(), (0, 0)),
     Row(box_fraction, _run_box_fraction, _as_tuple(reference.box_fraction), _box_cases(), (6e-3,)),
@@ -806,16 +822,16 @@ def test_no_call_compiles_anything(row):
 @compiled_only
 def test_strided_and_float_and_swapped_input_is_refused():
     n = 16
-    out, triples = np.zeros(n, np.uint16), np.zeros((3, START + n + 1), np.uint16)
-    good = np.arange(n, dtype=np.uint16)
-    for wrong in (np.arange(2 * n, dtype=np.uint16)[::2], good.astype(np.float32), good.astype(">u2")):
+    out = np.zeros(n, np.uint16)
+    good = np.arange(START + n + 1, dtype=np.uint16)
+    for wrong in (np.arange(2 * good.size, dtype=np.uint16)[::2], good.astype(np.float32), good.astype(">u2")):
         with pytest.raises((TypeError, ValueError, NotImplementedError, numba.errors.NumbaError)):
-            median3(wrong, good, good, triples, out)
+            median3(wrong, good, good, out)
     read_only = good.copy()
     read_only.flags.writeable = False
-    median3(read_only, good, read_only, triples, out)
+    median3(read_only, good, read_only, out)
     with pytest.raises((TypeError, ValueError, numba.errors.NumbaError)):
-        median3(good, good, good, triples, read_only)
+        median3(good, good, good, read_only)
     strided = np.zeros((4, 2 * n), np.uint8)[:, ::2]
     with pytest.raises((TypeError, ValueError, numba.errors.NumbaError)):
         label_columns(strided, *(None,) * 11)
@@ -863,39 +879,3 @@ def test_fused_pass_labels_its_own_scores_and_forgets_nothing_between_calls(case
     whole = _feed(case, threshold=24)
     assert all(np.array_equal(a, b) for a, b in zip(q, whole[0], strict=True))
     assert all(np.array_equal(a, b) for a, b in zip((material, z, rows), whole[1:], strict=True))
-
-
-# A packed instruction of the work each loop does. AVX and SSE4.1 forms; a kernel that fell back to scalar has none.
-PACKED = {
-    "dual_energy": r"\bv?divps\b",
-    "on_one_grid": r"\bv?pmull[dw]\b",
-    "log_transmission": r"\b(vfn?madd\w+ps|v?mulps)\b",
-    "median3": r"\bv?p(min|max)uw\b",
-    "prefix_sum": r"\bv?paddd\b",
-    "box_integral": r"\bv?paddd\b",
-    "box_z": r"\bv?sqrtps\b",
-    "bitshuffle16": r"\bv?p(srlq|srlw|and[dq]?)\b",
-    "fletcher32": r"\bv?paddd\b",
-    "find_runs": r"\bv?pmaxub\b",
-    "repeat_bits": r"\bv?psrlq\b",
-    "lz4_matches": r"\bv?pcmpeqq\b",
-    "trailing_zeros": r"\b(tzcntq?|bsfq?)\b",  # one instruction instead of a loop
-}
-
-
-@compiled_only
-@pytest.mark.skipif(bool(numba.config.BOUNDSCHECK), reason="bounds checks keep loops scalar")
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86 instructions")
-@pytest.mark.parametrize("name", sorted(PACKED))
-def test_hot_loop_is_packed(name):
-    import llvmlite.binding as llvm
-
-    features = llvm.get_host_cpu_features()
-    if numba.config.CPU_NAME == "generic" or not (features.get("avx2") or features.get("sse4.1")):
-        pytest.skip("compiled for neither AVX2 nor SSE4.1")
-    kernel = next(value for _, found, value in _kernels() if found == name)
-    # compiled anew, uncached: numba does not show the assembly of cached code
-    options = {k: v for k, v in kernel.targetoptions.items() if k in ("nogil", "error_model", "boundscheck")}
-    fresh = numba.njit(kernel.signatures, **options)(kernel.py_func)
-    assembly = fresh.inspect_asm(fresh.signatures[0])
-    assert re.search(PACKED[name], assembly), f"{name}: no {PACKED[name]} in its assembly: the loop is scalar"

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
 from triage.kernels.air_level import AIR_SATURATED, NO_BEAM, air_level
-from triage.kernels.box_integral import MAX_RADIUS
+from triage.kernels.box_integral import FIRST, MAX_RADIUS
 from triage.kernels.box_z import MAX_SMALL_RADIUS, Z_STEPS
 from triage.kernels.join_runs import FEATURES, MATERIALS, join_runs
 from triage.kernels.label_columns import LABELS, LAST_HALF, LAST_RUNS, REFUSED, ROOM, SEAM_RUNS, label_columns
@@ -65,6 +66,7 @@ MAX_COLUMNS = 200_000
 KEPT_BYTES = 256 << 20
 
 CACHE_LINE = 64
+_COUNTS = np.dtype(np.uint16)
 #: A column beyond any: the end of an image that is still growing.
 NEVER = 1 << 40
 
@@ -185,11 +187,10 @@ class _Strip:
 
     def __init__(self, channels: int, regions: _Regions, first_label: int, labels: int) -> None:
         # whole cache lines, so that a vector load at the start of a row does not straddle two
-        size = LANES * (1 + -(-(channels + 2 * RADII[-1]) // LANES))
+        size = LANES * -(-(FIRST + channels + RADII[-1]) // LANES)
         line = START + -(-(channels + 1) // 32) * 32
-        self.codes = _aligned(8 * channels, np.uint16).reshape(2, 4, channels)
+        self.codes = _aligned(8 * line, np.uint16).reshape(2, 4, line)
         self.spare = _aligned(channels, np.uint16)
-        self.triples = _aligned(3 * line, np.uint16).reshape(3, line)
         self.index = _aligned(channels, np.uint32)
         self.columns_sum = _aligned(2 * size, np.uint32).reshape(2, size)
         self.sums = _aligned(RING * size, np.uint32).reshape(RING, size)
@@ -246,14 +247,20 @@ class _Pipeline:
         if not _whole(min_area, 1, 1 << 40):
             raise DataError(f"screening: min_area is {min_area}; give a number of pixels, 1 or more")
         self.min_area = int(min_area)
-        self.tiles = _tiles(material_table)
+        self.table = _checked(material_table)
         # the lower energy is of use only beside the higher one; its air level is looked at in any case
-        self.screened = self.energies if self.tiles.size else 1
+        self.screened = 1 if self.table is None else self.energies
         self.bad = calibration.bad_channels.astype(np.uint8)
+        self.min_air = np.float32(calibration.min_air)
+        self.first_air, self.last_air = calibration.air_channels or (0, -1)
+
+    def prepare(self) -> None:
+        """Make what `feed` needs and `air_levels` does not: threads at work on the one need not wait for the other."""
+        calibration = self.calibration
+        self.tiles = _tiles(self.table)
         self.bridges, self.weight = _bridges(calibration.bad_channels)
         self.dark = np.stack((calibration.dark[0], calibration.dark[-1]))
         self.inv_gain = np.stack((calibration.inv_gain[0], calibration.inv_gain[-1]))
-        self.min_air = np.float32(calibration.min_air)
         self.radii = np.array(RADII, np.int64)
         assert RADII[-1] <= MAX_RADIUS and RADII[1] <= MAX_SMALL_RADIUS, "larger boxes overflow the sums"
 
@@ -266,7 +273,7 @@ class _Pipeline:
                 raise DataError(
                     f"screening: counts of energy {energy} are {_kind(image)}; give (columns, channels) uint16"
                 )
-            if image.ndim != 2 or image.dtype != np.uint16 or not image.flags.c_contiguous:
+            if image.ndim != 2 or image.dtype != _COUNTS or not image.flags.c_contiguous:
                 raise DataError(
                     f"screening: counts of energy {energy} are {image.dtype} {image.shape}, "
                     f"contiguous: {image.flags.c_contiguous}; give C-contiguous (columns, channels) uint16"
@@ -283,18 +290,18 @@ class _Pipeline:
 
         Returns how many columns are flagged.
         """
-        flags[:] = 0
+        flags.fill(0)
         flagged = 0
-        first, last = self.calibration.air_channels or (0, -1)
+        calibration = self.calibration
         for energy, image in enumerate(counts):
             flagged = air_level(
                 image,
-                self.calibration.dark[energy],
-                self.calibration.inv_gain[energy],
+                calibration.dark[energy],
+                calibration.inv_gain[energy],
                 self.bad,
-                first,
-                last + 1,
-                self.calibration.saturation_value,
+                self.first_air,
+                self.last_air + 1,
+                calibration.saturation_value,
                 self.min_air,
                 inv_air[energy],
                 flags,
@@ -334,7 +341,6 @@ class _Pipeline:
             out.flags,
             strip.codes,
             strip.spare,
-            strip.triples,
             strip.index,
             strip.columns_sum,
             strip.sums,
@@ -468,8 +474,7 @@ def log_of_code(q: Array) -> Array:
     return np.asarray((q.astype(np.float32) - np.float32(OFFSET)) / np.float32(STEPS))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """How far a scan is.
 
     received, finished : columns that came, and columns whose scores are final
@@ -515,6 +520,7 @@ class Engine:
         buffers: Buffers | None = None,
     ) -> None:
         self._pipeline = _Pipeline(calibration, material_table, threshold_z, min_area)
+        self._pipeline.prepare()
         self._memory = Buffers() if buffers is None else buffers
         self._memory.begin(material=self._pipeline.screened == 2)
         self._scan = self._memory.scans
@@ -656,14 +662,19 @@ def screen(
     inv_air = np.empty((pipe.energies, columns), np.float32)
     cuts = [index * columns // count for index in range(count + 1)]
 
+    flagged: list[int | None] = [None] * count
+
     def level(index: int) -> None:
         own = slice(cuts[index], cuts[index + 1])
-        pipe.air_levels(tuple(image[own] for image in counts), inv_air[:, own], out.flags[own])
+        flagged[index] = pipe.air_levels(tuple(image[own] for image in counts), inv_air[:, own], out.flags[own])
 
-    for _ in map_strips(level, range(count)):
-        pass
-    source = _sources(out.flags)
+    levels = map_strips(level, range(count))
+    pipe.prepare()
     parts = [memory.strip(i, pipe.channels, count) for i in range(count)]
+    for _ in levels:
+        pass
+    # also where a map left a strip out
+    source = np.arange(columns, dtype=np.int64) if flagged == [0] * count else _sources(out.flags)
 
     done = [False] * count
 
@@ -705,12 +716,16 @@ def _whole(value: object, low: int, high: int) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and low <= int(value) <= high
 
 
+def _checked(table: Array | None) -> Array | None:
+    if table is None or (isinstance(table, np.ndarray) and table.shape == (512, 512) and table.dtype == np.uint8):
+        return table
+    raise DataError(f"screening: material_table is {_kind(table)}; give uint8 (512, 512)")
+
+
 def _tiles(table: Array | None) -> Array:
     """Return the material table as material_lookup wants it; (0, 0, 0, 0) for none."""
     if table is None:
         return np.empty((0, 0, 0, 0), np.uint8)
-    if not isinstance(table, np.ndarray) or table.shape != (512, 512) or table.dtype != np.uint8:
-        raise DataError(f"screening: material_table is {_kind(table)}; give uint8 (512, 512)")
     # eight bins of the higher energy are one word: words are moved much faster than bytes
     words = np.ascontiguousarray(table).view(np.uint64).reshape(64, 8, 64)
     return np.ascontiguousarray(words.transpose(0, 2, 1)).view(np.uint8).reshape(64, 64, 8, 8)

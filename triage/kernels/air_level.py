@@ -3,6 +3,7 @@
 import numpy as np
 from numba import float32, int64, njit, uint8, uint16
 
+from triage.kernels.add_any_order import add_any_order
 from triage.kernels.arrays import ro, rw
 
 #: Column flags: the beam was off (or the air level is no number), or the air monitors were saturated.
@@ -31,21 +32,26 @@ def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air, 
     0.4 standard deviations of one channel, and a division would brighten the whole column.
     """
     flagged = 0
+    air_dark, air_gain, air_bad = dark[first:stop], inv_gain[first:stop], bad[first:stop]
+    used = 0
+    for i in range(air_bad.size):
+        used += air_bad[i] == 0
+    limit = np.int32(saturation_value)
     for c in range(raw.shape[0]):
         if stop <= first:
             inv_air[c] = np.float32(1.0)
             flagged += flags[c] != 0
             continue
+        counts = raw[c, first:stop]
         total = 0.0
-        used = 0
-        saturated = 0
-        for h in range(first, stop):
-            if bad[h] == 0:
-                count = np.int64(raw[c, h])
-                total += np.float64((np.float32(count) - dark[h]) * inv_gain[h])
-                used += 1
-                if count >= saturation_value:
-                    saturated += 1
+        saturated = np.int32(0)
+        for i in range(counts.size):
+            count = counts[i]
+            level = np.float64((np.float32(count) - air_dark[i]) * air_gain[i])
+            # chosen, not multiplied: a bad channel's dark or gain may be no number
+            good = air_bad[i] == 0
+            total = add_any_order(total, level if good else 0.0)
+            saturated += np.int32(good & (count >= limit))
         inv_air[c] = np.float32(0.0)
         # written as "not greater" so that NaN, from a broken calibration, is flagged as well
         if used == 0 or not (total > np.float64(min_air) * used) or not np.isfinite(total):

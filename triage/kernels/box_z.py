@@ -5,8 +5,8 @@ from numba import int64, njit, uint8, uint16, uint32
 
 from triage.kernels.arrays import ro, rw
 from triage.kernels.box_fraction import box_fraction
+from triage.kernels.box_integral import FIRST
 from triage.kernels.log_code import STEPS
-from triage.kernels.prefix_sum import LANES
 
 #: z is stored in steps of 1/16 and saturates at 255/16.
 Z_STEPS = 16
@@ -38,15 +38,15 @@ def box_z(q, sums, squares, column, radii, z):
     ring = sums.shape[0] - 1
     r, s, t = radii[0], radii[1], radii[2]
     # views first, then one common index: an index from a variable base would keep the loop scalar
-    low, high = LANES - 1 + t - r, LANES + t + r
+    low, high = FIRST - 1 - r, FIRST + r
     before, after = (column - r - 1) & ring, (column + r) & ring
     a0, a1, a2, a3 = sums[before, low:], sums[before, high:], sums[after, low:], sums[after, high:]
     b0, b1, b2, b3 = squares[before, low:], squares[before, high:], squares[after, low:], squares[after, high:]
-    low, high = LANES - 1 + t - s, LANES + t + s
+    low, high = FIRST - 1 - s, FIRST + s
     before, after = (column - s - 1) & ring, (column + s) & ring
     c0, c1, c2, c3 = sums[before, low:], sums[before, high:], sums[after, low:], sums[after, high:]
     d0, d1, d2, d3 = squares[before, low:], squares[before, high:], squares[after, low:], squares[after, high:]
-    low, high = LANES - 1, LANES + t + t
+    low, high = FIRST - 1 - t, FIRST + t
     before, after = (column - t - 1) & ring, (column + t) & ring
     e0, e1, e2, e3 = sums[before, low:], sums[before, high:], sums[after, low:], sums[after, high:]
     f0, f1, f2, f3 = squares[before, low:], squares[before, high:], squares[after, low:], squares[after, high:]

@@ -11,7 +11,8 @@ from triage.kernels.label_columns import LAST_HALF, LAST_RUNS, SEAM_RUNS, label_
 from triage.kernels.log_code import OFFSET
 from triage.kernels.log_transmission import log_transmission
 from triage.kernels.material_lookup import material_lookup
-from triage.kernels.median3 import median3
+from triage.kernels.median3 import START, median3
+from triage.kernels.prefetch import prefetch
 
 #: Rows kept of the integral images: the largest box (63 columns) and the row before it. A power of two.
 RING = 64
@@ -45,7 +46,6 @@ LAG = 32
         ro(uint8),  # flags
         rw(uint16, 3),  # codes
         rw(uint16),  # spare
-        rw(uint16, 2),  # triples
         rw(uint32),  # index
         rw(uint32, 2),  # columns_sum
         rw(uint32, 2),  # sums
@@ -83,7 +83,6 @@ def screen_columns(
     flags,
     codes,
     spare,
-    triples,
     index,
     columns_sum,
     sums,
@@ -113,8 +112,8 @@ def screen_columns(
         column (or a number beyond any column while it is unknown), image column of row 0 of the outputs
     q_low, q_high, material, z : (rows, channels) out, own columns only; q after the median
     flags : (rows,) uint8, where not 0 the column's z and material are 0
-    codes : (2, 4, channels) uint16, ring of log codes before the median
-    spare : (channels,) uint16; triples : (3, size) uint16 (median3); index : (channels,) uint32; working memory
+    codes : (2, 4, >= START + channels + 1) uint16, ring of log codes before the median, rows as in median3
+    spare : (channels,) uint16; index : (channels,) uint32; working memory
     columns_sum, sums, squares : (2, size), (RING, size), (RING, size) uint32 (box_integral)
     runs, parent, fresh, table : as in label_columns
     first_runs : (channels // 2 + 1, 3) int64 out, runs of the first own column, to join strips at their seams
@@ -128,6 +127,11 @@ def screen_columns(
     first_median = first_fed + 1 if first_fed > 0 else 0
     # one step more at the image's end, for the median of its last column
     for k in range(fed_from, fed_to + 1 if fed_to > last else fed_to):
+        following = source[k + 1 - fed_from] if k + 1 < fed_to else -1
+        if following >= 0:
+            prefetch(raw_high[following].view(np.uint8))
+            if two_energies:
+                prefetch(raw_low[following].view(np.uint8))
         if k < fed_to:
             at = k & 3
             row = source[k - fed_from]
@@ -135,10 +139,11 @@ def screen_columns(
                 if row >= 0:
                     raw = raw_high[row] if e == 1 else raw_low[row]
                     inv_air = inv_air_high[row] if e == 1 else inv_air_low[row]
-                    log_transmission(raw, dark[e], inv_gain[e], inv_air, codes[e, at])
-                    bridge_channels(
-                        raw, dark[e], inv_gain[e], inv_air, bridges[0], bridges[1], bridges[2], weight, codes[e, at]
-                    )
+                    ring_row = codes[e, at]
+                    own = ring_row[START : START + raw.size]
+                    log_transmission(raw, dark[e], inv_gain[e], inv_air, own)
+                    bridge_channels(raw, dark[e], inv_gain[e], inv_air, bridges[0], bridges[1], bridges[2], weight, own)
+                    ring_row[START - 1], ring_row[START + raw.size] = own[0], own[raw.size - 1]
                 elif k > first_fed:
                     codes[e, at] = codes[e, (k - 1) & 3]
                 else:
@@ -154,8 +159,8 @@ def screen_columns(
             o = m - out_row0
             high = q_high[o]
             if two_energies:
-                median3(codes[0, before], codes[0, at], codes[0, after], triples, q_low[o])
-        median3(codes[1, before], codes[1, at], codes[1, after], triples, high)
+                median3(codes[0, before], codes[0, at], codes[0, after], q_low[o])
+        median3(codes[1, before], codes[1, at], codes[1, after], high)
         if own_from <= m < own_to and has_table:
             if flags[m - out_row0] == 0:
                 material_lookup(q_low[m - out_row0], high, material_tiles, index, material[m - out_row0])

@@ -290,10 +290,13 @@ class _Stages:
 
     def _our_median(self) -> NDArray[np.uint16]:
         last, channels = len(self._codes) - 1, self._codes.shape[1]
-        triples = np.empty((3, START + channels + 1), np.uint16)
-        for c in range(last + 1):
-            before, after = self._codes[max(c - 1, 0)], self._codes[min(c + 1, last)]
-            median3(before, self._codes[c], after, triples, self._median[c])
+        rows = np.empty((4, START + channels + 1), np.uint16)  # a ring; in the engine the log is written into it
+        for c in range(last + 2):
+            row = rows[c & 3]
+            codes = self._codes[min(c, last)]
+            row[START:-1], row[START - 1], row[-1] = codes, codes[0], codes[-1]
+            if c > 0:
+                median3(rows[max(c - 2, 0) & 3], rows[(c - 1) & 3], row, self._median[c - 1])
         return self._median
 
     def _our_components(self) -> NDArray[np.int64]:
