@@ -162,13 +162,6 @@ def _new_judge(energy: Path | None = None) -> Any:
     return judge
 
 
-def _profile_cache() -> None:
-    """Keep compiled kernels per version where this user may write."""
-    if "NUMBA_CACHE_DIR" not in os.environ:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        os.environ["NUMBA_CACHE_DIR"] = str(base / "scanlane" / __version__)
-
-
 # ------------------------------------------------------------------------------------------------------------ service
 
 
@@ -185,7 +178,6 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     from triage.service.checkup import check_energy
     from triage.service.daemon import Daemon
 
-    _profile_cache()
     config = config.resolve()  # as the lanes see it: recordings are known by their paths
     loaded = configuration.load(config)
     problems: list[str] = []
@@ -231,7 +223,6 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
     """
     from triage.service.demo import run_demo
 
-    _profile_cache()
     summary = run_demo(vehicles, seed, keep, console=None if as_json else _console())
     if as_json:
         _emit(summary)
@@ -271,7 +262,6 @@ def triage(
     options = RasterOptions(polarity=polarity)  # type: ignore[arg-type]
     n42_settings = N42Settings(utc_offset_h=utc_offset_h, speed_unit=speed_unit)
     paths = _expand(files, ".scan.h5")
-    _profile_cache()
     judge = _new_judge(energy)
     bad, rows = 0, []
     pictures: set[str] = set()
@@ -370,7 +360,6 @@ def replay(files: tuple[Path, ...], speed: float, verify: bool, energy: Path | N
 
     if speed != speed:
         raise click.BadParameter("nan is no speed", param_hint="--speed")
-    _profile_cache()
     paths = _expand(files, SUFFIX)
     judge = _new_judge(energy)
     console = _console()
@@ -430,7 +419,6 @@ def simulate(
         raise click.UsageError("--out: which folder shall hold the recordings?")
     from triage.service.simulated import simulate_recordings
 
-    _profile_cache()
     sizes = {k: v for k, v in (("columns", columns), ("channels", channels)) if v is not None}
     judge = _new_judge()
     try:
@@ -619,7 +607,6 @@ def drivers_list(as_json: bool) -> None:
 @cli.group()
 def bench() -> None:
     """Measure against named peers, interleaved in one run."""
-    _profile_cache()
 
 
 @bench.command("triage")
@@ -737,7 +724,6 @@ def _workers(count: int) -> Iterator[Any]:
 @cli.group()
 def evaluate() -> None:
     """Measure how well judgement finds what it should, at a false alarm rate that is kept."""
-    _profile_cache()
 
 
 @evaluate.command("portal")
