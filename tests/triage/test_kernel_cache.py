@@ -1,4 +1,4 @@
-"""Compiled code is kept per state of all kernels: old code of one called by another would give wrong scores silently."""
+"""Compiled code is kept per state of all kernels: old code of one that another calls would give wrong scores."""
 
 import os
 import shutil
