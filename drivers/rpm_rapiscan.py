@@ -30,6 +30,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     occupancy_timeout_s : a passage without a count line for so long has ended; the longest real gap is 0.53 s
     detectors : count fields of a line: master lower, master upper, slave lower, slave upper
     serial : the portal's serial number, where the site wants it in its records
+    simulated : it is a simulated portal; one that sends its set-up says so itself
     """
 
     address: str
@@ -37,6 +38,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     occupancy_timeout_s: Annotated[float, Meta(ge=1.0, le=60.0)] = 4.0
     detectors: Annotated[int, Meta(ge=1, le=16)] = 4
     serial: str = ""
+    simulated: bool = False
 
     def __post_init__(self) -> None:
         """Check what a type cannot say. Raises ValueError, which the configuration reader turns into its place."""
@@ -76,5 +78,7 @@ def connect(config: Config, channel: Channel | None) -> LinkDriver:
         kinds=kinds(config),
         serial=config.serial,
         address=config.address,
+        simulated=config.simulated,
+        note="SIMULATED: by the configuration" if config.simulated else "",
     )
     return LinkDriver(channel or open_channel(config.address), Decoder(config), info, config.silence_s)

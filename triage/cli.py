@@ -243,7 +243,7 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
 @click.option("--speed-unit", default="m/s", show_default=True, help="Of speeds in N42 files that tell no unit.")
 @click.option(
     "--utc-offset-h", default=0.0, show_default=True, type=click.FloatRange(-24, 24),
-    help="Hours east of UTC, for times in N42 files that tell no zone.",
+    help="Hours east of UTC, for times in portal daily files and N42 files that tell no zone.",
 )  # fmt: skip
 @energy_option
 @json_option
@@ -336,7 +336,10 @@ def _print_judged(rows: list[Any]) -> None:
             passage = passage if row["number"] is None else f"{row['number']:>3} {passage}"
         reason = row["error"] or (row["reasons"][0] if row["reasons"] else "")
         table.add_row(Text(Path(row["file"]).name), passage, outcome(row["outcome"]), row["load"], portal, Text(reason))
-    _console().print(table)
+    console.print(table)
+    for judged in rows:
+        for words in judged.health:
+            console.print(f"{Path(judged.file).name}: {words}", style="yellow", markup=False)
 
 
 @cli.command()

@@ -33,6 +33,8 @@ GAMMA_INTERVAL_NS = 200_000_000
 """Length of one GS or GA interval."""
 NEUTRON_INTERVAL_NS = NANOSECONDS
 """Length of one NS or NA interval."""
+BACKGROUND_STEP = 0.25
+"""Share by which a background may differ from the line before it, besides counting: recorded ones stay within 3 %."""
 BURST_LINES = 9
 """Lines at the start of a passage whose arrival says nothing of their time: five buffered intervals come at once, and
 7 to 9 lines pass before the first gap of 150 ms."""
@@ -87,6 +89,9 @@ _SPECTROSCOPIC = frozenset({"S1", "S2"})
 _CODE = re.compile(r"[A-Z][A-Z0-9]{1,3}")
 _MASK = re.compile(r"[01]{4}")
 _DECIMAL = re.compile(r" *\d{1,9}(\.\d{0,12})? *")
+YEARS = range(1990, 2101)
+"""Years that a stamp may name: others are damaged digits."""
+_STAMP_LEAP_NS = 6 * 3600 * NANOSECONDS
 _STAMP_BACK_NS = NANOSECONDS
 """Stamps of a daily file that go back by more are a clock that was set; recorded files never go back at all."""
 _DATED = re.compile(
@@ -288,8 +293,8 @@ class PortalDecoder:
     itself found: `start_not_seen` (no vacancy since the last passage broke off, or no burst at entry),
     `passages_missed` (numbers before it never came), `damaged_line`, `unknown_line` (in it or since the vacancy before
     it), `lines_lost` (fewer gamma or neutron lines than the time they took), `too_long`, `spectroscopic` (S1 or S2 was
-    seen: not a portal for this codec), `window_alarm` (AA without a gamma line), `clock_stepped` (back, by more than an
-    interval).
+    seen: not a portal for this codec), `background_jumped` (the last background before entry is not like the one before
+    it), `window_alarm` (AA without a gamma line), `clock_stepped` (back, by more than an interval).
     """
 
     def __init__(
@@ -808,6 +813,12 @@ class PortalDecoder:
     def _on_gamma_background(self, line: Line, utc_ns: int, events: list[Event]) -> None:
         counts = np.array([self._counts(line)], np.float64)
         self._vacant(line, utc_ns, events)
+        before = self._gamma_background
+        if before is not None and before.shape == counts[0].shape:
+            # A mean of 20 s cannot change by more in the 5 s between two lines: a digit is damaged, or all has changed.
+            room = BACKGROUND_STEP * np.maximum(before, counts[0]) + 6 * np.sqrt(np.maximum(before, 1.0))
+            if (np.abs(counts[0] - before) > room).any():
+                self._unread_at_entry["background_jumped"] = None
         self._gamma_background = counts[0]
         events.append(CountBlock(utc_ns=utc_ns, series="gamma_background", counts=counts))
         self._clear("gamma", utc_ns, events)
@@ -1066,6 +1077,15 @@ class _Clock:
             return None
         return midnight + time_s * NANOSECONDS + _fraction_ns(fraction)
 
+    @property
+    def state(self) -> tuple[int, int]:
+        """What dateless stamps have told so far, to go back to where one is not believed."""
+        return self._days, self._last_time_s
+
+    @state.setter
+    def state(self, value: tuple[int, int]) -> None:
+        self._days, self._last_time_s = value
+
     def _midnight_before(self, time_s: int) -> int:
         """Return the midnight before a time of day without date."""
         if time_s < self._last_time_s - 12 * 3600:
@@ -1077,6 +1097,8 @@ class _Clock:
     def _midnight(self, day: str, zone: str | None) -> int | None:
         try:
             year, month, dom = (int(n) for n in day.split("-"))
+            if year not in YEARS:
+                return None
             at = dt.datetime(year, month, dom, tzinfo=_zone(zone) if zone else self._zone)
         except ValueError:
             return None
@@ -1094,7 +1116,8 @@ class _Clock:
                 self._date = None
         if self._date is None:
             raise DataError(
-                f"{self._path}: stamps without a date, and no date like 2026-01-31 in the file name; give date="
+                f"{self._path}: stamps without a date, and no date like 2026-01-31 in the file name; "
+                "put the day into its name"
             )
         return self._date
 
@@ -1141,6 +1164,7 @@ def iter_daily_file(
     utc_ns: int | None = None
     latest_ns = 0
     back = False
+    doubted: int | None = None
     for number, (line, over_long) in enumerate(_lines_of(path), 1):
         if line[:3] in ("S1,", "S2,"):
             raise DataError(
@@ -1148,9 +1172,15 @@ def iter_daily_file(
                 "something else; this reader takes portal daily files (GB, NB, GS, GX) only"
             )
         text, comma, stamp = line.rpartition(",")
+        state = clock.state
         at = clock.utc_ns(stamp.strip()) if comma else None
+        leaps = at is not None and utc_ns is not None and at - latest_ns > _STAMP_LEAP_NS
+        if at is not None and leaps and (doubted is None or abs(at - doubted) > _STAMP_LEAP_NS):
+            # A portal is never silent for so long: a damaged digit, unless the next stamp says the same.
+            doubted, at, clock.state = at, None, state
+            line = text
         if at is not None:
-            utc_ns = at
+            utc_ns, doubted = at, None
             if back != (at < latest_ns - (0 if back else _STAMP_BACK_NS)):
                 back = not back
                 yield _clock_health(back, number, at, latest_ns)

@@ -56,7 +56,8 @@ def occupied(number: int, gamma: int = 30) -> list[bytes]:
     for i in range(gamma):
         if i % 5 == 0:
             lines.append(format_line("NS", [int(n) for n in rng.poisson((3.6, 0, 2.6, 0))]))
-        lines.append(format_line("GS", [int(n) for n in rng.poisson(np.array(BACKGROUND) * 0.15)]))
+        shade = 0.75 if 5 <= i < gamma - 10 else 1.0  # between the burst before entry and the hold-in
+        lines.append(format_line("GS", [int(n) for n in rng.poisson(np.array(BACKGROUND) * 0.2 * shade)]))
     return [*lines, format_line("GX", [number, 6233, 0, 0])]
 
 

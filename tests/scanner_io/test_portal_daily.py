@@ -873,7 +873,7 @@ def test_stamps_are_read_the_same_whatever_came_before(stamps: list[str]) -> Non
 def test_dateless_stamps_need_a_date(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(stamped([GB], ["12-00-00.000"]))
-    with pytest.raises(DataError, match="give date="):
+    with pytest.raises(DataError, match="put the day into its name"):
         read_daily_file(path)
 
 
@@ -1273,3 +1273,51 @@ def test_log_decodes_fast(log: Log) -> None:
     before_s = time.process_time()
     read_daily_file(log.path)
     assert time.process_time() - before_s < 1.0  # takes 0.1 s
+
+
+def _stamped(stamps):
+    lines = [b"GB,000380,000370,000406,000372", b"GS,000076,000074,000081,000074", b"GX,000001,006000,000000,000000"]
+    return b"".join(lines[i % 3] + b"," + stamp.encode() + b"\r\n" for i, stamp in enumerate(stamps))
+
+
+@pytest.mark.parametrize("year", ["9016", "2916", "2017"])
+def test_a_damaged_digit_in_a_stamp_costs_that_stamp_alone(tmp_path, year):
+    stamps = [f"2016-06-01 22:05:{s:02}.000 -07" for s in range(0, 30, 2)]
+    stamps[4] = stamps[4].replace("2016", year)
+    path = tmp_path / "day.csv"
+    path.write_bytes(_stamped(stamps))
+    found = read_daily_file(path)
+    assert len(found) == 5
+    assert [r.start_utc_ns // 10**9 for r in found] == [1464843900 + s + 2 for s in (0, 4, 12, 18, 24)]
+    assert not any("clock_stepped" in r.faults for r in found)
+
+
+def test_a_damaged_hour_without_a_date_moves_no_day(tmp_path):
+    stamps = [f"00-30-{s:02}.000" for s in range(0, 30, 2)]
+    stamps[5] = "20" + stamps[5][2:]
+    path = tmp_path / "portal-2024-01-31.csv"
+    path.write_bytes(_stamped(stamps))
+    days = {r.start_utc_ns // (86_400 * 10**9) for r in read_daily_file(path)}
+    assert len(days) == 1
+
+
+def test_a_receiver_that_was_off_for_half_a_day_is_believed(tmp_path):
+    stamps = [f"2016-06-01 08:05:{s:02}.000" for s in (0, 2, 4)] + [f"2016-06-01 20:05:{s:02}.000" for s in (0, 2, 4)]
+    path = tmp_path / "day.csv"
+    path.write_bytes(_stamped(stamps))
+    first, second = read_daily_file(path)
+    assert 11.9 < (second.end_utc_ns - first.end_utc_ns) / 3.6e12 < 12.1
+
+
+def test_a_background_that_jumps_before_entry_is_told():
+    def fed(*backgrounds):
+        decoder = PortalDecoder()
+        lines = [format_line("GB", list(b)) for b in backgrounds] + [format_line("GS", [70, 70, 70, 70])]
+        events = [e for i, line in enumerate(lines) for e in decoder.feed(line, (100 + 5 * i) * 10**9)]
+        events += decoder.feed(format_line("GX", [1, 6000, 0, 0]), (100 + 5 * len(lines)) * 10**9 - 10**9)
+        return next(e.record for e in events if isinstance(e, Occupancy) and e.record is not None)
+
+    usual, damaged = (380, 370, 406, 372), (780, 370, 406, 372)
+    assert "background_jumped" in fed(usual, damaged).faults
+    assert "background_jumped" not in fed(usual, usual).faults
+    assert "background_jumped" not in fed(usual, damaged, damaged).faults, "all has changed, and stays so"

@@ -785,6 +785,15 @@ def test_dead_detector() -> None:
     assert codes(judgement) == ["portal_dead_detector"] and "detector 3: 60 counts" in judgement.quality[0].reason
 
 
+def test_neutron_detectors_that_count_nothing_are_never_clear(logs: dict[str, list[PortalRecord]]) -> None:
+    for r in logs[NONE]:
+        silent = msgspec.structs.replace(r, neutron=0 * r.neutron)
+        assert "portal_dead_neutron" in {q.code for q in judge_portal(silent, PROFILE).quality}
+        dead = msgspec.structs.replace(silent, neutron_background=np.zeros(4))
+        assert "portal_dead_neutron" in {q.code for q in judge_portal(dead, PROFILE).quality}
+        assert judge_portal(r, PROFILE).quality == ()
+
+
 def test_gamma_only_portal() -> None:
     profile = PortalProfile(expect_neutron=False)
     assert judge_portal(record(neutron=np.zeros((0, 4)), neutron_background=None), profile).quality == ()

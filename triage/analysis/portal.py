@@ -80,6 +80,10 @@ FAULT_WORDS = {
     "device_reset": ("portal_fault", "the portal reports a reset"),
     "frozen": ("portal_frozen", "the portal's own time stands still: its readings are old"),
     "readings_lost": ("portal_lines_lost", "readings of the portal are missing within the passage"),
+    "background_jumped": (
+        "portal_background_jumped",
+        "the last gamma background before entry differs from the one before it: a damaged line, or a source nearby",
+    ),
     "passages_missed": (
         "portal_passages_missed",
         "the portal counted more objects than were seen: a passage before this one has no record",
@@ -96,6 +100,12 @@ FAULT_WORDS = {
     "too_long": ("portal_too_long", "the portal stayed occupied for so long that the record was cut"),
 }
 """Fault of a record: quality code and words."""
+
+
+DEAD_NEUTRON_CHANCE = 1e-4
+"""Chance of no neutron at half the background's rate below which the detectors are held for dead."""
+NEUTRON_SILENT_S = 8.0
+"""A portal's own background is above 1 count/s (2.6 and 6.4 recorded): none in so long is not by chance."""
 
 
 class PortalProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,4 +311,20 @@ def _dead_detectors(record: PortalRecord, profile: PortalProfile) -> list[Qualit
             reason=f"gamma detector {d + 1}: {seen[d]} counts, {expected[d]:.0f} expected from background",
         )
         for d in dead
-    ]
+    ] + _dead_neutrons(record, profile)
+
+
+def _dead_neutrons(record: PortalRecord, profile: PortalProfile) -> list[Quality]:
+    """Neutron detectors that count nothing: a vehicle shades some neutrons, never all of them."""
+    seconds = record.neutron.shape[0] * record.neutron_interval_s
+    background = record.neutron_background
+    if not profile.expect_neutron or background is None or record.neutron.any():
+        return []
+    expected = float(background.sum()) * seconds
+    if math.exp(-expected / 2) < DEAD_NEUTRON_CHANCE:
+        reason = f"no neutron was counted in {seconds:g} s, {expected:.0f} expected from background"
+        return [Quality(code="portal_dead_neutron", reason=reason)]
+    if expected == 0 and seconds >= NEUTRON_SILENT_S:
+        reason = f"no neutron was counted in {seconds:g} s, and none before entry: the neutron detectors may be dead"
+        return [Quality(code="portal_dead_neutron", reason=reason)]
+    return []

@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from triage.analysis.screening import Buffers
 
 QUEUE_EVENTS = 256
-FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 10.0
+FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 3.0
+"""A device that is back is heard again within 5 s, connecting included: a vehicle that passes meanwhile is unseen."""
 READ_S = 0.2
 ROOM_S = 0.005
 STORE_RETRY_S = 1.0

@@ -14,6 +14,7 @@ from scanner_io import recording
 from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
 from scanner_io.formats import n42, portal_daily, raster, spectra
 from scanner_io.model import (
+    NANOSECONDS,
     DeviceInfo,
     EndOfSource,
     Health,
@@ -44,6 +45,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     scan: Scan | None
     result: TriageResult | None
     error: str | None = None
+    health: tuple[str, ...] = ()
+    """What began or ended of the device's health since the passage before, in words."""
 
     def row(self) -> dict[str, Any]:
         """Return the line that scripts read."""
@@ -71,6 +74,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             "quality": [str(q) for q in (r.quality if r else ())],
             "reasons": list(r.reasons) if r else [],
             "simulated": self.scan.simulated if self.scan else False,
+            "health": list(self.health),
             "error": self.error,
             "timings_ms": r.timings_ms if r else {},
         }  # fmt: skip
@@ -101,11 +105,18 @@ def judge_file(
             kind = "portal"
             damaged = ""
             health = PortalHealth()
-            for event in portal_daily.iter_daily_file(path):
-                health.take(event)
+            changed: list[str] = []
+            utc_offset_h = n42_settings.utc_offset_h if n42_settings else 0.0
+            for event in portal_daily.iter_daily_file(path, utc_offset_h=utc_offset_h):
+                changes = [*health.take(event), *([event] if isinstance(event, Health) else [])]
+                changed += [f"{recording.iso(c.utc_ns)} {c.component} {c.state}: {c.text}" for c in changes]
                 if isinstance(event, Occupancy) and event.record is not None:
                     scan = portal_scan(path, event.record, health.quality(event.record.start_utc_ns))
-                    yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
+                    yield Judged(
+                        file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan),
+                        health=tuple(changed),
+                    )  # fmt: skip
+                    changed = []
                 elif isinstance(event, Health) and event.component == "line" and event.state != "ok":
                     damaged = event.text
             if damaged:
@@ -195,6 +206,9 @@ def portal_scan(path: Path, record: PortalRecord, quality: tuple[Quality, ...] =
 
     quality : flags of the portal's health while the record was made
     """
+    if record.start_utc_ns < NANOSECONDS * 86_400 * 365 * 10:
+        reason = "the lines carry no stamps: when the passage was, and whether lines are missing, is not known"
+        quality = (*quality, Quality(code="portal_no_time", reason=reason))
     simulated = DeviceInfo(
         vendor="", model="portal daily file", kinds=("portal",), address=str(path), simulated=True,
         note="SIMULATED: by the portal's own set-up lines",
