@@ -57,13 +57,16 @@ def record(gamma: Any = None, neutron: Any = None, **changes: Any) -> PortalReco
         "neutron": neutrons,
         "gamma_alarm": np.zeros(len(counts), np.bool_),
         "neutron_alarm": np.zeros(len(neutrons), np.bool_),
-        "gamma_arrival_ns": np.arange(len(counts), dtype=np.int64) * 200_000_000,
+        # five intervals from before entry come at once
+        "gamma_arrival_ns": np.maximum(np.arange(len(counts), dtype=np.int64), 5) * 200_000_000,
         "gamma_start_utc_ns": 0,
         "gamma_background": np.full(4, RATE),
         "neutron_background": np.full(4, 2.125),
         "settings": SETTINGS,
         "number": 1,
     }
+    if changes.get("speed_kmh"):
+        values["raw_lines"] = (f"SP,0.1281,{changes['speed_kmh'] / 1.609344:.3f},{changes['speed_kmh']:.3f},0",) * 3
     return PortalRecord(**{**values, **changes})
 
 
@@ -507,6 +510,19 @@ def test_without_a_background_the_record_s_own_ends_are_one() -> None:
     assert "portal_no_background" in {q.code for q in judgement.quality}
 
 
+def test_records_of_other_portals_are_not_tested_for_a_shape_that_was_not_calibrated() -> None:
+    rng = np.random.default_rng(8)
+    counts = rng.poisson(np.repeat(np.concatenate([np.full(25, RATE * 0.2), shaded(0.4)])[:, np.newaxis], 4, axis=1))
+    evenly = np.arange(len(counts), dtype=np.int64) * 200_000_000
+    judgement = judge_portal(record(counts, speed_kmh=8.0, gamma_arrival_ns=evenly), PROFILE)
+    assert raised(judgement) == []
+    assert "Rapiscan" in only(judgement, "gamma_shape_untested").reason
+    loud = counts + np.rint(4 * RATE * 0.2 * np.exp(-0.5 * ((np.arange(len(counts)) - 50) / 4.0) ** 2))[:, np.newaxis]
+    judgement = judge_portal(record(loud.astype(np.int64), speed_kmh=8.0, gamma_arrival_ns=evenly), PROFILE)
+    assert "gamma_level" in raised(judgement)
+    assert not [f.kind for f in judgement.findings if f.kind.startswith("rule")], "whose rule it would be is not known"
+
+
 def test_low_counts_are_judged_exactly() -> None:
     rng = np.random.default_rng(6)
     background = np.full(4, 5.0)
@@ -576,6 +592,23 @@ def test_tiles_explain_a_load_and_lower_its_tier() -> None:
     assert "gamma_level" not in raised(explained) and only(explained, "gamma_level").tier == "note"
     assert "ceramic tiles" in only(explained, "goods_explain").reason
     assert "PNNL" in only(explained, "goods_explain").reason
+
+
+@pytest.mark.parametrize(
+    ("speeds_mph", "words"),
+    [
+        ((), "told: none"),
+        ((4.97,), "2 that agree"),
+        ((0.4, 4.97, 4.97), "2 that agree"),
+        ((8.9, 8.9, 8.9), "more than any vehicle"),
+    ],
+)
+def test_goods_explain_nothing_where_the_speed_was_not_even(speeds_mph: tuple[float, ...], words: str) -> None:
+    counts = load_counts(9000.0, 90.0, np.random.default_rng(7))
+    lines = tuple(f"SP,0.1281,{v:.3f},008.00,000000" for v in speeds_mph)
+    judgement = judge_portal(record(counts, speed_kmh=8.0, raw_lines=lines), PROFILE, declaration=TILES)
+    assert words in only(judgement, "goods_do_not_explain").reason
+    assert "gamma_level" in raised(judgement)
 
 
 @pytest.mark.parametrize("declaration", [SHIRTS, Declaration(declared_empty=True, hs_codes=("690721",)), Declaration()])

@@ -29,9 +29,10 @@ from scanner_io.model import (
 )
 
 from .portal_goods import Explanation, explain
-from .portal_shape import Form, columns_of, form_of, place_words
+from .portal_shape import Form, columns_of, form_of, place_words, unsteady
 from .portal_tests import SHARES, Evidence, assess
 from .portal_vendor import (
+    buffered,
     gamma_alarm_findings,
     gamma_background,
     neutron_alarm_findings,
@@ -183,12 +184,15 @@ def judge_portal(
     if alarms or any(e.test in ("shaped", "level") for e in raised):
         form = form_of(record)
         explanation = explain(form, declaration)
+        if explanation is not None and explanation.explains and (why := unsteady(record)):
+            explanation = Explanation(False, f"{explanation.words}, if it moved evenly, which is not known: {why}")
     neutrons = [*neutron_alarm_findings(record), *(e for e in raised if e.test == "neutron")]
     findings = [
         *alarms,
         *neutron_alarm_findings(record),
         *window_alarm_findings(record),
         *rule_findings(record, replay, settings),
+        *_untested(record),
         *(_finding(record, e, profile, explanation, bool(neutrons)) for e in raised),
         *_form(alarms, raised, form, explanation, bool(neutrons)),
         *_column_note(record, radiograph, alarms, raised),
@@ -245,6 +249,17 @@ def _form(
         told = f"{told}; neutrons are never explained by goods"
     kind = "goods_explain" if explanation.explains else "goods_do_not_explain"
     return [*found, Finding(kind=kind, score=0.0, reason=told, tier="note")]
+
+
+def _untested(record: PortalRecord) -> list[Finding]:
+    """A note where the tests for the shape of a source were not made, so that nobody relies on them."""
+    if buffered(record) or gamma_background(record) is None or record.gamma.shape[0] < 2:
+        return []
+    reason = (
+        "no test for the shape of a source: it is made for records that begin with intervals from before entry "
+        "(Rapiscan); beside the vendor's alarm, levels, energies and neutrons were tested"
+    )
+    return [Finding(kind="gamma_shape_untested", score=0.0, reason=reason, tier="note")]
 
 
 def _column_note(

@@ -14,16 +14,18 @@ standoff h: (1 + (x / h)^2)^-1.5, of a stretch its integral.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from scanner_io.formats.portal_daily import KMH_PER_MPH, MPH_LIMIT
 from scanner_io.model import PortalRecord, Radiograph
 
 from .portal_baseline import EVEN_HOLD, SPEED_KMH, depth_of, ripple_covariance
-from .portal_tests import BURST, HOLD_IN, series_of
-from .portal_vendor import gamma_background
+from .portal_tests import HOLD_IN, series_of
+from .portal_vendor import BURST, gamma_background
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,6 +46,14 @@ MIN_SIGMA = 5.0
 MIN_GAIN = 22.0
 """Chi-square by which stretches must beat the point: where as many simulated points reach it as loads of 4 m and more
 do not, of 170 each with peaks of 1000 to 4000 counts/s (2 % of the points reach 34)."""
+
+
+LEAST_SPEEDS, SPEED_RATIO = 2, 1.2
+"""Speeds that must agree with the lowest one told, and how closely, before lengths are believed enough to explain an
+excess away: recorded passages agree within 1.1. Too fast ones are common errors of the beams; a stop shows as slow."""
+LONGEST_M = 25.0
+"""A road train. Passages that are longer at their speed stopped in between."""
+_DECIMAL = re.compile(r" *\d{1,3}(\.\d*)? *")
 
 
 class Form(NamedTuple):
@@ -178,3 +188,23 @@ def columns_of(record: PortalRecord, radiograph: Radiograph, first: int, end: in
     stop = record.gamma_start_utc_ns + int(end * record.gamma_interval_s * 1e9)
     a, b = np.searchsorted(radiograph.column_utc_ns, [begin, stop])
     return (int(a), int(b)) if b > a else None
+
+
+def unsteady(record: PortalRecord) -> str:
+    """Say why lengths along the vehicle are not to be believed; nothing where its speed was told and was even.
+
+    A vehicle that stops or brakes beside the portal draws a point out into a load.
+    """
+    told = [line.split(",") for line in record.raw_lines if line.startswith("SP,")]
+    mph = [float(fields[2]) for fields in told if len(fields) > 2 and _DECIMAL.fullmatch(fields[2])]
+    mph = [v for v in mph if 0 < v < MPH_LIMIT]
+    near = [v for v in mph if v <= SPEED_RATIO * min(mph)]
+    if len(near) < LEAST_SPEEDS:
+        seen = ", ".join(f"{v * KMH_PER_MPH:.1f}" for v in mph) or "none"
+        return f"believable speeds told: {seen} km/h; {LEAST_SPEEDS} that agree with the lowest are needed"
+    hold_in = record.settings.hold_in_intervals if record.settings else HOLD_IN
+    seconds = (record.gamma.shape[0] - BURST - hold_in) * record.gamma_interval_s
+    length_m = min(near) * KMH_PER_MPH / 3.6 * seconds
+    if length_m > LONGEST_M:
+        return f"{seconds:.0f} s at the told speed are {length_m:.0f} m, more than any vehicle: it stood still"
+    return ""

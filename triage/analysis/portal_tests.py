@@ -27,7 +27,7 @@ from scanner_io.model import PortalRecord
 
 from .portal_baseline import Series, Shaped, depth_of, series, shaped_excess
 from .portal_energy import SURPLUS, WINDOWS_S, window_excess
-from .portal_vendor import DETECTOR_SETS, gamma_background, set_sums
+from .portal_vendor import BURST, DETECTOR_SETS, buffered, gamma_background, set_sums
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,8 +49,8 @@ ENDS_ALLOWANCE = 1.5
 """How much more than at the ends of a record without a background may be counted for nothing."""
 LEVEL_RATIOS = (1.1, 1.3)
 """Rates over the background that the sequential test is made for: a long weak load, and a short strong one."""
-BURST, HOLD_IN = 5, 10
-"""Intervals before entry and after exit, where the portal told nothing else."""
+HOLD_IN = 10
+"""Intervals after exit, where the portal told nothing else."""
 PILLAR_ALLOWANCE = 0.2
 """How unevenly a shadow may fall on the two pillars, standard deviation as a share of its depth."""
 
@@ -110,7 +110,7 @@ def assess(record: PortalRecord, *, neutron_background_s: float, neutron_showers
         found += [_level(record, background)]
         if float(background.sum()) * record.gamma_interval_s < LOW_COUNTS:
             found += _window_excess(record, background)
-        else:
+        elif buffered(record):
             s = series_of(record, background)
             shaped = shaped_excess(s, record.gamma_interval_s)
             found += _shaped(record, shaped, background)

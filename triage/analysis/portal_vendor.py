@@ -17,6 +17,8 @@ VERIFIED_MASK = "1010"
 """Algorithm mask whose meaning is established: all detectors, and the two pillars. Others are not replayed."""
 VERIFIED_INTERVALS = 5
 """Intervals in the alarm sum for which the rule is established; for others the background is scaled by time."""
+BURST = 5
+"""Intervals before entry that a Rapiscan portal buffers and sends at once."""
 _LINES_MISSING = frozenset({"start_not_seen", "damaged_line", "lines_lost", "readings_lost", "count_stepped"})
 
 
@@ -61,6 +63,16 @@ def gamma_background(record: PortalRecord) -> npt.NDArray[np.float64] | None:
     if background is None or background.shape[0] != record.gamma.shape[1] or background.sum() <= 0:
         return None
     return background
+
+
+def buffered(record: PortalRecord) -> bool:
+    """Return True where the record begins with intervals from before entry that came at once, as a Rapiscan's do.
+
+    NULL_TAILS of `shaped` and `one_sided` hold for such records: the vehicle's place in others (Aspect, N42) is not
+    known to the interval, and what is taken for its front or its end then looks like a source.
+    """
+    arrival = record.gamma_arrival_ns
+    return arrival.size >= BURST and int(arrival[BURST - 1] - arrival[0]) < 2e9 * record.gamma_interval_s
 
 
 def replay_rule(record: PortalRecord, nsigma: float, window: int = VERIFIED_INTERVALS) -> RuleReplay | None:
@@ -184,7 +196,7 @@ def window_alarm_findings(record: PortalRecord) -> list[Finding]:
 
 def rule_findings(record: PortalRecord, replay: RuleReplay | None, settings: PortalSettings) -> list[Finding]:
     """The replayed rule beside the vendor's flags: a note where they agree or cannot be compared."""
-    if replay is None or replay.peak is None:
+    if replay is None or replay.peak is None or not buffered(record):  # another vendor's rule is not known
         return []
     peak = replay.peak
     score = float(replay.z[peak])

@@ -136,7 +136,8 @@ class Passages(NamedTuple):
         return PortalRecord(
             start_utc_ns=0, end_utc_ns=int(n * INTERVAL_S * 1e9), gamma=np.ascontiguousarray(self.gamma[i, :n]),
             neutron=neutron, gamma_alarm=np.zeros(n, np.bool_), neutron_alarm=np.zeros(s, np.bool_),
-            gamma_arrival_ns=np.arange(n, dtype=np.int64) * int(INTERVAL_S * 1e9), gamma_start_utc_ns=0,
+            gamma_arrival_ns=np.maximum(np.arange(n, dtype=np.int64), BUFFERED) * int(INTERVAL_S * 1e9),
+            gamma_start_utc_ns=0,
             gamma_background=self.background[i].copy(), neutron_background=self.neutron_background[i : i + 1].copy(),
             speed_kmh=float(self.speed_kmh[i]), number=i + 1,
         )  # fmt: skip
