@@ -8,6 +8,7 @@ from typing import NamedTuple
 from scanner_io.model import Declaration
 
 from .cargo_grid import CargoGrid, Rect
+from .cells import Cells
 from .contrast import contrasts
 from .free_space import items_in_free_space
 
@@ -44,6 +45,16 @@ class Asked:
 
     def __init__(self, cargo: CargoGrid, load_share: float, known: Known | None = None) -> None:
         self.cargo, self.load_share, self.known = cargo, load_share, known or Known()
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The container in cells of about 2 cm."""
+        return Cells(self.cargo)
+
+    @cached_property
+    def previous(self) -> Cells | None:
+        """The container at an earlier scan."""
+        return None if self.known.previous is None else Cells(self.known.previous)
 
     @cached_property
     def items(self) -> list[tuple[float, Rect]]:
