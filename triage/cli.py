@@ -842,6 +842,8 @@ def _image_table(report: dict[str, Any]) -> None:
         cells = [row.measured.get(name, "") for name in report["systems"]]
         table.add_row(Text(row.name), row.bar, row.aim, *cells, Text(verdict, style=colour))
     console = _console()
+    if not console.is_terminal:
+        console.width = 160  # in a file lines may be long; a terminal wraps them
     console.print(table)
     for line in in_words(report):
         console.print(line, markup=False, soft_wrap=True)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scanner_io.errors import DataError
 from triage.study.image_archive import Archive, folds, read_archive
 from triage.study.image_peers import Naive
-from triage.study.image_runs import UNSEEN, Done, Job, Setting, System, Trial, jobs_of, run_jobs
+from triage.study.image_runs import JUDGEMENT, UNSEEN, Done, Job, Setting, System, Trial, jobs_of, run_jobs
 from triage.study.image_statistics import POINTS, Draws, Estimate, only, threshold, tops
 from triage.study.insertions import BANDS, KINDS, OPAQUE
 from triage.study.plot_portal import need_matplotlib
@@ -252,7 +252,7 @@ def _system(e: Evaluation, system: System) -> dict[str, Any]:
         "auc_image": e.draws.area_under_curve(
             np.array([tops(c) for c in e.clean[name]]), t.top[name][bars], t.image[bars]
         ).plain(),
-        "seconds_per_scan": e.draws.mean(_seconds(e, name)).plain(),
+        "seconds_per_scan": _seconds(e, name).plain(),
     }  # fmt: skip
 
 
@@ -276,11 +276,12 @@ def _unseen(e: Evaluation, system: System, kind: str) -> Estimate:
     return e.draws.share(np.array(hits, np.bool_), np.array(image, np.int64))
 
 
-def _seconds(e: Evaluation, name: str) -> Array:
-    """Return the seconds of every clean scan, by the detector that its fold is tested with."""
-    found = {i: s for d in e.done if len(d.job.without) == 1 and d.job.kind is None
-             for i, s in d.seconds[name].items()}  # fmt: skip
-    return np.array([found[i] for i in range(len(e.archive.sources))])
+def _seconds(e: Evaluation, name: str) -> Estimate:
+    """Return the mean time of clean scans, by the detectors that their folds are tested with."""
+    found = {i: s for d in e.done if d.job.whole for i, s in d.seconds.get(name, {}).items()}
+    # of the judgement only some scans were timed
+    draws = e.draws if len(found) == len(e.archive.sources) else Draws(len(found), e.setting.seed)
+    return draws.mean(np.array([found[i] for i in sorted(found)]))
 
 
 def _cover(e: Evaluation) -> dict[str, Any]:
@@ -307,7 +308,7 @@ def _details(e: Evaluation) -> dict[str, Any]:
         "per_image": setting.per_image, "seeds": setting.seeds, "seed": setting.seed,
         "learned_per_image": setting.learn_per_image, "no_place": no_place,
         "folds": len(setting.folds), "intervals": "95 %, images drawn anew; wilson takes insertions for independent",
-        "judgement_seconds": e.draws.mean(_seconds(e, "judgement")).plain(),
+        "judgement_seconds": _seconds(e, JUDGEMENT).plain(),
         "systems": {s.name: _more(e, s.name) for s in e.systems},
         "paired": _paired(e),
         "scans": [

@@ -129,7 +129,10 @@ def in_words(report: Mapping[str, Any]) -> Iterator[str]:
             )
     judged = details["judgement_seconds"]
     yield f"the whole judgement of a scan takes {judged['value']:.2f} s ({judged['low']:.2f}-{judged['high']:.2f}) here"
+    left_out: dict[str, list[str]] = {}
     for entry in details["left_out"]:
-        yield f"left out: {entry['name']}: {entry['why']}"
+        left_out.setdefault(entry["why"], []).append(entry["name"])
+    for why, names in left_out.items():
+        yield f"left out, {why}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
     for check in ("placebo", "leak"):
         yield f"{check} check {'passed' if report[f'{check}_ok'] else 'FAILED'}"
