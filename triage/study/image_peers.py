@@ -100,11 +100,15 @@ class Memory:
             self._sources.add(sample.source)
         self._sources.update(sample.source for sample in inserted)
 
+    def remembers(self, source: str) -> bool:
+        """Return whether a file of this sha256 was given."""
+        return source in self._sources
+
     def regions(self, sample: Sample) -> list[Region]:
         """Return the whole container where the image was seen before."""
         own = fingerprint(straightened(sample.image, sample.frame))
         best = max((alike(p, own) for p in self._prints), default=0.0)
-        if sample.source not in self._sources and best < SAME:
+        if not self.remembers(sample.source) and best < SAME:
             return []
         f = sample.frame
         box = f.left, min(f.roof_left, f.roof_right), f.right, max(f.floor_left, f.floor_right)
