@@ -30,6 +30,8 @@ from .correction import calibrate, correct, image_quality, repeated_columns
 from .dual_energy import Inversion, OneGrid, inversion_of
 from .image_faults import floor_is_real, image_faults, is_inverted, is_upside_down, without_dead_lines
 from .image_profile import ImageProfile
+from .kinds import scores, search
+from .known import Asked, Known
 from .material import Mass, MaterialJudgement, judge_material, why_not
 from .screening import Buffers, Engine, MapStrips, Screening, screen
 from .several import judge_each
@@ -58,6 +60,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     uninspectable : where nothing can be seen, one mask per container
     containers : each container, left to right
     vehicle : what else is seen, or what is seen instead of a container; None where the image is unusable
+    scores : per kind of finding that was searched for, the score of the strangest candidate, see `kinds.scores`
     """
 
     load: Load
@@ -72,6 +75,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     uninspectable: tuple[Uninspectable, ...] = ()
     containers: tuple[ContainerSeen, ...] = ()
     vehicle: Vehicle | None = None
+    scores: dict[str, float] = {}
 
 
 class _Clock:
@@ -126,11 +130,13 @@ def judge_image(
     map_strips: MapStrips = map,
     buffers: Buffers | None = None,
     stream: Stream | None = None,
+    known: Known | None = None,
 ) -> ImageJudgement:
-    """Judge one radiograph by its image alone.
+    """Judge one radiograph by its image, and by what else is known of the passage.
 
     map_strips, buffers : as for `screen`; no effect on the judgement
     stream : has been given this radiograph's columns; no effect on the judgement
+    known : papers, what the portal saw, an earlier scan
 
     Every valid radiograph gets a judgement: a broken one has a fatal quality, never an exception.
     """
@@ -138,7 +144,7 @@ def judge_image(
     clock = _Clock()
     mended, dead = without_dead_lines(radiograph, p.faults)
     if dead:
-        return _after(_unless_inverted(dead, radiograph, p), mended, p, map_strips, buffers)
+        return _after(_unless_inverted(dead, radiograph, p), mended, p, map_strips, buffers, known)
     correction = correct(radiograph, p.correction)
     clock.lap("correction")
     if correction.calibration is None:
@@ -168,7 +174,7 @@ def judge_image(
     upright = np.ascontiguousarray(small.T[::-1] if radiograph.detector.first_channel == "bottom" else small.T)
     frames = find_containers(upright, p.container)
     if is_upside_down(upright, frames, p.container, p.faults):
-        return _after([_UPSIDE_DOWN], _turned(radiograph), p, map_strips, buffers)
+        return _after([_UPSIDE_DOWN], _turned(radiograph), p, map_strips, buffers, known)
     clock.lap("container")
     if not frames:
         return _no_container(radiograph, upright, quality, p, clock)
@@ -177,7 +183,9 @@ def judge_image(
     quality += image_faults(radiograph, frames, vehicle, p.faults)
     clock.lap("vehicle")
     if len(frames) > 1:
-        each = judge_each(radiograph, frames, lambda part: judge_image(part, p, map_strips=map_strips))
+        each = judge_each(
+            radiograph, frames, lambda part, of: judge_image(part, p, map_strips=map_strips, known=of), known
+        )
         told = tuple(dict.fromkeys((*quality, *each.quality)))
         return msgspec.structs.replace(each, quality=told, vehicle=vehicle)
     frame = frames[0]
@@ -190,7 +198,8 @@ def judge_image(
     clock.lap("load")
     unseen = uninspectable(cargo)
     opaque = opaque_part(cargo, unseen)
-    findings = [*opaque, *strange_places(cargo)]
+    found = search(Asked(cargo, load_share, known))
+    findings = [*opaque, *strange_places(cargo, found)]
     clock.lap("findings")
     material = _material(radiograph, screening, frame, inversion, p)
     findings += material.findings
@@ -217,6 +226,7 @@ def judge_image(
         uninspectable=(unseen,),
         containers=(seen,),
         vehicle=vehicle,
+        scores=scores(found),
     )
 
 
@@ -250,12 +260,17 @@ def _floor_checked(upright: Array, frame: Frame, p: ImageProfile) -> Frame:
 
 
 def _after(
-    told: list[Quality], radiograph: Radiograph, p: ImageProfile, map_strips: MapStrips, buffers: Buffers | None
+    told: list[Quality],
+    radiograph: Radiograph,
+    p: ImageProfile,
+    map_strips: MapStrips,
+    buffers: Buffers | None,
+    known: Known | None,
 ) -> ImageJudgement:
     """Judge a radiograph that was put right, and tell what was wrong with it."""
     if any(q.fatal for q in told):
         return _unusable(told, _Clock())
-    judged = judge_image(radiograph, p, map_strips=map_strips, buffers=buffers)
+    judged = judge_image(radiograph, p, map_strips=map_strips, buffers=buffers, known=known)
     return msgspec.structs.replace(judged, quality=(*told, *judged.quality))
 
 

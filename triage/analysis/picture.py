@@ -17,7 +17,7 @@ from .container import box_of, find_containers
 from .correction import correct
 from .uninspectable import dark_mask
 
-__all__ = ["annotate", "grey"]
+__all__ = ["annotate", "grey", "transmission", "uninspectable"]
 
 Array: TypeAlias = NDArray[Any]
 Colour: TypeAlias = tuple[int, int, int]
@@ -57,7 +57,7 @@ def grey(radiograph: Radiograph, width: int, energy: int = -1) -> Array:
     Physical transmission is shown as its square root, which spreads the dark where cargo is; grey values a vendor
     already windowed are shown as they are.
     """
-    image = _transmission(radiograph, energy)
+    image = transmission(radiograph, energy)
     if radiograph.detector.state == "raw":
         image = np.sqrt(image)
     return _scaled(np.round(image * 255).astype(np.uint8), width)
@@ -129,7 +129,7 @@ def _upright(box: Box, radiograph: Radiograph, shape: tuple[int, ...]) -> tuple[
     return x0, top, min(max(round(box.end_column * sx), x0 + 1), shape[1]), min(max(round(y1 * sy), top + 1), shape[0])
 
 
-def _transmission(radiograph: Radiograph, energy: int) -> Array:
+def transmission(radiograph: Radiograph, energy: int = -1) -> Array:
     """Return (rows, columns) float32 upright transmission, 0..1; raw counts by their range where none can be had."""
     counts: Array = radiograph.counts[energy]
     image: Array
@@ -151,6 +151,14 @@ def _transmission(radiograph: Radiograph, energy: int) -> Array:
     return image[::-1] if radiograph.detector.first_channel == "bottom" else image
 
 
+def uninspectable(image: Array, at: tuple[int, int, int, int]) -> Array:
+    """Return (rows, columns) bool: what the picture tints in a rectangle x0, y0, x1, y1 of transmission as too dark."""
+    x0, y0, x1, y1 = at
+    mask: Array = np.zeros(image.shape, np.bool_)
+    mask[y0:y1, x0:x1] = dark_mask(image[y0:y1, x0:x1], _OPAQUE_T)
+    return mask
+
+
 def _scaled(image: Array, width: int) -> Array:
     rows = max(1, round(image.shape[0] * width / image.shape[1]))
     way = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_CUBIC
@@ -166,7 +174,7 @@ def _containers(radiograph: Radiograph, container: Box | None, shape: tuple[int,
     if container is None:
         return []
     x0, y0, x1, y1 = _upright(container, radiograph, shape)
-    image = _transmission(radiograph, -1)
+    image = transmission(radiograph, -1)
     if image.shape[1] > shape[1]:
         image = _scaled(image, shape[1])
     frames = find_containers(np.ascontiguousarray(image))
@@ -188,7 +196,7 @@ def _hatched(base: Array, radiograph: Radiograph, shapes: list[Array]) -> Array:
         return base
     inside: Array = np.zeros(base.shape[:2], np.uint8)
     cv2.fillPoly(inside, [np.round(s).astype(np.int32) for s in shapes], 1)
-    image = _scaled(_transmission(radiograph, -1), base.shape[1])
+    image = _scaled(transmission(radiograph, -1), base.shape[1])
     mask = dark_mask(image, max(_OPAQUE_T, correct(radiograph).dark_t)) & (inside != 0)
     y, x = np.indices(mask.shape, np.int32)
     lines = mask & ((x + y) % _HATCH < 2)

@@ -12,6 +12,7 @@ import numpy as np
 from scanner_io.model import Box, Finding, Load, Quality, Radiograph
 
 from .container import Frame
+from .known import Known
 from .material import Mass
 
 if TYPE_CHECKING:
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
 
 def judge_each(
-    radiograph: Radiograph, frames: tuple[Frame, ...], judge: Callable[[Radiograph], ImageJudgement]
+    radiograph: Radiograph,
+    frames: tuple[Frame, ...],
+    judge: Callable[[Radiograph, Known | None], ImageJudgement],
+    known: Known | None,
 ) -> ImageJudgement:
     """Return the judgement of a radiograph with more than one container.
 
     frames : in upright pixels of the full image, left to right
-    judge : judges a part of the radiograph with one container in it
+    judge : judges a part of the radiograph with one container in it, and what is known of that
+    known : of the whole passage; an earlier scan shows one container, it is not known which
 
     Findings and quality are those of all; the load is loaded where one is, empty where all are. What is a number is
     the worst of them (what could not be seen) or the mean by length. `container` is the box around all.
@@ -32,7 +37,7 @@ def judge_each(
     cuts = [0, *(round((a.right + b.left) / 2) for a, b in itertools.pairwise(frames)), radiograph.columns]
     names = [f"container {number} of {len(frames)}: " for number in range(1, len(frames) + 1)]
     parts = [
-        _moved(judge(_columns(radiograph, first, end)), first, name)
+        _moved(judge(_columns(radiograph, first, end), _known(known, first, end)), first, name)
         for name, (first, end) in zip(names, itertools.pairwise(cuts), strict=True)
     ]
     whole = max(parts, key=lambda part: 0.0 if part.frame is None else part.frame.right - part.frame.left)
@@ -51,6 +56,7 @@ def judge_each(
         load_share=float(np.average([part.load_share for part in parts], weights=lengths)),
         uninspectable=tuple(u for part in parts for u in part.uninspectable),
         containers=tuple(c for part in parts for c in part.containers),
+        scores={kind: max(part.scores.get(kind, 0.0) for part in parts) for part in parts for kind in part.scores},
         material=msgspec.structs.replace(
             whole.material,
             mass=_mass([part.material.mass for part in parts]),
@@ -58,6 +64,18 @@ def judge_each(
             segments=tuple(s for part in parts for s in part.material.segments),
         ),
     )
+
+
+def _known(known: Known | None, first: int, end: int) -> Known | None:
+    """Return what is known of the columns from `first` to before `end`, in columns of that part."""
+    if known is None:
+        return None
+    marks = tuple(
+        mark._replace(first=max(mark.first, first) - first, end=min(mark.end, end) - first)
+        for mark in known.marks
+        if mark.first < end and mark.end > first
+    )
+    return known._replace(marks=marks, previous=None)
 
 
 def _columns(radiograph: Radiograph, first: int, end: int) -> Radiograph:
