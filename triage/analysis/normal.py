@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from scanner_io.errors import DataError
+
 from .maps import Maps, with_bank
 from .patches import Bank
 from .position_tables import NORMALISED, PositionTables, sketch, tables_of
@@ -37,20 +39,43 @@ class Normal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     scans: int
 
 
-def learn_normal(scans: Sequence[Maps], rng: np.random.Generator) -> Normal:
+def learn_normal(scans: Sequence[Maps], rng: np.random.Generator, groups: Sequence[str] | None = None) -> Normal:
     """Return what is normal, from maps of at least two clean scans.
 
-    Distances to the bank are those of every scan to the others, as they are for a scan to come.
+    groups : per scan; scans of one group are not compared with each other (a shipment has several containers)
     """
+    return learn_normals(scans, rng, groups or [str(i) for i in range(len(scans))])[0]
+
+
+def learn_normals(
+    scans: Sequence[Maps], rng: np.random.Generator, groups: Sequence[str]
+) -> tuple[Normal, dict[str, Normal]]:
+    """Return what is normal by all scans, and for every group what is normal by the others.
+
+    Distances to the bank are those of every scan to other groups, as they are for a scan to come.
+
+    Raises DataError for less than two groups.
+    """
+    names = sorted(set(groups))
+    if len(names) < 2:
+        raise DataError(f"{len(scans)} clean scans of {len(names)} groups: what is normal is learnt from at least two")
     parts = [bank_part(maps, rng, BANK_PATCHES // len(scans) + 1) for maps in scans]
-    known = [with_bank(maps, joined([p for j, p in enumerate(parts) if j != i])) for i, maps in enumerate(scans)]
-    strange = [s for s in map(unfamiliarity, known) if s is not None]
-    return Normal(
-        tables=tables_of([sketch(m.values, m.seen) for m in known], [n for n in NORMALISED if n in known[0].values]),
-        bank=joined(parts),
-        familiar=float(np.percentile(strange, _FAMILIAR_SHARE)) if strange else float("inf"),
-        scans=len(scans),
-    )
+    others = {name: joined([p for p, g in zip(parts, groups, strict=True) if g != name]) for name in names}
+    known = [with_bank(maps, others[g]) for maps, g in zip(scans, groups, strict=True)]
+    sketches = [sketch(m.values, m.seen) for m in known]
+    strange = [unfamiliarity(m) for m in known]
+
+    def by(used: Sequence[int], bank: Bank) -> Normal:
+        levels = [s for s in (strange[i] for i in used) if s is not None]
+        return Normal(
+            tables=tables_of([sketches[i] for i in used], [n for n in NORMALISED if n in known[0].values]),
+            bank=bank,
+            familiar=float(np.percentile(levels, _FAMILIAR_SHARE)) if levels else float("inf"),
+            scans=len(used),
+        )
+
+    without = {name: by([i for i, g in enumerate(groups) if g != name], others[name]) for name in names}
+    return by(range(len(scans)), joined(parts)), without
 
 
 def bank_part(maps: Maps, rng: np.random.Generator, count: int) -> Bank:

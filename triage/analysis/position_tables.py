@@ -40,11 +40,14 @@ class PositionTables(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     names: tuple[str, ...]
     values: Array
 
+    def usual(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Return `shape` float32: what is usual of a map at its places."""
+        end, height = bins(shape)
+        return np.asarray(self.values[self.names.index(name)][end[None, :], height[:, None]])
+
     def normalised(self, name: str, score: Array) -> Array:
         """Return a map as a share of what is usual at its places."""
-        usual = self.values[self.names.index(name)]
-        end, height = bins(score.shape)
-        return np.asarray(score / usual[end[None, :], height[:, None]], np.float32)
+        return np.asarray(score / self.usual(name, score.shape), np.float32)
 
 
 def bins(shape: tuple[int, ...]) -> tuple[Array, Array]:
