@@ -2,7 +2,6 @@
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,7 +16,8 @@ from triage.analysis.normal import UNTRAINED, learn_normal, unfamiliarity, untra
 from triage.analysis.patches import DIMENSIONS
 from triage.analysis.position_tables import NORMALISED, sketch, tables_of
 from triage.analysis.search import MAX_AREA, MAX_REGIONS, places_of
-from triage.study.image_detectors import UntrainedDetector, straight_maps
+from triage.study.image_detectors import UntrainedDetector, groups_of, straight_maps
+from triage.study.image_samples import Sample
 
 OPAQUE = 0.03
 
@@ -180,19 +180,23 @@ def test_no_place_where_nothing_may_be_told():
 # -- as an evaluation asks
 
 
+def sample(image, number):
+    return Sample(image, find_container(image), f"000{number}", "stacked", f"sha {number}")
+
+
 def test_untrained_detector_points_at_a_place_of_the_image():
     scans = []
     for seed in range(3):
         noise = np.random.default_rng(seed).normal(0, 0.005, (600, 1500)).astype(np.float32)
         image = np.clip(scene() + noise, 0, 1)
-        scans.append(SimpleNamespace(image=image, frame=find_container(image)))
+        scans.append(sample(image, seed))
     detector = UntrainedDetector()
     with pytest.raises(ValueError, match="call fit before regions"):
         detector.regions(scans[0])
     detector.fit(scans[:2], np.random.default_rng(0))
     image = scans[2].image.copy()
     image[110:135, 700:730] *= 0.4
-    regions = detector.regions(SimpleNamespace(image=image, frame=scans[2].frame))
+    regions = detector.regions(scans[2]._replace(image=image))
     x, y = regions[0].peak
     assert 697 <= x <= 733
     assert 107 <= y <= 138
@@ -212,6 +216,16 @@ def test_straightening_an_image_keeps_places():
     assert grid.shape[1] % (2 * CELL) == 0
     x, y = (int(v) for v in cv2.perspectiveTransform(np.array([[(610.0, 210.0)]]), to_grid)[0, 0])
     assert grid[y, x] == pytest.approx(0.1, abs=0.02)
-    maps, matrix = straight_maps(SimpleNamespace(image=image, frame=frame))
+    maps, matrix = straight_maps(Sample(image, frame, "0000", "empty", "aa"))
     assert np.array_equal(matrix, to_grid)
     assert maps.shape == (grid.shape[0] // CELL, grid.shape[1] // CELL)
+
+
+def test_scans_that_look_alike_may_not_teach_each_other():
+    alike = [sample(scene(), 1), sample(scene(), 1)]
+    assert groups_of(alike) == ["0001", "0001"]
+    rng = np.random.default_rng(0)
+    noise = np.clip(scene(load="empty") - rng.random((600, 1500)).astype(np.float32) / 2, 0.05, 1)
+    unknown = [s._replace(commodity="undeclared") for s in (*alike, sample(scene(), 1)._replace(image=noise))]
+    groups = groups_of(unknown)
+    assert groups[0] == groups[1] != groups[2]
