@@ -27,6 +27,8 @@ from .container import Frame, box_of, find_container
 from .correction import calibrate, correct, image_quality, repeated_columns
 from .dual_energy import Inversion, OneGrid, inversion_of
 from .image_profile import ImageProfile
+from .kinds import scores, search
+from .known import Asked, Known
 from .material import Mass, MaterialJudgement, judge_material, why_not
 from .screening import Buffers, Engine, MapStrips, Screening, screen
 from .strange_places import strange_places
@@ -47,6 +49,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     load_share : part of the cargo area that is cargo, 0..1; what `load` was decided on
     frame : the container as a quadrilateral in upright pixels
     material : what two energies say, with the mass or why there is none
+    scores : per kind of finding that was searched for, the score of the strangest candidate, see `kinds.scores`
     """
 
     load: Load
@@ -58,6 +61,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     load_share: float = 0.0
     frame: Frame | None = None
     material: MaterialJudgement = MaterialJudgement()
+    scores: dict[str, float] = {}
 
 
 class _Clock:
@@ -112,11 +116,13 @@ def judge_image(
     map_strips: MapStrips = map,
     buffers: Buffers | None = None,
     stream: Stream | None = None,
+    known: Known | None = None,
 ) -> ImageJudgement:
-    """Judge one radiograph by its image alone.
+    """Judge one radiograph by its image, and by what else is known of the passage.
 
     map_strips, buffers : as for `screen`; no effect on the judgement
     stream : has been given this radiograph's columns; no effect on the judgement
+    known : papers, what the portal saw, an earlier scan
 
     Every valid radiograph gets a judgement: a broken one has a fatal quality, never an exception.
     """
@@ -164,7 +170,8 @@ def judge_image(
     load, load_share = load_of(cargo)
     clock.lap("load")
     opaque_share, opaque = opaque_part(cargo)
-    findings = [*opaque, *strange_places(cargo)]
+    found = search(Asked(cargo, load_share, known))
+    findings = [*opaque, *strange_places(cargo, found)]
     clock.lap("findings")
     material = _material(radiograph, screening, frame, inversion, p)
     findings += material.findings
@@ -184,6 +191,7 @@ def judge_image(
         load_share=load_share,
         frame=frame,
         material=material,
+        scores=scores(found),
     )
 
 
