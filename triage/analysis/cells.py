@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cargo_grid import CargoGrid, Rect
+from .structure import structure_of
 
 Array: TypeAlias = NDArray[Any]
 
@@ -47,7 +48,8 @@ class Cells:
     above : the same above the bare container, of which every row has its own depth
     seen : (ROWS, columns) bool, False where nothing can be seen
     cell_mm : side of a cell; told : the sampling is known, so that this is more than a guess
-    roof, floor : rows of the cargo area, half-open; left, right : columns likewise, end frames left out
+    roof, floor : rows of the cargo area, half-open; left, right : columns likewise, end frames and machinery left out
+    machinery : columns between which there is none of a reefer's; from end to end where there is none at all
     """
 
     def __init__(self, cargo: CargoGrid) -> None:
@@ -68,6 +70,12 @@ class Cells:
         p = cargo.p
         self.roof, self.left = round(p.roof_share * ROWS), round(p.end_share * wide)
         self.right = wide - self.left
+        self.machinery = (0, wide)
+        structure = structure_of(cargo)
+        if structure.machinery is not None:
+            share = round(structure.machinery_share * wide)
+            self.machinery = (share, wide) if structure.machinery == "left" else (0, wide - share)
+            self.left, self.right = max(self.left, self.machinery[0]), min(self.right, self.machinery[1])
         inner = self.depth[:, self.left : self.right]
         # a full load leaves little of the wall to be seen: a hundredth is enough to know it by
         wall = float(np.percentile(inner[self.roof : round((1 - p.floor_share) * ROWS)], 1))

@@ -36,7 +36,8 @@ def door_end_items(cells: Cells) -> list[Candidate] | None:
     columns = np.flatnonzero(load.any(axis=0))
     if columns.size == 0:
         return None
-    ends = (("left", _frame_end(cells, 1), int(columns[0])), ("right", int(columns[-1]) + 1, _frame_end(cells, -1)))
+    inner = max(_frame_end(cells, 1), cells.machinery[0]), min(_frame_end(cells, -1), cells.machinery[1])
+    ends = (("left", inner[0], int(columns[0])), ("right", int(columns[-1]) + 1, inner[1]))
     gaps = [(side, a, b) for side, a, b in ends if b - a >= cells.cells(GAP_MM)]
     if not gaps:
         return None
@@ -64,12 +65,13 @@ def _frame_end(cells: Cells, step: int) -> int:
 def _items(cells: Cells, side: str, first: int, end: int) -> list[Candidate]:
     mask: Array = np.zeros(cells.depth.shape, np.bool_)
     mask[cells.roof : cells.floor, first:end] = cells.above[cells.roof : cells.floor, first:end] > ITEM_DEPTH
-    size = cells.cells(ITEM_MM[0]) // 2 + 1
-    mask = opened(mask, size, size)
-    if np.count_nonzero(mask.any(axis=1)) > MACHINERY * (cells.floor - cells.roof):
+    # the flanks of frame and load reach a little into the gap
+    spread = np.count_nonzero(mask[:, first + 2 : end - 2].any(axis=1))
+    if spread > MACHINERY * (cells.floor - cells.roof):
         return []
+    size = cells.cells(ITEM_MM[0]) // 2 + 1
     found = []
-    for blob in blobs(mask):
+    for blob in blobs(opened(mask, size, size)):
         if not _is_item(cells, blob):
             continue
         excess = float(cells.above[blob.window][blob.own].mean())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from .cells import FREE, Array, Cells
+from .container_size import size_of
 from .regions import Candidate
 
 KIND = "false_wall"
@@ -23,8 +24,8 @@ LEAST_MM, MOST_MM = 330.0, 1800.0
 HEADSPACE_MM = 150.0
 """Least height of free space behind the slab, over at least half of the next metre."""
 
-CLASSES_MM = {"20-foot": 5900.0, "40-foot": 12_030.0, "45-foot": 13_560.0}
-"""Inner lengths of freight containers. Source: ISO 668, least internal dimensions, and makers' data for 45 feet."""
+INNER_MM = {20: 5900.0, 40: 12_030.0, 45: 13_560.0}
+"""Inner lengths of freight containers by their feet. Source: ISO 668, and makers' data for 45 feet."""
 
 
 def false_wall(cells: Cells) -> list[Candidate] | None:
@@ -86,10 +87,8 @@ def _candidate(cells: Cells, side: str, score: float, depth: float, end: int) ->
 
 def _shorter(cells: Cells, thick_m: float) -> str:
     """Say by how much the inner length is shorter than its class, where the length is known."""
-    if not cells.told:
+    feet = size_of(cells.cargo.frame, cells.cargo.radiograph.detector).feet if cells.told else None
+    if feet is None:
         return ""
-    length = cells.depth.shape[1] * cells.cell_mm
-    name, inner = min(CLASSES_MM.items(), key=lambda c: abs(c[1] + 160 - length))
-    if abs(inner + 160 - length) > 0.04 * length:
-        return ""
-    return f": {inner / 1000 - thick_m:.1f} m of the {inner / 1000:.1f} m of a {name} container are left"
+    inner = INNER_MM[feet] / 1000
+    return f": {inner - thick_m:.1f} m of the {inner:.1f} m of a {feet}-foot container are left"
