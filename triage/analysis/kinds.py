@@ -12,7 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import changed, declared_empty, dense_object, door_end, false_wall, pattern_break, person_sized, void
+from . import (
+    changed,
+    declared_empty,
+    dense_object,
+    door_end,
+    false_wall,
+    goods_history,
+    pattern_break,
+    person_sized,
+    void,
+)
 from .contrast import contrast_candidate
 from .free_space import item_candidate
 from .image_profile import ImageProfile
@@ -107,6 +117,11 @@ KINDS: dict[str, Kind] = {
         "something of the size and density of a person",
         lambda a: person_sized.person_sized(a.cells),
         note=lambda p: person_sized.NOTE,
+    ),
+    goods_history.KIND: Kind(
+        "a load unlike earlier ones with the same declaration",
+        lambda a: goods_history.differs_from_declared(a.traits, a.known.declaration, a.cargo.p.goods),
+        note=lambda p: goods_history.NOTE,
     ),
     changed.KIND: Kind(
         "different from an earlier scan of the same container",

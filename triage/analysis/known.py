@@ -11,6 +11,7 @@ from .cargo_grid import CargoGrid, Rect
 from .cells import Cells
 from .contrast import contrasts
 from .free_space import items_in_free_space
+from .load_traits import Traits, load_traits
 
 
 class Mark(NamedTuple):
@@ -50,6 +51,11 @@ class Asked:
     def cells(self) -> Cells:
         """The container in cells of about 2 cm."""
         return Cells(self.cargo)
+
+    @cached_property
+    def traits(self) -> Traits | None:
+        """The load in a few numbers, None where there is too little of it."""
+        return load_traits(self.cells)
 
     @cached_property
     def previous(self) -> Cells | None:
