@@ -6,7 +6,8 @@ order of the load (gaps between stacks) have the contrast of what is searched fo
 a grid of its own height, what repeats along a row or a column of the grid is taken away, and what is left must stand
 out against the unrest around it, not against noise. What is too dark to see is never searched; it is measured and said.
 
-No threshold here is calibrated on insertions: scores order findings, they are not probabilities, p_value stays None.
+No threshold here is calibrated on insertions: scores order findings, they are not probabilities. What is unusual only a
+lane's own scans can say: with its profile findings have a p-value, without one p_value stays None.
 """
 
 from __future__ import annotations
@@ -19,19 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
-from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph
+from scanner_io.lane_profile import LaneProfile
+from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph, Standing
 
 from .cargo_grid import ONE, CargoGrid, TransmissionImage
 from .cargo_load import load_of, opaque_part
+from .conformal import Verdict, calibration_of
 from .container import Frame, box_of, find_container
 from .correction import calibrate, correct, image_quality, repeated_columns
 from .dual_energy import Inversion, OneGrid, inversion_of
 from .image_profile import ImageProfile
 from .kinds import scores, search
-from .known import Asked, Known
+from .known import Asked, Known, chapter_of
 from .material import Mass, MaterialJudgement, judge_material, why_not
 from .screening import Buffers, Engine, MapStrips, Screening, screen
 from .strange_places import strange_places
+from .vital_signs import vital_signs
 
 __all__ = ["ImageJudgement", "ImageProfile", "Stream", "judge_image"]
 
@@ -50,6 +54,9 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     frame : the container as a quadrilateral in upright pixels
     material : what two energies say, with the mass or why there is none
     scores : per kind of finding that was searched for, the score of the strangest candidate, see `kinds.scores`
+    vital_signs : see `vital_signs`
+    cell : texture class of the load, and declared chapter: what kind of scan this is
+    standing : among the scans of the lane's profile, None without one
     """
 
     load: Load
@@ -62,6 +69,9 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     frame: Frame | None = None
     material: MaterialJudgement = MaterialJudgement()
     scores: dict[str, float] = {}
+    vital_signs: dict[str, float | None] = {}
+    cell: tuple[str, str] = ("", "")
+    standing: Standing | None = None
 
 
 class _Clock:
@@ -117,12 +127,14 @@ def judge_image(
     buffers: Buffers | None = None,
     stream: Stream | None = None,
     known: Known | None = None,
+    lane: LaneProfile | None = None,
 ) -> ImageJudgement:
     """Judge one radiograph by its image, and by what else is known of the passage.
 
     map_strips, buffers : as for `screen`; no effect on the judgement
     stream : has been given this radiograph's columns; no effect on the judgement
     known : papers, what the portal saw, an earlier scan
+    lane : what is usual on this scan's lane
 
     Every valid radiograph gets a judgement: a broken one has a fatal quality, never an exception.
     """
@@ -171,8 +183,12 @@ def judge_image(
     clock.lap("load")
     opaque_share, opaque = opaque_part(cargo)
     found = search(Asked(cargo, load_share, known))
-    findings = [*opaque, *strange_places(cargo, found)]
+    cell = (texture_of(load), chapter_of(None if known is None else known.declaration))
+    verdict = None if lane is None else calibration_of(lane).judge(scores(found), cell)
+    findings = [*opaque, *strange_places(cargo, found, verdict)]
     clock.lap("findings")
+    vitals = vital_signs(screening.q[-1], cargo, load_share, opaque_share)
+    clock.lap("vital signs")
     material = _material(radiograph, screening, frame, inversion, p)
     findings += material.findings
     clock.lap("material")
@@ -192,7 +208,24 @@ def judge_image(
         frame=frame,
         material=material,
         scores=scores(found),
+        vital_signs=vitals,
+        cell=cell,
+        standing=None if verdict is None else _standing(verdict, scores(found), vitals, cell),
     )
+
+
+def texture_of(load: Load) -> str:
+    """Return the texture class of a load: so far no more than whether there is one."""
+    return "load unclear" if load == "unknown" else load
+
+
+def _standing(
+    verdict: Verdict, found: dict[str, float], vitals: dict[str, float | None], cell: tuple[str, str]
+) -> Standing:
+    return Standing(
+        p_value=verdict.p_value, level=verdict.level, stratum=verdict.stratum, scans=verdict.scans, cell=cell,
+        scores=found, vital_signs=vitals,
+    )  # fmt: skip
 
 
 def _inversion(detector: DetectorState, p: ImageProfile) -> Inversion | None:
