@@ -34,16 +34,6 @@ class Known(NamedTuple):
     previous: CargoGrid | None = None
 
 
-def chapter_of(declaration: Declaration | None) -> str:
-    """Return the declared chapter of the Harmonized System, two digits, or in a word why there is not one."""
-    if declaration is None:
-        return "undeclared"
-    if declaration.declared_empty:
-        return "declared empty"
-    chapters = sorted({code[:2] for code in declaration.hs_codes})
-    return chapters[0] if len(chapters) == 1 else "several chapters" if chapters else "undeclared"
-
-
 class Asked:
     """One container with what is known of it: what every kind of finding is searched in.
 
