@@ -32,8 +32,8 @@ def judge_each(
     frames : in upright pixels of the full image, left to right
     judge : judges a part of the radiograph with one container in it, and what is known of that
     known : of the whole passage; an earlier scan shows one container, it is not known which
-    lane : what is usual on the lane. It promises a rate of flagged scans, not of containers: the scan is compared by the
-        strangest of all its containers, with others of several, and each part is told what came of it
+    lane : what is usual on the lane. It promises a rate of flagged scans, not of containers: the scan is compared by
+        the strangest of all its containers, with others of several, and each part is told what came of it
 
     Findings and quality are those of all; the load is loaded where one is, empty where all are. What is a number is
     the worst of them (what could not be seen) or the mean by length. `container` is the box around all.
