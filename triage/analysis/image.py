@@ -6,7 +6,8 @@ order of the load (gaps between stacks) have the contrast of what is searched fo
 a grid of its own height, what repeats along a row or a column of the grid is taken away, and what is left must stand
 out against the unrest around it, not against noise. What is too dark to see is never searched; it is measured and said.
 
-No threshold here is calibrated on insertions: scores order findings, they are not probabilities, p_value stays None.
+No threshold here is calibrated on insertions: scores order findings, they are not probabilities. What is unusual only a
+lane's own scans can say: with its profile findings have a p-value, without one p_value stays None.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
-from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph
+from scanner_io.lane_profile import LaneProfile
+from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph, Standing
 
 from .cargo_grid import ONE, CargoGrid, TransmissionImage
 from .cargo_load import load_of
@@ -28,6 +30,7 @@ from .container_seen import ContainerSeen
 from .container_size import size_of
 from .correction import calibrate, correct, image_quality, repeated_columns
 from .dual_energy import Inversion, OneGrid, inversion_of
+from .goods_history import history_of
 from .image_faults import floor_is_real, image_faults, is_inverted, is_upside_down, without_dead_lines
 from .image_profile import ImageProfile
 from .kinds import scores, search
@@ -35,10 +38,12 @@ from .known import Asked, Known
 from .material import Mass, MaterialJudgement, judge_material, why_not
 from .screening import Buffers, Engine, MapStrips, Screening, screen
 from .several import judge_each
+from .standing import Lane, cell_of, standing_of, verdict_of
 from .strange_places import strange_places
 from .structure import structure_of
 from .uninspectable import Uninspectable, opaque_part, uninspectable
 from .vehicle import Vehicle, vehicle_with, vehicle_without
+from .vital_signs import vital_signs
 
 __all__ = ["ImageJudgement", "ImageProfile", "Stream", "judge_image"]
 
@@ -62,6 +67,9 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     vehicle : what else is seen, or what is seen instead of a container; None where the image is unusable
     scores : per kind of finding that was searched for, the score of the strangest candidate, see `kinds.scores`
     traits : the load in the numbers of `goods_profile.NAMES`; none where there is too little of it
+    vital_signs : see `vital_signs`
+    cell : texture class of the load, and declared chapter: what kind of scan this is
+    standing : among the scans of the lane's profile, None without one
     """
 
     load: Load
@@ -78,6 +86,9 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     vehicle: Vehicle | None = None
     scores: dict[str, float] = {}
     traits: tuple[float, ...] = ()
+    vital_signs: dict[str, float | None] = {}
+    cell: tuple[str, str] = ("", "")
+    standing: Standing | None = None
 
 
 class _Clock:
@@ -133,12 +144,14 @@ def judge_image(
     buffers: Buffers | None = None,
     stream: Stream | None = None,
     known: Known | None = None,
+    lane: Lane = None,
 ) -> ImageJudgement:
     """Judge one radiograph by its image, and by what else is known of the passage.
 
     map_strips, buffers : as for `screen`; no effect on the judgement
     stream : has been given this radiograph's columns; no effect on the judgement
     known : papers, what the portal saw, an earlier scan
+    lane : what is usual on this scan's lane
 
     Every valid radiograph gets a judgement: a broken one has a fatal quality, never an exception.
     """
@@ -146,7 +159,7 @@ def judge_image(
     clock = _Clock()
     mended, dead = without_dead_lines(radiograph, p.faults)
     if dead:
-        return _after(_unless_inverted(dead, radiograph, p), mended, p, map_strips, buffers, known)
+        return _after(_unless_inverted(dead, radiograph, p), mended, p, map_strips, buffers, known, lane)
     correction = correct(radiograph, p.correction)
     clock.lap("correction")
     if correction.calibration is None:
@@ -176,7 +189,7 @@ def judge_image(
     upright = np.ascontiguousarray(small.T[::-1] if radiograph.detector.first_channel == "bottom" else small.T)
     frames = find_containers(upright, p.container)
     if is_upside_down(upright, frames, p.container, p.faults):
-        return _after([_UPSIDE_DOWN], _turned(radiograph), p, map_strips, buffers, known)
+        return _after([_UPSIDE_DOWN], _turned(radiograph), p, map_strips, buffers, known, lane)
     clock.lap("container")
     if not frames:
         return _no_container(radiograph, upright, quality, p, clock)
@@ -185,9 +198,11 @@ def judge_image(
     quality += image_faults(radiograph, frames, vehicle, p.faults)
     clock.lap("vehicle")
     if len(frames) > 1:
-        each = judge_each(
-            radiograph, frames, lambda part, of: judge_image(part, p, map_strips=map_strips, known=of), known
-        )
+
+        def judge_part(part: Radiograph, of: Known | None, usual: Lane) -> ImageJudgement:
+            return judge_image(part, p, map_strips=map_strips, known=of, lane=usual)
+
+        each = judge_each(radiograph, frames, judge_part, known, lane)
         told = tuple(dict.fromkeys((*quality, *each.quality)))
         return msgspec.structs.replace(each, quality=told, vehicle=vehicle)
     frame = frames[0]
@@ -200,10 +215,14 @@ def judge_image(
     clock.lap("load")
     unseen = uninspectable(cargo)
     opaque = opaque_part(cargo, unseen)
-    asked = Asked(cargo, load_share, known)
+    history = history_of(lane) if isinstance(lane, LaneProfile) else None
+    asked = Asked(cargo, load_share, known, history)
     found = search(asked)
-    findings = [*opaque, *strange_places(cargo, found)]
+    cell = cell_of(load, None if known is None else known.declaration)
+    findings = [*opaque, *strange_places(cargo, found, verdict_of(lane, scores(found), cell))]
     clock.lap("findings")
+    vitals = vital_signs(screening.q[-1], cargo, load_share, unseen.share)
+    clock.lap("vital signs")
     material = _material(radiograph, screening, frame, inversion, p)
     findings += material.findings
     clock.lap("material")
@@ -231,6 +250,9 @@ def judge_image(
         vehicle=vehicle,
         scores=scores(found),
         traits=() if asked.traits is None else tuple(asked.traits.tolist()),
+        vital_signs=vitals,
+        cell=cell,
+        standing=standing_of(lane, scores(found), vitals, cell),
     )
 
 
@@ -270,11 +292,12 @@ def _after(
     map_strips: MapStrips,
     buffers: Buffers | None,
     known: Known | None,
+    lane: Lane,
 ) -> ImageJudgement:
     """Judge a radiograph that was put right, and tell what was wrong with it."""
     if any(q.fatal for q in told):
         return _unusable(told, _Clock())
-    judged = judge_image(radiograph, p, map_strips=map_strips, buffers=buffers, known=known)
+    judged = judge_image(radiograph, p, map_strips=map_strips, buffers=buffers, known=known, lane=lane)
     return msgspec.structs.replace(judged, quality=(*told, *judged.quality))
 
 

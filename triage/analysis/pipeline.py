@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from scanner_io import __version__
+from scanner_io.lane_profile import LaneProfile
 from scanner_io.model import Box, Finding, Load, Quality, Scan, TriageResult
 
 from .declaration import judge_declaration, judge_mass
 from .fusion import fuse
-from .image import ImageProfile, Stream, judge_image
+from .image import ImageJudgement, ImageProfile, Stream, judge_image
 from .known import Known
 from .material import Mass
 from .portal import PortalJudgement, PortalProfile, judge_portal
@@ -22,16 +23,29 @@ from .portal_marks import portal_marks
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All thresholds of judgement. `identity` names the very values, so that a result can be traced to them."""
+    """All thresholds of judgement. `identity` names the very values, so that a result can be traced to them.
+
+    lane : what is usual on the lane, learned by `scanlane calibrate`; None: findings have no p-value
+    """
 
     name: str = "default"
     image: ImageProfile = ImageProfile()
     portal: PortalProfile = PortalProfile()
+    lane: LaneProfile | None = None
 
     @property
     def identity(self) -> str:
         """Name and hash of the values."""
-        return f"{self.name}@{hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]}"
+        values = msgspec.json.encode({"name": self.name, "image": self.image, "portal": self.portal})
+        digest = hashlib.sha256(values)
+        if self.lane is not None:
+            digest.update(self.lane.sha256.encode())
+        return f"{self.name}@{digest.hexdigest()[:12]}"
+
+    @property
+    def thresholds(self) -> str:
+        """Hash of what the scores of a scan depend on beside the scan: a lane's profile holds for no other."""
+        return hashlib.sha256(msgspec.json.encode({"image": self.image, "portal": self.portal})).hexdigest()
 
 
 def run(
@@ -48,6 +62,21 @@ def run(
     buffers : scratch memory to use again, see `screening.Buffers`
     stream : has screened this scan's columns as they came, with the same profile; the result is the same
     """
+    return judged(scan, profile, map_strips=map_strips, buffers=buffers, stream=stream)[0]
+
+
+def judged(
+    scan: Scan,
+    profile: Profile,
+    *,
+    map_strips: Callable[..., Any] = map,
+    buffers: Any = None,
+    stream: Stream | None = None,
+) -> tuple[TriageResult, ImageJudgement | None]:
+    """Return what `run` does, and what a lane's calibration learns from: the image's own judgement, None without one.
+
+    Parameters are those of `run`.
+    """
     began = time.perf_counter()
     findings: list[Finding] = []
     quality: list[Quality] = [*scan.quality, *_absent(scan)]
@@ -58,6 +87,7 @@ def run(
     neutron: bool | None = None
     gamma_intervals = alarm_intervals = 0
     mass = Mass(why="no radiograph")
+    image: ImageJudgement | None = None
     since = time.perf_counter()
     portal = _portal(scan, profile)
     portal_ms = (time.perf_counter() - since) * 1e3
@@ -65,7 +95,7 @@ def run(
         quality += scan.radiograph.detector.flags
         image = judge_image(
             scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers, stream=stream,
-            known=_known(scan, portal),
+            known=_known(scan, portal), lane=profile.lane,
         )  # fmt: skip
         load, container = image.load, image.container
         mass = image.material.mass
@@ -93,12 +123,14 @@ def run(
         anything_judged=scan.radiograph is not None or scan.portal is not None,
     )  # fmt: skip
     timings["total"] = (time.perf_counter() - began) * 1e3
-    return TriageResult(
+    result = TriageResult(
         scan_id=scan.scan_id, outcome=outcome, reasons=reasons, load=load, container=container,
         findings=tuple(findings), quality=tuple(quality), gamma_alarm=gamma, neutron_alarm=neutron,
         gamma_intervals=gamma_intervals, alarm_intervals=alarm_intervals, profile=profile.identity,
         code_version=__version__, timings_ms={k: round(v, 3) for k, v in timings.items()},
+        standing=None if image is None else image.standing,
     )  # fmt: skip
+    return result, image
 
 
 def scores_of(scan: Scan, profile: Profile, *, map_strips: Callable[..., Any] = map) -> dict[str, float]:
