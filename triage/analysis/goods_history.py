@@ -27,13 +27,13 @@ from .regions import Candidate
 KIND = "differs_from_declared"
 EXTRA = "goods"
 """Its name in a lane's profile."""
-NOTE = 3.5
+NOTE = 4.0
 """Root mean square of the deviations, in spreads of the chapter: innocent loads have about 1."""
 LEAST_SCANS = 8
 """Of a chapter, for a history."""
 PRIOR_SCANS = 10.0
 """So many scans is the spread of all chapters worth beside a chapter's own."""
-MOST = 6.0
+MOST = 9.0
 """Spreads at which one deviation is cut: a single odd number must not decide."""
 
 
