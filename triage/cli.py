@@ -250,12 +250,16 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
     "--utc-offset-h", default=0.0, show_default=True, type=click.FloatRange(-24, 24),
     help="Hours east of UTC, for times in portal daily files and N42 files that tell no zone.",
 )  # fmt: skip
+@click.option(
+    "--previous", type=click.Path(path_type=Path, exists=True),
+    help="Recording, or folder of them, in which an earlier scan of the same container is looked for.",
+)  # fmt: skip
 @energy_option
 @profile_option
 @json_option
 def triage(
     files: tuple[Path, ...], save: Path | None, polarity: str, speed_unit: str, utc_offset_h: float,
-    energy: Path | None, usual: Path | None, as_json: bool,
+    previous: Path | None, energy: Path | None, usual: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge images, recordings, portal daily files and N42 files.
 
@@ -264,17 +268,19 @@ def triage(
     from scanner_io.formats.n42 import N42Settings
     from scanner_io.formats.raster import RasterOptions
     from triage.service import offline
+    from triage.service.earlier import EarlierScans
 
     options = RasterOptions(polarity=polarity)  # type: ignore[arg-type]
     n42_settings = N42Settings(utc_offset_h=utc_offset_h, speed_unit=speed_unit)
     paths = _expand(files, ".scan.h5")
+    earlier = None if previous is None else EarlierScans(_expand((previous,), ".scan.h5"))
     judge = _new_judge(energy, usual)
     bad, rows = 0, []
     pictures: set[str] = set()
     try:
         with _progress(len(paths), "judging", quiet=as_json) as advance:
             for path in paths:
-                for judged in offline.judge_file(path, judge, options, n42_settings):
+                for judged in offline.judge_file(path, judge, options, n42_settings, earlier):
                     bad += judged.error is not None
                     if save is not None:
                         _save_picture(save, judged, pictures, judge.profile.image)

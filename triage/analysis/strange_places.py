@@ -18,7 +18,7 @@ def strange_places(cargo: CargoGrid, found: Found, verdict: Verdict | None = Non
 
     Reviews come first, by p-value. Else scores of different kinds are put on the scale of their kind's own threshold to
     be ranked together; what stands in a row of its like is the load and comes last. Of two that point at one place, the
-    stranger is kept, and before that the one that says more, unless it asks for less.
+    stranger is kept and says what else is seen there; before that the one that says more, unless it asks for less.
     """
     every = [_Told(cargo, c, verdict) for places in found.values() for c in places]
     told = [t for t in every if t.review or t.candidate.score >= t.kind.note(cargo.p)]
@@ -26,9 +26,10 @@ def strange_places(cargo: CargoGrid, found: Found, verdict: Verdict | None = Non
     told.sort(key=_Told.order)
     kept: list[_Told] = []
     for t in told:
-        if len(kept) == cargo.p.max_findings:
-            break
-        if not _at_one_of(t, kept):
+        here = next((k for k in kept if _at_one_of(t, [k])), None)
+        if here is not None:
+            here.also += () if t.kind.general or t.kind is here.kind else (t.kind.words,)
+        elif len(kept) < cargo.p.max_findings:
             kept.append(t)
     return [t.finding(cargo) for t in kept]
 
@@ -57,6 +58,7 @@ class _Told:
     def __init__(self, cargo: CargoGrid, candidate: Candidate, verdict: Verdict | None) -> None:
         self.candidate, self.kind, self._verdict = candidate, KINDS[candidate.kind], verdict
         self.maybe = ""
+        self.also: tuple[str, ...] = ()
         counts = candidate.of_many == 1
         self.p_value = verdict.p_of(candidate.kind, candidate.score) if verdict and counts else None
         own = self.kind.review(cargo.p) if self.kind.review else None
@@ -81,6 +83,7 @@ class _Told:
             usual = f"; {self._verdict.words(self.p_value)}"
         many = f"; one of {c.of_many} alike in a row, so likely the load" if c.of_many > 1 else ""
         many = f"; it may be {self.maybe}" if self.maybe else many
+        many += "".join(f"; also {words}" for words in dict.fromkeys(self.also))
         return Finding(
             kind=c.kind, score=c.score, reason=f"{c.words}{usual}{many}", tier="review" if self.review else "note",
             p_value=self.p_value, where=None if c.at is None else cargo.box(c.at),

@@ -41,6 +41,7 @@ from scanner_io.model import (
     Kind,
     LineBlock,
     Occupancy,
+    Radiograph,
     Scan,
     ScanStart,
     TriageResult,
@@ -283,15 +284,18 @@ class Judge:
                 return live
         return None
 
-    def __call__(self, scan: Scan, live: LiveScreening | None = None) -> TriageResult:
+    def __call__(
+        self, scan: Scan, live: LiveScreening | None = None, previous: Radiograph | None = None
+    ) -> TriageResult:
         """Judge; an exception of the judgement becomes an UNUSABLE result that says so.
 
         live : has heard this scan's columns
+        previous : an earlier radiograph of the same container
         """
         try:
             return self._pipeline.run(
                 scan, self.profile, map_strips=self._pool.map if self._pool else map, buffers=self._buffers,
-                stream=None if live is None or live.failure else live.stream,
+                stream=None if live is None or live.failure else live.stream, previous=previous,
             )  # fmt: skip
         except Exception as error:
             return self.failed(scan, f"{type(error).__name__}: {error}")
