@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -10,15 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from scanner_io import recording
-from scanner_io.errors import ConfigError
-from scanner_io.lane_profile import Extra
 from scanner_io.model import Declaration
 from triage.analysis import goods_history
-from triage.analysis.goods_history import differs_from_declared, learn, left_out_scores
+from triage.analysis.goods_history import differs_from_declared, learn
 from triage.analysis.goods_profile import NAMES
 from triage.analysis.odd_one_out import LEAST_LOT, odd_one_out
 from triage.cli import cli
-from triage.study.calibrate_lane import Example, with_goods
 from triage.study.odd_one_out import lot_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -92,38 +88,6 @@ def test_of_several_declared_chapters_the_nearest_counts():
     both = Declaration(hs_codes=("0901", "8471"))
     (told,) = differs_from_declared(loads(1, centre=4.0, seed=3)[0], both, history)
     assert told.score < 2
-
-
-def test_scores_for_calibration_are_those_of_a_new_load():
-    """Left-out scores spread as scores of loads that were never learned from; scores of what was learned are lower."""
-    known = [("09", t) for t in loads(60)]
-    history = learn(known).chapters["09"]
-    new = np.mean([goods_history.distance(history, t) for t in loads(400, seed=5)])
-    left_out = np.mean(left_out_scores(known))
-    assert left_out == pytest.approx(new, rel=0.06)
-
-
-def test_too_few_others_have_no_score():
-    assert left_out_scores([("09", t) for t in loads(goods_history.LEAST_SCANS)]) == [None] * goods_history.LEAST_SCANS
-
-
-def test_a_history_is_kept_in_the_profile_of_a_lane():
-    examples = [Example(file=str(n), cell=("loaded", "09"), traits=tuple(t)) for n, t in enumerate(loads(20))]
-    examples.append(Example(file="x", cell=("loaded", "undeclared"), traits=tuple(loads(1)[0])))
-    told, history = with_goods(examples)
-    assert [goods_history.KIND in one.scores for one in told] == [True] * 20 + [False]
-    assert list(history.chapters) == ["09"]
-
-    lane = SimpleNamespace(extras={goods_history.EXTRA: goods_history.stored(history)})
-    assert goods_history.history_of(lane) == history
-    assert goods_history.history_of(None) is None
-
-
-@pytest.mark.parametrize("facts", [{"chapters": {"coffee": {}}}, {"chapters": {}, "traits": ["weight"]}])
-def test_a_history_that_cannot_be_used_is_refused(facts):
-    lane = SimpleNamespace(extras={goods_history.EXTRA: Extra(facts=facts)})
-    with pytest.raises(ConfigError, match="history of goods"):
-        goods_history.history_of(lane)
 
 
 # -- the odd one out

@@ -1,8 +1,8 @@
 """What loads of each declared chapter looked like before, and how far a load is from that.
 
-A history is learned from a lane's own scans, by `scanlane calibrate`, and kept in its profile: per chapter of the
-Harmonized System the median and spread of every trait of the load. Few scans say little of a spread, so it is drawn
-towards that of all chapters within themselves. Where a chapter has no history nothing is said.
+A history is learnt from scans with declarations, by `scanlane calibrate`: per chapter of the Harmonized System the
+median and spread of every trait of the load. Few scans say little of a spread, so it is drawn towards that of all
+chapters within themselves. Where a chapter has no history nothing is said.
 
 Goods of a chapter may look like anything (machines, toys); their spread is wide then, and hardly anything is far. What
 the literature reaches with far more (51 % of 22 categories) says what to expect: a load that is far from its own
@@ -13,11 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 
-from scanner_io.errors import ConfigError, DataError
-from scanner_io.lane_profile import Extra, LaneProfile
 from scanner_io.model import Declaration
 
 from .goods_profile import NAMES, Chapter, GoodsHistory
@@ -25,8 +22,6 @@ from .load_traits import Traits
 from .regions import Candidate
 
 KIND = "differs_from_declared"
-EXTRA = "goods"
-"""Its name in a lane's profile."""
 NOTE = 4.0
 """Root mean square of the deviations, in spreads of the chapter: innocent loads have about 1."""
 LEAST_SCANS = 8
@@ -37,22 +32,6 @@ MOST = 9.0
 """Spreads at which one deviation is cut: a single odd number must not decide."""
 
 
-def stored(history: GoodsHistory) -> Extra:
-    """Return a history as it is kept in a lane's profile."""
-    return Extra(facts=msgspec.to_builtins(history))
-
-
-def history_of(lane: LaneProfile | None) -> GoodsHistory | None:
-    """Return the history in a lane's profile, None without. Raises ConfigError for one that cannot be used."""
-    extra = None if lane is None else lane.extras.get(EXTRA)
-    if extra is None:
-        return None
-    try:
-        return msgspec.convert(extra.facts, GoodsHistory)
-    except (msgspec.ValidationError, DataError) as error:
-        raise ConfigError([f"history of goods in the lane's profile: {error}"]) from error
-
-
 def chapters_of(declaration: Declaration | None) -> tuple[str, ...]:
     """Return the declared chapters, two digits each, sorted."""
     return tuple(sorted({code[:2] for code in declaration.hs_codes})) if declaration is not None else ()
@@ -60,49 +39,23 @@ def chapters_of(declaration: Declaration | None) -> tuple[str, ...]:
 
 def learn(loads: Sequence[tuple[str, Traits]]) -> GoodsHistory:
     """Return the history of loads: chapter and traits of each, those with one declared chapter only."""
-    by = _by_chapter(loads)
-    usual = _pooled(by)
-    chapters = {digits: _chapter(of, usual) for digits, of in sorted(by.items()) if len(of) >= LEAST_SCANS}
-    return GoodsHistory(chapters=chapters)
-
-
-def left_out_scores(loads: Sequence[tuple[str, Traits]]) -> list[float | None]:
-    """Return each load's score by the history of the others, None where they have none of its chapter.
-
-    For calibration: a load's score by a history that it is part of is too low. By one load less it is a little too
-    high, which errs on the side of fewer flags. The spread of all chapters is taken with it: it is one of many there.
-    """
-    by = _by_chapter(loads)
-    usual = _pooled(by)
-    at = dict.fromkeys(by, 0)
-    found: list[float | None] = []
-    for digits, traits in loads:
-        of, own = by[digits], at[digits]
-        at[digits] += 1
-        others = np.delete(of, own, axis=0)
-        found.append(distance(_chapter(others, usual), traits) if len(others) >= LEAST_SCANS else None)
-    return found
-
-
-def _by_chapter(loads: Sequence[tuple[str, Traits]]) -> dict[str, Traits]:
-    """Return (loads, traits) by chapter, each in the order given."""
     by: dict[str, list[Traits]] = {}
     for digits, traits in loads:
         by.setdefault(digits, []).append(traits)
-    return {digits: np.stack(of) for digits, of in by.items()}
-
-
-def _pooled(by: dict[str, Traits]) -> Traits:
-    """Return the spread of every trait within chapters, all chapters together."""
-    centred = [of - np.median(of, axis=0) for of in by.values() if len(of) >= 3]
-    return np.maximum(_spread(np.concatenate(centred)), 0.02) if centred else np.full(len(NAMES), 1.0)
-
-
-def _chapter(of: Traits, usual: Traits) -> Chapter:
-    middle = np.median(of, axis=0)
-    own = _spread(of - middle)
-    spread = np.sqrt((len(of) * own**2 + PRIOR_SCANS * usual**2) / (len(of) + PRIOR_SCANS))
-    return Chapter(scans=len(of), median=tuple(middle.tolist()), spread=tuple(spread.tolist()))
+    centred = [np.stack(of) - np.median(np.stack(of), axis=0) for of in by.values() if len(of) >= 3]
+    if not centred:
+        return GoodsHistory(chapters={})
+    pooled = np.maximum(_spread(np.concatenate(centred)), 0.02)
+    chapters = {}
+    for digits, of in sorted(by.items()):
+        if len(of) < LEAST_SCANS:
+            continue
+        all_of = np.stack(of)
+        own = _spread(all_of - np.median(all_of, axis=0))
+        spread = np.sqrt((len(of) * own**2 + PRIOR_SCANS * pooled**2) / (len(of) + PRIOR_SCANS))
+        median = tuple(float(v) for v in np.median(all_of, axis=0))
+        chapters[digits] = Chapter(scans=len(of), median=median, spread=tuple(float(v) for v in spread))
+    return GoodsHistory(chapters=chapters)
 
 
 def _spread(deviations: Traits) -> Traits:

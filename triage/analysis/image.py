@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
-from scanner_io.lane_profile import LaneProfile
 from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph, Standing
 
 from .cargo_grid import ONE, CargoGrid, TransmissionImage
@@ -30,7 +29,6 @@ from .container_seen import ContainerSeen
 from .container_size import size_of
 from .correction import calibrate, correct, image_quality, repeated_columns
 from .dual_energy import Inversion, OneGrid, inversion_of
-from .goods_history import history_of
 from .image_faults import floor_is_real, image_faults, is_inverted, is_upside_down, without_dead_lines
 from .image_profile import ImageProfile
 from .kinds import scores, search
@@ -215,8 +213,7 @@ def judge_image(
     clock.lap("load")
     unseen = uninspectable(cargo)
     opaque = opaque_part(cargo, unseen)
-    history = history_of(lane) if isinstance(lane, LaneProfile) else None
-    asked = Asked(cargo, load_share, known, history)
+    asked = Asked(cargo, load_share, known)
     found = search(asked)
     cell = cell_of(load, None if known is None else known.declaration)
     findings = [*opaque, *strange_places(cargo, found, verdict_of(lane, scores(found), cell))]

@@ -8,6 +8,7 @@ from scanner_io.energy_calibration import EnergyCalibration
 
 from .container import ContainerProfile
 from .correction import CorrectionProfile
+from .goods_profile import GoodsHistory
 from .image_faults import FaultProfile
 from .material import MaterialProfile
 
@@ -51,6 +52,7 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     max_findings : contrast and item findings shown per image, best first; one restless texture must not fill a screen
     energy : the lane's energy calibration; without it nothing is said of materials or mass
     material : limits of what is said of them
+    goods : what loads of each declared chapter looked like before; without it nothing is said of that
     """
 
     correction: CorrectionProfile = CorrectionProfile()
@@ -93,3 +95,4 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     max_findings: int = 5
     energy: EnergyCalibration | None = None
     material: MaterialProfile = MaterialProfile()
+    goods: GoodsHistory | None = None

@@ -120,7 +120,7 @@ KINDS: dict[str, Kind] = {
     ),
     goods_history.KIND: Kind(
         "a load unlike earlier ones with the same declaration",
-        lambda a: goods_history.differs_from_declared(a.traits, a.known.declaration, a.history),
+        lambda a: goods_history.differs_from_declared(a.traits, a.known.declaration, a.cargo.p.goods),
         note=lambda p: goods_history.NOTE,
     ),
     changed.KIND: Kind(

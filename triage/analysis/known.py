@@ -11,7 +11,6 @@ from .cargo_grid import CargoGrid, Rect
 from .cells import Cells
 from .contrast import contrasts
 from .free_space import items_in_free_space
-from .goods_profile import GoodsHistory
 from .load_traits import Traits, load_traits
 
 
@@ -41,15 +40,12 @@ class Asked:
     """One container with what is known of it: what every kind of finding is searched in.
 
     load_share : part of the cargo area that is cargo, 0..1
-    history : what the lane's loads of each declared chapter looked like before
 
     What several kinds look at is computed when the first of them does.
     """
 
-    def __init__(
-        self, cargo: CargoGrid, load_share: float, known: Known | None = None, history: GoodsHistory | None = None
-    ) -> None:
-        self.cargo, self.load_share, self.known, self.history = cargo, load_share, known or Known(), history
+    def __init__(self, cargo: CargoGrid, load_share: float, known: Known | None = None) -> None:
+        self.cargo, self.load_share, self.known = cargo, load_share, known or Known()
 
     @cached_property
     def cells(self) -> Cells:

@@ -32,10 +32,9 @@ from scanner_io.errors import ConfigError, DataError, ScannerError
 from scanner_io.formats import raster
 from scanner_io.lane_profile import Cell, Excluded, LaneProfile, Stratum
 from scanner_io.model import Scan
-from triage.analysis import goods_history, pipeline
+from triage.analysis import pipeline
 from triage.analysis.conformal import least_scans, level_of, strata_of
 from triage.analysis.drift import why_no_example
-from triage.analysis.goods_profile import GoodsHistory
 from triage.analysis.kinds import KINDS
 from triage.analysis.screening import Buffers
 from triage.analysis.vital_signs import VITALS
@@ -53,7 +52,7 @@ _CHUNK = 4
 class Example(msgspec.Struct, frozen=True, kw_only=True):
     """One scan of the archive: what is learned from it, or why nothing is.
 
-    counts_hash : of the raw counts; scores, vital_signs, cell, traits : see ImageJudgement
+    counts_hash : of the raw counts; scores, vital_signs, cell : see ImageJudgement
     """
 
     file: str
@@ -65,7 +64,6 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     cell: Cell = ("", "")
     scores: dict[str, float] = {}
     vital_signs: dict[str, float | None] = {}
-    traits: tuple[float, ...] = ()
     why_not: str = ""
 
 
@@ -122,9 +120,7 @@ def learn(scan: Scan, profile: pipeline.Profile, file: str = "") -> Example:
     why = why_no_example(result)
     if why or image is None:
         return msgspec.structs.replace(told, why_not=why)
-    return msgspec.structs.replace(
-        told, cell=image.cell, scores=image.scores, vital_signs=image.vital_signs, traits=image.traits
-    )
+    return msgspec.structs.replace(told, cell=image.cell, scores=image.scores, vital_signs=image.vital_signs)
 
 
 def examples_of(
@@ -205,7 +201,6 @@ def profile_of(
             f"rate could not be kept to within half of it{left_out}; gather more scans, or promise more flags by "
             "--flag-rate"
         )
-    kept, history = with_goods(kept)
     table, words = strata_of([one.cell for one in kept], least)
     cells = tuple(sorted({one.cell for one in kept}))
     stratum = np.array([table[one.cell] for one in kept], np.int32)
@@ -226,20 +221,7 @@ def profile_of(
         scores=np.array([[one.scores.get(k, -np.inf) for k in kinds] for one in kept], np.float64),
         vital_signs=np.array([[_number(one.vital_signs.get(v)) for v in VITALS] for one in kept], np.float64),
         cell_of_scan=np.array([cells.index(one.cell) for one in kept], np.int32), stratum_of_scan=stratum,
-        extras={goods_history.EXTRA: goods_history.stored(history)} if history.chapters else {},
     )  # fmt: skip
-
-
-def with_goods(kept: Sequence[Example]) -> tuple[list[Example], GoodsHistory]:
-    """Return the examples with their scores by the history of the goods in the others, and the history of all."""
-    known = [n for n, one in enumerate(kept) if one.traits and one.cell[1].isdigit()]
-    loads = [(kept[n].cell[1], np.array(kept[n].traits)) for n in known]
-    examples = list(kept)
-    for n, score in zip(known, goods_history.left_out_scores(loads), strict=True):
-        if score is not None:
-            scores = {**examples[n].scores, goods_history.KIND: score}
-            examples[n] = msgspec.structs.replace(examples[n], scores=scores)
-    return examples, goods_history.learn(loads)
 
 
 def _number(value: float | None) -> float:
