@@ -170,7 +170,7 @@ def judge_image(
     load, load_share = load_of(cargo)
     clock.lap("load")
     opaque_share, opaque = opaque_part(cargo)
-    found = search(Asked(cargo, load_share, known))
+    found = search(Asked(cargo, load_share, known, map_parts=map_strips))
     findings = [*opaque, *strange_places(cargo, found)]
     clock.lap("findings")
     material = _material(radiograph, screening, frame, inversion, p)
