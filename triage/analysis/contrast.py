@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner_io.model import Finding
-
 from .cargo_grid import CargoGrid, Rect, overlap
+from .regions import Candidate
 from .screening import Z_STEPS
 
 Array: TypeAlias = NDArray[Any]
@@ -77,24 +76,17 @@ def _peaks(cargo: CargoGrid, score: Array, contrast: Array, half: int, sign: flo
     return found
 
 
-def contrast_finding(cargo: CargoGrid, score: float, at: Rect) -> Finding:
-    """Return the finding of a signed contrast score."""
-    p = cargo.p
+def contrast_candidate(cargo: CargoGrid, score: float, at: Rect) -> Candidate:
+    """Return what is to be said of a signed contrast score."""
     inside, around = cargo.levels(at)
     x0, y0, x1, y1 = at
     steepest = float(cargo.z[y0:y1, x0:x1].max()) / Z_STEPS
-    sharp = f", pixel z {steepest:.1f}" if steepest >= p.threshold_z else ""
-    reason = (
+    sharp = f", pixel z {steepest:.1f}" if steepest >= cargo.p.threshold_z else ""
+    words = (
         f"{'darker' if score > 0 else 'lighter'} than its surroundings {cargo.place(at)}: "
-        f"{cargo.darker(inside, around)}; {abs(score):.1f} times the unrest around it{sharp} (uncalibrated)"
+        f"{cargo.darker(inside, around)}; {abs(score):.1f} times the unrest around it{sharp}"
     )
-    return Finding(
-        kind="local_contrast_dark" if score > 0 else "local_contrast_light",
-        score=abs(score),
-        reason=reason,
-        tier="review" if abs(score) >= review_score(cargo, score) else "note",
-        where=cargo.box(at),
-    )
+    return Candidate("local_contrast_dark" if score > 0 else "local_contrast_light", abs(score), at, words)
 
 
 def _box_contrast(depth: Array, half: int) -> Array:

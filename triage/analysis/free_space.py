@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner_io.model import Finding, Tier
-
 from .cargo_grid import CargoGrid, Rect
+from .regions import Candidate
 
 Array: TypeAlias = NDArray[Any]
 
@@ -51,13 +50,23 @@ def items_in_free_space(cargo: CargoGrid) -> list[tuple[float, Rect]]:
     return sorted(found, key=lambda f: (-f[0], f[1]))
 
 
-def item_finding(cargo: CargoGrid, score: float, at: Rect, alike: int) -> Finding:
-    """Return the finding of an item; `alike` items of its kind, itself counted, stand in its row."""
+def item_candidate(cargo: CargoGrid, score: float, at: Rect, every: list[Rect]) -> Candidate:
+    """Return what is to be said of an item; `every` : the places of all items, its own among them."""
     inside, around = cargo.levels(at)
-    of_many = f"; one of {alike} alike in a row, so likely the load" if alike >= cargo.p.alike else ""
-    reason = (
+    words = (
         f"compact dark item in free space {cargo.place(at)}: {cargo.darker(inside, around)}; "
-        f"score {score:.1f} (depth x size, uncalibrated){of_many}"
+        f"score {score:.1f}, depth x size"
     )
-    tier: Tier = "review" if score >= cargo.p.item_review_score and not of_many else "note"
-    return Finding(kind="extra_item_in_free_space", score=score, reason=reason, tier=tier, where=cargo.box(at))
+    alike = _alike(at, every)
+    return Candidate("extra_item_in_free_space", score, at, words, alike if alike >= cargo.p.alike else 1)
+
+
+def _alike(at: Rect, others: list[Rect]) -> int:
+    """Return how many rectangles, itself counted, have about its size and stand about as high."""
+    w, h = at[2] - at[0], at[3] - at[1]
+    return sum(
+        abs(o[2] - o[0] - w) <= max(3, 0.25 * w)
+        and abs(o[3] - o[1] - h) <= max(3, 0.25 * h)
+        and abs(o[3] - at[3]) <= max(4, 0.25 * h)
+        for o in others
+    )

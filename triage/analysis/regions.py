@@ -23,12 +23,15 @@ class Candidate(NamedTuple):
     """What one kind of finding would say of a container, before it is known how unusual it is.
 
     kind : of the finding
-    score : the higher the stranger, one scale per kind; the scan's score of a kind is the highest of its candidates
+    score : the higher the stranger, one scale per kind, above 0; the scan's score of a kind is the highest of its
+        candidates
     at : rectangle of the grid, None where it is about the whole container
     words : what was seen, where, against what was expected; a person can check it
+    of_many : it is one of so many alike in a row, so likely the load: shown last, never counted
     """
 
     kind: str
     score: float
     at: Rect | None
     words: str
+    of_many: int = 1

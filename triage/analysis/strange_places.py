@@ -1,37 +1,47 @@
-"""What in a container deserves a look: items and contrasts, put on one scale."""
+"""What in a container deserves a look: the candidates of all kinds, put on one scale, within the alarm budget."""
 
 from __future__ import annotations
 
-from scanner_io.model import Finding
+from scanner_io.model import Finding, Tier
 
-from .cargo_grid import CargoGrid, Rect, overlap
-from .contrast import contrast_finding, contrasts, review_score
-from .free_space import item_finding, items_in_free_space
-
-
-def strange_places(cargo: CargoGrid) -> list[Finding]:
-    """Return extra items in free space and local contrasts, best first, at most `max_findings`."""
-    p = cargo.p
-    items = items_in_free_space(cargo)
-    spots = [s for s in contrasts(cargo) if not any(overlap(s[1], i[1]) for i in items)]
-    # both scores are put on the scale of their own review threshold to be ranked together; what has its like is
-    # the load and comes last
-    ranked = []
-    for score, at in items:
-        alike = _alike(at, [other for _, other in items])
-        ranked.append((alike >= p.alike, -score / p.item_review_score, at, item_finding(cargo, score, at, alike)))
-    for score, at in spots:
-        ranked.append((False, -abs(score) / review_score(cargo, score), at, contrast_finding(cargo, score, at)))
-    ranked.sort(key=lambda r: r[:3])
-    return [finding for *_, finding in ranked[: p.max_findings]]
+from .cargo_grid import CargoGrid, overlap
+from .kinds import KINDS, Found
+from .regions import Candidate
 
 
-def _alike(at: Rect, others: list[Rect]) -> int:
-    """Return how many rectangles, itself counted, have about its size and stand about as high."""
-    w, h = at[2] - at[0], at[3] - at[1]
-    return sum(
-        abs(o[2] - o[0] - w) <= max(3, 0.25 * w)
-        and abs(o[3] - o[1] - h) <= max(3, 0.25 * h)
-        and abs(o[3] - at[3]) <= max(4, 0.25 * h)
-        for o in others
-    )
+def strange_places(cargo: CargoGrid, found: Found) -> list[Finding]:
+    """Return what is to be said of the candidates, best first, at most `max_findings`.
+
+    Scores of different kinds are put on the scale of their kind's own threshold to be ranked together; what stands in a
+    row of its like is the load and comes last. Of two that point at one place, the stranger is kept, and before that
+    the one that says more.
+    """
+    told = [c for name, places in found.items() for c in places if c.score >= KINDS[name].note(cargo.p)]
+    special = [c for c in told if not KINDS[c.kind].general]
+    told = [c for c in told if not (KINDS[c.kind].general and _at_one_of(c, special))]
+    told.sort(key=lambda c: (c.of_many > 1, -_strangeness(cargo, c), c.at or ()))
+    kept: list[Candidate] = []
+    for c in told:
+        if len(kept) == cargo.p.max_findings:
+            break
+        if not _at_one_of(c, kept):
+            kept.append(c)
+    return [_finding(cargo, c) for c in kept]
+
+
+def _at_one_of(c: Candidate, others: list[Candidate]) -> bool:
+    return c.at is not None and any(o.at is not None and overlap(c.at, o.at) for o in others)
+
+
+def _strangeness(cargo: CargoGrid, c: Candidate) -> float:
+    """Return a score in units of what asks for a review, or, where nothing does, of half that: the kind's note."""
+    kind = KINDS[c.kind]
+    return c.score / kind.review(cargo.p) if kind.review else 0.5 * c.score / kind.note(cargo.p)
+
+
+def _finding(cargo: CargoGrid, c: Candidate) -> Finding:
+    review = KINDS[c.kind].review
+    tier: Tier = "review" if review and c.score >= review(cargo.p) and c.of_many == 1 else "note"
+    many = f"; one of {c.of_many} alike in a row, so likely the load" if c.of_many > 1 else ""
+    where = None if c.at is None else cargo.box(c.at)
+    return Finding(kind=c.kind, score=c.score, reason=f"{c.words} (uncalibrated){many}", tier=tier, where=where)
