@@ -53,7 +53,12 @@ def look(transmission: Array, opaque_t: float, fuser: Fuser, *, map_parts: Map =
 
     transmission : (ROWS, columns) float32; opaque_t : below which nothing can be claimed
     """
-    maps = with_bank(maps_of(transmission, opaque_t, map_parts=map_parts), fuser.normal.bank, map_parts=map_parts)
+    return look_at(maps_of(transmission, opaque_t, map_parts=map_parts), fuser, map_parts=map_parts)
+
+
+def look_at(maps: Maps, fuser: Fuser, *, map_parts: Map = map) -> Seen:
+    """Return what is seen in a container of which the maps are there."""
+    maps = with_bank(maps, fuser.normal.bank, map_parts=map_parts)
     if fuser.trees is None:
         score = untrained_score(maps, fuser.normal)
         drop = _UNTRAINED_DROP * float(score[maps.seen].max(initial=0.0))
@@ -91,7 +96,11 @@ def suspicious_regions(
     upright : (rows, columns) float32, transmission of the whole image
     """
     grid, to_grid = straightened(upright, frame.corners, *GRID)
-    seen = look(grid, opaque_t, fuser, map_parts=map_parts)
+    return regions_of(look(grid, opaque_t, fuser, map_parts=map_parts), to_grid, fuser)
+
+
+def regions_of(seen: Seen, to_grid: Array, fuser: Fuser) -> list[Region]:
+    """Return what was seen as regions of the image from which `to_grid`, (3, 3), leads to the straightened one."""
     back = np.linalg.inv(to_grid)
     found = []
     for place in seen.places:

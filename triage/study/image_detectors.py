@@ -16,7 +16,7 @@ from triage.analysis.fuser import About, Fuser
 from triage.analysis.maps import Maps, maps_of
 from triage.analysis.normal import learn_normal
 from triage.analysis.regions import Region
-from triage.analysis.unlike import GRID, suspicious_regions
+from triage.analysis.unlike import GRID, look_at, regions_of, suspicious_regions
 from triage.study.image_archive import PER_LOOK, UNDECLARED
 from triage.study.image_looks import clusters, looks
 from triage.study.image_looks import straightened as small_straight
@@ -34,6 +34,23 @@ def straight_maps(sample: Sample) -> tuple[Maps, Array]:
     return maps_of(grid, OPAQUE_T), to_grid
 
 
+def _kept_maps(sample: Sample) -> tuple[Maps, Array]:
+    """Return maps from memory where this very image was looked at lately: several detectors and folds ask for it."""
+    kept = _MAPS.get(sample.key) if sample.key else None
+    if kept is None:
+        kept = straight_maps(sample)
+        if sample.key:
+            _MAPS[sample.key] = kept
+            while len(_MAPS) > _MAPS_MOST:
+                _MAPS.popitem(last=False)
+    return kept
+
+
+_MAPS: OrderedDict[str, tuple[Maps, Array]] = OrderedDict()
+_MAPS_MOST = 64
+"""Scans whose maps are kept, about 8 MB each."""
+
+
 class UntrainedDetector:
     """The sum of local contrast, distance to the bank and low-rank residual, each as a share of what is usual."""
 
@@ -46,7 +63,7 @@ class UntrainedDetector:
         """Learn what is normal from clean scans; insertions are not looked at."""
         del inserted
         samples = list(clean)
-        normal = learn_normal([straight_maps(s)[0] for s in samples], rng, groups_of(samples))
+        normal = learn_normal([_kept_maps(s)[0] for s in samples], rng, groups_of(samples))
         self.fuser = Fuser(features=(), trees=None, normal=normal, thresholds={}, about=About())
 
     def regions(self, sample: Sample) -> list[Region]:
@@ -60,7 +77,7 @@ class TrainedDetector:
     name = "scanlane"
 
     def __init__(self, options: Options | None = None) -> None:
-        self._options = options or Options()
+        self._options = options or Options(threshold_folds=0)
         self.fuser: Fuser | None = None
 
     def fit(self, clean: Sequence[Sample], rng: np.random.Generator, inserted: Sequence[Sample] = ()) -> None:
@@ -74,7 +91,7 @@ class TrainedDetector:
         groups = groups_of(samples)
         of_source = {s.source: g for s, g in zip(samples, groups, strict=True)}
         about = About(trained_on=tuple(sorted(of_source)), options=msgspec.to_builtins(self._options))
-        maps = [straight_maps(s)[0] for s in samples]
+        maps = [_kept_maps(s)[0] for s in samples]
         cells = ((of_source[source], c) for source, c in self._cells(inserted, rng))
         self.fuser = train(maps, groups, cells, rng, self._options, about)
 
@@ -100,11 +117,15 @@ class TrainedDetector:
 def _regions(detector: UntrainedDetector | TrainedDetector, sample: Sample) -> list[Region]:
     if detector.fuser is None:
         raise ValueError(f"{detector.name}: call fit before regions")
-    return suspicious_regions(sample.image, sample.frame, detector.fuser, OPAQUE_T)
+    if sample.key == sample.source:
+        # clean scans are timed
+        return suspicious_regions(sample.image, sample.frame, detector.fuser, OPAQUE_T)
+    maps, to_grid = _kept_maps(sample)
+    return regions_of(look_at(maps, detector.fuser), to_grid, detector.fuser)
 
 
 _KEPT: OrderedDict[tuple[str, Options], Cells] = OrderedDict()
-_KEPT_MOST = 2000
+_KEPT_MOST = 800
 """Scans with insertions whose cells are kept, half a megabyte each: several folds learn from the same."""
 
 
