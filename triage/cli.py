@@ -934,9 +934,10 @@ def study_train_fuser(
     from triage.study.train_fuser import Options
 
     options = Options(trees=trees, leaves=leaves)
-    with _progress(fuser_file.steps(folders, per_image), "inserting", quiet=as_json) as advance:
+    archive = fuser_file.joined_archive(folders)
+    with _progress(per_image * len(archive.sources), "inserting", quiet=as_json) as advance:
         fuser, report = fuser_file.train_fuser(
-            folders, per_image=per_image, seed=seed, options=options, progress=advance
+            archive, per_image=per_image, seed=seed, options=options, progress=advance
         )
     report |= {"file": str(out), "bytes": fuser_file.write_fuser(fuser, out), "thresholds": fuser.thresholds}
     if as_json:

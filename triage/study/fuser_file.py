@@ -42,25 +42,19 @@ class _Counted(InsertedSamples):
                 self.progress()
 
 
-def steps(folders: Sequence[Path], per_image: int) -> int:
-    """Return about how often a training reports progress."""
-    return per_image * sum(len(read_archive(folder).sources) for folder in folders)
-
-
 def train_fuser(
-    folders: Sequence[Path], *, per_image: int, seed: int, options: Options, progress: Progress | None = None
+    archive: Archive, *, per_image: int, seed: int, options: Options, progress: Progress | None = None
 ) -> tuple[Fuser, dict[str, Any]]:
     """Return a fuser and what it was made of.
 
-    per_image : insertions of the family "train" into every scan
+    per_image : insertions of the family "train" into every scan, as often is progress told at most
 
-    Raises DataError where the folders hold fewer than three groups of scans.
+    Raises DataError where the archive holds fewer than three groups of scans.
     """
-    archive = joined_archive(folders)
     groups = {s.group for s in archive.sources}
     if len(groups) < 3:
         raise DataError(
-            f"{', '.join(map(str, folders))}: {len(archive.sources)} scans of {len(groups)} commodities or looks; a "
+            f"{archive.folder}: {len(archive.sources)} scans of {len(groups)} commodities or looks; a "
             "fuser is trained on at least three, or it learns what a load looks like"
         )
     members = range(len(archive.sources))
