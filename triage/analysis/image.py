@@ -211,7 +211,8 @@ def judge_image(
     clock.lap("load")
     unseen = uninspectable(cargo)
     opaque = opaque_part(cargo, unseen)
-    found = search(Asked(cargo, load_share, known))
+    asked = Asked(cargo, load_share, known, map_parts=map_strips)
+    found = search(asked)
     cell = cell_of(load, None if known is None else known.declaration)
     findings = [*opaque, *strange_places(cargo, found, verdict_of(lane, scores(found), cell))]
     clock.lap("findings")
