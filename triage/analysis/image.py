@@ -67,6 +67,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     vital_signs : see `vital_signs`
     cell : texture class of the load, and declared chapter: what kind of scan this is
     standing : among the scans of the lane's profile, None without one
+    traits : the load in the numbers of `goods_profile.NAMES`; none where there is too little of it
     """
 
     load: Load
@@ -85,6 +86,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     vital_signs: dict[str, float | None] = {}
     cell: tuple[str, str] = ("", "")
     standing: Standing | None = None
+    traits: tuple[float, ...] = ()
 
 
 class _Clock:
@@ -247,6 +249,7 @@ def judge_image(
         vital_signs=vitals,
         cell=cell,
         standing=standing_of(lane, scores(found), vitals, cell),
+        traits=() if asked.traits is None else tuple(asked.traits.tolist()),
     )
 
 
