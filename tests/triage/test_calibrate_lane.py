@@ -13,16 +13,23 @@ from scanner_io.errors import ConfigError, DataError
 from scanner_io.model import Decision
 from tests import lanes, samples
 from triage import cli
-from triage.analysis import pipeline
+from triage.analysis import goods_history, pipeline
 from triage.analysis.conformal import calibration_of
 from triage.analysis.drift import why_no_example
+from triage.analysis.fuser import FEATURES, About, Fuser
+from triage.analysis.goods_profile import NAMES, Chapter, GoodsHistory
 from triage.analysis.kinds import KINDS
+from triage.analysis.maps import ROWS, maps_of
+from triage.analysis.normal import learn_normal
+from triage.analysis.standing import fuser_of, goods_of
+from triage.analysis.unlike import GRID
 from triage.service import offline
 from triage.service.lane import Judge
 from triage.service.lane import lane_profile as profile_of_lane
 from triage.service.outbox import Outbox, ScanRow
 from triage.service.simulated import simulate_recordings
 from triage.study import calibrate_lane as study
+from triage.study import lane_normal
 
 RATE = 0.3
 """Promised in these tests: 17 scans are enough."""
@@ -61,8 +68,8 @@ def test_a_pool_learns_the_same_in_order(archive):
     _, paths = archive
     advanced = []
     with ThreadPoolExecutor(1) as pool:
-        pooled = list(study.examples_of(paths[:5], None, "auto", lambda: advanced.append(1), pool))
-    assert pooled == list(study.examples_of(paths[:5], None, "auto", lambda: None, None))
+        pooled = list(study.examples_of(paths[:5], [study.How()] * 5, lambda: advanced.append(1), pool))
+    assert pooled == list(study.examples_of(paths[:5], [study.How()] * 5, lambda: None, None))
     assert len(advanced) == 5
 
 
@@ -224,3 +231,69 @@ def test_a_profile_of_other_thresholds_is_refused(tmp_path):
     lane_profile.write(path, lanes.profile(count=100))
     with pytest.raises(ConfigError, match="other thresholds of the image"):
         profile_of_lane(None, str(path))
+
+
+# --------------------------------------------------------------------------------------------------------------
+# What is learned beside scores
+
+
+def test_a_third_of_the_scans_teaches_what_the_others_are_judged_by(archive, tmp_path, monkeypatch):
+    folder, paths = archive
+    monkeypatch.setattr(study, "least_scans", lambda rate: 6)
+    taught = []
+
+    def of_single_scans(loads):
+        """A history of seven scans, which would teach nothing by themselves."""
+        taught.extend(loads)
+        chapters = {c: Chapter(scans=1, median=t, spread=(1.0,) * len(NAMES)) for c, t in loads if c.isdecimal()}
+        return lane_profile.Extra(facts=msgspec.to_builtins(GoodsHistory(chapters=chapters)))
+
+    monkeypatch.setattr(study, "learned_goods", of_single_scans)
+    learned, _ = study.calibrate_lane([folder], flag_rate=RATE)
+    assert learned.scans + len(learned.excluded) == len(paths) - len(paths[2::3])
+    history = goods_of(learned)
+    assert history is not None and 0 < len(history.chapters) <= len(taught) <= len(paths[2::3])
+    asked = learned.scores[:, learned.kinds.index(goods_history.KIND)]
+    assert np.isfinite(asked).any() and np.isinf(asked).any()  # of some chapters there is a history
+    path = tmp_path / "north.profile"
+    lane_profile.write(path, learned)
+    judge = Judge(profile_of_lane(None, str(path), "north"), threads=1)
+    row = int(np.flatnonzero(np.isfinite(asked))[0])
+    scan = next(s for s in (recording.read(p).scan for p in paths) if hash_of(s) == learned.sources[row])
+    standing = judge(scan).standing
+    assert standing.scores[goods_history.KIND] == asked[row]
+    assert np.array_equal([standing.scores.get(k, -np.inf) for k in learned.kinds], learned.scores[row])
+    told = "\n".join(study.in_words(study.report_of(learned)))
+    assert "history of declared goods" in told
+
+
+def test_goods_are_learned_by_chapter():
+    rng = np.random.default_rng(3)
+    loads = [("09", tuple(rng.normal(2, 0.1, len(NAMES)))) for _ in range(9)]
+    extra = lane_normal.learned_goods([*loads, ("several chapters", loads[0][1]), ("85", loads[0][1])])
+    history = goods_of(lanes.profile(count=100, extras=lane_normal.extras_of(extra, None)))
+    assert list(history.chapters) == ["09"] and history.chapters["09"].scans == 9
+    assert lane_normal.learned_goods(loads[:2]) is None
+
+
+def hash_of(scan):
+    return recording.pixels_hash(scan.radiograph)
+
+
+def test_a_lanes_own_normal_takes_the_place_of_the_one_a_fuser_was_trained_with(monkeypatch):
+    rng = np.random.default_rng(2)
+    monkeypatch.setattr(lane_normal, "LEAST_MAPS", 3)
+    monkeypatch.setattr(lane_normal, "_FOLDS", 2)
+    looks = [np.clip(0.3 + 0.05 * rng.normal(size=(ROWS, GRID[2])), 0.02, 1).astype(np.float32) for _ in range(3)]
+    maps = [maps_of(t, 0.03) for t in looks]
+    elsewhere = learn_normal([maps_of(np.sqrt(t), 0.03) for t in looks[:2]], rng)
+    trained = Fuser(features=FEATURES, trees=None, normal=elsewhere, thresholds={}, about=About(options={"trees": 0}))
+    assert lane_normal.learned_fuser(maps[:2], trained) is None
+    extra = lane_normal.learned_fuser(maps, trained)
+    assert extra.facts == {"scans": 3}
+    profile = lanes.profile(count=100, extras=lane_normal.extras_of(None, extra))
+    own = fuser_of(profile)
+    assert own.about == trained.about and own.normal.scans == 3
+    assert not np.array_equal(own.normal.tables.values, elsewhere.tables.values)
+    assert set(own.thresholds) >= {"any"}
+    assert fuser_of(lanes.profile(count=100)) is None

@@ -13,6 +13,7 @@ lane's own scans can say: with its profile findings have a p-value, without one 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -29,6 +30,7 @@ from .container_seen import ContainerSeen
 from .container_size import size_of
 from .correction import calibrate, correct, image_quality, repeated_columns
 from .dual_energy import Inversion, OneGrid, inversion_of
+from .fuser import Fuser
 from .image_faults import floor_is_real, image_faults, is_inverted, is_upside_down, without_dead_lines
 from .image_profile import ImageProfile
 from .kinds import scores, search
@@ -46,6 +48,7 @@ from .vital_signs import vital_signs
 __all__ = ["ImageJudgement", "ImageProfile", "Stream", "judge_image"]
 
 Array: TypeAlias = NDArray[Any]
+Look: TypeAlias = Callable[[Asked], None]
 
 
 class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,10 +67,10 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     containers : each container, left to right
     vehicle : what else is seen, or what is seen instead of a container; None where the image is unusable
     scores : per kind of finding that was searched for, the score of the strangest candidate, see `kinds.scores`
-    traits : the load in the numbers of `goods_profile.NAMES`; none where there is too little of it
     vital_signs : see `vital_signs`
     cell : texture class of the load, and declared chapter: what kind of scan this is
     standing : among the scans of the lane's profile, None without one
+    traits : the load in the numbers of `goods_profile.NAMES`; none where there is too little of it
     """
 
     load: Load
@@ -83,10 +86,10 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     containers: tuple[ContainerSeen, ...] = ()
     vehicle: Vehicle | None = None
     scores: dict[str, float] = {}
-    traits: tuple[float, ...] = ()
     vital_signs: dict[str, float | None] = {}
     cell: tuple[str, str] = ("", "")
     standing: Standing | None = None
+    traits: tuple[float, ...] = ()
 
 
 class _Clock:
@@ -143,6 +146,8 @@ def judge_image(
     stream: Stream | None = None,
     known: Known | None = None,
     lane: Lane = None,
+    fuser: Fuser | None = None,
+    look: Look | None = None,
 ) -> ImageJudgement:
     """Judge one radiograph by its image, and by what else is known of the passage.
 
@@ -150,6 +155,8 @@ def judge_image(
     stream : has been given this radiograph's columns; no effect on the judgement
     known : papers, what the portal saw, an earlier scan
     lane : what is usual on this scan's lane
+    fuser : with the lane's own normal; None for the one that the profile names
+    look : is shown what the one container of the image is asked about; no effect on the judgement
 
     Every valid radiograph gets a judgement: a broken one has a fatal quality, never an exception.
     """
@@ -157,7 +164,7 @@ def judge_image(
     clock = _Clock()
     mended, dead = without_dead_lines(radiograph, p.faults)
     if dead:
-        return _after(_unless_inverted(dead, radiograph, p), mended, p, map_strips, buffers, known, lane)
+        return _after(_unless_inverted(dead, radiograph, p), mended, p, map_strips, buffers, known, lane, fuser)
     correction = correct(radiograph, p.correction)
     clock.lap("correction")
     if correction.calibration is None:
@@ -187,7 +194,7 @@ def judge_image(
     upright = np.ascontiguousarray(small.T[::-1] if radiograph.detector.first_channel == "bottom" else small.T)
     frames = find_containers(upright, p.container)
     if is_upside_down(upright, frames, p.container, p.faults):
-        return _after([_UPSIDE_DOWN], _turned(radiograph), p, map_strips, buffers, known, lane)
+        return _after([_UPSIDE_DOWN], _turned(radiograph), p, map_strips, buffers, known, lane, fuser)
     clock.lap("container")
     if not frames:
         return _no_container(radiograph, upright, quality, p, clock)
@@ -198,7 +205,7 @@ def judge_image(
     if len(frames) > 1:
 
         def judge_part(part: Radiograph, of: Known | None, usual: Lane) -> ImageJudgement:
-            return judge_image(part, p, map_strips=map_strips, known=of, lane=usual)
+            return judge_image(part, p, map_strips=map_strips, known=of, lane=usual, fuser=fuser)
 
         each = judge_each(radiograph, frames, judge_part, known, lane)
         told = tuple(dict.fromkeys((*quality, *each.quality)))
@@ -213,9 +220,12 @@ def judge_image(
     clock.lap("load")
     unseen = uninspectable(cargo)
     opaque = opaque_part(cargo, unseen)
-    asked = Asked(cargo, load_share, known)
+    asked = Asked(cargo, load_share, known, map_parts=map_strips, fuser=fuser)
     found = search(asked)
-    cell = cell_of(load, None if known is None else known.declaration)
+    if look is not None:
+        look(asked)
+    texture = "" if asked.seen is None else asked.seen.texture
+    cell = cell_of(load, None if known is None else known.declaration, texture=texture)
     findings = [*opaque, *strange_places(cargo, found, verdict_of(lane, scores(found), cell))]
     clock.lap("findings")
     vitals = vital_signs(screening.q[-1], cargo, load_share, unseen.share)
@@ -246,10 +256,10 @@ def judge_image(
         containers=(seen,),
         vehicle=vehicle,
         scores=scores(found),
-        traits=() if asked.traits is None else tuple(asked.traits.tolist()),
         vital_signs=vitals,
         cell=cell,
         standing=standing_of(lane, scores(found), vitals, cell),
+        traits=() if asked.traits is None else tuple(asked.traits.tolist()),
     )
 
 
@@ -290,11 +300,12 @@ def _after(
     buffers: Buffers | None,
     known: Known | None,
     lane: Lane,
+    fuser: Fuser | None,
 ) -> ImageJudgement:
     """Judge a radiograph that was put right, and tell what was wrong with it."""
     if any(q.fatal for q in told):
         return _unusable(told, _Clock())
-    judged = judge_image(radiograph, p, map_strips=map_strips, buffers=buffers, known=known, lane=lane)
+    judged = judge_image(radiograph, p, map_strips=map_strips, buffers=buffers, known=known, lane=lane, fuser=fuser)
     return msgspec.structs.replace(judged, quality=(*told, *judged.quality))
 
 

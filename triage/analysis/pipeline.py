@@ -16,12 +16,14 @@ from scanner_io.model import Box, Finding, Load, Quality, Radiograph, Scan, Tria
 from .cargo_grid import CargoGrid
 from .declaration import judge_declaration, judge_mass
 from .earlier import earlier_cargo
+from .fuser import Fuser, fuser_named, to_bytes
 from .fusion import fuse
-from .image import ImageJudgement, ImageProfile, Stream, judge_image
+from .image import ImageJudgement, ImageProfile, Look, Stream, judge_image
 from .known import Known
 from .material import Mass
 from .portal import PortalJudgement, PortalProfile, judge_portal
 from .portal_marks import portal_marks
+from .standing import fuser_of, goods_of
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,8 +48,20 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def thresholds(self) -> str:
-        """Hash of what the scores of a scan depend on beside the scan: a lane's profile holds for no other."""
-        return hashlib.sha256(msgspec.json.encode({"image": self.image, "portal": self.portal})).hexdigest()
+        """Hash of what the scores of a scan depend on beside the scan: a lane's profile holds for no other.
+
+        What was learned on the lane is in the lane's profile itself. Raises DataError for a fuser that cannot be read.
+        """
+        digest = hashlib.sha256(msgspec.json.encode((msgspec.structs.replace(self.image, goods=None), self.portal)))
+        fuser = fuser_named(self.image.fuser)
+        if fuser is not None:
+            digest.update(to_bytes(fuser))
+        return digest.hexdigest()
+
+    def on_lane(self, lane: LaneProfile) -> Profile:
+        """Return these thresholds with what is usual on `lane`. Raises DataError for what cannot be used of it."""
+        image = msgspec.structs.replace(self.image, goods=goods_of(lane))
+        return msgspec.structs.replace(self, image=image, lane=lane)
 
 
 def run(
@@ -77,10 +91,13 @@ def judged(
     buffers: Any = None,
     stream: Stream | None = None,
     previous: Radiograph | None = None,
+    fuser: Fuser | None = None,
+    look: Look | None = None,
 ) -> tuple[TriageResult, ImageJudgement | None]:
     """Return what `run` does, and what a lane's calibration learns from: the image's own judgement, None without one.
 
-    Parameters are those of `run`.
+    fuser : with the normal of a lane whose profile is not there yet; look : see `judge_image`. The others are those of
+        `run`.
     """
     began = time.perf_counter()
     findings: list[Finding] = []
@@ -100,7 +117,8 @@ def judged(
         quality += scan.radiograph.detector.flags
         image = judge_image(
             scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers, stream=stream,
-            known=_known(scan, portal, earlier_cargo(previous, profile.image)), lane=profile.lane,
+            known=_known(scan, portal, earlier_cargo(previous, profile.image)), lane=profile.lane, look=look,
+            fuser=fuser or (None if profile.lane is None else fuser_of(profile.lane)),
         )  # fmt: skip
         load, container = image.load, image.container
         mass = image.material.mass

@@ -49,7 +49,7 @@ def judge_each(
 
     parts = judged(None)
     load = _load([part.load for part in parts])
-    cell = cell_of(load, None if known is None else known.declaration, len(frames))
+    cell = cell_of(load, None if known is None else known.declaration, containers=len(frames))
     scores = {kind: max(part.scores.get(kind, 0.0) for part in parts) for part in parts for kind in part.scores}
     vitals = mean_signs([part.vital_signs for part in parts if part.vital_signs] or [{}])
     if lane is not None:

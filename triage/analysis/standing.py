@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
+import msgspec
+
+from scanner_io.errors import DataError
 from scanner_io.lane_profile import Cell, LaneProfile
 from scanner_io.model import Declaration, Load, Standing
 
 from .conformal import Verdict, calibration_of
+from .fuser import Fuser, from_bytes
+from .goods_profile import GoodsHistory
 
 Lane = LaneProfile | Verdict | None
 """What is usual on a lane; or, for a part of a scan, what that says of the whole; None where nothing was learned."""
 
 
-def cell_of(load: Load, declaration: Declaration | None, containers: int = 1) -> Cell:
+GOODS, FUSER = "goods", "fuser"
+"""Names of a profile's extras: the history of what was declared, and a fuser with the lane's own normal."""
+
+
+def goods_of(lane: LaneProfile) -> GoodsHistory | None:
+    """Return what loads of each declared chapter looked like on the lane, None where that was not learned.
+
+    Raises DataError for a history that cannot be used.
+    """
+    if GOODS not in lane.extras:
+        return None
+    try:
+        return msgspec.convert(lane.extras[GOODS].facts, GoodsHistory)
+    except msgspec.ValidationError as error:
+        raise DataError(f"profile {lane.sha256[:12]}: its history of goods: {error}; calibrate again") from error
+
+
+@lru_cache(maxsize=4)
+def fuser_of(lane: LaneProfile) -> Fuser | None:
+    """Return the fuser with the lane's own normal, None where that was not learned. Raises DataError for a bad one."""
+    if FUSER not in lane.extras:
+        return None
+    return from_bytes(lane.extras[FUSER].arrays["npz"].tobytes(), f"profile {lane.sha256[:12]}")
+
+
+def cell_of(load: Load, declaration: Declaration | None, *, texture: str = "", containers: int = 1) -> Cell:
     """Return texture class and declared chapter of a scan.
 
-    The texture class is so far no more than whether there is a load; several containers are a class of their own: the
-    strangest of two is stranger than that of one.
+    texture : as a fuser sees it; without one the class is no more than whether there is a load. Several containers are
+        a class of their own: the strangest of two is stranger than that of one
     """
-    texture = "load unclear" if load == "unknown" else load
+    texture = texture or ("load unclear" if load == "unknown" else load)
     return ("several containers" if containers > 1 else texture), chapter_of(declaration)
 
 

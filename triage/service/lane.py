@@ -267,13 +267,14 @@ class Judge:
 
     def warm_up(self) -> None:
         """Compile or load every kernel."""
-        from triage.analysis import conformal, dual_energy, screening
+        from triage.analysis import conformal, dual_energy, screening, standing
 
         screening.warm_up()
         if self.profile.image.energy is not None:  # a second of fitting must not fall into the first scan
             dual_energy.inversion_of(self.profile.image.energy).material_table  # noqa: B018
         if self.profile.lane is not None:
             conformal.calibration_of(self.profile.lane)
+            standing.fuser_of(self.profile.lane)
 
     def listen(self, detector: DetectorState) -> LiveScreening | None:
         """Return what screens a radiograph while its columns come; None while the memory for it is in use."""
@@ -328,7 +329,10 @@ def lane_profile(energy: str | None, usual: str | None = None, lane: str | None 
     learned = lane_profiles.read(Path(usual))
     if why := learned.foreign(lane=lane, thresholds=profile.thresholds):
         raise ConfigError([f"{usual}: {why}"])
-    return msgspec.structs.replace(profile, lane=learned)
+    try:
+        return profile.on_lane(learned)
+    except DataError as error:
+        raise ConfigError([f"{usual}: {error}"]) from error
 
 
 def recording_path(folder: Path, scan: Scan) -> Path:
