@@ -783,6 +783,73 @@ def evaluate_portal_command(
     _console().print(table)
 
 
+@evaluate.command("image")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--per-image", default=30, show_default=True, type=click.IntRange(1, 1000), help="Insertions into every scan."
+)
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(1, 100), help="How often that is done, each anew."
+)
+@click.option("--quick", is_flag=True, help="10 insertions per scan once, 3 folds: a look, not a result.")
+@click.option("--unseen/--no-unseen", default=True, show_default=True, help="Also leave kinds out of training in turn.")
+@click.option(
+    "--profile", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Of a detector trained elsewhere."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write plots into this folder (needs the extra `study`).")
+@seed_option
+@click.option(
+    "--workers", "--jobs", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes to work with."
+)
+@json_option
+def evaluate_image_command(
+    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool, profile: Path | None, out: Path | None,
+    seed: int, workers: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Objects put into the scans in FOLDER: how many are found, at false alarms that are counted.
+
+    FOLDER holds images or recordings, with or without a manifest.csv (file, declared_hs4, texture). Exit code 1 also
+    where the placebo or the leak check fails: then no figure may be believed.
+    """
+    from triage.study import evaluate_image as study
+
+    work = study.prepare(
+        folder, per_image=per_image, seeds=seeds, quick=quick, unseen=unseen, profile=profile, seed=seed
+    )
+    with _progress(len(work.jobs), "evaluating", quiet=as_json) as advance, _workers(workers) as pool:
+        report = study.evaluate_image(work, out=out, progress=advance, pool=pool)
+    if as_json:
+        _emit(report)
+    else:
+        _image_table(report)
+    wrong = study.faults(report)
+    if wrong:
+        raise DataError(f"this evaluation must not be believed: {'; '.join(wrong[:5])} ({len(wrong)} in all)")
+
+
+def _image_table(report: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from triage.study.image_bars import in_words, rows
+
+    judged = list(report["systems"])[-1]
+    table = Table(box=None)
+    for head in ("", "bar", "aim", *report["systems"], f"met by {judged}"):
+        table.add_column(head, no_wrap=bool(head))
+    for row in rows(report, judged):
+        verdict = "not measured" if row.met is None else "yes" if row.met else f"NO: {row.why}"
+        colour = {True: "green", False: "bold red", None: "dim"}[row.met]
+        cells = [row.measured.get(name, "") for name in report["systems"]]
+        table.add_row(Text(row.name), row.bar, row.aim, *cells, Text(verdict, style=colour))
+    console = _console()
+    if not console.is_terminal:
+        console.width = 160  # in a file lines may be long; a terminal wraps them
+    console.print(table)
+    for line in in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
 @evaluate.command("dual-energy")
 @click.option(
     "--tables", type=click.Path(path_type=Path, exists=True, file_okay=False),

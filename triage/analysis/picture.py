@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from scanner_io.model import Box, Finding, Radiograph, TriageResult
 
+from .container import box_of, find_containers
 from .correction import correct
+from .uninspectable import dark_mask
 
-__all__ = ["annotate", "grey"]
+__all__ = ["annotate", "grey", "transmission", "uninspectable"]
 
 Array: TypeAlias = NDArray[Any]
 Colour: TypeAlias = tuple[int, int, int]
@@ -42,9 +44,10 @@ _TEXT = 0.5
 _LINE = 22
 _PAD = 14
 _BANNER = 46
+_HATCH = 12
 _PLAIN = str.maketrans({"σ": "sigma", "±": "+-", "×": "x", "≥": ">=", "≤": "<=", "–": "-", "—": "-", "…": "..."})
 
-#: As in ImageProfile.opaque_t; the picture tints what no profile can see into.
+#: As in ImageProfile.opaque_t; the picture hatches what no profile can see into.
 _OPAQUE_T = 0.03
 
 
@@ -54,7 +57,7 @@ def grey(radiograph: Radiograph, width: int, energy: int = -1) -> Array:
     Physical transmission is shown as its square root, which spreads the dark where cargo is; grey values a vendor
     already windowed are shown as they are.
     """
-    image = _transmission(radiograph, energy)
+    image = transmission(radiograph, energy)
     if radiograph.detector.state == "raw":
         image = np.sqrt(image)
     return _scaled(np.round(image * 255).astype(np.uint8), width)
@@ -68,15 +71,17 @@ def annotate(radiograph: Radiograph, result: TriageResult) -> Array:
     """
     width = min(MAX_WIDTH, max(MIN_WIDTH, radiograph.columns))
     base = cv2.cvtColor(grey(radiograph, width), cv2.COLOR_GRAY2BGR)
-    base = _tinted(base, radiograph, result.container)
+    shapes = _containers(radiograph, result.container, base.shape)
+    base = _hatched(base, radiograph, shapes)
     view = _View(base, radiograph)
-    if result.container is not None:
-        view.outline(result.container, _CONTAINER, 2)
+    cv2.polylines(base, [np.round(s).astype(np.int32) for s in shapes], True, _CONTAINER, 2, cv2.LINE_AA)
     numbered = list(enumerate(result.findings, start=1))
     # the best finding last, so that it lies on top
     for number, finding in reversed(numbered):
         if isinstance(finding.where, Box):
-            view.mark(finding.where, str(number), _TIER[finding.tier])
+            # what could not be seen is hatched as it lies, and the container is outlined: no frame over either
+            framed = finding.kind != "opaque" and finding.where != result.container
+            view.mark(finding.where, str(number), _TIER[finding.tier], frame=framed)
     return np.vstack([_banner(result, width), base, _legend(result, numbered, width)])
 
 
@@ -95,15 +100,16 @@ class _View:
         x0, y0, x1, y1 = self.corners(box)
         cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), colour, thickness, cv2.LINE_AA)
 
-    def mark(self, box: Box, label: str, colour: Colour) -> None:
-        """Draw a box with its number on a tag above it, or inside it where there is no room above."""
+    def mark(self, box: Box, label: str, colour: Colour, *, frame: bool = True) -> None:
+        """Draw a box with its number on a tag above it, or inside it where there is no room above; or the tag alone."""
         x0, y0, x1, y1 = self.corners(box)
         # a small finding is framed with room around it, so that the frame does not hide it
         grow = 4 if min(x1 - x0, y1 - y0) < 60 else 0
         x0, y0 = max(0, x0 - grow), max(0, y0 - grow)
         x1, y1 = min(self.base.shape[1], x1 + grow), min(self.base.shape[0], y1 + grow)
-        cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), _WHITE, 4, cv2.LINE_AA)
-        cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), colour, 2, cv2.LINE_AA)
+        if frame:
+            cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), _WHITE, 4, cv2.LINE_AA)
+            cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), colour, 2, cv2.LINE_AA)
         (w, h), _ = cv2.getTextSize(label, _FONT, 0.55, 2)
         top = y0 - h - 9 if y0 - h - 9 >= 0 else y0
         left = min(x0, self.base.shape[1] - w - 10)
@@ -123,7 +129,7 @@ def _upright(box: Box, radiograph: Radiograph, shape: tuple[int, ...]) -> tuple[
     return x0, top, min(max(round(box.end_column * sx), x0 + 1), shape[1]), min(max(round(y1 * sy), top + 1), shape[0])
 
 
-def _transmission(radiograph: Radiograph, energy: int) -> Array:
+def transmission(radiograph: Radiograph, energy: int = -1) -> Array:
     """Return (rows, columns) float32 upright transmission, 0..1; raw counts by their range where none can be had."""
     counts: Array = radiograph.counts[energy]
     image: Array
@@ -145,23 +151,58 @@ def _transmission(radiograph: Radiograph, energy: int) -> Array:
     return image[::-1] if radiograph.detector.first_channel == "bottom" else image
 
 
+def uninspectable(image: Array, at: tuple[int, int, int, int]) -> Array:
+    """Return (rows, columns) bool: what the picture tints in a rectangle x0, y0, x1, y1 of transmission as too dark."""
+    x0, y0, x1, y1 = at
+    mask: Array = np.zeros(image.shape, np.bool_)
+    mask[y0:y1, x0:x1] = dark_mask(image[y0:y1, x0:x1], _OPAQUE_T)
+    return mask
+
+
 def _scaled(image: Array, width: int) -> Array:
     rows = max(1, round(image.shape[0] * width / image.shape[1]))
     way = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(np.ascontiguousarray(image), (width, rows), interpolation=way))
 
 
-def _tinted(base: Array, radiograph: Radiograph, container: Box | None) -> Array:
-    """Return the picture with what cannot be seen in the container coloured."""
+def _containers(radiograph: Radiograph, container: Box | None, shape: tuple[int, ...]) -> list[Array]:
+    """Return the corners (4, 2) of each container in an upright picture of `shape`.
+
+    A result knows the box around its containers. Their quadrilaterals are searched for again; where they do not fill
+    that box, as under a profile of its own, the box is drawn.
+    """
     if container is None:
+        return []
+    x0, y0, x1, y1 = _upright(container, radiograph, shape)
+    image = transmission(radiograph, -1)
+    if image.shape[1] > shape[1]:
+        image = _scaled(image, shape[1])
+    frames = find_containers(np.ascontiguousarray(image))
+    frames = tuple(f.scaled(shape[1] / image.shape[1], shape[0] / image.shape[0]) for f in frames)
+    if frames:
+        boxes = [box_of(f, shape[1], shape[0], first_channel="top") for f in frames]
+        off = (
+            min(b.first_column for b in boxes) - x0, max(b.end_column for b in boxes) - x1,
+            min(b.first_channel for b in boxes) - y0, max(b.end_channel for b in boxes) - y1,
+        )  # fmt: skip
+        if max(abs(v) for v in off) <= max(4, 0.02 * shape[0]):
+            return [f.corners for f in frames]
+    return [np.array([(x0, y0), (x1 - 1, y0), (x1 - 1, y1 - 1), (x0, y1 - 1)], np.float32)]
+
+
+def _hatched(base: Array, radiograph: Radiograph, shapes: list[Array]) -> Array:
+    """Return the picture with what cannot be seen in the containers hatched."""
+    if not shapes:
         return base
-    image = _scaled(_transmission(radiograph, -1), base.shape[1])
-    x0, y0, x1, y1 = _upright(container, radiograph, base.shape)
-    mask: Array = np.zeros(image.shape, np.uint8)
-    mask[y0:y1, x0:x1] = image[y0:y1, x0:x1] < _OPAQUE_T
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    inside: Array = np.zeros(base.shape[:2], np.uint8)
+    cv2.fillPoly(inside, [np.round(s).astype(np.int32) for s in shapes], 1)
+    image = _scaled(transmission(radiograph, -1), base.shape[1])
+    mask = dark_mask(image, max(_OPAQUE_T, correct(radiograph).dark_t)) & (inside != 0)
+    y, x = np.indices(mask.shape, np.int32)
+    lines = mask & ((x + y) % _HATCH < 2)
     tint = np.full_like(base, _OPAQUE)
-    return np.where(mask[..., None] != 0, cv2.addWeighted(base, 0.72, tint, 0.28, 0), base)
+    tinted = np.where(mask[..., None], cv2.addWeighted(base, 0.85, tint, 0.15, 0), base)
+    return np.where(lines[..., None], cv2.addWeighted(base, 0.35, tint, 0.65, 0), tinted)
 
 
 def _banner(result: TriageResult, width: int) -> Array:
@@ -205,7 +246,7 @@ def _legend(result: TriageResult, numbered: list[tuple[int, Finding]], width: in
             (w, _), _ = cv2.getTextSize(tag, _FONT, 0.48, 1)
             cv2.putText(sheet, tag, (_PAD + 12 - w // 2, y + 15), _FONT, 0.48, _WHITE, 1, cv2.LINE_AA)
         _write(sheet, line, 2 * _PAD + 24, y + 15, _INK)
-    foot = f"profile {result.profile}  code {result.code_version}   container: blue   not inspectable: violet   "
+    foot = f"profile {result.profile}  code {result.code_version}   container: blue   could not be seen: violet   "
     _write(sheet, foot, _PAD, _PAD + _LINE * len(lines) + 17, _FAINT, 0.42)
     return sheet
 
