@@ -243,7 +243,7 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
 @click.option("--speed-unit", default="m/s", show_default=True, help="Of speeds in N42 files that tell no unit.")
 @click.option(
     "--utc-offset-h", default=0.0, show_default=True, type=click.FloatRange(-24, 24),
-    help="Hours east of UTC, for times in portal daily files and N42 files that tell no zone.",
+    help="Hours by which clocks were ahead of UTC (-7 in Arizona), for daily files and N42 files that tell no zone.",
 )  # fmt: skip
 @energy_option
 @json_option
@@ -253,7 +253,8 @@ def triage(
 ) -> None:  # fmt: skip
     """Judge images, recordings, portal daily files and N42 files.
 
-    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
+    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1. A daily file
+    whose stamps have no date (06-00-00.000) takes that of its first line from its name (portal 2026-01-05.csv).
     """
     from scanner_io.formats.n42 import N42Settings
     from scanner_io.formats.raster import RasterOptions
