@@ -91,7 +91,16 @@ class Blind:
         return []
 
 
-class Restless(image_peers.Naive):
+class Darkest(Blind):
+    """Points at the darkest place."""
+
+    def regions(self, sample: Sample) -> list[Region]:
+        inner = cv2.blur(sample.image[40:170, 50:470], (9, 9))
+        y, x = divmod(int(np.argmin(inner)), inner.shape[1])
+        return [Region(-float(inner[y, x]), (x + 50.0, y + 40.0), (x + 45, y + 35, x + 55, y + 45))]
+
+
+class Restless(Darkest):
     """Scores the same image otherwise every time."""
 
     calls: ClassVar[list[int]] = []
@@ -101,8 +110,8 @@ class Restless(image_peers.Naive):
         return [r._replace(score=r.score + len(self.calls)) for r in super().regions(sample)]
 
 
-class Witness(image_peers.Naive):
-    """A naive detector that says what it was given to learn from, and refuses what it has learned from."""
+class Witness(Darkest):
+    """Says what it was given to learn from, and refuses what it has learned from."""
 
     fits: ClassVar[list[tuple[set[str], set[str], set[str]]]] = []
 
@@ -247,7 +256,7 @@ def test_nothing_learns_what_it_is_tested_on(folder: Path) -> None:
     """Witness refuses what it has learned from; every pair of folds and every kind has a fit of its own."""
     Witness.fits.clear()
     work = study.prepare(
-        folder, systems=[System("witness", Witness, from_insertions=True)], per_image=2, seeds=1, unseen=True
+        folder, systems=[System("witness", Witness, from_insertions=True)], per_image=4, seeds=1, unseen=True
     )
     work = work._replace(setting=work.setting._replace(folds=archives.folds(work.archive, 3), learn_per_image=10))
     jobs = image_runs.jobs_of(work.systems, work.setting, unseen=True)
@@ -332,8 +341,8 @@ def test_who_sees_nothing_finds_nothing(folder: Path) -> None:
 
 def test_same_seed_same_report(folder: Path) -> None:
     def plain(seed: int) -> str:
-        report = evaluated(folder, NAIVE, per_image=2, seed=seed)
-        del report["systems"]["naive"]["seconds_per_scan"]
+        report = evaluated(folder, System("darkest", Darkest, learns=False), per_image=3, seed=seed)
+        del report["systems"]["darkest"]["seconds_per_scan"]
         return json.dumps(report)
 
     assert plain(1) == plain(1) != plain(2)
