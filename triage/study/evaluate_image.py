@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
 from triage.study.image_archive import Archive, folds, read_archive
+from triage.study.image_detectors import TrainedDetector, UntrainedDetector
 from triage.study.image_peers import Naive
 from triage.study.image_runs import JUDGEMENT, UNSEEN, Done, Job, Setting, System, Trial, jobs_of, run_jobs
 from triage.study.image_statistics import POINTS, Draws, Estimate, only, threshold, tops
@@ -162,7 +163,11 @@ def available(archive: Archive, profile: Path | None) -> tuple[System, ...]:
     """Return the systems that can be compared on an archive. Raises DataError for a profile that does not fit."""
     if profile is not None:
         raise DataError(f"{profile}: this version has no image detector that takes a profile; leave out --profile")
-    return (System("naive", Naive, learns=False),)
+    return (
+        System("naive", Naive, learns=False),
+        System("untrained", UntrainedDetector),
+        System("scanlane", TrainedDetector, from_insertions=True),
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------
