@@ -955,7 +955,7 @@ def calibrate_portal_command(passes: int, seed: int, workers: int, as_json: bool
 
 @cli.group()
 def study() -> None:
-    """Learn from archives what judgement uses."""
+    """Learn from archives what judgement uses, and ask them."""
 
 
 @study.command("train-fuser")
@@ -994,6 +994,47 @@ def study_train_fuser(
         return
     for name, value in report.items():
         _console().print(f"{name:12} {value}", markup=False)
+
+
+@study.command("odd-one-out")
+@files_argument
+@json_option
+def odd_one_out_command(files: tuple[Path, ...], as_json: bool) -> None:
+    """The strange box of every lot that one shipper declared alike, by the boxes of the lot alone.
+
+    A lot is at least 5 recordings of one consignor, consignee and declared goods, each within two weeks of the next.
+    """
+    from triage.study import odd_one_out
+
+    paths = _expand(files, ".scan.h5")
+    with _progress(len(paths), "reading", quiet=as_json) as advance:
+        report = odd_one_out.study(paths, advance)
+    if as_json:
+        _emit(report)
+    else:
+        _print_lots(report, odd_one_out.LEVEL)
+    if report.unread:
+        sys.exit(1)
+
+
+def _print_lots(report: Any, level: float) -> None:
+    from rich.text import Text
+
+    console = _console()
+    for lot in report.lots:
+        console.print(Text(f"{lot.boxes} boxes {lot.consignor} -> {lot.consignee}: {lot.goods}", style="bold"))
+        told = [place for place in lot.places if place.p_value <= level]
+        for place in told:
+            name = place.container or Path(place.file).name
+            console.print(
+                Text(f"  {name}: {place.score:.1f} spreads from the lot, p {place.p_value:.3f}; {place.words}")
+            )
+        if not told:
+            console.print(Text(f"  none is odd (lowest p {lot.places[0].p_value:.2f})"))
+    text = f"{len(report.lots)} lots, {report.too_small} too small, {report.no_lot} recordings of no lot"
+    console.print(text, markup=False)
+    for file, error in report.unread:
+        console.print(Text(f"error: {file}: {error}", style="red"))
 
 
 if __name__ == "__main__":
