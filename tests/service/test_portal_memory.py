@@ -116,7 +116,7 @@ def test_a_passage_that_was_stored_is_not_told_as_lost(tmp_path):
 
 @pytest.mark.timeout(120)
 def test_recordings_from_a_simulated_portal_say_so_whenever_the_lane_came(tmp_path):
-    portal = PortalServer(Traffic(seed=3, gap_s=20.0), "127.0.0.1", 0, speed=15.0)
+    portal = PortalServer(Traffic(seed=3, gap_s=15.0), "127.0.0.1", 0, speed=30.0)
     thread = threading.Thread(target=portal.run)
     thread.start()
     try:
