@@ -140,6 +140,22 @@ def test_recordings_from_a_simulated_portal_say_so_whenever_the_lane_came(tmp_pa
             assert file["entry/title"][()].decode().startswith("SIMULATED ")
 
 
+@pytest.mark.timeout(120)
+def test_a_lost_passage_is_told_though_its_portal_is_gone(tmp_path):
+    address = "tcp://127.0.0.1:9"
+    config = write_config(tmp_path, LANE.format(address=address))
+    memory = PortalMemory(tmp_path / "state" / "lanes" / "north.json", [f"rpm_rapiscan {address}"])
+    memory.take(0, entered("x", 1_769_852_701_250_000_000))
+    for _ in range(2):  # once: at the second start it is stored
+        with daemon(config) as service:
+            service.wait_for("device_lost")
+            time.sleep(1.0)
+            assert service.stop() == 0
+    ((record, flags, outcome),) = records(tmp_path / "state")
+    (item,) = items(tmp_path / "state")
+    assert record is None and "portal_broken_off" in flags and outcome != "CLEAR" and item.row.simulated
+
+
 # ---- the file
 
 
