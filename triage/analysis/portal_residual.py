@@ -13,10 +13,10 @@ vehicle's shadow. Three points and more, evenly spread, are a load to any portal
 
 Measured on simulated passages whose excess is called distributed (`tests/triage/test_portal_residual.py` has a part of
 it), with 95 % intervals. Of even loads of 6 m and more with peaks of 400 to 4000 counts/s 4.4 % lose their explanation
-(19 of 427, 2.7 to 6.9), of those of 4 to 6 m half. Inside loads of 1000 to 4000 counts/s a point of 300 counts/s takes it
-away in 20 % (43 of 214), of 600 in 49 % (42 to 56), of 1200 in 94 % (90 to 97), of 2400 in all 79. Two points with 1000
-to 4000 counts/s together lose it in 93 % (88 to 96) where they are 2.5 m apart, in 63 % at 3.2 m, 77 % at 4 m and 87 % at
-6 m: what is left are weak ones. Real loads are less even than these and lose it more often.
+(19 of 427, 2.7 to 6.9), of those of 4 to 6 m half. Inside loads of 1000 to 4000 counts/s a point of 300 counts/s takes
+it away in 20 % (43 of 214), of 600 in 49 % (42 to 56), of 1200 in 94 % (90 to 97), of 2400 in all. Two points of 1000
+to 4000 counts/s together lose it in 93 % (88 to 96) where they are 2.5 m apart, in 63 % at 3.2 m, 77 % at 4 m and 87 %
+at 6 m. Real loads are less even than these and lose it more often.
 
 Source: profiles as in `portal_shape`; the length: equal second moments of two points and of an even line, s / 2 and
 L / sqrt(12).
