@@ -487,7 +487,10 @@ def _alike(kinds: str | None) -> dict[str, float] | None:
     help="Share of vehicles with a fault drawn at random, or a JSON file with the list of faults to play.",
 )  # fmt: skip
 @click.option("--extensions", is_flag=True, help="Also energy windows and exact neutron background (AB1 AR AS AA NB1).")
-@click.option("--no-setup", is_flag=True, help="Send no set-up lines.")
+@click.option(
+    "--no-setup", is_flag=True,
+    help="Send no set-up lines. Nothing else says that it is a simulation: set simulated = true in the lane's device.",
+)  # fmt: skip
 @click.option("--nsigma", default=5.0, show_default=True, type=click.FloatRange(0.1, 99), help="Gamma alarm setting.")
 @click.option("--truth", type=click.Path(path_type=Path), help="Write what really passed and what was broken, as JSON.")
 @click.option("--wait", is_flag=True, help="Begin when the first reader has come.")
