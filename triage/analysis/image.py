@@ -201,6 +201,8 @@ def judge_image(
     unseen = uninspectable(cargo)
     opaque = opaque_part(cargo, unseen)
     asked = Asked(cargo, load_share, known, map_parts=map_strips)
+    if asked.seen is not None:
+        clock.lap("maps")
     found = search(asked)
     findings = [*opaque, *strange_places(cargo, found)]
     clock.lap("findings")
