@@ -21,7 +21,7 @@ from triage.analysis.search import Place, places_of
 from triage.study.image_archive import PER_LOOK, UNDECLARED
 from triage.study.image_looks import clusters, looks
 from triage.study.image_looks import straightened as small_straight
-from triage.study.image_samples import Sample, kept_by_key
+from triage.study.image_samples import Sample
 from triage.study.train_fuser import Cells, Options, cells_of, share_of, train
 
 Array: TypeAlias = NDArray[Any]
@@ -33,7 +33,6 @@ UNTRAINED_DROP = 0.4
 """How far below its peak the sum of normalised maps may be inside a region, as a share of the peak."""
 
 
-@kept_by_key(48)
 def straight_maps(sample: Sample) -> tuple[Maps, Array]:
     """Return the maps of a sample's container, and the (3, 3) matrix from its pixels to the straightened ones."""
     grid, to_grid = straightened(sample.image, sample.frame.corners, ROWS, 2 * CELL, *COLUMNS)

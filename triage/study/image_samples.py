@@ -6,10 +6,8 @@ fit into memory, and any of them can be made again from its plan.
 
 from __future__ import annotations
 
-import functools
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, overload
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +18,6 @@ from triage.study.image_archive import Archive, Source, load, through_chain
 from triage.study.insertions import BANDS, FAMILIES, OPAQUE, Band, Family, Insertion, Kind, insert
 
 Array: TypeAlias = NDArray[Any]
-T = TypeVar("T")
 
 MOST_REGIONS = 10
 LARGEST_SHARE = 0.05
@@ -43,32 +40,6 @@ class Sample(NamedTuple):
     source: str
     truth: Insertion | None = None
     key: str = ""
-
-
-def kept_by_key(clean: int, others: int = 2) -> Callable[[Callable[[Sample], T]], Callable[[Sample], T]]:
-    """Keep what a function returns for the last so many clean samples, which every fold asks for, and some others.
-
-    Samples without a key are computed every time.
-    """
-
-    def keeping(function: Callable[[Sample], T]) -> Callable[[Sample], T]:
-        kept: dict[bool, OrderedDict[str, T]] = {True: OrderedDict(), False: OrderedDict()}
-
-        @functools.wraps(function)
-        def asked(sample: Sample) -> T:
-            if not sample.key:
-                return function(sample)
-            own = kept[sample.key == sample.source]
-            if sample.key not in own:
-                own[sample.key] = function(sample)
-                while len(own) > (clean if own is kept[True] else others):
-                    own.popitem(last=False)
-            own.move_to_end(sample.key)
-            return own[sample.key]
-
-        return asked
-
-    return keeping
 
 
 class ImageDetector(Protocol):
