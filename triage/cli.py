@@ -243,7 +243,7 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
 @click.option("--speed-unit", default="m/s", show_default=True, help="Of speeds in N42 files that tell no unit.")
 @click.option(
     "--utc-offset-h", default=0.0, show_default=True, type=click.FloatRange(-24, 24),
-    help="Hours east of UTC, for times in portal daily files and N42 files that tell no zone.",
+    help="Hours by which clocks were ahead of UTC (-7 in Arizona), for daily files and N42 files that tell no zone.",
 )  # fmt: skip
 @energy_option
 @json_option
@@ -253,7 +253,8 @@ def triage(
 ) -> None:  # fmt: skip
     """Judge images, recordings, portal daily files and N42 files.
 
-    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
+    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1. A daily file
+    whose stamps have no date (06-00-00.000) takes that of its first line from its name (portal 2026-01-05.csv).
     """
     from scanner_io.formats.n42 import N42Settings
     from scanner_io.formats.raster import RasterOptions
@@ -406,11 +407,22 @@ def replay(files: tuple[Path, ...], speed: float, verify: bool, energy: Path | N
     "--codec", type=click.Choice(["bitshuffle-lz4", "gzip", "none"]), default="bitshuffle-lz4", show_default=True,
     help="gzip opens in viewers without plugins.",
 )  # fmt: skip
+@click.option("--cargo", metavar="KIND[,KIND]", help="Only these loads; a wrong name lists all.")
+@click.option("--carriers", metavar="KIND[,KIND]", help="These vehicles instead of trailers with one container.")
+@click.option("--threats", type=click.FloatRange(0, 1), metavar="SHARE", help="Vehicles with what does not belong.")
+@click.option("--threat-kinds", metavar="KIND[,KIND]", help="Only these threats; a wrong name lists all.")
+@click.option("--energies", type=click.IntRange(1, 2), default=None, help="Single or dual energy.")
+@click.option("--display", is_flag=True, help="8-bit grey values windowed for display, as archives hold, one energy.")
+@click.option(
+    "--truth", type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what every vehicle really carries, threats with their boxes, as JSON; no recording holds it.",
+)  # fmt: skip
 @json_option
 @click.pass_context
 def simulate(
     context: click.Context, out: Path | None, vehicles: int, seed: int, lane: str, columns: int | None,
-    channels: int | None, codec: str, as_json: bool,
+    channels: int | None, codec: str, cargo: str | None, carriers: str | None, threats: float | None,
+    threat_kinds: str | None, energies: int | None, display: bool, truth: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write recordings of simulated vehicles, judged; labelled simulated down to the file.
 
@@ -422,7 +434,12 @@ def simulate(
         raise click.UsageError("--out: which folder shall hold the recordings?")
     from triage.service.simulated import simulate_recordings
 
-    sizes = {k: v for k, v in (("columns", columns), ("channels", channels)) if v is not None}
+    told: dict[str, Any] = {
+        "columns": columns, "channels": channels, "energies": 1 if display else energies, "threat_share": threats,
+        "display": True if display else None, "bits": 8 if display else None,
+        "cargo": _alike(cargo), "carriers": _alike(carriers), "threats": _alike(threat_kinds),
+    }  # fmt: skip
+    settings = {k: v for k, v in told.items() if v is not None}
     judge = _new_judge()
     try:
         with _progress(vehicles, "simulating", quiet=as_json) as advance:
@@ -433,7 +450,8 @@ def simulate(
                 lane,
                 judge,
                 codec=codec,  # type: ignore[arg-type]
-                **sizes,
+                truth=truth,
+                **settings,
             ):
                 if as_json:
                     _emit({"file": str(path), "outcome": result.outcome, "load": result.load})
@@ -442,6 +460,11 @@ def simulate(
         judge.close()
     if not as_json:
         _console().print(f"{vehicles} recordings in {out}", markup=False)
+
+
+def _alike(kinds: str | None) -> dict[str, float] | None:
+    """Return equal weights for the kinds in a comma-separated list."""
+    return None if kinds is None else {kind.strip(): 1.0 for kind in kinds.split(",")}
 
 
 @simulate.command("portal")
@@ -782,6 +805,73 @@ def evaluate_portal_command(
     _console().print(table)
 
 
+@evaluate.command("image")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--per-image", default=30, show_default=True, type=click.IntRange(1, 1000), help="Insertions into every scan."
+)
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(1, 100), help="How often that is done, each anew."
+)
+@click.option("--quick", is_flag=True, help="10 insertions per scan once, 3 folds: a look, not a result.")
+@click.option("--unseen/--no-unseen", default=True, show_default=True, help="Also leave kinds out of training in turn.")
+@click.option(
+    "--profile", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Of a detector trained elsewhere."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write plots into this folder (needs the extra `study`).")
+@seed_option
+@click.option(
+    "--workers", "--jobs", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes to work with."
+)
+@json_option
+def evaluate_image_command(
+    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool, profile: Path | None, out: Path | None,
+    seed: int, workers: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Objects put into the scans in FOLDER: how many are found, at false alarms that are counted.
+
+    FOLDER holds images or recordings, with or without a manifest.csv (file, declared_hs4, texture). Exit code 1 also
+    where the placebo or the leak check fails: then no figure may be believed.
+    """
+    from triage.study import evaluate_image as study
+
+    work = study.prepare(
+        folder, per_image=per_image, seeds=seeds, quick=quick, unseen=unseen, profile=profile, seed=seed
+    )
+    with _progress(len(work.jobs), "evaluating", quiet=as_json) as advance, _workers(workers) as pool:
+        report = study.evaluate_image(work, out=out, progress=advance, pool=pool)
+    if as_json:
+        _emit(report)
+    else:
+        _image_table(report)
+    wrong = study.faults(report)
+    if wrong:
+        raise DataError(f"this evaluation must not be believed: {'; '.join(wrong[:5])} ({len(wrong)} in all)")
+
+
+def _image_table(report: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from triage.study.image_bars import in_words, rows
+
+    judged = list(report["systems"])[-1]
+    table = Table(box=None)
+    for head in ("", "bar", "aim", *report["systems"], f"met by {judged}"):
+        table.add_column(head, no_wrap=bool(head))
+    for row in rows(report, judged):
+        verdict = "not measured" if row.met is None else "yes" if row.met else f"NO: {row.why}"
+        colour = {True: "green", False: "bold red", None: "dim"}[row.met]
+        cells = [row.measured.get(name, "") for name in report["systems"]]
+        table.add_row(Text(row.name), row.bar, row.aim, *cells, Text(verdict, style=colour))
+    console = _console()
+    if not console.is_terminal:
+        console.width = 160  # in a file lines may be long; a terminal wraps them
+    console.print(table)
+    for line in in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
 @evaluate.command("dual-energy")
 @click.option(
     "--tables", type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -814,6 +904,32 @@ def evaluate_dual_energy(
         console.print(line, markup=False, soft_wrap=True)
 
 
+@evaluate.command("simulator")
+@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--scans", default=96, show_default=True, type=click.IntRange(2), help="Simulated scans per group.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write plots and pictures here (needs the extra `study`).")
+@seed_option
+@json_option
+def evaluate_simulator_command(folder: Path | None, scans: int, out: Path | None, seed: int, as_json: bool) -> None:
+    """How much simulated scans look like the real ones in FOLDER: texture statistics, distances, pictures.
+
+    Default FOLDER: ../shared/data/cargo beside this source, if there; else simulated scans alone.
+    """
+    from triage.study import evaluate_simulator as study
+
+    with _progress(2 * scans, "simulating", quiet=as_json) as advance:
+        report = study.evaluate_simulator(
+            folder or study.default_folder(), scans=scans, seed=seed, out=out, progress=advance
+        )
+    if as_json:
+        _emit(report)
+        return
+    console = _console()
+    console.print(study.table(report))
+    for line in study.in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
 @cli.group()
 def calibrate() -> None:
     """Make the constants of judgement anew."""
@@ -835,6 +951,90 @@ def calibrate_portal_command(passes: int, seed: int, workers: int, as_json: bool
         return
     for name, tail in report["null_tails"].items():
         _console().print(f"{name:12} {tail}", markup=False)
+
+
+@cli.group()
+def study() -> None:
+    """Learn from archives what judgement uses, and ask them."""
+
+
+@study.command("train-fuser")
+@click.argument(
+    "folders", nargs=-1, required=True, metavar="DIR…",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)  # fmt: skip
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write (.npz).")
+@click.option(
+    "--per-image", default=20, show_default=True, type=click.IntRange(1), help="Objects put into every scan, one each."
+)
+@click.option("--trees", default=150, show_default=True, type=click.IntRange(1, 2000))
+@click.option("--leaves", default=16, show_default=True, type=click.IntRange(2, 255), help="At most, of a tree.")
+@seed_option
+@json_option
+def study_train_fuser(
+    folders: tuple[Path, ...], out: Path, per_image: int, trees: int, leaves: int, seed: int, as_json: bool
+) -> None:
+    """Grow the trees that search images, on objects put into the clean scans of folders.
+
+    Needs the extra `study`. The file holds trees, usual scores by place and descriptions of patches, no image; a
+    profile names it as `image.fuser`.
+    """
+    from triage.study import fuser_file
+    from triage.study.train_fuser import Options
+
+    options = Options(trees=trees, leaves=leaves)
+    archive = fuser_file.joined_archive(folders)
+    with _progress(per_image * len(archive.sources), "inserting", quiet=as_json) as advance:
+        fuser, report = fuser_file.train_fuser(
+            archive, per_image=per_image, seed=seed, options=options, progress=advance
+        )
+    report |= {"file": str(out), "bytes": fuser_file.write_fuser(fuser, out), "thresholds": fuser.thresholds}
+    if as_json:
+        _emit(report)
+        return
+    for name, value in report.items():
+        _console().print(f"{name:12} {value}", markup=False)
+
+
+@study.command("odd-one-out")
+@files_argument
+@json_option
+def odd_one_out_command(files: tuple[Path, ...], as_json: bool) -> None:
+    """The strange box of every lot that one shipper declared alike, by the boxes of the lot alone.
+
+    A lot is at least 5 recordings of one consignor, consignee and declared goods, each within two weeks of the next.
+    """
+    from triage.study import odd_one_out
+
+    paths = _expand(files, ".scan.h5")
+    with _progress(len(paths), "reading", quiet=as_json) as advance:
+        report = odd_one_out.study(paths, advance)
+    if as_json:
+        _emit(report)
+    else:
+        _print_lots(report, odd_one_out.LEVEL)
+    if report.unread:
+        sys.exit(1)
+
+
+def _print_lots(report: Any, level: float) -> None:
+    from rich.text import Text
+
+    console = _console()
+    for lot in report.lots:
+        console.print(Text(f"{lot.boxes} boxes {lot.consignor} -> {lot.consignee}: {lot.goods}", style="bold"))
+        told = [place for place in lot.places if place.p_value <= level]
+        for place in told:
+            name = place.container or Path(place.file).name
+            console.print(
+                Text(f"  {name}: {place.score:.1f} spreads from the lot, p {place.p_value:.3f}; {place.words}")
+            )
+        if not told:
+            console.print(Text(f"  none is odd (lowest p {lot.places[0].p_value:.2f})"))
+    text = f"{len(report.lots)} lots, {report.too_small} too small, {report.no_lot} recordings of no lot"
+    console.print(text, markup=False)
+    for file, error in report.unread:
+        console.print(Text(f"error: {file}: {error}", style="red"))
 
 
 if __name__ == "__main__":

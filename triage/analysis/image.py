@@ -60,6 +60,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     containers : each container, left to right
     vehicle : what else is seen, or what is seen instead of a container; None where the image is unusable
     scores : per kind of finding that was searched for, the score of the strangest candidate, see `kinds.scores`
+    traits : the load in the numbers of `goods_profile.NAMES`; none where there is too little of it
     """
 
     load: Load
@@ -75,6 +76,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     containers: tuple[ContainerSeen, ...] = ()
     vehicle: Vehicle | None = None
     scores: dict[str, float] = {}
+    traits: tuple[float, ...] = ()
 
 
 class _Clock:
@@ -197,7 +199,8 @@ def judge_image(
     clock.lap("load")
     unseen = uninspectable(cargo)
     opaque = opaque_part(cargo, unseen)
-    found = search(Asked(cargo, load_share, known))
+    asked = Asked(cargo, load_share, known, map_parts=map_strips)
+    found = search(asked)
     findings = [*opaque, *strange_places(cargo, found)]
     clock.lap("findings")
     material = _material(radiograph, screening, frame, inversion, p)
@@ -226,6 +229,7 @@ def judge_image(
         containers=(seen,),
         vehicle=vehicle,
         scores=scores(found),
+        traits=() if asked.traits is None else tuple(asked.traits.tolist()),
     )
 
 
