@@ -36,7 +36,6 @@ from .material import Mass, MaterialJudgement, judge_material, why_not
 from .screening import Buffers, Engine, MapStrips, Screening, screen
 from .several import judge_each
 from .strange_places import strange_places
-from .structure import structure_of
 from .uninspectable import Uninspectable, opaque_part, uninspectable
 from .vehicle import Vehicle, vehicle_with, vehicle_without
 
@@ -216,7 +215,7 @@ def judge_image(
     size = size_of(frame, radiograph.detector, vehicle.wheels.stretch)
     seen = ContainerSeen(
         frame=frame, box=box, load=load, load_share=load_share, opaque_share=unseen.share, size=size,
-        structure=structure_of(cargo),
+        structure=cargo.structure,
     )  # fmt: skip
     return ImageJudgement(
         load=load,
