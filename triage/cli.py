@@ -502,7 +502,10 @@ def _alike(kinds: str | None) -> dict[str, float] | None:
     help="Share of vehicles with a fault drawn at random, or a JSON file with the list of faults to play.",
 )  # fmt: skip
 @click.option("--extensions", is_flag=True, help="Also energy windows and exact neutron background (AB1 AR AS AA NB1).")
-@click.option("--no-setup", is_flag=True, help="Send no set-up lines.")
+@click.option(
+    "--no-setup", is_flag=True,
+    help="Send no set-up lines. Nothing else says that it is a simulation: set simulated = true in the lane's device.",
+)  # fmt: skip
 @click.option("--nsigma", default=5.0, show_default=True, type=click.FloatRange(0.1, 99), help="Gamma alarm setting.")
 @click.option("--truth", type=click.Path(path_type=Path), help="Write what really passed and what was broken, as JSON.")
 @click.option("--wait", is_flag=True, help="Begin when the first reader has come.")
@@ -831,7 +834,19 @@ def evaluate_portal_command(
 @click.option("--quick", is_flag=True, help="10 insertions per scan once, 3 folds: a look, not a result.")
 @click.option("--unseen/--no-unseen", default=True, show_default=True, help="Also leave kinds out of training in turn.")
 @click.option(
-    "--profile", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Of a detector trained elsewhere."
+    "--folds", "most_folds", default=5, show_default=True, type=click.IntRange(3, 50), help="Groups of commodities."
+)
+@click.option(
+    "--learn-per-image",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Insertions into every scan that is learned from.",
+)
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Fuser trained elsewhere. Default: the packaged one; trained anew on scans it was trained on.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write plots into this folder (needs the extra `study`).")
 @seed_option
@@ -840,8 +855,8 @@ def evaluate_portal_command(
 )
 @json_option
 def evaluate_image_command(
-    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool, profile: Path | None, out: Path | None,
-    seed: int, workers: int, as_json: bool,
+    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool, most_folds: int, learn_per_image: int,
+    profile: Path | None, out: Path | None, seed: int, workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Objects put into the scans in FOLDER: how many are found, at false alarms that are counted.
 
@@ -851,8 +866,9 @@ def evaluate_image_command(
     from triage.study import evaluate_image as study
 
     work = study.prepare(
-        folder, per_image=per_image, seeds=seeds, quick=quick, unseen=unseen, profile=profile, seed=seed
-    )
+        folder, per_image=per_image, seeds=seeds, quick=quick, unseen=unseen, profile=profile, seed=seed,
+        most_folds=most_folds, learn_per_image=learn_per_image,
+    )  # fmt: skip
     with _progress(len(work.jobs), "evaluating", quiet=as_json) as advance, _workers(workers) as pool:
         report = study.evaluate_image(work, out=out, progress=advance, pool=pool)
     if as_json:

@@ -718,10 +718,20 @@ class LaneProcess:
             text = "the lane's process ended in the middle of a passage; what the portal had counted is lost"
             change = Health(utc_ns=begun.start_utc_ns, component="passage", state="degraded", text=text)
             self._tell_health(self._lane.device[number].driver, change)
+            if not self._assembly.knows(number):  # it is not there: what is known of it is what it was
+                self._assembly.device(number, self._absent(number, simulated=begun.simulated))
             entered = Occupancy(
                 phase="entered", utc_ns=begun.start_utc_ns, source_ref=begun.source_ref, simulated=begun.simulated
             )
             self._hand_over(self._assembly.vanished(number, entered, now_s))
+
+    def _absent(self, number: int, *, simulated: bool) -> DeviceInfo:
+        device = self._lane.device[number]
+        return DeviceInfo(
+            vendor="unknown", model=device.driver, kinds=kinds_of(device),
+            address=getattr(device.config, "address", ""),
+            simulated=simulated or getattr(device.config, "simulated", False), note="was not open yet",
+        )  # fmt: skip
 
     def _recorded(self, begun: Begun) -> PortalRecord | None:
         """Return the record of a passage if a recording holds it: one written since it began."""
