@@ -1,4 +1,4 @@
-"""`scanlane evaluate findings`: how often each kind of specific finding names what it is for, and how often it is wrong.
+"""`scanlane evaluate findings`: how often each kind of specific finding names what it is for, and how often it errs.
 
 On simulated vehicles alone, with the simulator's own threats, which no detector may import: real scans with threats are
 not to be had. Every kind is asked on clean vehicles (of all kinds of cargo) and on vehicles with the threat it is for:
@@ -175,7 +175,7 @@ def _case(innocent: list[Looked], looked: list[Looked], kind: str, threat: str) 
 
 def share(hits: int, of: int) -> dict[str, float]:
     """Return a share with its 95 % interval."""
-    low, high = wilson(hits, of) if of else (0.0, 1.0)
+    low, high = wilson(hits, of)
     return {"value": hits / of if of else 0.0, "low": low, "high": high}
 
 
