@@ -248,33 +248,40 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
 @click.option("--speed-unit", default="m/s", show_default=True, help="Of speeds in N42 files that tell no unit.")
 @click.option(
     "--utc-offset-h", default=0.0, show_default=True, type=click.FloatRange(-24, 24),
-    help="Hours east of UTC, for times in portal daily files and N42 files that tell no zone.",
+    help="Hours by which clocks were ahead of UTC (-7 in Arizona), for daily files and N42 files that tell no zone.",
+)  # fmt: skip
+@click.option(
+    "--previous", type=click.Path(path_type=Path, exists=True),
+    help="Recording, or folder of them, in which an earlier scan of the same container is looked for.",
 )  # fmt: skip
 @energy_option
 @profile_option
 @json_option
 def triage(
     files: tuple[Path, ...], save: Path | None, polarity: str, speed_unit: str, utc_offset_h: float,
-    energy: Path | None, usual: Path | None, as_json: bool,
+    previous: Path | None, energy: Path | None, usual: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge images, recordings, portal daily files and N42 files.
 
-    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
+    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1. A daily file
+    whose stamps have no date (06-00-00.000) takes that of its first line from its name (portal 2026-01-05.csv).
     """
     from scanner_io.formats.n42 import N42Settings
     from scanner_io.formats.raster import RasterOptions
     from triage.service import offline
+    from triage.service.earlier import EarlierScans
 
     options = RasterOptions(polarity=polarity)  # type: ignore[arg-type]
     n42_settings = N42Settings(utc_offset_h=utc_offset_h, speed_unit=speed_unit)
     paths = _expand(files, ".scan.h5")
+    earlier = None if previous is None else EarlierScans(_expand((previous,), ".scan.h5"))
     judge = _new_judge(energy, usual)
     bad, rows = 0, []
     pictures: set[str] = set()
     try:
         with _progress(len(paths), "judging", quiet=as_json) as advance:
             for path in paths:
-                for judged in offline.judge_file(path, judge, options, n42_settings):
+                for judged in offline.judge_file(path, judge, options, n42_settings, earlier):
                     bad += judged.error is not None
                     if save is not None:
                         _save_picture(save, judged, pictures, judge.profile.image)
@@ -415,11 +422,22 @@ def replay(
     "--codec", type=click.Choice(["bitshuffle-lz4", "gzip", "none"]), default="bitshuffle-lz4", show_default=True,
     help="gzip opens in viewers without plugins.",
 )  # fmt: skip
+@click.option("--cargo", metavar="KIND[,KIND]", help="Only these loads; a wrong name lists all.")
+@click.option("--carriers", metavar="KIND[,KIND]", help="These vehicles instead of trailers with one container.")
+@click.option("--threats", type=click.FloatRange(0, 1), metavar="SHARE", help="Vehicles with what does not belong.")
+@click.option("--threat-kinds", metavar="KIND[,KIND]", help="Only these threats; a wrong name lists all.")
+@click.option("--energies", type=click.IntRange(1, 2), default=None, help="Single or dual energy.")
+@click.option("--display", is_flag=True, help="8-bit grey values windowed for display, as archives hold, one energy.")
+@click.option(
+    "--truth", type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what every vehicle really carries, threats with their boxes, as JSON; no recording holds it.",
+)  # fmt: skip
 @json_option
 @click.pass_context
 def simulate(
     context: click.Context, out: Path | None, vehicles: int, seed: int, lane: str, columns: int | None,
-    channels: int | None, codec: str, as_json: bool,
+    channels: int | None, codec: str, cargo: str | None, carriers: str | None, threats: float | None,
+    threat_kinds: str | None, energies: int | None, display: bool, truth: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write recordings of simulated vehicles, judged; labelled simulated down to the file.
 
@@ -431,7 +449,12 @@ def simulate(
         raise click.UsageError("--out: which folder shall hold the recordings?")
     from triage.service.simulated import simulate_recordings
 
-    sizes = {k: v for k, v in (("columns", columns), ("channels", channels)) if v is not None}
+    told: dict[str, Any] = {
+        "columns": columns, "channels": channels, "energies": 1 if display else energies, "threat_share": threats,
+        "display": True if display else None, "bits": 8 if display else None,
+        "cargo": _alike(cargo), "carriers": _alike(carriers), "threats": _alike(threat_kinds),
+    }  # fmt: skip
+    settings = {k: v for k, v in told.items() if v is not None}
     judge = _new_judge()
     try:
         with _progress(vehicles, "simulating", quiet=as_json) as advance:
@@ -442,7 +465,8 @@ def simulate(
                 lane,
                 judge,
                 codec=codec,  # type: ignore[arg-type]
-                **sizes,
+                truth=truth,
+                **settings,
             ):
                 if as_json:
                     _emit({"file": str(path), "outcome": result.outcome, "load": result.load})
@@ -451,6 +475,11 @@ def simulate(
         judge.close()
     if not as_json:
         _console().print(f"{vehicles} recordings in {out}", markup=False)
+
+
+def _alike(kinds: str | None) -> dict[str, float] | None:
+    """Return equal weights for the kinds in a comma-separated list."""
+    return None if kinds is None else {kind.strip(): 1.0 for kind in kinds.split(",")}
 
 
 @simulate.command("portal")
@@ -473,7 +502,10 @@ def simulate(
     help="Share of vehicles with a fault drawn at random, or a JSON file with the list of faults to play.",
 )  # fmt: skip
 @click.option("--extensions", is_flag=True, help="Also energy windows and exact neutron background (AB1 AR AS AA NB1).")
-@click.option("--no-setup", is_flag=True, help="Send no set-up lines.")
+@click.option(
+    "--no-setup", is_flag=True,
+    help="Send no set-up lines. Nothing else says that it is a simulation: set simulated = true in the lane's device.",
+)  # fmt: skip
 @click.option("--nsigma", default=5.0, show_default=True, type=click.FloatRange(0.1, 99), help="Gamma alarm setting.")
 @click.option("--truth", type=click.Path(path_type=Path), help="Write what really passed and what was broken, as JSON.")
 @click.option("--wait", is_flag=True, help="Begin when the first reader has come.")
@@ -802,7 +834,19 @@ def evaluate_portal_command(
 @click.option("--quick", is_flag=True, help="10 insertions per scan once, 3 folds: a look, not a result.")
 @click.option("--unseen/--no-unseen", default=True, show_default=True, help="Also leave kinds out of training in turn.")
 @click.option(
-    "--profile", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Of a detector trained elsewhere."
+    "--folds", "most_folds", default=5, show_default=True, type=click.IntRange(3, 50), help="Groups of commodities."
+)
+@click.option(
+    "--learn-per-image",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Insertions into every scan that is learned from.",
+)
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Fuser trained elsewhere. Default: the packaged one; trained anew on scans it was trained on.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write plots into this folder (needs the extra `study`).")
 @seed_option
@@ -811,8 +855,8 @@ def evaluate_portal_command(
 )
 @json_option
 def evaluate_image_command(
-    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool, profile: Path | None, out: Path | None,
-    seed: int, workers: int, as_json: bool,
+    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool, most_folds: int, learn_per_image: int,
+    profile: Path | None, out: Path | None, seed: int, workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Objects put into the scans in FOLDER: how many are found, at false alarms that are counted.
 
@@ -822,8 +866,9 @@ def evaluate_image_command(
     from triage.study import evaluate_image as study
 
     work = study.prepare(
-        folder, per_image=per_image, seeds=seeds, quick=quick, unseen=unseen, profile=profile, seed=seed
-    )
+        folder, per_image=per_image, seeds=seeds, quick=quick, unseen=unseen, profile=profile, seed=seed,
+        most_folds=most_folds, learn_per_image=learn_per_image,
+    )  # fmt: skip
     with _progress(len(work.jobs), "evaluating", quiet=as_json) as advance, _workers(workers) as pool:
         report = study.evaluate_image(work, out=out, progress=advance, pool=pool)
     if as_json:
@@ -886,6 +931,32 @@ def evaluate_dual_energy(
         _emit(report)
         return
     console = _console()
+    for line in study.in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@evaluate.command("simulator")
+@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--scans", default=96, show_default=True, type=click.IntRange(2), help="Simulated scans per group.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write plots and pictures here (needs the extra `study`).")
+@seed_option
+@json_option
+def evaluate_simulator_command(folder: Path | None, scans: int, out: Path | None, seed: int, as_json: bool) -> None:
+    """How much simulated scans look like the real ones in FOLDER: texture statistics, distances, pictures.
+
+    Default FOLDER: ../shared/data/cargo beside this source, if there; else simulated scans alone.
+    """
+    from triage.study import evaluate_simulator as study
+
+    with _progress(2 * scans, "simulating", quiet=as_json) as advance:
+        report = study.evaluate_simulator(
+            folder or study.default_folder(), scans=scans, seed=seed, out=out, progress=advance
+        )
+    if as_json:
+        _emit(report)
+        return
+    console = _console()
+    console.print(study.table(report))
     for line in study.in_words(report):
         console.print(line, markup=False, soft_wrap=True)
 

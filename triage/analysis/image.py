@@ -40,7 +40,6 @@ from .screening import Buffers, Engine, MapStrips, Screening, screen
 from .several import judge_each
 from .standing import Lane, cell_of, standing_of, verdict_of
 from .strange_places import strange_places
-from .structure import structure_of
 from .uninspectable import Uninspectable, opaque_part, uninspectable
 from .vehicle import Vehicle, vehicle_with, vehicle_without
 from .vital_signs import vital_signs
@@ -221,6 +220,8 @@ def judge_image(
     unseen = uninspectable(cargo)
     opaque = opaque_part(cargo, unseen)
     asked = Asked(cargo, load_share, known, map_parts=map_strips, fuser=fuser)
+    if asked.seen is not None:
+        clock.lap("maps")
     found = search(asked)
     if look is not None:
         look(asked)
@@ -241,7 +242,7 @@ def judge_image(
     size = size_of(frame, radiograph.detector, vehicle.wheels.stretch)
     seen = ContainerSeen(
         frame=frame, box=box, load=load, load_share=load_share, opaque_share=unseen.share, size=size,
-        structure=structure_of(cargo),
+        structure=cargo.structure,
     )  # fmt: skip
     return ImageJudgement(
         load=load,

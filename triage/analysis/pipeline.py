@@ -11,9 +11,11 @@ import msgspec
 
 from scanner_io import __version__
 from scanner_io.lane_profile import LaneProfile
-from scanner_io.model import Box, Finding, Load, Quality, Scan, TriageResult
+from scanner_io.model import Box, Finding, Load, Quality, Radiograph, Scan, TriageResult
 
+from .cargo_grid import CargoGrid
 from .declaration import judge_declaration, judge_mass
+from .earlier import earlier_cargo
 from .fuser import Fuser, fuser_named, to_bytes
 from .fusion import fuse
 from .image import ImageJudgement, ImageProfile, Look, Stream, judge_image
@@ -69,14 +71,16 @@ def run(
     map_strips: Callable[..., Any] = map,
     buffers: Any = None,
     stream: Stream | None = None,
+    previous: Radiograph | None = None,
 ) -> TriageResult:
     """Judge `scan`.
 
     map_strips : like `map`; a thread pool's map computes strips of the image side by side, with the same result
     buffers : scratch memory to use again, see `screening.Buffers`
     stream : has screened this scan's columns as they came, with the same profile; the result is the same
+    previous : an earlier radiograph of the same container
     """
-    return judged(scan, profile, map_strips=map_strips, buffers=buffers, stream=stream)[0]
+    return judged(scan, profile, map_strips=map_strips, buffers=buffers, stream=stream, previous=previous)[0]
 
 
 def judged(
@@ -86,6 +90,7 @@ def judged(
     map_strips: Callable[..., Any] = map,
     buffers: Any = None,
     stream: Stream | None = None,
+    previous: Radiograph | None = None,
     fuser: Fuser | None = None,
     look: Look | None = None,
 ) -> tuple[TriageResult, ImageJudgement | None]:
@@ -112,7 +117,7 @@ def judged(
         quality += scan.radiograph.detector.flags
         image = judge_image(
             scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers, stream=stream,
-            known=_known(scan, portal), lane=profile.lane, look=look,
+            known=_known(scan, portal, earlier_cargo(previous, profile.image)), lane=profile.lane, look=look,
             fuser=fuser or (None if profile.lane is None else fuser_of(profile.lane)),
         )  # fmt: skip
         load, container = image.load, image.container
@@ -168,9 +173,9 @@ def _portal(scan: Scan, profile: Profile) -> PortalJudgement | None:
     return judge_portal(scan.portal, profile.portal, declaration=scan.declaration, radiograph=scan.radiograph)
 
 
-def _known(scan: Scan, portal: PortalJudgement | None) -> Known:
+def _known(scan: Scan, portal: PortalJudgement | None, previous: CargoGrid | None = None) -> Known:
     marks = portal_marks(scan.portal, portal.findings, scan.radiograph) if scan.portal and portal else ()
-    return Known(declaration=scan.declaration, marks=marks)
+    return Known(declaration=scan.declaration, marks=marks, previous=previous)
 
 
 def _absent(scan: Scan) -> Iterator[Quality]:

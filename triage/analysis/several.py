@@ -75,6 +75,7 @@ def judge_each(
         vital_signs=vitals,
         cell=cell,
         standing=standing_of(lane, verdict, scores, vitals, cell),
+        traits=(),
         material=msgspec.structs.replace(
             whole.material,
             mass=_mass([part.material.mass for part in parts]),

@@ -18,16 +18,17 @@ def strange_places(cargo: CargoGrid, found: Found, verdict: Verdict | None = Non
 
     Reviews by a verdict come first, by p-value. Else scores of different kinds are put on the scale of their kind's own
     threshold to be ranked together; what stands in a row of its like is the load and comes last. Of two that point at
-    one place, the stranger is kept, and before that the one that says more.
+    one place, the stranger is kept and says what else is seen there; before that the one that says more.
     """
     every = [_Told(cargo, c, verdict) for places in found.values() for c in places]
     told = _the_one_that_says_more([t for t in every if t.review or t.candidate.score >= t.kind.note(cargo.p)])
     told.sort(key=_Told.order)
     kept: list[_Told] = []
     for t in told:
-        if len(kept) == cargo.p.max_findings:
-            break
-        if not t.at_one_of(kept):
+        here = next((k for k in kept if t.at_one_of([k])), None)
+        if here is not None:
+            here.also += () if t.kind.general or t.kind is here.kind else (t.kind.words,)
+        elif len(kept) < cargo.p.max_findings:
             kept.append(t)
     return [t.finding(cargo) for t in kept]
 
@@ -38,6 +39,7 @@ class _Told:
     def __init__(self, cargo: CargoGrid, candidate: Candidate, verdict: Verdict | None) -> None:
         self.candidate, self.kind, self._verdict = candidate, KINDS[candidate.kind], verdict
         self.of_many = candidate.of_many > 1
+        self.also: tuple[str, ...] = ()
         self.p_value = verdict.p_of(candidate.kind, candidate.score) if verdict and not self.of_many else None
         own = self.kind.review(cargo.p) if self.kind.review else None
         # of what does not ask for a review by itself, the note counts half
@@ -64,6 +66,7 @@ class _Told:
         if self._verdict is not None and self.p_value is not None:
             usual = f"; {self._verdict.words(self.p_value)}"
         many = f"; one of {c.of_many} alike in a row, so likely the load" if self.of_many else ""
+        many += "".join(f"; also {words}" for words in dict.fromkeys(self.also))
         return Finding(
             kind=c.kind, score=c.score, reason=f"{c.words}{usual}{many}", tier="review" if self.review else "note",
             p_value=self.p_value, where=None if c.at is None else cargo.box(c.at),
