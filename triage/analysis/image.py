@@ -227,7 +227,8 @@ def judge_image(
         look(asked)
     texture = "" if asked.seen is None else asked.seen.texture
     cell = cell_of(load, None if known is None else known.declaration, texture=texture)
-    findings = [*opaque, *strange_places(cargo, found, verdict_of(lane, scores(found), cell))]
+    verdict = verdict_of(lane, scores(found), cell)
+    findings = [*opaque, *strange_places(cargo, found, verdict)]
     clock.lap("findings")
     vitals = vital_signs(screening.q[-1], cargo, load_share, unseen.share)
     clock.lap("vital signs")
@@ -259,7 +260,7 @@ def judge_image(
         scores=scores(found),
         vital_signs=vitals,
         cell=cell,
-        standing=standing_of(lane, scores(found), vitals, cell),
+        standing=standing_of(lane, verdict, scores(found), vitals, cell),
         traits=() if asked.traits is None else tuple(asked.traits.tolist()),
     )
 
