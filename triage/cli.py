@@ -917,5 +917,48 @@ def calibrate_portal_command(passes: int, seed: int, workers: int, as_json: bool
         _console().print(f"{name:12} {tail}", markup=False)
 
 
+@cli.group()
+def study() -> None:
+    """Learn from archives what judgement uses."""
+
+
+@study.command("train-fuser")
+@click.argument(
+    "folders", nargs=-1, required=True, metavar="DIR…",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)  # fmt: skip
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write (.npz).")
+@click.option(
+    "--per-image", default=20, show_default=True, type=click.IntRange(1), help="Objects put into every scan, one each."
+)
+@click.option("--trees", default=150, show_default=True, type=click.IntRange(1, 2000))
+@click.option("--leaves", default=16, show_default=True, type=click.IntRange(2, 255), help="At most, of a tree.")
+@seed_option
+@json_option
+def study_train_fuser(
+    folders: tuple[Path, ...], out: Path, per_image: int, trees: int, leaves: int, seed: int, as_json: bool
+) -> None:
+    """Grow the trees that search images, on objects put into the clean scans of folders.
+
+    Needs the extra `study`. The file holds trees, usual scores by place and descriptions of patches, no image; a
+    profile names it as `image.fuser`.
+    """
+    from triage.study import fuser_file
+    from triage.study.train_fuser import Options
+
+    options = Options(trees=trees, leaves=leaves)
+    archive = fuser_file.joined_archive(folders)
+    with _progress(per_image * len(archive.sources), "inserting", quiet=as_json) as advance:
+        fuser, report = fuser_file.train_fuser(
+            archive, per_image=per_image, seed=seed, options=options, progress=advance
+        )
+    report |= {"file": str(out), "bytes": fuser_file.write_fuser(fuser, out), "thresholds": fuser.thresholds}
+    if as_json:
+        _emit(report)
+        return
+    for name, value in report.items():
+        _console().print(f"{name:12} {value}", markup=False)
+
+
 if __name__ == "__main__":
     main()

@@ -198,7 +198,10 @@ def judge_image(
     clock.lap("load")
     unseen = uninspectable(cargo)
     opaque = opaque_part(cargo, unseen)
-    found = search(Asked(cargo, load_share, known))
+    asked = Asked(cargo, load_share, known, map_parts=map_strips)
+    if asked.seen is not None:
+        clock.lap("maps")
+    found = search(asked)
     findings = [*opaque, *strange_places(cargo, found)]
     clock.lap("findings")
     material = _material(radiograph, screening, frame, inversion, p)

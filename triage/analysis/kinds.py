@@ -17,6 +17,7 @@ from .free_space import item_candidate
 from .image_profile import ImageProfile
 from .known import Asked
 from .regions import Candidate
+from .unlike import texture_candidates, unlike_candidates
 
 Found = dict[str, list[Candidate]]
 
@@ -42,11 +43,28 @@ def _items(asked: Asked) -> list[Candidate]:
     return [item_candidate(asked.cargo, score, at, every) for score, at in asked.items]
 
 
-def _dark(asked: Asked) -> list[Candidate]:
+def _unlike(asked: Asked) -> list[Candidate] | None:
+    if asked.seen is None or asked.fuser is None:
+        return None
+    return unlike_candidates(asked.cargo, asked.seen, asked.fuser)
+
+
+def _texture(asked: Asked) -> list[Candidate] | None:
+    if asked.seen is None or asked.fuser is None:
+        return None
+    return texture_candidates(asked.seen, asked.fuser)
+
+
+def _dark(asked: Asked) -> list[Candidate] | None:
+    # the search by a fuser takes the place of plain contrasts
+    if asked.fuser is not None:
+        return None
     return [contrast_candidate(asked.cargo, score, at) for score, at in asked.spots if score > 0]
 
 
-def _light(asked: Asked) -> list[Candidate]:
+def _light(asked: Asked) -> list[Candidate] | None:
+    if asked.fuser is not None:
+        return None
     return [contrast_candidate(asked.cargo, score, at) for score, at in asked.spots if score < 0]
 
 
@@ -56,6 +74,19 @@ KINDS: dict[str, Kind] = {
         _items,
         note=lambda p: 0.0,
         review=lambda p: p.item_review_score,
+    ),
+    "unlike_its_surroundings": Kind(
+        "a place unlike its surroundings, as trained on objects put into clean scans",
+        _unlike,
+        note=lambda p: p.unlike_note,
+        review=lambda p: p.unlike_review,
+        general=True,
+    ),
+    "texture_unknown": Kind(
+        "a load that looks like nothing that was learnt from",
+        _texture,
+        note=lambda p: 1.0,
+        review=lambda p: 1.0,
     ),
     "local_contrast_dark": Kind(
         "a place darker than its surroundings",
