@@ -243,7 +243,7 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
 @click.option("--speed-unit", default="m/s", show_default=True, help="Of speeds in N42 files that tell no unit.")
 @click.option(
     "--utc-offset-h", default=0.0, show_default=True, type=click.FloatRange(-24, 24),
-    help="Hours east of UTC, for times in portal daily files and N42 files that tell no zone.",
+    help="Hours by which clocks were ahead of UTC (-7 in Arizona), for daily files and N42 files that tell no zone.",
 )  # fmt: skip
 @energy_option
 @json_option
@@ -253,7 +253,8 @@ def triage(
 ) -> None:  # fmt: skip
     """Judge images, recordings, portal daily files and N42 files.
 
-    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
+    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1. A daily file
+    whose stamps have no date (06-00-00.000) takes that of its first line from its name (portal 2026-01-05.csv).
     """
     from scanner_io.formats.n42 import N42Settings
     from scanner_io.formats.raster import RasterOptions
@@ -406,11 +407,22 @@ def replay(files: tuple[Path, ...], speed: float, verify: bool, energy: Path | N
     "--codec", type=click.Choice(["bitshuffle-lz4", "gzip", "none"]), default="bitshuffle-lz4", show_default=True,
     help="gzip opens in viewers without plugins.",
 )  # fmt: skip
+@click.option("--cargo", metavar="KIND[,KIND]", help="Only these loads; a wrong name lists all.")
+@click.option("--carriers", metavar="KIND[,KIND]", help="These vehicles instead of trailers with one container.")
+@click.option("--threats", type=click.FloatRange(0, 1), metavar="SHARE", help="Vehicles with what does not belong.")
+@click.option("--threat-kinds", metavar="KIND[,KIND]", help="Only these threats; a wrong name lists all.")
+@click.option("--energies", type=click.IntRange(1, 2), default=None, help="Single or dual energy.")
+@click.option("--display", is_flag=True, help="8-bit grey values windowed for display, as archives hold, one energy.")
+@click.option(
+    "--truth", type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what every vehicle really carries, threats with their boxes, as JSON; no recording holds it.",
+)  # fmt: skip
 @json_option
 @click.pass_context
 def simulate(
     context: click.Context, out: Path | None, vehicles: int, seed: int, lane: str, columns: int | None,
-    channels: int | None, codec: str, as_json: bool,
+    channels: int | None, codec: str, cargo: str | None, carriers: str | None, threats: float | None,
+    threat_kinds: str | None, energies: int | None, display: bool, truth: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write recordings of simulated vehicles, judged; labelled simulated down to the file.
 
@@ -422,7 +434,12 @@ def simulate(
         raise click.UsageError("--out: which folder shall hold the recordings?")
     from triage.service.simulated import simulate_recordings
 
-    sizes = {k: v for k, v in (("columns", columns), ("channels", channels)) if v is not None}
+    told: dict[str, Any] = {
+        "columns": columns, "channels": channels, "energies": 1 if display else energies, "threat_share": threats,
+        "display": True if display else None, "bits": 8 if display else None,
+        "cargo": _alike(cargo), "carriers": _alike(carriers), "threats": _alike(threat_kinds),
+    }  # fmt: skip
+    settings = {k: v for k, v in told.items() if v is not None}
     judge = _new_judge()
     try:
         with _progress(vehicles, "simulating", quiet=as_json) as advance:
@@ -433,7 +450,8 @@ def simulate(
                 lane,
                 judge,
                 codec=codec,  # type: ignore[arg-type]
-                **sizes,
+                truth=truth,
+                **settings,
             ):
                 if as_json:
                     _emit({"file": str(path), "outcome": result.outcome, "load": result.load})
@@ -442,6 +460,11 @@ def simulate(
         judge.close()
     if not as_json:
         _console().print(f"{vehicles} recordings in {out}", markup=False)
+
+
+def _alike(kinds: str | None) -> dict[str, float] | None:
+    """Return equal weights for the kinds in a comma-separated list."""
+    return None if kinds is None else {kind.strip(): 1.0 for kind in kinds.split(",")}
 
 
 @simulate.command("portal")
@@ -894,6 +917,32 @@ def evaluate_dual_energy(
         console.print(line, markup=False, soft_wrap=True)
 
 
+@evaluate.command("simulator")
+@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--scans", default=96, show_default=True, type=click.IntRange(2), help="Simulated scans per group.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write plots and pictures here (needs the extra `study`).")
+@seed_option
+@json_option
+def evaluate_simulator_command(folder: Path | None, scans: int, out: Path | None, seed: int, as_json: bool) -> None:
+    """How much simulated scans look like the real ones in FOLDER: texture statistics, distances, pictures.
+
+    Default FOLDER: ../shared/data/cargo beside this source, if there; else simulated scans alone.
+    """
+    from triage.study import evaluate_simulator as study
+
+    with _progress(2 * scans, "simulating", quiet=as_json) as advance:
+        report = study.evaluate_simulator(
+            folder or study.default_folder(), scans=scans, seed=seed, out=out, progress=advance
+        )
+    if as_json:
+        _emit(report)
+        return
+    console = _console()
+    console.print(study.table(report))
+    for line in study.in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
 @cli.group()
 def calibrate() -> None:
     """Make the constants of judgement anew."""
@@ -919,7 +968,7 @@ def calibrate_portal_command(passes: int, seed: int, workers: int, as_json: bool
 
 @cli.group()
 def study() -> None:
-    """Learn from archives what judgement uses."""
+    """Learn from archives what judgement uses, and ask them."""
 
 
 @study.command("train-fuser")
@@ -958,6 +1007,47 @@ def study_train_fuser(
         return
     for name, value in report.items():
         _console().print(f"{name:12} {value}", markup=False)
+
+
+@study.command("odd-one-out")
+@files_argument
+@json_option
+def odd_one_out_command(files: tuple[Path, ...], as_json: bool) -> None:
+    """The strange box of every lot that one shipper declared alike, by the boxes of the lot alone.
+
+    A lot is at least 5 recordings of one consignor, consignee and declared goods, each within two weeks of the next.
+    """
+    from triage.study import odd_one_out
+
+    paths = _expand(files, ".scan.h5")
+    with _progress(len(paths), "reading", quiet=as_json) as advance:
+        report = odd_one_out.study(paths, advance)
+    if as_json:
+        _emit(report)
+    else:
+        _print_lots(report, odd_one_out.LEVEL)
+    if report.unread:
+        sys.exit(1)
+
+
+def _print_lots(report: Any, level: float) -> None:
+    from rich.text import Text
+
+    console = _console()
+    for lot in report.lots:
+        console.print(Text(f"{lot.boxes} boxes {lot.consignor} -> {lot.consignee}: {lot.goods}", style="bold"))
+        told = [place for place in lot.places if place.p_value <= level]
+        for place in told:
+            name = place.container or Path(place.file).name
+            console.print(
+                Text(f"  {name}: {place.score:.1f} spreads from the lot, p {place.p_value:.3f}; {place.words}")
+            )
+        if not told:
+            console.print(Text(f"  none is odd (lowest p {lot.places[0].p_value:.2f})"))
+    text = f"{len(report.lots)} lots, {report.too_small} too small, {report.no_lot} recordings of no lot"
+    console.print(text, markup=False)
+    for file, error in report.unread:
+        console.print(Text(f"error: {file}: {error}", style="red"))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     containers : each container, left to right
     vehicle : what else is seen, or what is seen instead of a container; None where the image is unusable
     scores : per kind of finding that was searched for, the score of the strangest candidate, see `kinds.scores`
+    traits : the load in the numbers of `goods_profile.NAMES`; none where there is too little of it
     """
 
     load: Load
@@ -76,6 +77,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     containers: tuple[ContainerSeen, ...] = ()
     vehicle: Vehicle | None = None
     scores: dict[str, float] = {}
+    traits: tuple[float, ...] = ()
 
 
 class _Clock:
@@ -230,6 +232,7 @@ def judge_image(
         containers=(seen,),
         vehicle=vehicle,
         scores=scores(found),
+        traits=() if asked.traits is None else tuple(asked.traits.tolist()),
     )
 
 

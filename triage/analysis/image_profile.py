@@ -8,6 +8,7 @@ from scanner_io.energy_calibration import EnergyCalibration
 
 from .container import ContainerProfile
 from .correction import CorrectionProfile
+from .goods_profile import GoodsHistory
 from .image_faults import FaultProfile
 from .material import MaterialProfile
 
@@ -55,6 +56,7 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
         place per clean scan, 2 one in ten scans
     energy : the lane's energy calibration; without it nothing is said of materials or mass
     material : limits of what is said of them
+    goods : what loads of each declared chapter looked like before; without it nothing is said of that
     """
 
     correction: CorrectionProfile = CorrectionProfile()
@@ -100,3 +102,4 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     unlike_review: float = 2.0
     energy: EnergyCalibration | None = None
     material: MaterialProfile = MaterialProfile()
+    goods: GoodsHistory | None = None

@@ -12,6 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from . import (
+    changed,
+    declared_empty,
+    dense_object,
+    door_end,
+    false_wall,
+    goods_history,
+    pattern_break,
+    person_sized,
+    void,
+)
 from .contrast import contrast_candidate
 from .free_space import item_candidate
 from .image_profile import ImageProfile
@@ -101,6 +112,52 @@ KINDS: dict[str, Kind] = {
         note=lambda p: p.contrast_note,
         review=lambda p: p.light_review,
         general=True,
+    ),
+    declared_empty.KIND: Kind(
+        "declared empty, but something is in it",
+        lambda a: declared_empty.holds_something(a.cells, a.items, a.known.declaration),
+        note=lambda p: declared_empty.NOTE,
+        review=lambda p: declared_empty.REVIEW,
+    ),
+    dense_object.KIND: Kind(
+        "a compact dense object: possible shielding",
+        lambda a: dense_object.dense_objects(a.cells, a.known.marks),
+        note=lambda p: dense_object.NOTE,
+    ),
+    false_wall.KIND: Kind(
+        "a slab from roof to floor at an end: possibly a second wall",
+        lambda a: false_wall.false_wall(a.cells),
+        note=lambda p: false_wall.NOTE,
+    ),
+    pattern_break.KIND: Kind(
+        "more than its like in a load that repeats",
+        lambda a: pattern_break.pattern_breaks(a.cells),
+        note=lambda p: pattern_break.NOTE,
+    ),
+    void.KIND: Kind(
+        "a hollow in a dense load",
+        lambda a: void.voids(a.cells),
+        note=lambda p: void.NOTE,
+    ),
+    door_end.KIND: Kind(
+        "an item between the end of the load and the end of the container",
+        lambda a: door_end.door_end_items(a.cells),
+        note=lambda p: door_end.NOTE,
+    ),
+    person_sized.KIND: Kind(
+        "something of the size and density of a person",
+        lambda a: person_sized.person_sized(a.cells),
+        note=lambda p: person_sized.NOTE,
+    ),
+    goods_history.KIND: Kind(
+        "a load unlike earlier ones with the same declaration",
+        lambda a: goods_history.differs_from_declared(a.traits, a.known.declaration, a.cargo.p.goods),
+        note=lambda p: goods_history.NOTE,
+    ),
+    changed.KIND: Kind(
+        "different from an earlier scan of the same container",
+        lambda a: changed.changed(a.cells, a.previous),
+        note=lambda p: changed.NOTE,
     ),
 }
 """Every kind, and what it is."""

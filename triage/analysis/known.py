@@ -8,9 +8,11 @@ from typing import NamedTuple
 from scanner_io.model import Declaration
 
 from .cargo_grid import CargoGrid, Rect
+from .cells import Cells
 from .contrast import contrasts
 from .free_space import items_in_free_space
 from .fuser import fuser_named
+from .load_traits import Traits, load_traits
 from .maps import Map
 from .unlike import Seen, look_into
 
@@ -53,6 +55,21 @@ class Asked:
         self.cargo, self.load_share, self.known = cargo, load_share, known or Known()
         self.fuser = fuser_named(cargo.p.fuser)
         self._map_parts = map_parts
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The container in cells of about 2 cm."""
+        return Cells(self.cargo)
+
+    @cached_property
+    def traits(self) -> Traits | None:
+        """The load in a few numbers, None where there is too little of it."""
+        return load_traits(self.cells)
+
+    @cached_property
+    def previous(self) -> Cells | None:
+        """The container at an earlier scan."""
+        return None if self.known.previous is None else Cells(self.known.previous)
 
     @cached_property
     def items(self) -> list[tuple[float, Rect]]:

@@ -17,8 +17,7 @@ def strange_places(cargo: CargoGrid, found: Found) -> list[Finding]:
     the one that says more.
     """
     told = [c for name, places in found.items() for c in places if c.score >= KINDS[name].note(cargo.p)]
-    special = [c for c in told if not KINDS[c.kind].general]
-    told = [c for c in told if not (KINDS[c.kind].general and _at_one_of(c, special))]
+    told = _the_one_that_says_more(cargo, told)
     told.sort(key=lambda c: (c.of_many > 1, -_strangeness(cargo, c), c.at or ()))
     kept: list[Candidate] = []
     for c in told:
@@ -27,6 +26,24 @@ def strange_places(cargo: CargoGrid, found: Found) -> list[Finding]:
         if not _at_one_of(c, kept):
             kept.append(c)
     return [_finding(cargo, c) for c in kept]
+
+
+def _the_one_that_says_more(cargo: CargoGrid, told: list[Candidate]) -> list[Candidate]:
+    """Leave one of a general and a special candidate at the same place: the special one, if it asks for as much.
+
+    Where the general one asks for a review and the special one does not, it stays a review, with what it may be.
+    """
+    special = [c for c in told if not KINDS[c.kind].general]
+    kept = []
+    for c in (c for c in told if KINDS[c.kind].general):
+        here = [s for s in special if _at_one_of(c, [s])]
+        if not here:
+            kept.append(c)
+        elif _tier(cargo, c) == "review" and not any(_tier(cargo, s) == "review" or s.of_many > 1 for s in here):
+            maybe = " and ".join(dict.fromkeys(KINDS[s.kind].words for s in here))
+            kept.append(c._replace(words=f"{c.words}; it may be {maybe}"))
+            special = [s for s in special if s not in here]
+    return [*special, *kept]
 
 
 def _at_one_of(c: Candidate, others: list[Candidate]) -> bool:
@@ -39,9 +56,13 @@ def _strangeness(cargo: CargoGrid, c: Candidate) -> float:
     return c.score / kind.review(cargo.p) if kind.review else 0.5 * c.score / kind.note(cargo.p)
 
 
-def _finding(cargo: CargoGrid, c: Candidate) -> Finding:
+def _tier(cargo: CargoGrid, c: Candidate) -> Tier:
     review = KINDS[c.kind].review
-    tier: Tier = "review" if review and c.score >= review(cargo.p) and c.of_many == 1 else "note"
+    return "review" if review and c.score >= review(cargo.p) and c.of_many == 1 else "note"
+
+
+def _finding(cargo: CargoGrid, c: Candidate) -> Finding:
     many = f"; one of {c.of_many} alike in a row, so likely the load" if c.of_many > 1 else ""
     where = None if c.at is None else cargo.box(c.at)
-    return Finding(kind=c.kind, score=c.score, reason=f"{c.words} (uncalibrated){many}", tier=tier, where=where)
+    reason = f"{c.words} (uncalibrated){many}"
+    return Finding(kind=c.kind, score=c.score, reason=reason, tier=_tier(cargo, c), where=where)

@@ -20,6 +20,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from scanner_io import driver as drivers
 from scanner_io import energy_calibration, recording
 from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
 from scanner_io.model import (
+    NANOSECONDS,
     DetectorState,
     DeviceInfo,
     EndOfSource,
@@ -40,6 +42,8 @@ from scanner_io.model import (
     Kind,
     LineBlock,
     Occupancy,
+    PortalCount,
+    PortalRecord,
     Scan,
     ScanStart,
     TriageResult,
@@ -49,6 +53,7 @@ from scanner_io.storage import make_folder, move_aside
 from . import footprint, link
 from .assembly import Assembled, Assembly, LaneSpec
 from .outbox import ScanRow
+from .portal_memory import Begun, PortalMemory
 
 if TYPE_CHECKING:
     from triage.analysis.image import Stream
@@ -69,6 +74,8 @@ what is read ahead does not add to the memory that a large one takes."""
 GIVE_UP_S = 20.0
 """How long a lane that must end waits for a disk that refuses; the daemon kills it after 30 s."""
 TRIAGE_THREADS = 2
+CLOCKS_DIFFER_NS = 60 * NANOSECONDS
+"""A passage keeps its clock while the computer's is set."""
 LIVE_SCREENINGS = 1
 """Radiographs screened while they come; each takes one and a half times the memory of its counts. One that begins while
 another is still on its way or under judgement is screened as a whole later, with the same result."""
@@ -101,7 +108,9 @@ class DeviceThread(threading.Thread):
     def __init__(
         self, number: int, device: configuration.Device, out: queue.Queue[tuple[int, Any]],
         note: Callable[..., None], intake: threading.Event, room: Callable[[], bool],
+        count: Callable[[], PortalCount | None] = lambda: None,
     ) -> None:  # fmt: skip
+        """Begin nothing yet. count : where the device's own count of passages last stood"""
         super().__init__(name=f"device {number} {device.driver}", daemon=True)
         self.number = number
         self.acks: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -116,6 +125,7 @@ class DeviceThread(threading.Thread):
         self._note = note
         self._intake = intake
         self._room = room
+        self._count = count
         self._dropped = 0
         self._reported = ""
         self._retry_s = FIRST_RETRY_S
@@ -132,6 +142,9 @@ class DeviceThread(threading.Thread):
                 if source is None:
                     source = drivers.connect(self._device.driver, self._device.config)
                     self.pausable = source.pausable
+                    count = self._count()
+                    if count is not None and isinstance(source, drivers.Counting):
+                        source.resume(count)
                 self._out.put((self.number, source.open()))
                 self._read(source)
             except (ScannerError, OSError) as error:
@@ -476,10 +489,14 @@ class LaneProcess:
         self._intake = threading.Event()
         self._intake.set()
         self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
+        self._memory = self._recall(state / "lanes" / f"{lane.name}.json")
         self._devices = [
-            DeviceThread(n, d, self._events, self.note, self._intake, self._room) for n, d in enumerate(lane.device)
+            DeviceThread(n, d, self._events, self.note, self._intake, self._room, partial(self._memory.count_of, n))
+            for n, d in enumerate(lane.device)
         ]
         self._ended: set[int] = set()
+        self._recalled: set[int] = set()
+        self._forgetful = ""
         self._health: dict[int, PortalHealth] = {}
         self._assembly = Assembly(spec_of(lane, expected_kinds(lane)), self._listener)
         self._worker = Worker(self)
@@ -562,6 +579,7 @@ class LaneProcess:
                 self.unanswered.discard(message.scan_id)
                 for number, ref in self.refs.pop(message.scan_id, ()):
                     self._devices[number].acks.put(ref)
+                    self._remember(lambda n=number, r=ref: self._memory.stored(n, r))  # type: ignore[misc]
             case link.Rejudge():
                 self._put_work(message)
             case link.Intake():
@@ -620,6 +638,7 @@ class LaneProcess:
     def _event(self, number: int, said: Any) -> None:
         now_s = time.monotonic()
         if isinstance(said, LinkLost):
+            self._tell_vanished(number, now_s)
             self._link(number, up=False, text=str(said))
             self._hand_over(self._assembly.lost(number, now_s, again=self._devices[number].pausable))
         elif isinstance(said, EndOfSource):
@@ -628,10 +647,68 @@ class LaneProcess:
             self._assembly.device(number, said)
             self._open_health(number, said)
             self.note("device_open", device=self._lane.device[number].driver, address=said.address)
+            self._tell_vanished(number, now_s)
         else:
+            if isinstance(said, Occupancy) and not self._devices[number].pausable:
+                self._remember(lambda: self._memory.take(number, said))
             said = self._watched(number, said)
             if not isinstance(said, Health):
                 self._hand_over(self._assembly.feed(number, said, now_s))
+
+    # -- what outlives this process -----------------------------------------------------------------------------
+
+    def _recall(self, path: Path) -> PortalMemory:
+        devices = [f"{d.driver} {getattr(d.config, 'address', '')}".strip() for d in self._lane.device]
+        try:
+            return PortalMemory(path, devices)
+        except DataError as error:
+            self.note("memory_lost", level="error", text=str(error))
+            kept = move_aside(path, self.quarantine, str(error))
+            self.note("memory_quarantined", level="warning", text=str(kept))
+            return PortalMemory(path, devices)
+
+    def _remember(self, change: Callable[[], None]) -> None:
+        """Write a change of the memory down; a disk that refuses costs the memory, never the passage."""
+        told, self._forgetful = self._forgetful, ""
+        try:
+            change()
+        except (StorageError, OSError) as error:
+            self._forgetful = str(error)
+            if not told:
+                self.note("memory_fault", level="error", text=str(error))
+
+    def _tell_vanished(self, number: int, now_s: float) -> None:
+        """Hand out, once, what an earlier process had begun of device `number` and did not store."""
+        if number in self._recalled:
+            return
+        self._recalled.add(number)
+        for begun in self._memory.begun(number):
+            record = self._recorded(begun)
+            if record is not None:  # it ended after the recording was durable and before that was written down
+                self._memory.ended(number, begun.source_ref, record)
+                self._remember(lambda ref=begun.source_ref: self._memory.stored(number, ref))  # type: ignore[misc]
+                continue
+            text = "the lane's process ended in the middle of a passage; what the portal had counted is lost"
+            change = Health(utc_ns=begun.start_utc_ns, component="passage", state="degraded", text=text)
+            self._tell_health(number, change)
+            entered = Occupancy(
+                phase="entered", utc_ns=begun.start_utc_ns, source_ref=begun.source_ref, simulated=begun.simulated
+            )
+            self._hand_over(self._assembly.vanished(number, entered, now_s))
+
+    def _recorded(self, begun: Begun) -> PortalRecord | None:
+        """Return the record of a passage if a recording holds it: one written since it began."""
+        folder = self.recordings / self._lane.name
+        for path in folder.rglob(f"*{recording.SUFFIX}") if folder.is_dir() else ():
+            if path.stat().st_mtime_ns < begun.start_utc_ns - CLOCKS_DIFFER_NS:
+                continue
+            try:
+                record = recording.read(path).scan.portal
+            except DataError:  # told where it is judged again
+                continue
+            if record is not None and record.start_utc_ns == begun.start_utc_ns:
+                return record
+        return None
 
     # -- health -------------------------------------------------------------------------------------------------
 
