@@ -12,6 +12,7 @@ tested may have been seen in training under any name).
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -22,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
+from triage.analysis.fuser import fuser_named
 from triage.study.image_archive import Archive, folds, read_archive
-from triage.study.image_detectors import TrainedDetector, UntrainedDetector
+from triage.study.image_detectors import FuserDetector, TrainedDetector, UntrainedDetector
 from triage.study.image_peers import Naive
 from triage.study.image_runs import JUDGEMENT, UNSEEN, Done, Job, Setting, System, Trial, jobs_of, run_jobs
 from triage.study.image_statistics import POINTS, Draws, Estimate, only, threshold, tops
@@ -160,14 +162,27 @@ def evaluate_image(
 
 
 def available(archive: Archive, profile: Path | None) -> tuple[System, ...]:
-    """Return the systems that can be compared on an archive. Raises DataError for a profile that does not fit."""
-    if profile is not None:
-        raise DataError(f"{profile}: this version has no image detector that takes a profile; leave out --profile")
-    return (
-        System("naive", Naive, learns=False),
-        System("untrained", UntrainedDetector),
-        System("scanlane", TrainedDetector, from_insertions=True),
-    )
+    """Return the systems that can be compared on an archive.
+
+    The package's own fuser is tested as it is where it was trained on none of the scans; else fusers are trained anew,
+    by folds.
+
+    Raises DataError for a profile that cannot be read or was trained on scans of the archive.
+    """
+    compared = (System("naive", Naive, learns=False), System("untrained", UntrainedDetector))
+    name = "packaged" if profile is None else str(profile)
+    fuser = fuser_named(name)
+    own = {s.sha256 for s in archive.sources}
+    seen = own & set(fuser.about.trained_on) if fuser is not None else own
+    if profile is not None and seen:
+        raise DataError(
+            f"{profile}: trained on {len(seen)} of these {len(own)} scans; leave out --profile, then fusers are "
+            "trained anew by folds, or give scans it has not seen"
+        )
+    if fuser is None or seen:
+        return (*compared, System("scanlane", TrainedDetector, from_insertions=True))
+    made = functools.partial(FuserDetector, name)
+    return (*compared, System("scanlane", made, learns=False, trained_on=frozenset(fuser.about.trained_on)))
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
 from triage.analysis.cargo_grid import straightened
-from triage.analysis.fuser import About, Fuser
+from triage.analysis.fuser import About, Fuser, fuser_named
 from triage.analysis.maps import Maps, maps_of
 from triage.analysis.normal import learn_normal
 from triage.analysis.regions import Region
@@ -114,7 +114,23 @@ class TrainedDetector:
         return _regions(self, sample)
 
 
-def _regions(detector: UntrainedDetector | TrainedDetector, sample: Sample) -> list[Region]:
+class FuserDetector:
+    """A fuser that was trained elsewhere. fuser : its name, as a profile gives it."""
+
+    name = "scanlane"
+
+    def __init__(self, fuser: str) -> None:
+        self.fuser = fuser_named(fuser)
+
+    def fit(self, clean: Sequence[Sample], rng: np.random.Generator, inserted: Sequence[Sample] = ()) -> None:
+        """Learn nothing."""
+
+    def regions(self, sample: Sample) -> list[Region]:
+        """Return the strangest places of a scan."""
+        return _regions(self, sample)
+
+
+def _regions(detector: UntrainedDetector | TrainedDetector | FuserDetector, sample: Sample) -> list[Region]:
     if detector.fuser is None:
         raise ValueError(f"{detector.name}: call fit before regions")
     if sample.key == sample.source:
