@@ -11,7 +11,7 @@ from tests.triage.test_maps import OPAQUE, stacks
 from triage.analysis import fuser as fusers
 from triage.analysis.fuser import FEATURES, About, Fuser
 from triage.analysis.maps import CELL, maps_of, with_bank
-from triage.analysis.search import places_of
+from triage.analysis.places import places_of
 from triage.kernels.tree_sum import tree_sum
 from triage.study.train_fuser import Options, cells_of, exported, grown, rows_of, share_of, train
 

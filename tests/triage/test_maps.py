@@ -14,8 +14,8 @@ from triage.analysis.low_rank import low_rank_residual
 from triage.analysis.maps import CELL, COLUMNS, ROWS, maps_of, with_bank
 from triage.analysis.normal import UNTRAINED, learn_normal, unfamiliarity, untrained_score
 from triage.analysis.patches import DIMENSIONS
+from triage.analysis.places import MAX_AREA, MAX_REGIONS, places_of
 from triage.analysis.position_tables import NORMALISED, sketch, tables_of
-from triage.analysis.search import MAX_AREA, MAX_REGIONS, places_of
 from triage.study.image_detectors import UntrainedDetector, groups_of, straight_maps
 from triage.study.image_samples import Sample
 
@@ -191,7 +191,7 @@ def test_untrained_detector_points_at_a_place_of_the_image():
         image = np.clip(scene() + noise, 0, 1)
         scans.append(sample(image, seed))
     detector = UntrainedDetector()
-    with pytest.raises(ValueError, match="call fit before regions"):
+    with pytest.raises(ValueError, match="untrained: call fit before regions"):
         detector.regions(scans[0])
     detector.fit(scans[:2], np.random.default_rng(0))
     image = scans[2].image.copy()

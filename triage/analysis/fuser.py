@@ -6,6 +6,7 @@ Whatever trains them stays outside of judgement: `scanlane study train-fuser`.
 
 from __future__ import annotations
 
+import functools
 import io
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,6 +26,7 @@ from .position_tables import NORMALISED, PositionTables
 Array: TypeAlias = NDArray[Any]
 
 VERSION = 1
+_NODES = ("feature", "threshold", "right", "value", "root")
 PLAIN = (
     "x", "mean_21", "mean_63", "mean_181", "std_9", "std_21", "std_45", "z_7_63", "z_21_81", "dog_2", "dog_4", "dog_8",
     "dog_16", "dog_32", "top_hat_15", "top_hat_41", "bottom_hat_15", "bottom_hat_41", "gradient_along", "gradient_up",
@@ -65,13 +67,14 @@ class Fuser(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Trees and what they were trained beside.
 
     features : names of the columns the trees compare
-    normal : what the place tables and the bank are where a lane has learnt none of its own
-    thresholds : score per texture, and at "any", that one place per clean image exceeds ("notes") and one per ten
-        ("reviews")
+    trees : None where none were trained: then the untrained sum stands in for them
+    normal : what is usual by place, and the bank
+    thresholds : by texture and at "any": the scores that one place per clean scan ("one") and one place in ten scans
+        ("tenth") exceed, measured on scans of groups that were not learnt from
     """
 
     features: tuple[str, ...]
-    trees: Trees
+    trees: Trees | None
     normal: Normal
     thresholds: dict[str, dict[str, float]]
     about: About
@@ -80,7 +83,11 @@ class Fuser(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Return (rows, columns) float32, the log odds that an object was put there; -inf where nothing can be seen.
 
         maps : with the bank of `normal`
+
+        Raises DataError without trees.
         """
+        if self.trees is None:
+            raise DataError("fuser: it has no trees to score by; use the untrained sum")
         seen = np.flatnonzero(maps.seen.ravel())
         values = {name: values.ravel()[seen] for name, values in maps.values.items()}
         rows = features_of(values, normal, maps.shape, seen, self.features)
@@ -125,19 +132,21 @@ def to_bytes(fuser: Fuser) -> bytes:
     header = {
         "version": VERSION,
         "features": fuser.features,
-        "base": fuser.trees.base,
+        "base": None if fuser.trees is None else fuser.trees.base,
         "tables": fuser.normal.tables.names,
         "familiar": fuser.normal.familiar,
         "scans": fuser.normal.scans,
         "thresholds": fuser.thresholds,
         "about": fuser.about,
     }
-    t = fuser.trees
+    trees: dict[str, Any] = {}
+    if fuser.trees is not None:
+        trees = {name: getattr(fuser.trees, name) for name in _NODES}
     arrays: dict[str, Any] = {f"bank_{i}": codes.astype(np.float16) for i, codes in enumerate(fuser.normal.bank.codes)}
     out = io.BytesIO()
     np.savez_compressed(
-        out, header=np.frombuffer(msgspec.json.encode(header), np.uint8), feature=t.feature, threshold=t.threshold,
-        right=t.right, value=t.value, root=t.root, table_values=fuser.normal.tables.values, **arrays,
+        out, header=np.frombuffer(msgspec.json.encode(header), np.uint8),
+        table_values=fuser.normal.tables.values, **trees, **arrays,
     )  # fmt: skip
     return out.getvalue()
 
@@ -145,7 +154,7 @@ def to_bytes(fuser: Fuser) -> bytes:
 class _Header(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     features: tuple[str, ...]
-    base: float
+    base: float | None
     tables: tuple[str, ...]
     familiar: float | None
     scans: int
@@ -165,7 +174,7 @@ def from_bytes(content: bytes, name: str) -> Fuser:
         header = msgspec.json.decode(arrays["header"].tobytes(), type=_Header)
         if header.version != VERSION:
             raise DataError(f"fuser {name}: version {header.version}, {VERSION} is read here; train it anew")
-        trees = _trees(arrays, header.base, len(header.features))
+        trees = None if header.base is None else _trees(arrays, header.base, len(header.features))
         codes = tuple(np.ascontiguousarray(arrays[f"bank_{i}"], np.float32) for i in range(_banks(arrays)))
         tables = PositionTables(names=header.tables, values=np.ascontiguousarray(arrays["table_values"], np.float32))
     except (OSError, ValueError, KeyError, msgspec.MsgspecError) as problem:
@@ -173,6 +182,21 @@ def from_bytes(content: bytes, name: str) -> Fuser:
     familiar = float("inf") if header.familiar is None else header.familiar
     normal = Normal(tables=tables, bank=Bank(codes=codes), familiar=familiar, scans=header.scans)
     return Fuser(features=header.features, trees=trees, normal=normal, thresholds=header.thresholds, about=header.about)
+
+
+PACKAGED = Path(__file__).with_name("fuser.npz")
+"""Where the package carries its own."""
+
+
+@functools.lru_cache(maxsize=4)
+def fuser_named(name: str) -> Fuser | None:
+    """Return what a profile names: "packaged", the path of a file, or "none"; None for none and where none is packaged.
+
+    Raises DataError for a file that cannot be read.
+    """
+    if name == "none" or (name == "packaged" and not PACKAGED.is_file()):
+        return None
+    return load(PACKAGED if name == "packaged" else Path(name))
 
 
 def load(path: Path) -> Fuser:

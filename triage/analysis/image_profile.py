@@ -8,6 +8,7 @@ from scanner_io.energy_calibration import EnergyCalibration
 
 from .container import ContainerProfile
 from .correction import CorrectionProfile
+from .goods_profile import GoodsHistory
 from .image_faults import FaultProfile
 from .material import MaterialProfile
 
@@ -49,8 +50,13 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     alike : items of one size at one height from which they are the load: what does not belong has no row of its like
     max_area_share : contrast regions over this share of the cargo area are load, not findings
     max_findings : contrast and item findings shown per image, best first; one restless texture must not fill a screen
+    fuser : what places unlike their surroundings are searched with: "packaged", the path of a file of `scanlane study
+        train-fuser`, or "none" for plain contrasts in their stead
+    unlike_note, unlike_review : how rare a place must be in clean scans to be told, and to ask for a review: 1 is one
+        place per clean scan, 2 one in ten scans
     energy : the lane's energy calibration; without it nothing is said of materials or mass
     material : limits of what is said of them
+    goods : what loads of each declared chapter looked like before; without it nothing is said of that
     """
 
     correction: CorrectionProfile = CorrectionProfile()
@@ -91,5 +97,9 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     alike: int = 4
     max_area_share: float = 0.05
     max_findings: int = 5
+    fuser: str = "packaged"
+    unlike_note: float = 1.0
+    unlike_review: float = 2.0
     energy: EnergyCalibration | None = None
     material: MaterialProfile = MaterialProfile()
+    goods: GoodsHistory | None = None

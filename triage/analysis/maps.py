@@ -81,14 +81,13 @@ def maps_of(transmission: Array, opaque_t: float, *, map_parts: Map = map) -> Ma
     return Maps(values, _seen(transmission, opaque_t), codes)
 
 
-def with_bank(maps: Maps, bank: Bank) -> Maps:
+def with_bank(maps: Maps, bank: Bank, *, map_parts: Map = map) -> Maps:
     """Return the maps and, beside them, how unlike every patch is to those of other scans."""
-    found = {
-        f"bank_{size.side}": strangeness(codes, patches, maps.shape, apart=0)
-        for size, codes, patches in zip(PATCHES, maps.codes, bank.codes, strict=True)
-        if len(patches)
-    }
-    return maps._replace(values=maps.values | found)
+
+    def unlike(i: int) -> tuple[str, Array]:
+        return f"bank_{PATCHES[i].side}", strangeness(maps.codes[i], bank.codes[i], maps.shape, apart=0)
+
+    return maps._replace(values=maps.values | dict(map_parts(unlike, range(len(PATCHES)))))
 
 
 def reduced(x: Array, by: int) -> Array:

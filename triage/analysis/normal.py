@@ -21,7 +21,13 @@ UNTRAINED = ("z_21_81", "bank_16", "low_rank")
 """Maps whose normalised sizes are summed where nothing was trained."""
 BANK_PATCHES = 12_000
 """Of every size, of all scans together: as many as can be compared in the time."""
+LITTLE = 0.02
+"""Of all cells: less load than this has no texture."""
 _FAMILIAR_SHARE = 95.0
+_FLOOR, _END = 0.17, 0.08
+"""Of the height: floor with its cross-members, end frames with their castings."""
+_LOAD = 0.6
+"""-ln T of what is load; two walls have .1 to .25."""
 
 
 class Normal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -96,10 +102,17 @@ def joined(banks: Sequence[Bank]) -> Bank:
 
 def unfamiliarity(maps: Maps) -> float | None:
     """Return the median distance of the loaded cells to the bank, in -ln T; None where little is loaded."""
-    loaded = maps.seen & (maps.values["mean_21"] > 0.6)
-    if "bank_16" not in maps.values or loaded.mean() < 0.02:
+    load = loaded(maps)
+    if "bank_16" not in maps.values or load.mean() < LITTLE:
         return None
-    return float(np.median(maps.values["bank_16"][loaded]))
+    return float(np.median(maps.values["bank_16"][load]))
+
+
+def loaded(maps: Maps) -> Array:
+    """Return (rows, columns) bool: cells of load, away from the floor and the end frames."""
+    values = maps.values
+    inside = (values["height"] > _FLOOR) & (values["to_end"] > _END)
+    return np.asarray(maps.seen & inside & (values["mean_21"] > _LOAD))
 
 
 def untrained_score(maps: Maps, normal: Normal) -> Array:

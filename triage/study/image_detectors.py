@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 from scanner_io.errors import DataError
 from triage.analysis.cargo_grid import straightened
 from triage.analysis.fuser import About, Fuser
-from triage.analysis.maps import CELL, COLUMNS, ROWS, Maps, maps_of, with_bank
-from triage.analysis.normal import Normal, learn_normal, untrained_score
+from triage.analysis.maps import Maps, maps_of
+from triage.analysis.normal import learn_normal
 from triage.analysis.regions import Region
-from triage.analysis.search import Place, places_of
+from triage.analysis.unlike import GRID, look_at, regions_of, suspicious_regions
 from triage.study.image_archive import PER_LOOK, UNDECLARED
 from triage.study.image_looks import clusters, looks
 from triage.study.image_looks import straightened as small_straight
@@ -27,30 +26,29 @@ from triage.study.train_fuser import Cells, Options, cells_of, share_of, train
 Array: TypeAlias = NDArray[Any]
 
 OPAQUE_T = 0.03
-DROP = 1.0
-"""How far below its peak the log odds may be inside a region."""
-UNTRAINED_DROP = 0.4
-"""How far below its peak the sum of normalised maps may be inside a region, as a share of the peak."""
 
 
 def straight_maps(sample: Sample) -> tuple[Maps, Array]:
     """Return the maps of a sample's container, and the (3, 3) matrix from its pixels to the straightened ones."""
-    grid, to_grid = straightened(sample.image, sample.frame.corners, ROWS, 2 * CELL, *COLUMNS)
+    grid, to_grid = straightened(sample.image, sample.frame.corners, *GRID)
     return maps_of(grid, OPAQUE_T), to_grid
 
 
-def regions_of(places: Sequence[Place], to_grid: Array) -> list[Region]:
-    """Return places of cells as regions of the image."""
-    back = np.linalg.inv(to_grid)
-    found = []
-    for place in places:
-        x0, y0, x1, y1 = place.at
-        points = np.array([(place.peak[0] + 0.5, place.peak[1] + 0.5), (x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-        points = cv2.perspectiveTransform(CELL * points[None].astype(np.float64), back)[0]
-        low, high = points[1:].min(axis=0), points[1:].max(axis=0)
-        peak = (float(points[0, 0]), float(points[0, 1]))
-        found.append(Region(place.score, peak, (float(low[0]), float(low[1]), float(high[0]), float(high[1]))))
-    return found
+def _kept_maps(sample: Sample) -> tuple[Maps, Array]:
+    """Return maps from memory where this very image was looked at lately: several detectors and folds ask for it."""
+    kept = _MAPS.get(sample.key) if sample.key else None
+    if kept is None:
+        kept = straight_maps(sample)
+        if sample.key:
+            _MAPS[sample.key] = kept
+            while len(_MAPS) > _MAPS_MOST:
+                _MAPS.popitem(last=False)
+    return kept
+
+
+_MAPS: OrderedDict[str, tuple[Maps, Array]] = OrderedDict()
+_MAPS_MOST = 64
+"""Scans whose maps are kept, about 8 MB each."""
 
 
 class UntrainedDetector:
@@ -59,22 +57,18 @@ class UntrainedDetector:
     name = "untrained"
 
     def __init__(self) -> None:
-        self._normal: Normal | None = None
+        self.fuser: Fuser | None = None
 
     def fit(self, clean: Sequence[Sample], rng: np.random.Generator, inserted: Sequence[Sample] = ()) -> None:
         """Learn what is normal from clean scans; insertions are not looked at."""
         del inserted
         samples = list(clean)
-        self._normal = learn_normal([straight_maps(s)[0] for s in samples], rng, groups_of(samples))
+        normal = learn_normal([_kept_maps(s)[0] for s in samples], rng, groups_of(samples))
+        self.fuser = Fuser(features=(), trees=None, normal=normal, thresholds={}, about=About())
 
     def regions(self, sample: Sample) -> list[Region]:
         """Return the strangest places of a scan."""
-        if self._normal is None:
-            raise ValueError("UntrainedDetector: call fit before regions")
-        maps, to_grid = straight_maps(sample)
-        maps = with_bank(maps, self._normal.bank)
-        score = untrained_score(maps, self._normal)
-        return regions_of(places_of(score, maps.seen, UNTRAINED_DROP * float(score[maps.seen].max(initial=0))), to_grid)
+        return _regions(self, sample)
 
 
 class TrainedDetector:
@@ -83,7 +77,7 @@ class TrainedDetector:
     name = "scanlane"
 
     def __init__(self, options: Options | None = None) -> None:
-        self._options = options or Options()
+        self._options = options or Options(threshold_folds=0)
         self.fuser: Fuser | None = None
 
     def fit(self, clean: Sequence[Sample], rng: np.random.Generator, inserted: Sequence[Sample] = ()) -> None:
@@ -97,7 +91,7 @@ class TrainedDetector:
         groups = groups_of(samples)
         of_source = {s.source: g for s, g in zip(samples, groups, strict=True)}
         about = About(trained_on=tuple(sorted(of_source)), options=msgspec.to_builtins(self._options))
-        maps = [straight_maps(s)[0] for s in samples]
+        maps = [_kept_maps(s)[0] for s in samples]
         cells = ((of_source[source], c) for source, c in self._cells(inserted, rng))
         self.fuser = train(maps, groups, cells, rng, self._options, about)
 
@@ -117,16 +111,21 @@ class TrainedDetector:
 
     def regions(self, sample: Sample) -> list[Region]:
         """Return the strangest places of a scan."""
-        if self.fuser is None:
-            raise ValueError("TrainedDetector: call fit before regions")
-        maps, to_grid = straight_maps(sample)
-        maps = with_bank(maps, self.fuser.normal.bank)
-        score = self.fuser.score(maps, self.fuser.normal)
-        return regions_of(places_of(score, maps.seen, DROP), to_grid)
+        return _regions(self, sample)
+
+
+def _regions(detector: UntrainedDetector | TrainedDetector, sample: Sample) -> list[Region]:
+    if detector.fuser is None:
+        raise ValueError(f"{detector.name}: call fit before regions")
+    if sample.key == sample.source:
+        # clean scans are timed
+        return suspicious_regions(sample.image, sample.frame, detector.fuser, OPAQUE_T)
+    maps, to_grid = _kept_maps(sample)
+    return regions_of(look_at(maps, detector.fuser), to_grid, detector.fuser)
 
 
 _KEPT: OrderedDict[tuple[str, Options], Cells] = OrderedDict()
-_KEPT_MOST = 2000
+_KEPT_MOST = 800
 """Scans with insertions whose cells are kept, half a megabyte each: several folds learn from the same."""
 
 

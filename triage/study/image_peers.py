@@ -44,7 +44,9 @@ class Naive:
         way = cv2.INTER_AREA if size[1] < crop.shape[0] else cv2.INTER_LINEAR
         small = cv2.resize(crop, size, interpolation=way)
         z = self._z(-np.log(np.clip(small, self.darkest, 1.0)))
-        z = (z - np.median(z)) / max(float(np.percentile(z, 84) - np.median(z)), 1e-6)
+        # every ninth pixel tells median and spread as well as all do
+        middle, upper = (float(v) for v in np.percentile(z[::3, ::3], (50, 84)))
+        z = (z - middle) / max(upper - middle, 1e-6)
         sx, sy = crop.shape[1] / size[0], crop.shape[0] / size[1]
         return [
             Region(score, (x0 + sx * px, y0 + sy * py), (x0 + sx * a, y0 + sy * b, x0 + sx * c, y0 + sy * d))

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triage.analysis.fuser import FEATURES, About, Fuser, Trees, features_of
-from triage.analysis.maps import CELL, PATCHES, Maps
+from triage.analysis.maps import CELL, PATCHES, Maps, with_bank
 from triage.analysis.normal import Normal, learn_normals
 from triage.analysis.patches import strangeness
+from triage.analysis.places import places_of
+from triage.analysis.unlike import DROP, texture_of
 
 Array: TypeAlias = NDArray[Any]
 
@@ -33,6 +35,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         and of the object
     clean_weight, beside_weight : weight of all clean cells, and of all cells beside objects, in insertions
     seen_cnr : insertions with this contrast to noise count in full, others in proportion
+    threshold_folds : parts of the groups for thresholds, each with trees of its own; 0 for a fuser without thresholds
     """
 
     trees: int = 150
@@ -46,6 +49,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     clean_weight: float = 2.0
     beside_weight: float = 1.0
     seen_cnr: float = 1.0
+    threshold_folds: int = 4
 
 
 class Cells(NamedTuple):
@@ -106,6 +110,16 @@ def rows_of(cells: Cells, normal: Normal, names: tuple[str, ...] = FEATURES) -> 
     return features_of(values, normal, cells.shape, cells.at, names)
 
 
+class _Part(NamedTuple):
+    """Rows of one scan. clean : it has no insertion."""
+
+    group: str
+    clean: bool
+    rows: Array
+    positive: Array
+    weight: float
+
+
 def train(
     clean: Sequence[Maps], groups: Sequence[str], inserted: Iterable[tuple[str, Cells]], rng: np.random.Generator,
     options: Options, about: About,
@@ -114,25 +128,81 @@ def train(
 
     clean : maps of clean scans, groups : of each
     inserted : group and cells of scans with an insertion
+
+    Its thresholds are measured on the clean scans of every part of the groups, by trees grown without that part.
     """
     normal, without = learn_normals(clean, rng, groups)
-    rows, labels, weights = [], [], []
+    parts = []
     for maps, group in zip(clean, groups, strict=True):
         cells = cells_of(maps, rng, options)
-        rows.append(rows_of(cells, without[group]))
-        labels.append(cells.positive)
-        weights.append(np.full(len(cells.at), 1.0 / len(cells.at) / len(clean), np.float64))
-    clean_rows = sum(len(r) for r in rows)
-    for group, cells in inserted:
-        rows.append(rows_of(cells, without[group]))
-        labels.append(cells.positive)
-        objects = max(int(cells.positive.sum()), 1)
-        beside = max(len(cells.at) - objects, 1)
-        weights.append(np.where(cells.positive, cells.weight / objects, options.beside_weight / beside))
-    x, y, w = np.concatenate(rows), np.concatenate(labels), np.concatenate(weights)
-    w[:clean_rows] *= options.clean_weight * max(float(w[y].sum()), 1e-9)
-    trees = grown(x, y, w, rng, options)
-    return Fuser(features=FEATURES, trees=trees, normal=normal, thresholds={}, about=about)
+        parts.append(_Part(group, True, rows_of(cells, without[group]), cells.positive, 1.0))
+    parts += [_Part(g, False, rows_of(c, without[g]), c.positive, c.weight) for g, c in inserted]
+    seed = int(rng.integers(2**31))
+    names = sorted(set(groups))
+    found: list[tuple[str, list[float]]] = []
+    for fold in range(min(options.threshold_folds, len(names))):
+        held_out = set(names[fold :: options.threshold_folds])
+        trees = _grown_without(parts, held_out, seed, options)
+        for maps, group in zip(clean, groups, strict=True):
+            if group in held_out:
+                found.append(_places(maps, without[group], trees, about))
+    trees = _grown_without(parts, set(), seed, options)
+    return Fuser(features=FEATURES, trees=trees, normal=normal, thresholds=thresholds_of(found), about=about)
+
+
+def _places(maps: Maps, normal: Normal, trees: Trees, about: About) -> tuple[str, list[float]]:
+    """Return texture and scores of the places of a clean scan."""
+    fuser = Fuser(features=FEATURES, trees=trees, normal=normal, thresholds={}, about=about)
+    known = with_bank(maps, normal.bank)
+    return texture_of(known), [p.score for p in places_of(fuser.score(known, normal), known.seen, DROP)]
+
+
+def thresholds_of(found: Sequence[tuple[str, Sequence[float]]]) -> dict[str, dict[str, float]]:
+    """Return by texture, and for "any", the scores that one place per scan and one place in ten scans exceed.
+
+    found : texture of every clean scan and scores of its places
+
+    A texture that few scans have is drawn towards all of them.
+    """
+    if not found:
+        return {}
+    every = _limits([scores for _, scores in found])
+    limits = {"any": every}
+    for texture in sorted({t for t, _ in found}):
+        own = [scores for t, scores in found if t == texture]
+        share = len(own) / (len(own) + _SCANS_FOR_A_TEXTURE)
+        limits[texture] = {k: share * v + (1 - share) * every[k] for k, v in _limits(own).items()}
+    return limits
+
+
+_SCANS_FOR_A_TEXTURE = 8
+"""Scans of a texture that weigh as much as all others together."""
+
+
+def _limits(places: Sequence[Sequence[float]]) -> dict[str, float]:
+    scores = np.sort(np.concatenate([np.asarray(p, np.float64) for p in places]))[::-1]
+    if scores.size == 0:
+        return {"one": 0.0, "tenth": 1.0}
+    one, tenth = (float(scores[min(int(rate * len(places)), scores.size - 1)]) for rate in (1.0, 0.1))
+    # few scans of one look can have both at one place; the scale needs a step
+    return {"one": one, "tenth": max(tenth, one + 0.5)}
+
+
+def _grown_without(parts: Sequence[_Part], held_out: set[str], seed: int, options: Options) -> Trees:
+    """Return trees grown on all rows but those of some groups."""
+    used = [p for p in parts if p.group not in held_out]
+    x, y = np.concatenate([p.rows for p in used]), np.concatenate([p.positive for p in used])
+    scans = sum(p.clean for p in used)
+    objects = sum(p.weight for p in used if p.positive.any())
+    weights = []
+    for p in used:
+        if p.clean:
+            weights.append(np.full(len(p.rows), options.clean_weight * objects / scans / len(p.rows)))
+        else:
+            own = int(p.positive.sum())
+            beside = options.beside_weight / max(len(p.rows) - own, 1)
+            weights.append(np.where(p.positive, p.weight / max(own, 1), beside))
+    return grown(x, y, np.concatenate(weights), np.random.default_rng(seed), options)
 
 
 def grown(x: Array, y: Array, weight: Array, rng: np.random.Generator, options: Options) -> Trees:
