@@ -46,6 +46,8 @@ NEUTRON_INTERVAL_NS = NANOSECONDS
 """Length of one NS or NA interval."""
 BACKGROUND_STEP = 0.25
 """Share by which a background may differ from the line before it, besides counting: recorded ones stay within 3 %."""
+BACKGROUND_AGE_NS = 900 * NANOSECONDS
+"""A gamma background that is older at entry is told: rain changes it by 1 % in a minute."""
 BURST_LINES = 9
 """Lines at the start of a passage whose arrival says nothing of their time: five buffered intervals come at once, and
 7 to 9 lines pass before the first gap of 150 ms."""
@@ -312,7 +314,8 @@ class PortalDecoder:
     `passages_missed` (numbers before it never came), `damaged_line`, `unknown_line` (in it or since the vacancy before
     it), `lines_lost` (fewer gamma or neutron lines than the time they took), `too_long`, `spectroscopic` (S1 or S2 was
     seen: not a portal for this codec), `background_jumped` (the last background before entry is not like the one before
-    it), `window_alarm` (AA without a gamma line), `clock_stepped` (back, by more than an interval).
+    it), `background_old` (that is more than 15 minutes old), `window_alarm` (AA without a gamma line), `clock_stepped`
+    (back, by more than an interval).
     """
 
     def __init__(
@@ -333,6 +336,7 @@ class PortalDecoder:
         self._sequence = 0
         self._vacant_seen = True
         self._gamma_background: npt.NDArray[np.float64] | None = None
+        self._gamma_background_ns = 0
         self._neutron_background: npt.NDArray[np.float64] | None = None  # NB1, exact
         self._neutron_truncated: npt.NDArray[np.float64] | None = None  # NB, whole counts
         self._windows_background: npt.NDArray[np.float64] | None = None  # AB1
@@ -517,6 +521,8 @@ class PortalDecoder:
             if not self._vacant_seen:
                 passage.faults["start_not_seen"] = None
             passage.faults.update(self._unread_at_entry)
+            if self._gamma_background is not None and utc_ns - self._gamma_background_ns > BACKGROUND_AGE_NS:
+                passage.faults["background_old"] = None
             self._passage = passage
             simulated = self._settings is not None and self._settings.simulated
             entered = Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref, simulated=simulated)
@@ -875,7 +881,7 @@ class PortalDecoder:
             room = BACKGROUND_STEP * np.maximum(before, counts[0]) + 6 * np.sqrt(np.maximum(before, 1.0))
             if (np.abs(counts[0] - before) > room).any():
                 self._unread_at_entry["background_jumped"] = None
-        self._gamma_background = counts[0]
+        self._gamma_background, self._gamma_background_ns = counts[0], utc_ns
         events.append(CountBlock(utc_ns=utc_ns, series="gamma_background", counts=counts))
         self._clear("gamma", utc_ns, events)
         if self._unknown_told_ns is not None or self._damaged_told_ns is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -179,12 +180,13 @@ def test_scans_that_look_alike_stay_together_where_nothing_is_declared(folder: P
     by_group: dict[str, set[str]] = {}
     for s in found.sources:
         by_group.setdefault(s.name[:4], set()).add(s.group)
-    assert all(len(groups) == 1 for groups in by_group.values()) and len({s.group for s in found.sources}) >= 3
+    assert all(len(groups) == 1 for groups in by_group.values()) and len({s.group for s in found.sources}) == 4
 
 
 def test_no_group_is_in_two_folds(archive: archives.Archive) -> None:
     parts = archives.folds(archive, 3)
-    assert sorted(i for part in parts for i in part) == list(range(8))
+    # four groups: three folds of them would leave one to learn from where two are held out
+    assert len(parts) == 4 and sorted(i for part in parts for i in part) == list(range(8))
     for a in parts:
         for b in parts:
             if a is not b:
@@ -195,7 +197,7 @@ def test_folders_that_cannot_be_evaluated(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to evaluate"):
         archives.read_archive(tmp_path)
     cv2.imwrite(str(tmp_path / "a.png"), picture("0202", 1))
-    with pytest.raises(DataError, match="at least three"):
+    with pytest.raises(DataError, match="at least 4"):
         study.prepare(tmp_path)
     (tmp_path / "manifest.csv").write_text("name,declared_hs4\na.png,0202\n")
     with pytest.raises(DataError, match="one named `file`"):
@@ -255,21 +257,18 @@ def test_quotas() -> None:
 def test_nothing_learns_what_it_is_tested_on(folder: Path) -> None:
     """Witness refuses what it has learned from; every pair of folds and every kind has a fit of its own."""
     Witness.fits.clear()
-    work = study.prepare(
-        folder, systems=[System("witness", Witness, from_insertions=True)], per_image=4, seeds=1, unseen=True
-    )
-    work = work._replace(setting=work.setting._replace(folds=archives.folds(work.archive, 3), learn_per_image=10))
-    jobs = image_runs.jobs_of(work.systems, work.setting, unseen=True)
-    report = study.evaluate_image(work._replace(jobs=jobs))
+    witness = System("witness", Witness, from_insertions=True, unseen=Witness)
+    work = study.prepare(folder, systems=[witness], per_image=4, seeds=1, learn_per_image=10)
+    report = study.evaluate_image(work)
     assert report["leak_ok"] and report["placebo_ok"]
-    assert len(Witness.fits) == 3 + 3 + 3 * 4
+    assert len(Witness.fits) == 4 + 6 + 4 * 4
     every = {s.sha256 for s in work.archive.sources}
     fold_of = {work.archive.sources[i].sha256: k for k, part in enumerate(work.setting.folds) for i in part}
     left_out = sorted(tuple(sorted({fold_of[s] for s in every - sources})) for sources, _, _ in Witness.fits)
-    assert left_out == sorted([(0,), (1,), (2,)] * 5 + [(0, 1), (0, 2), (1, 2)])
+    assert left_out == sorted([(k,) for k in range(4)] * 5 + list(itertools.combinations(range(4), 2)))
     assert all(families == {"train"} for _, _, families in Witness.fits)
     not_learned = [set(image_runs.UNSEEN) - kinds for _, kinds, _ in Witness.fits]
-    assert not_learned.count(set()) == 6 and all(not_learned.count({kind}) == 3 for kind in image_runs.UNSEEN)
+    assert not_learned.count(set()) == 10 and all(not_learned.count({kind}) == 4 for kind in image_runs.UNSEEN)
     unseen = report["systems"]["witness"]["unseen_kind_fa1"]
     assert all(unseen[kind]["of"] > 0 for kind in image_runs.UNSEEN)
 
@@ -369,16 +368,21 @@ KEYS = {
 
 
 def test_command_prints_what_scripts_read(folder: Path, tmp_path: Path) -> None:
-    words = [str(folder), "--quick", "--per-image", "3", "--json", "--out", str(tmp_path)]
-    # In a process of its own: matplotlib keeps its fonts open.
+    """All three systems, on as few scans as can be split, in a process of its own: matplotlib keeps its fonts open."""
+    scans, out = tmp_path / "scans", tmp_path / "plots"
+    scans.mkdir()
+    for name in ("0202_1.jpg", "0805_2.png", "5201_1.jpg", "manifest.csv"):
+        (scans / name).write_bytes((folder / name).read_bytes())
+    words = ["--per-image", "5", "--seeds", "1", "--no-unseen", "--learn-per-image", "2", "--json", "--out", str(out)]
     done = subprocess.run(
-        [sys.executable, "-m", "triage.cli", "evaluate", "image", *words], capture_output=True, text=True,
+        [sys.executable, "-m", "triage.cli", "evaluate", "image", str(scans), *words], capture_output=True, text=True,
         env=ENVIRONMENT, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {"systems", "uninspectable_cover", "placebo_ok", "leak_ok", "images", "insertions"} <= report.keys()
-    assert report["images"] == 8 and report["placebo_ok"] is True and report["leak_ok"] is True
+    assert report["images"] == 3 and report["placebo_ok"] is True and report["leak_ok"] is True
+    assert list(report["systems"]) == ["naive", "untrained", "scanlane"]
     for system in report["systems"].values():
         assert system.keys() == KEYS
         plain = {k: v for k, v in system.items() if k not in ("by_kind", "unseen_kind_fa1")}
@@ -386,13 +390,15 @@ def test_command_prints_what_scripts_read(folder: Path, tmp_path: Path) -> None:
             assert {"value", "low", "high"} <= figure.keys()
         assert set(system["by_kind"]) == set(study.KINDS)
     assert report["details"]["judgement_seconds"]["value"] > 0
+    assert report["details"]["systems"]["scanlane"]["how"] == "trees trained anew for every fold"
     names = {Path(p).name for p in report["details"]["plots"]}
-    assert names == {p.name for p in tmp_path.glob("*.png")} and len(names) == 6
-    for path in tmp_path.glob("*.png"):
+    assert names == {p.name for p in out.glob("*.png")} and len(names) == 6
+    for path in out.glob("*.png"):
         assert cv2.imread(str(path)).std() > 5
 
 
-def test_command_prints_the_table(folder: Path) -> None:
+def test_command_prints_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "systems_for", lambda archive, profile, unseen: (NAIVE,))
     done = CliRunner().invoke(cli, ["evaluate", "image", str(folder), "--quick", "--per-image", "2"])
     assert done.exit_code == 0, done.output
     for bar in image_bars.BARS:
@@ -401,7 +407,8 @@ def test_command_prints_the_table(folder: Path) -> None:
 
 
 def test_a_failed_check_is_exit_code_1(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "available", lambda archive, profile: (System("restless", Restless, learns=False),))
+    restless = (System("restless", Restless, learns=False),)
+    monkeypatch.setattr(study, "systems_for", lambda archive, profile, unseen: restless)
     done = CliRunner().invoke(cli, ["evaluate", "image", str(folder), "--quick", "--per-image", "1", "--json"])
     assert json.loads(done.stdout)["placebo_ok"] is False
     assert isinstance(done.exception, DataError) and "must not be believed" in str(done.exception)

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 
 RANK = 12
+_STEPS = 3
+_NOISE = 0.01
+"""Standard deviation of -ln T of a cell that is noise, for directions that only noise has."""
 _BLOCK, _MARGIN = 16, 12
 """Columns of cells explained at a time, and columns beside them that are left out as well."""
 
@@ -23,12 +26,27 @@ def low_rank_residual(cells: Array) -> Array:
     rows, columns = cells.shape
     x = cells.astype(np.float64)
     whole = x @ x.T
-    rank = min(RANK, rows - 1)
+    start = np.linalg.eigh(whole)[1][:, -min(RANK, rows - 1) :]
+    noise = columns * _NOISE**2
     left = np.empty((rows, columns), np.float32)
     for first in range(0, columns, _BLOCK):
         out = x[:, max(0, first - _MARGIN) : first + _BLOCK + _MARGIN]
-        _, vectors = np.linalg.eigh(whole - out @ out.T)
-        basis = vectors[:, -rank:]
+        basis, power = _strongest(whole - out @ out.T, start)
+        # what the others hardly show explains nothing
+        share = power / (power + noise)
         block = x[:, first : first + _BLOCK]
-        left[:, first : first + _BLOCK] = block - basis @ (basis.T @ block)
+        left[:, first : first + _BLOCK] = block - (basis * share) @ (basis.T @ block)
     return left
+
+
+def _strongest(square: Array, start: Array) -> tuple[Array, Array]:
+    """Return the strongest directions of a symmetric matrix and their powers, from those of one much like it.
+
+    Orthogonal iteration: what the matrix has no part of, an object that was left out, is gone with the first step; a
+    whole decomposition per block took four times as long.
+    Source: Golub and Van Loan, Matrix Computations, 4th edition, section 8.2.4.
+    """
+    basis = start
+    for _ in range(_STEPS):
+        basis, _ = np.linalg.qr(square @ basis)
+    return basis, np.maximum(np.einsum("ik,ij,jk->k", basis, square, basis, optimize=True), 0.0)

@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
 from triage.study.image_archive import Archive, folds, read_archive
-from triage.study.image_detectors import TrainedDetector, UntrainedDetector
-from triage.study.image_peers import Naive
 from triage.study.image_runs import JUDGEMENT, UNSEEN, Done, Job, Setting, System, Trial, jobs_of, run_jobs
+from triage.study.image_shipped import systems_for
 from triage.study.image_statistics import POINTS, Draws, Estimate, only, threshold, tops
 from triage.study.insertions import BANDS, KINDS, OPAQUE
 from triage.study.plot_portal import need_matplotlib
@@ -113,7 +112,8 @@ class Work(NamedTuple):
 
 def prepare(
     folder: Path, *, per_image: int = 30, seeds: int = 3, quick: bool = False, unseen: bool = True,
-    profile: Path | None = None, seed: int = 1, systems: Sequence[System] | None = None,
+    profile: Path | None = None, seed: int = 1, most_folds: int = FOLDS, learn_per_image: int = LEARN_PER_IMAGE,
+    systems: Sequence[System] | None = None,
 ) -> Work:  # fmt: skip
     """Return the work of an evaluation.
 
@@ -121,7 +121,8 @@ def prepare(
     per_image, seeds : insertions into every scan, and how often that is done
     quick : few insertions and folds: a look, not a result
     unseen : also train without a kind and look for that kind, four times the work
-    profile : of a detector trained elsewhere
+    profile : a fuser trained elsewhere
+    most_folds, learn_per_image : folds of commodities, and insertions into every scan that is learned from
     systems : what to compare; default: all there are
 
     Raises DataError for a folder that cannot be evaluated and impossible numbers.
@@ -129,10 +130,10 @@ def prepare(
     if per_image < 1 or seeds < 1:
         raise DataError(f"evaluate image: {per_image} insertions per image, {seeds} seeds; give at least one of each")
     if quick:
-        per_image, seeds, unseen = min(per_image, 10), 1, False
+        per_image, seeds, unseen, most_folds = min(per_image, 10), 1, False, min(most_folds, QUICK_FOLDS)
     archive = read_archive(folder)
-    setting = Setting(folds(archive, QUICK_FOLDS if quick else FOLDS), per_image, seeds, LEARN_PER_IMAGE, seed)
-    compared = tuple(systems) if systems is not None else available(archive, profile)
+    setting = Setting(folds(archive, most_folds), per_image, seeds, learn_per_image, seed)
+    compared = tuple(systems) if systems is not None else systems_for(archive, profile, unseen=unseen)
     return Work(archive, setting, compared, jobs_of(compared, setting, unseen=unseen))
 
 
@@ -157,17 +158,6 @@ def evaluate_image(
 
         report["details"]["plots"] = plot_image(out, evaluation)
     return report
-
-
-def available(archive: Archive, profile: Path | None) -> tuple[System, ...]:
-    """Return the systems that can be compared on an archive. Raises DataError for a profile that does not fit."""
-    if profile is not None:
-        raise DataError(f"{profile}: this version has no image detector that takes a profile; leave out --profile")
-    return (
-        System("naive", Naive, learns=False),
-        System("untrained", UntrainedDetector),
-        System("scanlane", TrainedDetector, from_insertions=True),
-    )
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -263,7 +253,7 @@ def _system(e: Evaluation, system: System) -> dict[str, Any]:
 
 def _unseen(e: Evaluation, system: System, kind: str) -> Estimate:
     """Return the share found at 1 false region per image of a kind that was never learned."""
-    if not system.from_insertions:
+    if system.unseen is None:
         return e.share(system.name, "fa1", e.table.visible() & (e.table.kind == kind))
     done = [d for d in e.done if d.job.kind == kind]
     if not done:
@@ -314,7 +304,7 @@ def _details(e: Evaluation) -> dict[str, Any]:
         "learned_per_image": setting.learn_per_image, "no_place": no_place,
         "folds": len(setting.folds), "intervals": "95 %, images drawn anew; wilson takes insertions for independent",
         "judgement_seconds": _seconds(e, JUDGEMENT).plain(),
-        "systems": {s.name: _more(e, s.name) for s in e.systems},
+        "systems": {s.name: {"how": s.how} | _more(e, s.name) for s in e.systems},
         "paired": _paired(e),
         "scans": [
             {
