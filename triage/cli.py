@@ -1137,7 +1137,7 @@ def calibrate_portal_command(passes: int, seed: int, workers: int, as_json: bool
 
 @cli.group()
 def study() -> None:
-    """Learn from archives what judgement uses, and ask them."""
+    """Questions to archives, and what judgement learns from them."""
 
 
 @study.command("train-fuser")
