@@ -90,6 +90,13 @@ def test_declared_empty_and_empty():
     assert not [c for c in found("declared_empty_holds_something", empty(), known=known) if c.score >= review]
 
 
+def test_posts_of_a_45_foot_container_are_nothing_in_it():
+    known = Known(declaration=Declaration(declared_empty=True))
+    review = KINDS["declared_empty_holds_something"].review(None)
+    image = put(put(empty(), 330, 60, 34, 380, 0.2), 1136, 60, 34, 380, 0.2)
+    assert not [c for c in found("declared_empty_holds_something", image, known=known) if c.score >= review]
+
+
 @pytest.mark.parametrize("declaration", [None, Declaration(), Declaration(declared_empty=False)])
 def test_not_declared_empty_is_not_asked(declaration):
     assert found("declared_empty_holds_something", empty(), known=Known(declaration=declaration)) is None

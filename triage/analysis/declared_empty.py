@@ -20,7 +20,9 @@ REVIEW = 1.0
 NOTE = 0.5
 DEPTH = 0.15
 THIN_MM = 80.0
-"""Ribs, rails and posts are thinner."""
+"""Ribs, rails and most posts are thinner."""
+POST_SHARE, POST_MM = 0.85, 500.0
+"""What is so high and no longer is a post: 45-foot containers have four more, where a 40-foot one ends."""
 
 
 def holds_something(
@@ -38,6 +40,8 @@ def holds_something(
     thin = cells.cells(THIN_MM)
     found = list(items)
     for blob in blobs(opened(thing, thin, thin)):
+        if blob.h >= POST_SHARE * (cells.floor - cells.roof) and blob.w <= cells.cells(POST_MM):
+            continue
         excess = float(cells.above[blob.window][blob.own].mean())
         score = excess * 100 * float(np.sqrt(blob.area)) / cells.depth.shape[0]
         found.append((score, cells.at(blob.x, blob.y, blob.x + blob.w, blob.y + blob.h)))
