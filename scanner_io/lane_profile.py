@@ -74,7 +74,8 @@ class LaneProfile(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         `confidence` over calibrations
     level : p-value up to which a scan is flagged, so that the promise is kept
     first_utc_ns, last_utc_ns : from when to when the scans are
-    sources : SHA-256 of every scan's counts or file, in the order of the arrays
+    sources : hash of every scan's raw counts, in the order of the arrays
+    teachers : the same of other scans, those that the extras were learned from
     excluded : scans of the archive that were not learned from
     kinds, weights : columns of `scores`; vitals : columns of `vital_signs`
     cells : distinct cells; strata : see Stratum
@@ -106,6 +107,7 @@ class LaneProfile(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     cell_of_scan: npt.NDArray[np.int32]
     stratum_of_scan: npt.NDArray[np.int32]
     extras: dict[str, Extra] = {}
+    teachers: tuple[str, ...] = ()
     sha256: str = ""
 
     @property

@@ -250,7 +250,8 @@ def test_a_third_of_the_scans_teaches_what_the_others_are_judged_by(archive, tmp
 
     monkeypatch.setattr(study, "learned_goods", of_single_scans)
     learned, _ = study.calibrate_lane([folder], flag_rate=RATE)
-    assert learned.scans + len(learned.excluded) == len(paths) - len(paths[2::3])
+    assert learned.scans + len(learned.teachers) + len(learned.excluded) == len(paths)
+    assert 0 < len(learned.teachers) <= len(paths[2::3]) and not set(learned.teachers) & set(learned.sources)
     history = goods_of(learned)
     assert history is not None and 0 < len(history.chapters) <= len(taught) <= len(paths[2::3])
     asked = learned.scores[:, learned.kinds.index(goods_history.KIND)]
@@ -265,6 +266,13 @@ def test_a_third_of_the_scans_teaches_what_the_others_are_judged_by(archive, tmp
     assert np.array_equal([standing.scores.get(k, -np.inf) for k in learned.kinds], learned.scores[row])
     told = "\n".join(study.in_words(study.report_of(learned)))
     assert "history of declared goods" in told
+
+
+def test_teachers_of_nothing_are_learned_from_like_all_others(archive, monkeypatch):
+    _, paths = archive
+    monkeypatch.setattr(study, "least_scans", lambda rate: 4)
+    learned, _ = study.calibrate_lane(paths[:9], flag_rate=RATE)
+    assert learned.scans + len(learned.excluded) == 9 and learned.teachers == () and learned.extras == {}
 
 
 def test_goods_are_learned_by_chapter():

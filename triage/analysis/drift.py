@@ -14,6 +14,9 @@ however the monitors hang together. So on an exchangeable lane whose promise is 
 without any assumption on the numbers. The ranking uses what has come since, too: ranks within the calibration alone
 would in the end tell the finite calibration from the lane.
 
+What it takes for drift may be a convoy: dozens of boxes of one consignment in a row are not exchangeable with mixed
+traffic. Calibrate on weeks in which there were some; the words say what has changed.
+
 Source: Vovk, Nouretdinov and Gammerman, Testing exchangeability on-line (2003); Vovk et al., Retrain or not retrain:
 conformal test martingales for change-point detection (2021), arXiv 2102.10439; sums of e-processes and their bounds:
 Shin, Ramdas and Rinaldo, E-detectors (2022), arXiv 2203.03532.

@@ -207,8 +207,9 @@ def judge_image(
             return judge_image(part, p, map_strips=map_strips, known=of, lane=usual, fuser=fuser)
 
         each = judge_each(radiograph, frames, judge_part, known, lane)
-        told = tuple(dict.fromkeys((*quality, *each.quality)))
-        return msgspec.structs.replace(each, quality=told, vehicle=vehicle)
+        told = {q.code for q in quality}
+        more = (q for q in each.quality if q.code not in told)
+        return msgspec.structs.replace(each, quality=(*quality, *more), vehicle=vehicle)
     frame = frames[0]
     quality += _frame_quality(frame)
     shrunk = small.shape[0] / radiograph.columns
@@ -227,7 +228,8 @@ def judge_image(
         look(asked)
     texture = "" if asked.seen is None else asked.seen.texture
     cell = cell_of(load, None if known is None else known.declaration, texture=texture)
-    findings = [*opaque, *strange_places(cargo, found, verdict_of(lane, scores(found), cell))]
+    verdict = verdict_of(lane, scores(found), cell)
+    findings = [*opaque, *strange_places(cargo, found, verdict)]
     clock.lap("findings")
     vitals = vital_signs(screening.q[-1], cargo, load_share, unseen.share)
     clock.lap("vital signs")
@@ -259,7 +261,7 @@ def judge_image(
         scores=scores(found),
         vital_signs=vitals,
         cell=cell,
-        standing=standing_of(lane, scores(found), vitals, cell),
+        standing=standing_of(lane, verdict, scores(found), vitals, cell),
         traits=() if asked.traits is None else tuple(asked.traits.tolist()),
     )
 

@@ -52,8 +52,9 @@ def judge_each(
     cell = cell_of(load, None if known is None else known.declaration, containers=len(frames))
     scores = {kind: max(part.scores.get(kind, 0.0) for part in parts) for part in parts for kind in part.scores}
     vitals = mean_signs([part.vital_signs for part in parts if part.vital_signs] or [{}])
-    if lane is not None:
-        parts = judged(verdict_of(lane, scores, cell))
+    verdict = verdict_of(lane, scores, cell)
+    if verdict is not None:
+        parts = judged(verdict)
     whole = max(parts, key=lambda part: 0.0 if part.frame is None else part.frame.right - part.frame.left)
     lengths = [b - a for a, b in itertools.pairwise(cuts)]
     timings: dict[str, float] = {}
@@ -73,8 +74,8 @@ def judge_each(
         scores=scores,
         vital_signs=vitals,
         cell=cell,
+        standing=standing_of(lane, verdict, scores, vitals, cell),
         traits=(),
-        standing=standing_of(lane, scores, vitals, cell),
         material=msgspec.structs.replace(
             whole.material,
             mass=_mass([part.material.mass for part in parts]),

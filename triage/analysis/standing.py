@@ -70,12 +70,11 @@ def verdict_of(lane: Lane, scores: dict[str, float], cell: Cell) -> Verdict | No
 
 
 def standing_of(
-    lane: Lane, scores: dict[str, float], vital_signs: dict[str, float | None], cell: Cell
+    lane: Lane, verdict: Verdict | None, scores: dict[str, float], vital_signs: dict[str, float | None], cell: Cell
 ) -> Standing | None:
-    """Return how a scan stands; None without a profile, and for a part of a scan."""
-    if not isinstance(lane, LaneProfile):
+    """Return how a scan stands by its verdict; None without a profile, and for a part of a scan."""
+    if verdict is None or verdict is lane:
         return None
-    verdict = calibration_of(lane).judge(scores, cell)
     return Standing(
         p_value=verdict.p_value, level=verdict.level, stratum=verdict.stratum, scans=verdict.scans, cell=cell,
         scores=scores, vital_signs=vital_signs,

@@ -27,7 +27,7 @@ sharpness : mean difference of neighbours over that of pixels four apart, along 
 wall depth, mean depth : in -ln T, of the container's wall and of the whole cargo area
 load share, opaque share : parts of the cargo area
 """
-_LINES = 256
+_LINES = 96
 """About so many lines of a direction are looked at, spread over the container: more tell no more."""
 
 

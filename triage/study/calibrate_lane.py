@@ -231,8 +231,9 @@ def sorted_out(
 def profile_of(
     kept: Sequence[Example], excluded: tuple[Excluded, ...], *, flag_rate: float, thresholds: str,
     confidence: float = CONFIDENCE, lane: str | None = None, extras: dict[str, Extra] | None = None,
+    teachers: Sequence[Example] = (),
 ) -> LaneProfile:  # fmt: skip
-    """Return what is usual among `kept`. extras : what was learned of the lane before.
+    """Return what is usual among `kept`. extras : what was learned of the lane from `teachers`.
 
     Raises DataError if they are too few, with the number needed.
     """
@@ -265,7 +266,7 @@ def profile_of(
         scores=np.array([[one.scores.get(k, -np.inf) for k in kinds] for one in kept], np.float64),
         vital_signs=np.array([[_number(one.vital_signs.get(v)) for v in VITALS] for one in kept], np.float64),
         cell_of_scan=np.array([cells.index(one.cell) for one in kept], np.int32), stratum_of_scan=stratum,
-        extras=extras or {},
+        extras=extras or {}, teachers=tuple(one.counts_hash for one in teachers),
     )  # fmt: skip
 
 
@@ -288,6 +289,7 @@ def report_of(profile: LaneProfile, sent: int = 0) -> dict[str, Any]:
     share = np.array([s["scans"] for s in strata]) / profile.scans
     return {
         "lane": profile.lane, "simulated": profile.simulated, "sha256": profile.sha256, "scans": profile.scans,
+        "teachers": len(profile.teachers),
         "from_utc": recording.iso(profile.first_utc_ns), "to_utc": recording.iso(profile.last_utc_ns),
         "flag_rate": profile.flag_rate, "confidence": profile.confidence, "level": profile.level,
         "expected_rate": float(share @ np.array([s["expected_rate"] for s in strata])),
@@ -320,6 +322,8 @@ def in_words(report: dict[str, Any]) -> Iterator[str]:
         )
     for kind, counted in report["kinds"].items():
         yield f"  {kind}: searched in {counted['asked']} scans, something seen in {counted['scored']}"
+    if report["teachers"]:
+        yield f"  {report['teachers']} other scans taught what these were judged by:"
     if goods := report["learned"].get(GOODS):
         told = ", ".join(f"{digits} ({scans})" for digits, scans in goods["scans_by_chapter"].items())
         yield f"  history of declared goods, chapter (scans): {told}"
@@ -362,10 +366,12 @@ def calibrate_lane(
             how = msgspec.structs.replace(how, fuser=str(place))
         others = [f for f in files if f not in set(teachers)]
         examples = [one for one, _ in examples_of(others, [how] * len(others), progress, pool)]
+    if not extras:  # nothing came of it, so they were judged as the others are
+        examples, taught = [*taught, *examples], []
     kept, excluded = sorted_out(examples, finds, lane, taught)
     profile = profile_of(
         kept, (*left_out, *excluded), flag_rate=flag_rate, thresholds=_profile(how.energy).thresholds, lane=lane,
-        extras=extras,
+        extras=extras, teachers=taught,
     )  # fmt: skip
     return profile, sum(one.scan in sent for one in kept)
 
