@@ -17,6 +17,10 @@ from click.testing import CliRunner
 
 from scanner_io.errors import DataError
 from tests.service.daemon_rig import ENVIRONMENT, ROOT
+from triage.analysis.fuser import About, Fuser, to_bytes
+from triage.analysis.normal import Normal
+from triage.analysis.patches import Bank
+from triage.analysis.position_tables import NORMALISED, PositionTables
 from triage.analysis.regions import Region
 from triage.cli import cli, main
 from triage.study import evaluate_image as study
@@ -24,6 +28,7 @@ from triage.study import image_archive as archives
 from triage.study import image_bars, image_looks, image_peers, image_runs, image_samples, jpeg_quality
 from triage.study.image_runs import System
 from triage.study.image_samples import Sample
+from triage.study.image_shipped import FixedDetector, systems_for
 
 RNG = np.random.default_rng
 GOODS = ("0000", "0202", "0805", "5201")
@@ -255,22 +260,27 @@ def test_quotas() -> None:
 
 
 def test_nothing_learns_what_it_is_tested_on(folder: Path) -> None:
-    """Witness refuses what it has learned from; every pair of folds and every kind has a fit of its own."""
-    Witness.fits.clear()
+    """Witness refuses what it has learned from, and says what it was given."""
     witness = System("witness", Witness, from_insertions=True, unseen=Witness)
-    work = study.prepare(folder, systems=[witness], per_image=4, seeds=1, learn_per_image=10)
-    report = study.evaluate_image(work)
-    assert report["leak_ok"] and report["placebo_ok"]
-    assert len(Witness.fits) == 4 + 6 + 4 * 4
-    every = {s.sha256 for s in work.archive.sources}
-    fold_of = {work.archive.sources[i].sha256: k for k, part in enumerate(work.setting.folds) for i in part}
-    left_out = sorted(tuple(sorted({fold_of[s] for s in every - sources})) for sources, _, _ in Witness.fits)
-    assert left_out == sorted([(k,) for k in range(4)] * 5 + list(itertools.combinations(range(4), 2)))
-    assert all(families == {"train"} for _, _, families in Witness.fits)
-    not_learned = [set(image_runs.UNSEEN) - kinds for _, kinds, _ in Witness.fits]
-    assert not_learned.count(set()) == 10 and all(not_learned.count({kind}) == 4 for kind in image_runs.UNSEEN)
-    unseen = report["systems"]["witness"]["unseen_kind_fa1"]
-    assert all(unseen[kind]["of"] > 0 for kind in image_runs.UNSEEN)
+    work = study.prepare(folder, systems=[witness], per_image=4, seeds=1, learn_per_image=4)
+    pairs = [frozenset(p) for p in itertools.combinations(range(4), 2)]
+    ones = [frozenset({k}) for k in range(4)]
+    assert set(work.jobs) == {
+        *(image_runs.Job(k, None) for k in (*ones, *pairs)),
+        *(image_runs.Job(k, kind) for k in ones for kind in image_runs.UNSEEN),
+    }
+    assert len(work.jobs) == 4 + 6 + 16
+    for job in work.jobs[0], work.jobs[-1], image_runs.Job(ones[2], "slab"), image_runs.Job(ones[1], "compact"):
+        Witness.fits.clear()
+        done = image_runs.run_job(work.archive, work.systems, work.setting, job)
+        ((sources, kinds, families),) = Witness.fits
+        held_out = {work.archive.sources[i].sha256 for k in job.without for i in work.setting.folds[k]}
+        assert sources == {s.sha256 for s in work.archive.sources} - held_out
+        assert families == {"train"} and job.kind not in kinds and len(kinds) >= 2
+        assert {work.archive.sources[i].sha256 for i in done.clean["witness"]} == held_out
+        assert not done.leak_faults and not done.placebo_faults
+        assert {t.plan.kind for t in done.trials} <= ({job.kind} if job.kind else set(study.KINDS))
+        assert bool(done.trials) == (len(job.without) == 1)
 
 
 def test_a_leak_is_found(archive: archives.Archive, folder: Path) -> None:
@@ -367,22 +377,28 @@ KEYS = {
 }  # fmt: skip
 
 
+NAIVE_ONLY = """
+from triage.study import evaluate_image, image_peers, image_runs
+naive = image_runs.System("naive", image_peers.Naive, learns=False)
+evaluate_image.systems_for = lambda archive, profile, unseen: (naive,)
+from triage.cli import main
+main()
+"""
+"""The command without what is trained: that has its own tests, and would take minutes here."""
+
+
+@pytest.mark.timeout(240)
 def test_command_prints_what_scripts_read(folder: Path, tmp_path: Path) -> None:
-    """All three systems, on as few scans as can be split, in a process of its own: matplotlib keeps its fonts open."""
-    scans, out = tmp_path / "scans", tmp_path / "plots"
-    scans.mkdir()
-    for name in ("0202_1.jpg", "0805_2.png", "5201_1.jpg", "manifest.csv"):
-        (scans / name).write_bytes((folder / name).read_bytes())
-    words = ["--per-image", "5", "--seeds", "1", "--no-unseen", "--learn-per-image", "2", "--json", "--out", str(out)]
+    words = ["--quick", "--per-image", "2", "--json", "--out", str(tmp_path)]
+    # In a process of its own: matplotlib keeps its fonts open.
     done = subprocess.run(
-        [sys.executable, "-m", "triage.cli", "evaluate", "image", str(scans), *words], capture_output=True, text=True,
+        [sys.executable, "-c", NAIVE_ONLY, "evaluate", "image", str(folder), *words], capture_output=True, text=True,
         env=ENVIRONMENT, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert {"systems", "uninspectable_cover", "placebo_ok", "leak_ok", "images", "insertions"} <= report.keys()
-    assert report["images"] == 3 and report["placebo_ok"] is True and report["leak_ok"] is True
-    assert list(report["systems"]) == ["naive", "untrained", "scanlane"]
+    assert report["images"] == 8 and report["placebo_ok"] is True and report["leak_ok"] is True
     for system in report["systems"].values():
         assert system.keys() == KEYS
         plain = {k: v for k, v in system.items() if k not in ("by_kind", "unseen_kind_fa1")}
@@ -390,11 +406,28 @@ def test_command_prints_what_scripts_read(folder: Path, tmp_path: Path) -> None:
             assert {"value", "low", "high"} <= figure.keys()
         assert set(system["by_kind"]) == set(study.KINDS)
     assert report["details"]["judgement_seconds"]["value"] > 0
-    assert report["details"]["systems"]["scanlane"]["how"] == "trees trained anew for every fold"
     names = {Path(p).name for p in report["details"]["plots"]}
-    assert names == {p.name for p in out.glob("*.png")} and len(names) == 6
-    for path in out.glob("*.png"):
+    assert names == {p.name for p in tmp_path.glob("*.png")} and len(names) == 6
+    for path in tmp_path.glob("*.png"):
         assert cv2.imread(str(path)).std() > 5
+
+
+def test_systems_are_shipped_or_trained_anew(archive: archives.Archive, tmp_path: Path) -> None:
+    """A fuser is used as it is on scans it has not seen, and trained anew on those it has."""
+    for trained_on, how in ((), "trained elsewhere"), ((archive.sources[3].sha256,), "trained anew"):
+        bank = Bank(codes=(np.zeros((4, 16), np.float32),) * 2)
+        tables = PositionTables(names=NORMALISED, values=np.ones((len(NORMALISED), 4, 4), np.float32))
+        normal = Normal(tables=tables, bank=bank, familiar=float("inf"), scans=4)
+        made = Fuser(features=(), trees=None, normal=normal, thresholds={}, about=About(trained_on=trained_on))
+        path = tmp_path / f"{len(trained_on)}.npz"
+        path.write_bytes(to_bytes(made))
+        naive, untrained, ours = systems_for(archive, path, unseen=True)
+        assert [naive.name, untrained.name, ours.name] == ["naive", "untrained", "scanlane"] and how in ours.how
+        assert ours.learns == ours.from_insertions == bool(trained_on) and ours.unseen is not None
+        assert isinstance(ours.make(), FixedDetector) == (not trained_on)
+    path.write_bytes(b"no fuser")
+    with pytest.raises(DataError, match="fuser"):
+        systems_for(archive, path, unseen=True)
 
 
 def test_command_prints_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,8 @@ def test_each_of_two_containers_is_judged():
     judged = judge_image(scan)
     assert [c.load for c in judged.containers] == ["loaded", "empty"]
     assert judged.load == "loaded"
+    # told once, of the whole image: 320 columns are few
+    assert [q.code for q in judged.quality] == ["image_small"]
     assert judged.opaque_share == judged.containers[0].opaque_share > 0.2
     box = judged.container
     assert overlap((box.first_column, box.first_channel, box.end_column, box.end_channel), (300, 120, 954, 280)) > 0.93

@@ -23,6 +23,8 @@ DEEPEST_GAP_MM = 2500.0
 ITEM_MM = (150.0, 700.0)
 """Least side and greatest length: a longer one is a stack of the load."""
 ITEM_DEPTH = 0.2
+LEAST_FREE = 0.4
+"""Of its surroundings: load at one side and the frame at the other may take the rest."""
 MOST_DEPTH = 2.2
 """-ln T above the bare container, mean of the item: half a metre of what bags hold. More is goods or a dense object."""
 MACHINERY = 0.75
@@ -75,7 +77,8 @@ def _items(cells: Cells, side: str, first: int, end: int) -> list[Candidate]:
         if not _is_item(cells, blob):
             continue
         excess = float(cells.above[blob.window][blob.own].mean())
-        if excess > MOST_DEPTH:
+        ring = cells.around(blob, 2, cells.cells(120))
+        if excess > MOST_DEPTH or excess - float(np.quantile(cells.above[ring], 0.3)) < ITEM_DEPTH:
             continue
         score = excess * 100 * np.sqrt(blob.area) / cells.depth.shape[0]
         at = cells.at(blob.x, blob.y, blob.x + blob.w, blob.y + blob.h)
@@ -90,6 +93,8 @@ def _items(cells: Cells, side: str, first: int, end: int) -> list[Candidate]:
 
 def _is_item(cells: Cells, blob: Blob) -> bool:
     short, long = sorted((blob.w, blob.h))
+    if cells.free_around(blob) < LEAST_FREE:  # the slope of a heap is no item
+        return False
     if short < cells.cells(ITEM_MM[0]) or blob.w > cells.cells(ITEM_MM[1]) or blob.area < 0.4 * blob.w * blob.h:
         return False
     # from roof to floor it is a wall or a post

@@ -19,7 +19,7 @@ Array: TypeAlias = NDArray[Any]
 
 UNTRAINED = ("z_21_81", "bank_16", "low_rank")
 """Maps whose normalised sizes are summed where nothing was trained."""
-BANK_PATCHES = 12_000
+BANK_PATCHES = 6_000
 """Of every size, of all scans together: as many as can be compared in the time."""
 LITTLE = 0.02
 """Of all cells: less load than this has no texture."""

@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triage.analysis.image import judge_image
-from triage.analysis.picture import uninspectable
 from triage.analysis.regions import Region
-from triage.study.image_archive import Archive, load, radiograph_of, through_chain
+from triage.study.image_archive import Archive, load, radiograph_of
 from triage.study.image_peers import Memory
 from triage.study.image_samples import (
     CleanSamples,
@@ -319,19 +318,14 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _covered(archive: Archive, index: int, found: Insertion) -> bool:
-    """True where the judgement says that nothing can be seen, and the tint it shows lies on half the object."""
+    """True where the judgement's uninspectable area lies on half the object or more."""
     source = archive.sources[index]
-    loaded = load(source)
-    judgement = judge_image(radiograph_of(loaded, source.quality, found.image))
-    if judgement.container is None or not any(f.kind == "opaque" for f in judgement.findings):
-        return False
-    box, channels = judgement.container, loaded.image.shape[0]
-    rows = box.first_channel, box.end_channel
-    if loaded.radiograph.detector.first_channel == "bottom":
-        rows = channels - box.end_channel, channels - box.first_channel
-    t = through_chain(loaded, source.quality, found.image)
-    tint = uninspectable(t, (box.first_column, rows[0], box.end_column, rows[1]))
-    return bool(tint[found.mask].mean() >= COVERED)
+    radiograph = radiograph_of(load(source), source.quality, found.image)
+    covered = np.zeros_like(found.mask)
+    for area in judge_image(radiograph).uninspectable:
+        upright = area.mask(radiograph.columns, radiograph.detector.channels).T
+        covered |= upright[::-1] if radiograph.detector.first_channel == "bottom" else upright
+    return bool(covered[found.mask].mean() >= COVERED)
 
 
 def _placebo(

@@ -21,9 +21,6 @@ from triage.study.image_peers import Naive
 from triage.study.image_runs import System
 from triage.study.image_samples import Sample
 
-PACKAGED = Path(fusers.__file__).with_name("fuser.npz")
-"""Where the package carries its own fuser."""
-
 
 class FixedDetector(TrainedDetector):
     """A fuser as it is in a file; it learns nothing from an archive."""
@@ -43,7 +40,7 @@ def systems_for(archive: Archive, profile: Path | None, *, unseen: bool) -> tupl
 
     Raises DataError for a profile that is no fuser, and where trees must be trained and cannot.
     """
-    path = profile if profile is not None else PACKAGED if PACKAGED.is_file() else None
+    path = profile if profile is not None else fusers.PACKAGED if fusers.PACKAGED.is_file() else None
     how = "trees trained anew for every fold"
     fixed = None
     if path is not None:
