@@ -205,16 +205,22 @@ def test_bag_between_load_and_doors(x, last, side):
     hits = found("door_end_item", put(image, x, 340, 60, 64, 0.55))
     assert len(hits) == 1
     assert covers(hits[0].at, x, 340, 60, 64)
-    assert f"and the {side} end" in hits[0].words
+    assert f"item at the {side} end" in hits[0].words
 
 
 def test_gap_without_a_bag():
     assert found("door_end_item", stacks(0.15, last=1110)) == []
 
 
-@pytest.mark.parametrize("image", [empty(), stacks(0.15, first=262, last=1255)], ids=["empty", "full"])
-def test_no_gap_no_question(image):
+@pytest.mark.parametrize("image", [empty(), put(empty(), 255, 62, 990, 345, 0.15)], ids=["empty", "up to the roof"])
+def test_no_load_or_no_room_no_question(image):
     assert found("door_end_item", image) is None
+
+
+def test_bag_on_the_load_behind_the_doors():
+    hits = found("door_end_item", put(stacks(0.15, top=260, last=1250), 1165, 200, 60, 58, 0.55))
+    assert len(hits) == 1
+    assert covers(hits[0].at, 1165, 200, 60, 58)
 
 
 # -- person-sized

@@ -21,6 +21,8 @@ ROWS = 132
 USUAL_HEIGHT_MM = 2700.0
 ROOF_BAND = 0.3
 """-ln T by which a bare row may lie above the wall: the roof, seen from below, adds up to 0.2."""
+FLOOR_ROWS = 8
+"""So much higher than the ticks of its members, in cells, a floor may begin: planks, and what blurs them."""
 FREE = 0.12
 """-ln T above the bare container below which a cell is free."""
 
@@ -82,6 +84,8 @@ class Cells:
         bare, most = np.percentile(inner, 2, axis=1), wall + ROOF_BAND
         self.above = self.depth - np.clip(bare, wall, most).astype(np.float32)[:, np.newaxis]
         self.floor = _floor(self.above[:, self.left : self.right], round((1 - p.floor_share) * ROWS))
+        if structure.floor:  # low goods all along look like a floor, but the ticks of its members tell where that is
+            self.floor = max(self.floor, round((1 - structure.floor) * ROWS) - FLOOR_ROWS)
 
     @property
     def solid(self) -> Array:
