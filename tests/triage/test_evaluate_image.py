@@ -170,10 +170,11 @@ def test_one_scan_under_several_names_is_one(folder: Path, tmp_path: Path) -> No
     write(tmp_path / "b.jpg", image, 60)
     cv2.imwrite(str(tmp_path / "c.png"), image[:, ::-1])
     cv2.imwrite(str(tmp_path / "d.png"), cv2.resize(image, None, fx=1.4, fy=1.4))
-    cv2.imwrite(str(tmp_path / "e.png"), picture("0202", 2))
+    (tmp_path / "day").mkdir()
+    cv2.imwrite(str(tmp_path / "day" / "e.png"), picture("0202", 2))
     cv2.imwrite(str(tmp_path / "f.png"), np.full((200, 300), 250, np.uint8))
     found = archives.read_archive(tmp_path)
-    assert [s.name for s in found.sources] == ["a.png", "e.png"]
+    assert [s.name for s in found.sources] == ["a.png", "day/e.png"]
     why = dict(found.left_out)
     assert all("shows what a.png shows" in why[name] for name in ("b.jpg", "c.png", "d.png")) and "f.png" in why
 
@@ -186,6 +187,11 @@ def test_scans_that_look_alike_stay_together_where_nothing_is_declared(folder: P
     for s in found.sources:
         by_group.setdefault(s.name[:4], set()).add(s.group)
     assert all(len(groups) == 1 for groups in by_group.values()) and len({s.group for s in found.sources}) == 4
+
+
+def test_plots_among_the_scans_are_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="read as such"):
+        study.evaluate_image(study.prepare(folder, systems=[NAIVE]), out=folder / "plots")
 
 
 def test_no_group_is_in_two_folds(archive: archives.Archive) -> None:

@@ -144,10 +144,12 @@ def evaluate_image(
 
     out : folder for the plots, which need matplotlib
 
-    Raises DataError where plots are asked for and cannot be drawn.
+    Raises DataError where plots are asked for and cannot be drawn there.
     """
     if out is not None:
         need_matplotlib()
+        if out.resolve().is_relative_to(work.archive.folder.resolve()):
+            raise DataError(f"{out}: lies in the folder of scans, and plots would be read as such; give another")
     archive, setting, systems, jobs = work
     done = run_jobs(archive, systems, setting, jobs, progress or (lambda: None), pool)
     evaluation = counted(archive, setting, systems, done)

@@ -109,24 +109,26 @@ def read_archive(folder: Path) -> Archive:
     """
     manifest = _manifest(folder)
     suffixes = SUFFIXES | RECORDINGS
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in suffixes)
+    # a lane's recordings lie in folders by day
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
     left_out = [
         LeftOut(name, "named in manifest.csv, not in the folder") for name in manifest if not (folder / name).is_file()
     ]
     sources: list[Source] = []
     for path in files:
+        name = path.relative_to(folder).as_posix()
         try:
-            found = _source(path, manifest.get(path.name, {}))
+            found = _source(path, name, manifest.get(name, {}))
         except DataError as error:
-            left_out.append(LeftOut(path.name, str(error)))
+            left_out.append(LeftOut(name, str(error)))
             continue
         if found is None:
-            left_out.append(LeftOut(path.name, "no container is seen in it"))
+            left_out.append(LeftOut(name, "no container is seen in it"))
             continue
         # simulated scans are drawn anew from few patterns: what looks the same is not the same there
         double = next((s for s in sources if _same(s, found)), None)
         if double is not None:
-            left_out.append(LeftOut(path.name, f"shows what {double.name} shows"))
+            left_out.append(LeftOut(name, f"shows what {double.name} shows"))
             continue
         sources.append(found)
     if not sources:
@@ -155,7 +157,7 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]]:
     return {row["file"]: {k: v or "" for k, v in row.items() if k} for row in rows}
 
 
-def _source(path: Path, told: dict[str, str]) -> Source | None:
+def _source(path: Path, name: str, told: dict[str, str]) -> Source | None:
     """Return the source in a file, None where no container is seen. Raises DataError."""
     contents = path.read_bytes()
     loaded, commodity, simulated = _read(path)
@@ -169,7 +171,7 @@ def _source(path: Path, told: dict[str, str]) -> Source | None:
     if not texture:
         texture, how = texture_of(grid), "computed"
     return Source(
-        name=path.name, path=path, sha256=hashlib.sha256(contents).hexdigest(), frame=frame,
+        name=name, path=path, sha256=hashlib.sha256(contents).hexdigest(), frame=frame,
         commodity=commodity, texture=texture, texture_how=how, group=commodity,
         quality=jpeg_quality(contents) if path.suffix.lower() in (".jpg", ".jpeg") else None,
         simulated=simulated, pixels=int(t.size), fingerprint=fingerprint(grid), looks=looks(grid),
