@@ -47,6 +47,7 @@ from triage.analysis.screening import Buffers
 from triage.analysis.standing import FUSER, GOODS
 from triage.analysis.vital_signs import VITALS
 from triage.service.lane import lane_profile
+from triage.service.offline import LANE as OFFLINE
 from triage.service.offline import image_scan
 from triage.service.outbox import decisions_in
 from triage.study.lane_normal import MOST_MAPS, extras_of, learned_fuser, learned_goods
@@ -75,6 +76,11 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     vital_signs: dict[str, float | None] = {}
     traits: tuple[float, ...] = ()
     why_not: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a person knows it by: an image has no scan id of its own."""
+        return self.scan if self.scan and self.lane != OFFLINE else self.file
 
 
 def files_of(archive: Iterable[Path]) -> list[Path]:
@@ -203,7 +209,7 @@ def sorted_out(
     """
     kept: list[Example] = []
     excluded: list[Excluded] = []
-    seen = {one.counts_hash: one.scan for one in taught}
+    seen = {one.counts_hash: one.name for one in taught}
     for one in examples:
         why = one.why_not
         if not why and lane is not None and one.lane != lane:
@@ -213,9 +219,9 @@ def sorted_out(
         if not why and one.counts_hash in seen:
             why = f"the same counts as {seen[one.counts_hash]}"
         if why:
-            excluded.append(Excluded(scan=one.scan or one.file, reason=why))
+            excluded.append(Excluded(scan=one.name, reason=why))
             continue
-        seen[one.counts_hash] = one.scan
+        seen[one.counts_hash] = one.name
         kept.append(one)
     lanes = sorted({one.lane for one in (*kept, *taught)})
     if len(lanes) > 1:
