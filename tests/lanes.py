@@ -27,7 +27,7 @@ def examples(rng, count, first=0, **how):
     return [example(rng, first + i, **how) for i in range(count)]
 
 
-def profile(count=200, flag_rate=0.05, seed=3, **changes):
+def profile(count=200, flag_rate=0.1, seed=3, **changes):
     """Return a profile as it is read from its file."""
     learned = profile_of(examples(np.random.default_rng(seed), count), (), flag_rate=flag_rate, thresholds="t" * 64)
     learned = msgspec.structs.replace(learned, **changes)

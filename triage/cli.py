@@ -903,6 +903,33 @@ def _image_table(report: dict[str, Any]) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
 
+@evaluate.command("findings")
+@click.option("--clean", default=400, show_default=True, type=click.IntRange(20), help="Vehicles without a threat.")
+@click.option("--threats", default=60, show_default=True, type=click.IntRange(1), help="Vehicles with each threat.")
+@seed_option
+@workers_option
+@json_option
+def evaluate_findings_command(clean: int, threats: int, seed: int, workers: int, as_json: bool) -> None:
+    """How often each kind of specific finding names what it is for on SIMULATED vehicles, and how often it is wrong."""
+    from triage.study import evaluate_findings as study
+
+    with (
+        _progress(study.steps(clean, threats), "simulating", quiet=as_json) as advance,
+        _workers(workers) as pool,
+    ):
+        report = study.evaluate_findings(clean=clean, threats=threats, seed=seed, progress=advance, pool=pool)
+    if as_json:
+        _emit(report)
+        return
+    from rich.table import Table
+
+    head, *lines = study.rows(report)
+    table = Table(*head, box=None, header_style="bold", title="SIMULATED, uncalibrated; % with 95 % intervals")
+    for line in lines:
+        table.add_row(*line)
+    _console().print(table)
+
+
 @evaluate.command("dual-energy")
 @click.option(
     "--tables", type=click.Path(path_type=Path, exists=True, file_okay=False),

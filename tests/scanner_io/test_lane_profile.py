@@ -63,7 +63,7 @@ def raise_scores(members):
 
 
 def promise_less(members):
-    members["header.json"] = members["header.json"].replace(b'"flag_rate":0.05', b'"flag_rate":0.01')
+    members["header.json"] = members["header.json"].replace(b'"flag_rate":0.1', b'"flag_rate":0.01')
 
 
 def newer(members):
@@ -105,7 +105,7 @@ def test_no_cut_file_is_believed(written, at):
         ({"weights": (1.0,)}, "weights for"),
         ({"strata": ()}, "like no other scan"),
         ({"stratum_of_scan": np.full(100, 9, np.int32)}, "expected 0.."),
-        ({"scores": np.full((100, 3), np.nan)}, "NaN"),
+        ({"scores": np.full((100, len(lanes.KINDS)), np.nan)}, "NaN"),
         ({"cell_of_scan": np.zeros(99, np.int32)}, "expected \\(100,\\)"),
     ],
 )

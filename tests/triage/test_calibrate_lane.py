@@ -31,17 +31,17 @@ from triage.service.simulated import simulate_recordings
 from triage.study import calibrate_lane as study
 from triage.study import lane_normal
 
-RATE = 0.3
-"""Promised in these tests: 17 scans are enough."""
+RATE = 0.5
+"""Promised in these tests: 20 scans are enough."""
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """A folder with 22 recordings of a simulated lane, without portal, as judged before it was calibrated."""
+    """A folder with 24 recordings of a simulated lane, without portal, as judged before it was calibrated."""
     folder = tmp_path_factory.mktemp("archive")
     judge = Judge(threads=1)
     settings = {"columns": 400, "channels": 192, "energies": 1, "portal": False, "threat_share": 0.2}
-    paths = [path for path, _ in simulate_recordings(folder / "recordings", 22, 11, "north", judge, **settings)]
+    paths = [path for path, _ in simulate_recordings(folder / "recordings", 24, 11, "north", judge, **settings)]
     return folder, paths
 
 
@@ -123,8 +123,9 @@ def test_the_scan_under_test_is_compared_with_its_own_stratum(learned):
     verdict = calibration_of(learned).judge({"local_contrast_dark": 1e6}, ("loaded", "00"))
     stratum = next(s for s in learned.strata if s.words == verdict.stratum)
     assert verdict.scans == stratum.scans
-    assert verdict.p_value == 1 / (stratum.scans + 1)
-    assert verdict.words(verdict.p_value).startswith(f"none of the {stratum.scans} scans")
+    stranger = round(verdict.p_value * (stratum.scans + 1)) - 1
+    assert f"of the {stratum.scans} scans" in verdict.words(verdict.p_value)
+    assert stranger == 0 or verdict.words(verdict.p_value).startswith(f"{stranger} of")
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -159,9 +160,9 @@ def test_lanes_and_real_with_simulated_are_not_mixed():
 def test_too_few_scans_are_refused_with_the_number_needed():
     few = lanes.examples(np.random.default_rng(1), 60)
     excluded = (lane_profile.Excluded(scan="x", reason="the portal alarmed"),) * 2
-    with pytest.raises(DataError, match=r"60 scans .* 5.00% needs at least 100.*left out: 2 the portal alarmed"):
+    with pytest.raises(DataError, match=r"60 scans .* 5.00% needs at least 200.*left out: 2 the portal alarmed"):
         study.profile_of(few, excluded, flag_rate=0.05, thresholds="")
-    with pytest.raises(DataError, match="needs at least 500"):
+    with pytest.raises(DataError, match="needs at least 1000"):
         study.profile_of(few, (), flag_rate=0.01, thresholds="")
 
 
@@ -209,7 +210,7 @@ def test_calibrate_show_and_judge_by_hand(archive, tmp_path):
     assert sum(s["scans"] for s in report["strata"]) == report["scans"]
     assert report["sha256"] == lane_profile.read(out).sha256
     shown = scanlane("calibrate", "show", out)
-    assert shown.exit_code == 0 and "SIMULATED" in shown.output and "flags at most 30.00%" in shown.output
+    assert shown.exit_code == 0 and "SIMULATED" in shown.output and "flags at most 50.00%" in shown.output
     judged = scanlane("triage", paths[0], "--profile", out, "--json")
     findings = json.loads(judged.output)["findings"]
     assert all(f["p_value"] is not None for f in findings if f["kind"] in KINDS)
@@ -219,7 +220,7 @@ def test_calibrate_show_and_judge_by_hand(archive, tmp_path):
 def test_a_refusal_names_what_is_missing(archive, tmp_path):
     _, paths = archive
     refused = scanlane("calibrate", *paths[:2], "--out", tmp_path / "p")
-    assert isinstance(refused.exception, DataError) and "needs at least 100" in str(refused.exception)
+    assert isinstance(refused.exception, DataError) and "needs at least 200" in str(refused.exception)
     assert not (tmp_path / "p").exists()
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -114,7 +114,7 @@ def test_strata_back_off_from_chapter_to_texture_to_the_rest():
 def test_a_load_like_none_before_is_compared_all_the_same():
     calibration = calibration_of(lanes.profile())
     verdict = calibration.judge({"extra_item_in_free_space": 3.0}, ("never seen", "99"))
-    assert 0 < verdict.p_value <= 1 and verdict.scans >= least_scans(0.05)
+    assert 0 < verdict.p_value <= 1 and verdict.scans >= least_scans(0.1)
     assert verdict.p_of("a kind of tomorrow", 3.0) is None
 
 
@@ -125,3 +125,22 @@ def test_the_level_keeps_the_promise_on_nine_lanes_of_ten(scans):
     assert beta.cdf(0.05, k, scans + 1 - k) >= 0.9
     assert beta.cdf(0.05, k + 1, scans - k) < 0.9
     assert level_of(0.05, 10, 0.9) == 0
+
+
+def test_what_no_scan_showed_before_is_flagged_in_the_smallest_stratum():
+    """In a kind that was silent, or far beyond what one of a dozen kinds has shown; most of the time, not always."""
+    rng = np.random.default_rng(6)
+    scans = least_scans(0.05)
+    level = level_of(0.05, 3000, 0.9)
+    flagged = {0: 0, 5: 0}
+    for _ in range(30):
+        scores = drawn(rng, scans)
+        scores[:, 0] = 0.0
+        group, ordinary = Group(scores, np.ones(12)), drawn(rng, 1)[0]
+        for kind, score in ((0, 1.0), (5, 3 * scores[:, 5].max())):
+            own = ordinary.copy()
+            own[0], own[kind] = 0.0, score
+            if kind == 0:
+                own[0] = score
+            flagged[kind] += group.rank(own).p_value <= level
+    assert flagged[5] >= 27 and flagged[0] >= 20

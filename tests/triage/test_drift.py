@@ -7,7 +7,7 @@ from scipy.stats import kstest
 from tests import lanes
 from triage.analysis.drift import BOUND, Watch, _Ranks, _Rarity, bets
 
-PROFILE = lanes.profile(count=400)
+PROFILE = lanes.profile(count=400, flag_rate=0.05)
 
 
 def test_every_bet_is_fair():

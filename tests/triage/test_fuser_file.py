@@ -3,6 +3,7 @@
 import csv
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -11,6 +12,8 @@ from scanner_io.errors import DataError
 from tests.triage.test_container import scene
 from triage.analysis import fuser as fusers
 from triage.cli import cli
+from triage.study import evaluate_image
+from triage.study.evaluate_image import available
 from triage.study.fuser_file import joined_archive, train_fuser, write_fuser
 from triage.study.train_fuser import Options, thresholds_of
 
@@ -75,6 +78,34 @@ def _nothing():
 
     tables = PositionTables(names=(), values=np.zeros((0, 10, 23), np.float32))
     return Normal(tables=tables, bank=Bank(codes=()), familiar=float("inf"), scans=0)
+
+
+# -- in an evaluation
+
+
+def test_a_fuser_is_tested_as_it_is_on_scans_it_has_not_seen_and_trained_anew_on_others(folder, tmp_path):
+    archive = joined_archive([folder])
+    seen = fusers.About(trained_on=(archive.sources[2].sha256,))
+    path = tmp_path / "fuser.npz"
+    fuser = fusers.Fuser(features=(), trees=None, normal=_nothing(), thresholds={}, about=seen)
+    write_fuser(fuser, path)
+    with pytest.raises(DataError, match="trained on 1 of these 4 scans; leave out --profile"):
+        available(archive, path)
+    other = tmp_path / "other.npz"
+    write_fuser(msgspec.structs.replace(fuser, about=fusers.About(trained_on=("ab",))), other)
+    told = available(archive, other)[-1]
+    assert (told.name, told.learns, told.trained_on) == ("scanlane", False, frozenset({"ab"}))
+    assert told.make().fuser.about.trained_on == ("ab",)
+
+
+def test_the_packaged_fuser_is_trained_anew_where_it_has_seen_the_scans(folder, tmp_path, monkeypatch):
+    archive = joined_archive([folder])
+    about = fusers.About(trained_on=(archive.sources[0].sha256,))
+    fuser = fusers.Fuser(features=(), trees=None, normal=_nothing(), thresholds={}, about=about)
+    monkeypatch.setattr(evaluate_image, "fuser_named", lambda name: fuser)
+    assert available(archive, None)[-1].from_insertions
+    monkeypatch.setattr(evaluate_image, "fuser_named", lambda name: None)
+    assert available(archive, None)[-1].from_insertions
 
 
 # -- thresholds

@@ -63,6 +63,8 @@ def test_each_of_two_containers_is_judged():
     judged = judge_image(scan)
     assert [c.load for c in judged.containers] == ["loaded", "empty"]
     assert judged.load == "loaded"
+    # told once, of the whole image: 320 columns are few
+    assert [q.code for q in judged.quality] == ["image_small"]
     assert judged.opaque_share == judged.containers[0].opaque_share > 0.2
     box = judged.container
     assert overlap((box.first_column, box.first_channel, box.end_column, box.end_channel), (300, 120, 954, 280)) > 0.93
@@ -190,7 +192,8 @@ def test_length_class_of_real_scans_is_right_or_open():
 # -- simulated lanes, whose truth is known
 
 
-def simulated(index, **config):
+def simulated(index, turned=False, **config):
+    """Return judgement and truth of a simulated vehicle; `turned` : the detector is said to be the other way up."""
     settings = {"columns": 1200, "channels": 448, "energies": 1, "portal": False, "declarations": False, "seed": 11,
                 "threat_share": 0.0}  # fmt: skip
     config = Config(**(settings | config))
@@ -198,6 +201,9 @@ def simulated(index, **config):
     state = next(e.detector for e in events if isinstance(e, ScanStart))
     blocks = [e for e in events if isinstance(e, LineBlock)]
     counts = np.concatenate([b.counts[-1] for b in blocks])
+    if turned:
+        end = "top" if state.first_channel == "bottom" else "bottom"
+        state = msgspec.structs.replace(state, first_channel=end)
     scan = Radiograph(detector=state, counts=(counts,), column_utc_ns=np.arange(len(counts), dtype=np.int64))
     return judge_image(scan), ground_truth(config, index)
 
@@ -213,6 +219,13 @@ def test_size_and_structure_of_a_simulated_container(cargo, index):
     assert judged.vehicle.front in ("left", None)
     # six or seven wheels pass: the tractor's rear axles and three of the trailer
     assert 4 <= len(judged.vehicle.wheels.places) <= 8
+
+
+@pytest.mark.parametrize("cargo", ["empty", "drums"])
+def test_a_simulated_vehicle_upside_down_is_judged_as_it_is(cargo):
+    (right, _), (turned, _) = (simulated(0, way, cargo={cargo: 1.0}) for way in (False, True))
+    assert [q.code for q in turned.quality] == ["image_upside_down"]
+    assert (turned.load, turned.container) == (right.load, right.container)
 
 
 def test_wheels_are_where_they_are():

@@ -17,9 +17,9 @@ Why this one. Bonferroni and Holm keep the same promise, but pay for every kind 
 and as if it spoke on every scan: with twelve kinds each gets a twelfth of the rate, and most are silent most of the
 time. A second split for the statistic is as powerful, but halves the calibration. The bag pays neither.
 
-Beyond the strongest 5 % of a kind's scores, ranks are too coarse (the strangest scans of all kinds would tie), so there
-the share is continued as an exponential with the mean excess of those scores. That is a choice of statistic, not an
-assumption: validity does not depend on it.
+Among the strongest 5 % of a kind's scores ranks are too coarse (the strangest scans of all kinds would tie), so there
+the share is continued as an exponential with the mean excess of those scores; of a kind that hardly ever finds
+anything, with their mean. That is a choice of statistic, not an assumption: validity does not depend on it.
 
 No p is below 1 / (n + 1) for a stratum of n scans, and a promise of rate a needs n >= 1 / a - 1 to flag at all.
 
@@ -47,9 +47,9 @@ Array: TypeAlias = NDArray[Any]
 
 TAIL_SHARE, TAIL_LEAST = 0.05, 5
 """Part of a bag, and fewest scores, whose mean excess continues a kind's ranks."""
-EXPECTED_FLAGS = 5
+EXPECTED_FLAGS = 10
 """A stratum of its own has so many scans that this many of them would be flagged: the rate that it realises is then
-right to about half of itself."""
+right to about a third of itself, and what no scan of it showed in one of a dozen kinds can still be flagged."""
 
 
 class Ranked:
@@ -119,9 +119,11 @@ class _Tail:
         positive = n - int(np.searchsorted(ordered, 0.0, side="right")) + int(own > 0)
         size = min(max(TAIL_LEAST, int(np.ceil(TAIL_SHARE * (n + 1)))), positive)
         self._size, self._excess, self._from = size, 0.0, np.inf
-        if size >= TAIL_LEAST:
+        if size > 0:
             top = np.sort(np.append(ordered[-size:], own))[-size:]
-            self._from, self._excess = float(top[0]), float(np.mean(top - top[0]))
+            # too few for a mean excess of their own: of all that there are, over nothing found
+            self._from = float(top[0]) if size >= TAIL_LEAST else 0.0
+            self._excess = float(np.mean(top - self._from))
 
     def surprise(self, scores: Array, reach: Array) -> Array:
         """Return -log of the share of the bag that reaches each score; reach : how many of the bag do."""

@@ -207,8 +207,9 @@ def judge_image(
             return judge_image(part, p, map_strips=map_strips, known=of, lane=usual, fuser=fuser)
 
         each = judge_each(radiograph, frames, judge_part, known, lane)
-        told = tuple(dict.fromkeys((*quality, *each.quality)))
-        return msgspec.structs.replace(each, quality=told, vehicle=vehicle)
+        told = {q.code for q in quality}
+        more = (q for q in each.quality if q.code not in told)
+        return msgspec.structs.replace(each, quality=(*quality, *more), vehicle=vehicle)
     frame = frames[0]
     quality += _frame_quality(frame)
     shrunk = small.shape[0] / radiograph.columns

@@ -100,19 +100,27 @@ def _dead_columns(radiograph: Radiograph, p: FaultProfile) -> Array:
     counts, bad = radiograph.counts[-1], radiograph.detector.bad_channels
     if bad.all() or min(counts.shape) < 3:
         return np.zeros(counts.shape[0], np.bool_)
-    seen = counts if not bad.any() else counts[:, ~bad]
-    brightest = seen.max(axis=1)
+    brightest = _brightest(counts, bad)
     # of a scan torn in the middle most columns may be dead
     level = float(np.percentile(brightest, 90))
     dark = float(np.median(radiograph.detector.dark[-1][~bad]))
     suspect = np.flatnonzero(brightest < 0.98 * level)
     dead: Array = np.zeros(counts.shape[0], np.bool_)
     # a column that is one value and not as bright as air is stuck
-    dead[suspect] = seen[suspect].min(axis=1) == brightest[suspect]
+    dead[suspect] = counts[suspect][:, ~bad].min(axis=1) == brightest[suspect]
     if level > 2 * dark:
         dim = brightest < dark + p.dead_level * (level - dark)
         dead = dead | dim if radiograph.detector.air_channels is None else dead & ~dim
     return dead
+
+
+def _brightest(counts: Array, bad: Array) -> Array:
+    """Return (columns,) of the largest count of each column's good channels, without a copy of the image."""
+    found: Array = np.zeros(counts.shape[0], counts.dtype)
+    steps = np.flatnonzero(np.diff(np.pad((~bad).astype(np.int8), 1)))
+    for a, b in zip(steps[::2], steps[1::2], strict=True):
+        np.maximum(found, counts[:, a:b].max(axis=1), out=found)
+    return found
 
 
 def _dead_channels(radiograph: Radiograph, p: FaultProfile) -> Array:
@@ -230,10 +238,9 @@ def windowed(radiograph: Radiograph, p: FaultProfile) -> list[Quality]:
     detector, counts = radiograph.detector, radiograph.counts[-1]
     if detector.state != "raw" or detector.saturation_value < 4 * p.levels or counts.size < 64 * p.levels:
         return []
-    good: Array = counts[:, ~detector.bad_channels]
-    sample = good.ravel()[:: max(1, good.size // 200_000)]
+    sample: Array = counts.ravel()[:: max(1, counts.size // 50_000)]
     levels = int(np.unique(sample).size)
-    if not sample.size or levels > p.levels:
+    if levels > p.levels:
         return []
     text = (
         f"counts up to {detector.saturation_value} are said to be raw, but hold {levels} different values: a picture "

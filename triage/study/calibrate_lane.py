@@ -243,7 +243,7 @@ def profile_of(
         left_out = "; left out: " + ", ".join(f"{n} {why}" for why, n in causes.most_common()) if excluded else ""
         raise DataError(
             f"{len(kept)} scans to learn from, a promise of {flag_rate:.2%} needs at least {least}: with fewer its "
-            f"rate could not be kept to within half of it{left_out}; gather more scans, or promise more flags by "
+            f"rate could not be kept to within a third of it{left_out}; gather more scans, or promise more flags by "
             "--flag-rate"
         )
     table, words = strata_of([one.cell for one in kept], least)

@@ -48,11 +48,11 @@ Array: TypeAlias = NDArray[Any]
 LANE = "study"
 COLUMNS, CHANNELS = 400, 192
 BASE = {
-    "empty": 2.0, "cartons": 1.0, "sacks": 1.0, "bulk": 1.0, "drums": 1.0, "paper": 1.0, "frozen": 1.0, "mixed": 1.0,
-    "tiles": 1.0,
+    "empty": 3.0, "cartons": 2.0, "fruit": 1.0, "frozen": 1.0, "sacks": 1.0, "big_bags": 1.0, "bulk": 1.0,
+    "flexitank": 1.0, "bales": 1.0, "drums": 1.0, "paper": 1.0, "mixed": 1.0, "tiles": 1.0,
 }  # fmt: skip
 """Traffic of the lane; what it is not becomes the new goods."""
-NEW = {"machinery": 1.6, "coils": 1.6, "timber": 1.6}
+NEW = {"machinery": 2.7, "coils": 2.7, "timber": 2.7}
 GAIN_SD, GAIN_SCANS, BLUR_PIXELS = 0.02, 200, 0.7
 DRIFTS = ("gain", "goods", "blur")
 STALE_WITHIN = 200
