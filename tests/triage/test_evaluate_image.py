@@ -363,6 +363,16 @@ def test_same_seed_same_report(folder: Path) -> None:
     assert plain(1) == plain(1) != plain(2)
 
 
+def test_held_out_pairs_and_kinds_change_nothing_for_who_learns_nothing(folder: Path) -> None:
+    """Thresholds by pairs of folds, and kinds never seen, must give the figures of the plain way."""
+    plain = evaluated(folder, System("darkest", Darkest, learns=False))["systems"]["darkest"]
+    nested = evaluated(folder, System("darkest", Darkest, unseen=Darkest), unseen=True)["systems"]["darkest"]
+    del plain["seconds_per_scan"], nested["seconds_per_scan"]
+    assert nested == plain
+    for kind, figure in nested["unseen_kind_fa1"].items():
+        assert figure == {k: nested["by_kind"][kind]["fa1"][k] for k in figure}
+
+
 # ---- bars, commands
 
 
