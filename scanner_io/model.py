@@ -499,8 +499,29 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     where: Box | Intervals | None = None
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a scan stands among the scans that its lane was calibrated on.
+
+    p_value : chance that an innocent scan of the stratum shows anything as strange; flagged up to `level`
+    stratum, scans : what it was compared with, in words, and how many scans that are
+    cell : texture class of the load, and declared chapter
+    scores : per kind of finding that was searched for; vital_signs : per name, None where unknown
+    """
+
+    p_value: float
+    level: float
+    stratum: str
+    scans: int
+    cell: tuple[str, str]
+    scores: dict[str, float]
+    vital_signs: dict[str, float | None]
+
+
 class TriageResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What judgement says of one scan. Everything but `timings_ms` is a function of scan, profile and code version."""
+    """What judgement says of one scan. Everything but `timings_ms` is a function of scan, profile and code version.
+
+    standing : None where the lane was not calibrated, or the image shows no container
+    """
 
     scan_id: str
     outcome: Outcome
@@ -516,6 +537,7 @@ class TriageResult(msgspec.Struct, frozen=True, kw_only=True):
     profile: str
     code_version: str
     timings_ms: dict[str, float] = {}
+    standing: Standing | None = None
 
     def judgement(self) -> bytes:
         """Return the bytes by which two judgements are compared: all but scan id and timings."""

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from . import metal, vehicle
-from .scene import Solid, Strip, Tube
+from .scene import Disc, Solid, Strip, Tube
 from .stow import solid
 from .vehicle import LENGTHS_MM, Bay
 
@@ -97,32 +97,52 @@ def _on_trailer(rng: Rng, order: Order, x0: float, deck: float, places: Sequence
 
 
 def cab(rng: Rng) -> list[Solid]:
-    """Return a tractor's cab over its engine, from x = -2700 to -300: what scanners that stop before it do not see."""
+    """Return a tractor's cab over its engine, from x = -2800 to -400: what scanners that stop before it do not see."""
     front, back, roof = -2700.0, -450.0, rng.uniform(3000, 3700)
     solids: list[Solid] = []
     for z in (-400.0, 400.0):
         solids.append(Strip(x0=front + 100, x1=-300, low=(700, 700), high=(960, 960), thick=9, z=z))
+        solids.append(Strip(x0=front + 100, x1=-300, low=(948, 948), high=(960, 960), thick=85, z=z))
     for z in (-1000.0, 1000.0):
         solids += vehicle.wheel(-1350.0, 510, z, 330)
-        solids.append(Strip(x0=front, x1=back, low=(950, 950), high=(2000, 2000), thick=2.0, z=z * 1.2))
-        for a, b in ((front, front + 260), (-1500.0, -1380.0), (back - 120, back)):
-            solids.append(Strip(x0=a, x1=b, low=(2000, 2000), high=(roof, roof), thick=4.0, z=z * 1.2))
-        solids.append(Strip(x0=-1400, x1=back, low=(2000, 2000), high=(roof, roof), thick=1.6, z=z * 1.2))
-        seat = (-1950.0, -1450.0)
-        solids.append(solid((*seat, 1750, 1900, z * 0.55 - 230, z * 0.55 + 230), "polyethylene", 0.07))
-        solids.append(solid((-1560, -1400, 1850, 2600, z * 0.55 - 230, z * 0.55 + 230), "polyethylene", 0.07))
-        solids.append(solid((*seat, 1450, 1750, z * 0.55 - 60, z * 0.55 + 60), "iron", 0.9))
+        solids.append(Disc(x0=-1950, x1=-750, h=510, z=z, outer=600, inner=586, thick=330, above_h=700,
+                           material="polyethylene", g_cm3=0.95))  # fmt: skip
+        solids += _cab_side(front, back, roof, z)
     solids += [
-        solid((front, back, roof - 14, roof, -1180, 1180), "iron", 0.5),
+        solid((front + 200, back, roof - 14, roof, -1180, 1180), "iron", 0.5),
         solid((front, back, 1380, 1410, -1180, 1180), "iron", 0.7),
-        solid((front, front + 30, 950, 2000, -1180, 1180), "iron", 0.1),
+        Strip(x0=front, x1=front + 240, low=(1900, roof - 60), high=(1960, roof), thick=160, g_cm3=2.5,
+              material="ceramic"),  # the windscreen, seen along its plane
+        solid((front, front + 30, 950, 1900, -1180, 1180), "iron", 0.1),
         solid((back - 20, back, 1400, roof, -1180, 1180), "iron", 0.12),
         solid((-1300, back - 40, 1950, 2100, -950, 950), "polyethylene", 0.04),  # the bunk
+        solid((front + 40, front + 380, 1750, 2000, -1000, 1000), "polyethylene", 0.12, (2, 0.3)),  # dashboard
         solid((front + 60, front + 150, 800, 1350, -500, 500), "aluminium", 0.3),  # radiator
-        solid((front - 120, front + 30, 380, 700, -1150, 1150), "iron", 0.1),
+        solid((front - 100, front + 30, 380, 700, -1150, 1150), "iron", 0.1),
         Tube(x0=front + 300, x1=front + 700, h=1650, z=-500, outer=40, g_cm3=2.0),
+        Strip(x0=front + 330, x1=front + 620, low=(1650, 2080), high=(1690, 2110), thick=45, z=-500),
+        Strip(x0=-1900, x1=-850, low=(560, 560), high=(630, 630), thick=80, z=-430),
+        Disc(x0=-1430, x1=-1270, h=510, z=0, outer=80, inner=40, thick=1500),
+    ]  # fmt: skip
+    return solids + metal.engine(rng, (-2450.0, -1050.0), (720.0, 1350.0), 0.0)
+
+
+def _cab_side(front: float, back: float, roof: float, z: float) -> list[Solid]:
+    """Return one side of a cab with its door, window frame and seat."""
+    at = z * 1.2
+    solids: list[Solid] = [
+        Strip(x0=front, x1=back, low=(950, 950), high=(1950, 1950), thick=2.0, z=at),
+        Strip(x0=-1450, x1=back, low=(1950, 1950), high=(roof, roof), thick=1.6, z=at),
+        Strip(x0=front + 200, x1=back, low=(roof - 260, roof - 260), high=(roof, roof), thick=2.0, z=at),
+        Strip(x0=front + 20, x1=front + 240, low=(1950, roof - 260), high=(2080, roof - 200), thick=5.0, z=at),
+        Strip(x0=-1540, x1=-1420, low=(1000, 1000), high=(roof, roof), thick=4.0, z=at),
+        Strip(x0=-1640, x1=-1540, low=(1480, 1480), high=(1560, 1560), thick=30.0, z=at),  # the door's lock
     ]
-    return solids + metal.engine(rng, (-2350.0, -1150.0), (760.0, 1350.0), 0.0)
+    near, far = z * 0.55 - 230, z * 0.55 + 230
+    solids.append(solid((-1950, -1450, 1750, 1900, near, far), "polyethylene", 0.07))
+    solids.append(solid((-1560, -1400, 1850, 2650, near, far), "polyethylene", 0.07))
+    solids.append(solid((-1950, -1450, 1420, 1750, near + 170, far - 170), "iron", 0.9))
+    return solids
 
 
 def van(rng: Rng, order: Order) -> Carrier:

@@ -142,18 +142,40 @@ def plan(config: Config, index: int) -> Plan:
     order = Order(feet=drawn.feet, height_mm=2896.0 if tall else 2591.0, reefer=drawn.reefer, cab=config.scan_cab)
     carrier = CARRIERS[drawn.carrier](stream(config, index, DRAW), order)
     holds = _filled(config, index, rng, drawn, carrier)
-    kinds = tuple(hold.kind for hold in holds)
-    kg = float(sum(s.mass_kg for hold in holds for s in hold.load))
-    sources = _sources(config, rng, carrier, norm=drawn.norm)
-    hidden = next((hold for hold in holds if hold.box is not None), None)
     placed = _Placed(config, carrier, stream(config, index, PLACE))
-    sources = tuple(placed.source(s) for s in sources)
-    papers = stream(config, index, PAPERS)
-    declaration, misdeclared = _declare(papers, config, kinds, drawn, carrier, kg)
-    if hidden is not None and hidden.threat == UNDECLARED:
-        misdeclared = "declared empty, is loaded"
+    sources = tuple(placed.source(s) for s in _sources(config, rng, carrier, norm=drawn.norm))
+    declaration, misdeclared = _declare(stream(config, index, PAPERS), config, holds, drawn, carrier)
+    truth = _truth(config, index, drawn, carrier, holds, placed, sources)
+    hidden = next((k for k, hold in enumerate(holds) if hold.box is not None), None)
+    front, rear = placed.span(carrier.front_mm, carrier.rear_mm)
+    speed = float(rng.uniform(1600, 2500))
+    return Plan(
+        truth=msgspec.structs.replace(
+            truth, misdeclared=misdeclared, container_number=next(iter(declaration.container_numbers), "")
+        ),
+        scene=placed.scene([hold.load for hold in holds]),
+        clean=None if hidden is None else placed.scene([hold.clean for hold in holds]),
+        threat=None if hidden is None else placed.room(holds[hidden].box, hidden),
+        declaration=declaration,
+        sources=sources,
+        front_mm=front,
+        rear_mm=rear,
+        cab_mm=placed.span(*carrier.cab_mm) if carrier.cab_mm else None,
+        speed_mm_s=speed,
+        # The beam is on before a vehicle that begins late in its scan is at the portal.
+        enter_s=float(rng.uniform(1.2, 2.5)) + max(0.0, (front - BEAM_BEHIND_PORTAL_MM) / speed),
+    )
+
+
+def _truth(
+    config: Config, index: int, drawn: _Drawn, carrier: Carrier, holds: Sequence[_Hold], placed: _Placed,
+    sources: Sequence[Source],
+) -> Truth:  # fmt: skip
+    """Return what is true of a vehicle but for its papers and its picture."""
+    kinds = tuple(hold.kind for hold in holds)
+    kg = _mass_kg(holds)
     point = next((s for s in sources if not s.neutron and s.x0 == s.x1), None)
-    truth = Truth(
+    return Truth(
         index=index,
         source_ref=source_ref(config, index),
         carrier=drawn.carrier,
@@ -164,33 +186,21 @@ def plan(config: Config, index: int) -> Plan:
         reefer=drawn.reefer and carrier.feet > 0,
         cargo_kg=round(kg, 1),
         tare_kg=carrier.tare_kg,
-        container_number=next(iter(declaration.container_numbers), ""),
+        container_number="",
         doors=placed.doors if carrier.boxes else "",
         rear_first=placed.rear_first,
-        threat=hidden.threat if hidden else "",
+        threat=next((hold.threat for hold in holds if hold.threat), ""),
         gamma_x_mm=point.x0 if point else None,
-        misdeclared=misdeclared,
         faults=_faults(config, stream(config, index, FAULTS)),
-        gamma_counts_per_s=sum(s.counts_per_s for s in sources if s is point),
+        gamma_counts_per_s=point.counts_per_s if point else 0.0,
         norm_counts_per_s=sum(s.counts_per_s for s in sources if s.x0 != s.x1),
         neutron_counts_per_s=sum(s.counts_per_s for s in sources if s.neutron),
     )
-    front, rear = placed.span(carrier.front_mm, carrier.rear_mm)
-    speed = float(rng.uniform(1600, 2500))
-    return Plan(
-        truth=truth,
-        scene=placed.scene([hold.load for hold in holds]),
-        clean=placed.scene([hold.clean for hold in holds]) if hidden else None,
-        threat=placed.room(hidden.box, holds.index(hidden)) if hidden and hidden.box else None,
-        declaration=declaration,
-        sources=sources,
-        front_mm=front,
-        rear_mm=rear,
-        cab_mm=placed.span(*carrier.cab_mm) if carrier.cab_mm else None,
-        speed_mm_s=speed,
-        # The beam is on before a vehicle that begins late in its scan is at the portal.
-        enter_s=float(rng.uniform(1.2, 2.5)) + max(0.0, (front - BEAM_BEHIND_PORTAL_MM) / speed),
-    )
+
+
+def _mass_kg(holds: Sequence[_Hold]) -> float:
+    """Return the mass of all loads with what does not belong."""
+    return float(sum(s.mass_kg for hold in holds for s in hold.load))
 
 
 def _draw(config: Config, rng: np.random.Generator) -> _Drawn:
@@ -319,8 +329,10 @@ class _Placed:
             solids += self._turn([*box, *load], number)
         return Scene(self._scan(solids))
 
-    def room(self, box: Extent, number: int) -> Extent:
+    def room(self, box: Extent | None, number: int) -> Extent | None:
         """Return where something in a hold comes to be."""
+        if box is None:
+            return None
         (there,) = self._scan(self._turn([solid(box, "water", 1.0)], number))
         return there.extent
 
@@ -384,14 +396,15 @@ def check_digit(code: str) -> int:
 
 
 def _declare(
-    rng: np.random.Generator, config: Config, kinds: tuple[str, ...], drawn: _Drawn, carrier: Carrier, kg: float
+    rng: np.random.Generator, config: Config, holds: Sequence[_Hold], drawn: _Drawn, carrier: Carrier
 ) -> tuple[Declaration, str]:
     """Return the declaration and how it is wrong."""
+    kinds = tuple(hold.kind for hold in holds)
     numbers = tuple(f"{CONTAINER_PREFIX}{int(rng.integers(0, 1_000_000)):06d}" for _ in range(len(carrier.boxes) or 1))
     wrong, told = _told(rng, config, kinds, drawn) if carrier.boxes else ("", kinds)
     goods = [g for k in told if (g := _goods(rng, k, norm=drawn.norm and k == drawn.kind)) is not None]
     empty = all(k == "empty" for k in told)
-    cargo_kg = 0.0 if empty else max(kg, 900.0) * rng.normal(1, 0.015)
+    cargo_kg = 0.0 if empty else max(_mass_kg(holds), 900.0) * rng.normal(1, 0.015)
     country = f"X{'ABCDEFGH'[int(rng.integers(0, 8))]}"  # user-assigned in ISO 3166: no country at all
     text = " and ".join(g.text for g in goods) or ("empty container" if carrier.boxes else "no container")
     declaration = Declaration(
@@ -409,6 +422,8 @@ def _declare(
         prior_scans=int(rng.poisson(0.7)),
         simulated=True,
     )
+    if any(hold.threat == UNDECLARED for hold in holds):
+        wrong = "declared empty, is loaded"
     return declaration, wrong
 
 

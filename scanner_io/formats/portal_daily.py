@@ -46,6 +46,8 @@ NEUTRON_INTERVAL_NS = NANOSECONDS
 """Length of one NS or NA interval."""
 BACKGROUND_STEP = 0.25
 """Share by which a background may differ from the line before it, besides counting: recorded ones stay within 3 %."""
+BACKGROUND_AGE_NS = 900 * NANOSECONDS
+"""A gamma background that is older at entry is told: rain changes it by 1 % in a minute."""
 BURST_LINES = 9
 """Lines at the start of a passage whose arrival says nothing of their time: five buffered intervals come at once, and
 7 to 9 lines pass before the first gap of 150 ms."""
@@ -312,7 +314,8 @@ class PortalDecoder:
     `passages_missed` (numbers before it never came), `damaged_line`, `unknown_line` (in it or since the vacancy before
     it), `lines_lost` (fewer gamma or neutron lines than the time they took), `too_long`, `spectroscopic` (S1 or S2 was
     seen: not a portal for this codec), `background_jumped` (the last background before entry is not like the one before
-    it), `window_alarm` (AA without a gamma line), `clock_stepped` (back, by more than an interval).
+    it), `background_old` (that is more than 15 minutes old), `window_alarm` (AA without a gamma line), `clock_stepped`
+    (back, by more than an interval).
     """
 
     def __init__(
@@ -333,6 +336,7 @@ class PortalDecoder:
         self._sequence = 0
         self._vacant_seen = True
         self._gamma_background: npt.NDArray[np.float64] | None = None
+        self._gamma_background_ns = 0
         self._neutron_background: npt.NDArray[np.float64] | None = None  # NB1, exact
         self._neutron_truncated: npt.NDArray[np.float64] | None = None  # NB, whole counts
         self._windows_background: npt.NDArray[np.float64] | None = None  # AB1
@@ -517,6 +521,8 @@ class PortalDecoder:
             if not self._vacant_seen:
                 passage.faults["start_not_seen"] = None
             passage.faults.update(self._unread_at_entry)
+            if self._gamma_background is not None and utc_ns - self._gamma_background_ns > BACKGROUND_AGE_NS:
+                passage.faults["background_old"] = None
             self._passage = passage
             simulated = self._settings is not None and self._settings.simulated
             entered = Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref, simulated=simulated)
@@ -626,10 +632,9 @@ class PortalDecoder:
         arrival = passage.gamma_arrival
         if len(arrival) >= BUFFERED_LINES and arrival[BUFFERED_LINES - 1] - arrival[0] > BURST_NS:
             passage.faults["start_not_seen"] = None
-        late_end = reason == "complete" and len(arrival) > BURST_LINES and utc_ns - arrival[-1] > QUIET_NS
-        if reason == "complete":
-            late_end = self._lasted_too_long(passage, utc_ns, events) or late_end or _neutrons_lost(passage, utc_ns)
-        if late_end or _lines_lost(arrival, self._interval_ns, BURST_LINES):  # GX follows the last line within 0.3 s
+        if self._gamma_lost(passage, reason == "complete", utc_ns, events):
+            passage.faults["lines_lost"] = None
+        if reason == "complete" and _neutrons_lost(passage, utc_ns):
             passage.faults["lines_lost"] = None
         if _lines_lost(passage.neutron_arrival, NEUTRON_INTERVAL_NS, 0):
             passage.faults["lines_lost"] = None
@@ -664,16 +669,29 @@ class PortalDecoder:
         )
         events.append(Occupancy(phase="left", utc_ns=max(end_ns, utc_ns), source_ref=passage.source_ref, record=record))
 
+    def _gamma_lost(self, passage: _Passage, complete: bool, utc_ns: int, events: list[Event]) -> bool:
+        """Return True if gamma lines of the passage were lost.
+
+        Its time from the first line to GX tells that to the line, whatever the network held back. Where an end is
+        missing, or this is another kind of portal, the time between its lines must do.
+        """
+        arrival = passage.gamma_arrival
+        if len(arrival) > BURST_LINES and complete:
+            whole = "start_not_seen" not in passage.faults
+            too_long = whole and self._lasted_too_long(passage, utc_ns, events)
+            if too_long or (whole and not self._unusual):
+                return too_long
+            if utc_ns - arrival[-1] > QUIET_NS:  # GX follows the last line within 0.3 s
+                return True
+        return _lines_lost(arrival, self._interval_ns, BURST_LINES)
+
     def _lasted_too_long(self, passage: _Passage, utc_ns: int, events: list[Event]) -> bool:
-        """Return True if the passage took more time from its first line to GX than its gamma lines account for.
+        """Return True if a whole passage took more time than its gamma lines account for.
 
         A portal whose every passage takes more is of another kind than the recorded one, or loses lines in each: that
         is told as its health, and its shortest passage becomes the measure.
         """
-        n = len(passage.gamma_arrival)
-        if n <= BURST_LINES or "start_not_seen" in passage.faults:
-            return False
-        over_ns = utc_ns - passage.start_ns - n * self._interval_ns
+        over_ns = utc_ns - passage.start_ns - len(passage.gamma_arrival) * self._interval_ns
         usual = min(self._over_ns) if 3 * len(self._over_ns) >= WHOLE_PASSAGES else WHOLE_NS
         self._over_ns.append(over_ns)
         if (usual > WHOLE_NS + WHOLE_REACH_NS) != self._unusual:
@@ -875,7 +893,7 @@ class PortalDecoder:
             room = BACKGROUND_STEP * np.maximum(before, counts[0]) + 6 * np.sqrt(np.maximum(before, 1.0))
             if (np.abs(counts[0] - before) > room).any():
                 self._unread_at_entry["background_jumped"] = None
-        self._gamma_background = counts[0]
+        self._gamma_background, self._gamma_background_ns = counts[0], utc_ns
         events.append(CountBlock(utc_ns=utc_ns, series="gamma_background", counts=counts))
         self._clear("gamma", utc_ns, events)
         if self._unknown_told_ns is not None or self._damaged_told_ns is not None:
@@ -1031,10 +1049,12 @@ def _neutrons_lost(passage: _Passage, end_ns: int) -> bool:
         return False
     late_ns = NEUTRON_INTERVAL_NS + NEUTRON_REACH_NS
     over_ns = end_ns - arrival[0] - (len(arrival) - 1) * NEUTRON_INTERVAL_NS
-    # A line that was only held back is followed by the next one sooner than after a second.
+    if over_ns > late_ns or arrival[0] - passage.start_ns > late_ns:
+        return True
+    # Just short of that a gap decides; a line that was only held back is followed by the next one sooner.
     gaps = [b - a for a, b in pairwise((*arrival, arrival[-1] + NEUTRON_INTERVAL_NS))]
     missing = any(g > 1.6e9 and after > 0.8e9 for g, after in pairwise(gaps))
-    return missing or over_ns > late_ns or arrival[0] - passage.start_ns > late_ns
+    return missing and over_ns > NEUTRON_INTERVAL_NS - NEUTRON_REACH_NS // 2
 
 
 def _speed_kmh(mph: list[float]) -> float | None:

@@ -1378,6 +1378,16 @@ def test_a_receiver_that_was_off_for_half_a_day_is_believed(tmp_path):
     assert 11.9 < (second.end_utc_ns - first.end_utc_ns) / 3.6e12 < 12.1
 
 
+def test_a_background_that_is_old_at_entry_is_told():
+    for age_s, faults in ((800, ()), (1000, ("background_old",))):
+        decoder = PortalDecoder()
+        decoder.feed(wire([GB, NB]), 0)
+        decoder.feed(wire([NB]), (age_s - 5) * SECOND)  # the portal is vacant and speaks, but tells no gamma background
+        decoder.feed(wire([SP, GS]), age_s * SECOND)
+        (record,) = records(decoder.feed(wire([GX]), (age_s + 1) * SECOND))
+        assert record.faults == faults
+
+
 def test_a_background_that_jumps_before_entry_is_told():
     def fed(*backgrounds):
         decoder = PortalDecoder()

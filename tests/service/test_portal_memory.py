@@ -116,7 +116,7 @@ def test_a_passage_that_was_stored_is_not_told_as_lost(tmp_path):
 
 @pytest.mark.timeout(120)
 def test_recordings_from_a_simulated_portal_say_so_whenever_the_lane_came(tmp_path):
-    portal = PortalServer(Traffic(seed=3, gap_s=20.0), "127.0.0.1", 0, speed=15.0)
+    portal = PortalServer(Traffic(seed=3, gap_s=15.0), "127.0.0.1", 0, speed=30.0)
     thread = threading.Thread(target=portal.run)
     thread.start()
     try:
@@ -138,6 +138,22 @@ def test_recordings_from_a_simulated_portal_say_so_whenever_the_lane_came(tmp_pa
         with h5py.File(item.row.path) as file:
             assert file.attrs["simulated"]
             assert file["entry/title"][()].decode().startswith("SIMULATED ")
+
+
+@pytest.mark.timeout(120)
+def test_a_lost_passage_is_told_though_its_portal_is_gone(tmp_path):
+    address = "tcp://127.0.0.1:9"
+    config = write_config(tmp_path, LANE.format(address=address))
+    memory = PortalMemory(tmp_path / "state" / "lanes" / "north.json", [f"rpm_rapiscan {address}"])
+    memory.take(0, entered("x", 1_769_852_701_250_000_000))
+    for _ in range(2):  # once: at the second start it is stored
+        with daemon(config) as service:
+            service.wait_for("device_lost")
+            time.sleep(1.0)
+            assert service.stop() == 0
+    ((record, flags, outcome),) = records(tmp_path / "state")
+    (item,) = items(tmp_path / "state")
+    assert record is None and "portal_broken_off" in flags and outcome != "CLEAR" and item.row.simulated
 
 
 # ---- the file

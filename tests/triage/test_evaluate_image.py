@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -16,6 +17,10 @@ from click.testing import CliRunner
 
 from scanner_io.errors import DataError
 from tests.service.daemon_rig import ENVIRONMENT, ROOT
+from triage.analysis.fuser import About, Fuser, to_bytes
+from triage.analysis.normal import Normal
+from triage.analysis.patches import Bank
+from triage.analysis.position_tables import NORMALISED, PositionTables
 from triage.analysis.regions import Region
 from triage.cli import cli, main
 from triage.study import evaluate_image as study
@@ -23,6 +28,7 @@ from triage.study import image_archive as archives
 from triage.study import image_bars, image_looks, image_peers, image_runs, image_samples, jpeg_quality
 from triage.study.image_runs import System
 from triage.study.image_samples import Sample
+from triage.study.image_shipped import FixedDetector, systems_for
 
 RNG = np.random.default_rng
 GOODS = ("0000", "0202", "0805", "5201")
@@ -164,10 +170,11 @@ def test_one_scan_under_several_names_is_one(folder: Path, tmp_path: Path) -> No
     write(tmp_path / "b.jpg", image, 60)
     cv2.imwrite(str(tmp_path / "c.png"), image[:, ::-1])
     cv2.imwrite(str(tmp_path / "d.png"), cv2.resize(image, None, fx=1.4, fy=1.4))
-    cv2.imwrite(str(tmp_path / "e.png"), picture("0202", 2))
+    (tmp_path / "day").mkdir()
+    cv2.imwrite(str(tmp_path / "day" / "e.png"), picture("0202", 2))
     cv2.imwrite(str(tmp_path / "f.png"), np.full((200, 300), 250, np.uint8))
     found = archives.read_archive(tmp_path)
-    assert [s.name for s in found.sources] == ["a.png", "e.png"]
+    assert [s.name for s in found.sources] == ["a.png", "day/e.png"]
     why = dict(found.left_out)
     assert all("shows what a.png shows" in why[name] for name in ("b.jpg", "c.png", "d.png")) and "f.png" in why
 
@@ -179,12 +186,18 @@ def test_scans_that_look_alike_stay_together_where_nothing_is_declared(folder: P
     by_group: dict[str, set[str]] = {}
     for s in found.sources:
         by_group.setdefault(s.name[:4], set()).add(s.group)
-    assert all(len(groups) == 1 for groups in by_group.values()) and len({s.group for s in found.sources}) >= 3
+    assert all(len(groups) == 1 for groups in by_group.values()) and len({s.group for s in found.sources}) == 4
+
+
+def test_plots_among_the_scans_are_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="read as such"):
+        study.evaluate_image(study.prepare(folder, systems=[NAIVE]), out=folder / "plots")
 
 
 def test_no_group_is_in_two_folds(archive: archives.Archive) -> None:
     parts = archives.folds(archive, 3)
-    assert sorted(i for part in parts for i in part) == list(range(8))
+    # four groups: three folds of them would leave one to learn from where two are held out
+    assert len(parts) == 4 and sorted(i for part in parts for i in part) == list(range(8))
     for a in parts:
         for b in parts:
             if a is not b:
@@ -195,7 +208,7 @@ def test_folders_that_cannot_be_evaluated(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to evaluate"):
         archives.read_archive(tmp_path)
     cv2.imwrite(str(tmp_path / "a.png"), picture("0202", 1))
-    with pytest.raises(DataError, match="at least three"):
+    with pytest.raises(DataError, match="at least 4"):
         study.prepare(tmp_path)
     (tmp_path / "manifest.csv").write_text("name,declared_hs4\na.png,0202\n")
     with pytest.raises(DataError, match="one named `file`"):
@@ -253,25 +266,27 @@ def test_quotas() -> None:
 
 
 def test_nothing_learns_what_it_is_tested_on(folder: Path) -> None:
-    """Witness refuses what it has learned from; every pair of folds and every kind has a fit of its own."""
-    Witness.fits.clear()
-    work = study.prepare(
-        folder, systems=[System("witness", Witness, from_insertions=True)], per_image=4, seeds=1, unseen=True
-    )
-    work = work._replace(setting=work.setting._replace(folds=archives.folds(work.archive, 3), learn_per_image=10))
-    jobs = image_runs.jobs_of(work.systems, work.setting, unseen=True)
-    report = study.evaluate_image(work._replace(jobs=jobs))
-    assert report["leak_ok"] and report["placebo_ok"]
-    assert len(Witness.fits) == 3 + 3 + 3 * 4
-    every = {s.sha256 for s in work.archive.sources}
-    fold_of = {work.archive.sources[i].sha256: k for k, part in enumerate(work.setting.folds) for i in part}
-    left_out = sorted(tuple(sorted({fold_of[s] for s in every - sources})) for sources, _, _ in Witness.fits)
-    assert left_out == sorted([(0,), (1,), (2,)] * 5 + [(0, 1), (0, 2), (1, 2)])
-    assert all(families == {"train"} for _, _, families in Witness.fits)
-    not_learned = [set(image_runs.UNSEEN) - kinds for _, kinds, _ in Witness.fits]
-    assert not_learned.count(set()) == 6 and all(not_learned.count({kind}) == 3 for kind in image_runs.UNSEEN)
-    unseen = report["systems"]["witness"]["unseen_kind_fa1"]
-    assert all(unseen[kind]["of"] > 0 for kind in image_runs.UNSEEN)
+    """Witness refuses what it has learned from, and says what it was given."""
+    witness = System("witness", Witness, from_insertions=True, unseen=Witness)
+    work = study.prepare(folder, systems=[witness], per_image=4, seeds=1, learn_per_image=4)
+    pairs = [frozenset(p) for p in itertools.combinations(range(4), 2)]
+    ones = [frozenset({k}) for k in range(4)]
+    assert set(work.jobs) == {
+        *(image_runs.Job(k, None) for k in (*ones, *pairs)),
+        *(image_runs.Job(k, kind) for k in ones for kind in image_runs.UNSEEN),
+    }
+    assert len(work.jobs) == 4 + 6 + 16
+    for job in work.jobs[0], work.jobs[-1], image_runs.Job(ones[2], "slab"), image_runs.Job(ones[1], "compact"):
+        Witness.fits.clear()
+        done = image_runs.run_job(work.archive, work.systems, work.setting, job)
+        ((sources, kinds, families),) = Witness.fits
+        held_out = {work.archive.sources[i].sha256 for k in job.without for i in work.setting.folds[k]}
+        assert sources == {s.sha256 for s in work.archive.sources} - held_out
+        assert families == {"train"} and job.kind not in kinds and len(kinds) >= 2
+        assert {work.archive.sources[i].sha256 for i in done.clean["witness"]} == held_out
+        assert not done.leak_faults and not done.placebo_faults
+        assert {t.plan.kind for t in done.trials} <= ({job.kind} if job.kind else set(study.KINDS))
+        assert bool(done.trials) == (len(job.without) == 1)
 
 
 def test_a_leak_is_found(archive: archives.Archive, folder: Path) -> None:
@@ -368,11 +383,22 @@ KEYS = {
 }  # fmt: skip
 
 
+NAIVE_ONLY = """
+from triage.study import evaluate_image, image_peers, image_runs
+naive = image_runs.System("naive", image_peers.Naive, learns=False)
+evaluate_image.systems_for = lambda archive, profile, unseen: (naive,)
+from triage.cli import main
+main()
+"""
+"""The command without what is trained: that has its own tests, and would take minutes here."""
+
+
+@pytest.mark.timeout(240)
 def test_command_prints_what_scripts_read(folder: Path, tmp_path: Path) -> None:
-    words = [str(folder), "--quick", "--per-image", "3", "--json", "--out", str(tmp_path)]
+    words = ["--quick", "--per-image", "2", "--json", "--out", str(tmp_path)]
     # In a process of its own: matplotlib keeps its fonts open.
     done = subprocess.run(
-        [sys.executable, "-m", "triage.cli", "evaluate", "image", *words], capture_output=True, text=True,
+        [sys.executable, "-c", NAIVE_ONLY, "evaluate", "image", str(folder), *words], capture_output=True, text=True,
         env=ENVIRONMENT, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -392,7 +418,26 @@ def test_command_prints_what_scripts_read(folder: Path, tmp_path: Path) -> None:
         assert cv2.imread(str(path)).std() > 5
 
 
-def test_command_prints_the_table(folder: Path) -> None:
+def test_systems_are_shipped_or_trained_anew(archive: archives.Archive, tmp_path: Path) -> None:
+    """A fuser is used as it is on scans it has not seen, and trained anew on those it has."""
+    for trained_on, how in ((), "trained elsewhere"), ((archive.sources[3].sha256,), "trained anew"):
+        bank = Bank(codes=(np.zeros((4, 16), np.float32),) * 2)
+        tables = PositionTables(names=NORMALISED, values=np.ones((len(NORMALISED), 4, 4), np.float32))
+        normal = Normal(tables=tables, bank=bank, familiar=float("inf"), scans=4)
+        made = Fuser(features=(), trees=None, normal=normal, thresholds={}, about=About(trained_on=trained_on))
+        path = tmp_path / f"{len(trained_on)}.npz"
+        path.write_bytes(to_bytes(made))
+        naive, untrained, ours = systems_for(archive, path, unseen=True)
+        assert [naive.name, untrained.name, ours.name] == ["naive", "untrained", "scanlane"] and how in ours.how
+        assert ours.learns == ours.from_insertions == bool(trained_on) and ours.unseen is not None
+        assert isinstance(ours.make(), FixedDetector) == (not trained_on)
+    path.write_bytes(b"no fuser")
+    with pytest.raises(DataError, match="fuser"):
+        systems_for(archive, path, unseen=True)
+
+
+def test_command_prints_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "systems_for", lambda archive, profile, unseen: (NAIVE,))
     done = CliRunner().invoke(cli, ["evaluate", "image", str(folder), "--quick", "--per-image", "2"])
     assert done.exit_code == 0, done.output
     for bar in image_bars.BARS:
@@ -401,7 +446,8 @@ def test_command_prints_the_table(folder: Path) -> None:
 
 
 def test_a_failed_check_is_exit_code_1(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "available", lambda archive, profile: (System("restless", Restless, learns=False),))
+    restless = (System("restless", Restless, learns=False),)
+    monkeypatch.setattr(study, "systems_for", lambda archive, profile, unseen: restless)
     done = CliRunner().invoke(cli, ["evaluate", "image", str(folder), "--quick", "--per-image", "1", "--json"])
     assert json.loads(done.stdout)["placebo_ok"] is False
     assert isinstance(done.exception, DataError) and "must not be believed" in str(done.exception)

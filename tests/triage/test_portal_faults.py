@@ -36,6 +36,14 @@ def test_what_a_fault_has_cut_never_reads_as_clear(kind):
             assert run(one.scan, Profile()).outcome != "CLEAR"
 
 
+@pytest.mark.parametrize(("kind", "least", "most"), [("lost_line", 100, 150), ("one_segment", 0, 0), ("slow", 0, 0)])
+def test_one_lost_line_is_noticed_and_late_ones_are_not_taken_for_lost(kind, least, most):
+    """A lost speed line is not noticed, nor each lost neutron line."""
+    scans = []
+    count_occupancies(150, seed=2, fault_share=1.0, faults=[kind], assembled=scans.append, **CALM)
+    assert least <= sum("lines_lost" in s.scan.portal.faults for s in scans) <= most
+
+
 def test_without_faults_every_vehicle_is_one_complete_record():
     scans = []
     counted = count_occupancies(300, seed=3, fault_share=0.0, assembled=scans.append)

@@ -14,6 +14,7 @@ from .container import Frame
 from .correction import Correction
 from .image_profile import ImageProfile
 from .screening import OFFSET, STEPS, Screening
+from .structure import structure_of
 
 Array: TypeAlias = NDArray[Any]
 Rect: TypeAlias = tuple[int, int, int, int]
@@ -62,6 +63,7 @@ class CargoGrid:
     transmission, depth : (rows, columns) float32; depth is -ln T, at most -ln of the darkest that can be seen
     z : (rows, columns) uint8, scores of the screening in 1/Z_STEPS standard deviations
     inner : slices (rows, columns) of the cargo area, structure left out
+    structure : where it was found
     wall : depth that is called the container's wall
     opaque_t : transmission below which nothing can be claimed; physical : it is a transmission, not a grey value
     to_grid : (3, 3) matrix from (channel, column) to the grid
@@ -98,6 +100,12 @@ class CargoGrid:
             slice(round(p.end_share * columns), round((1 - p.end_share) * columns)),
         )
         self.wall = float(np.percentile(self.depth[self.inner], p.wall_percentile))
+        self.structure = structure_of(self)
+        # the machinery of a cooled box may take more of a short one than end frames do
+        if (wide := round(self.structure.machinery_share * columns)) > self.inner[1].start:
+            left = self.structure.machinery == "left"
+            ends = slice(wide, self.inner[1].stop) if left else slice(self.inner[1].start, columns - wide)
+            self.inner = (self.inner[0], ends)
 
     def straight(self, rows: int, multiple: int, least: int, most: int) -> Array:
         """Return the transmission (rows, columns) float32 on another grid, as `straightened` does."""

@@ -21,6 +21,8 @@ ROWS = 132
 USUAL_HEIGHT_MM = 2700.0
 ROOF_BAND = 0.3
 """-ln T by which a bare row may lie above the wall: the roof, seen from below, adds up to 0.2."""
+FLOOR_ROWS = 8
+"""So much higher than the ticks of its members, in cells, a floor may begin: planks, and what blurs them."""
 FREE = 0.12
 """-ln T above the bare container below which a cell is free."""
 
@@ -82,6 +84,8 @@ class Cells:
         bare, most = np.percentile(inner, 2, axis=1), wall + ROOF_BAND
         self.above = self.depth - np.clip(bare, wall, most).astype(np.float32)[:, np.newaxis]
         self.floor = _floor(self.above[:, self.left : self.right], round((1 - p.floor_share) * ROWS))
+        if structure.floor:  # low goods all along look like a floor, but the ticks of its members tell where that is
+            self.floor = max(self.floor, round((1 - structure.floor) * ROWS) - FLOOR_ROWS)
 
     @property
     def solid(self) -> Array:
@@ -106,7 +110,7 @@ class Cells:
         return left, top, max(left + 1, min(columns, round(x1 * fx))), max(top + 1, min(rows, round(y1 * fy)))
 
     def around(self, blob: Blob, inner: int, outer: int) -> Array:
-        """Return (n,) bool arrays' mask (ROWS, columns): what lies from `inner` to `outer` cells around a blob."""
+        """Return (ROWS, columns) bool: what lies from `inner` to `outer` cells around a blob."""
         mask = np.zeros(self.depth.shape, np.bool_)
         y0, x0 = max(0, blob.y - outer), max(0, blob.x - outer)
         y1, x1 = min(ROWS, blob.y + blob.h + outer), min(self.depth.shape[1], blob.x + blob.w + outer)
@@ -116,6 +120,12 @@ class Cells:
         near = cv2.dilate(window, np.ones((2 * inner + 1, 2 * inner + 1), np.uint8)) if inner else window
         mask[y0:y1, x0:x1] = (far > 0) & (near == 0)
         return mask
+
+    def free_around(self, blob: Blob) -> float:
+        """Return the share of a blob's surroundings, 12 cm wide, that is free; beyond roof and floor there are none."""
+        ring = self.around(blob, 2, self.cells(120))
+        ring[: self.roof] = ring[self.floor :] = False
+        return float((~self.solid[ring]).mean()) if ring.any() else 0.0
 
 
 def _floor(above: Array, usual: int) -> int:

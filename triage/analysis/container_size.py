@@ -20,11 +20,12 @@ from scanner_io.model import DetectorState
 from .container import Frame
 
 LENGTHS_MM = {20: 6058.0, 40: 12192.0, 45: 13716.0}
-HEIGHTS_MM = {"standard": 2591.0, "high": 2896.0}
+HIGH_CUBE_MM = 2896.0
 
-#: How far a measured length or height may lie from the class, as a ratio: half of what lies between 40 and 45 feet, and
-#: between standard and high.
-_LENGTH_TOLERANCE, _HEIGHT_TOLERANCE = 0.055, 0.05
+#: How far a measured length may lie from the class, as a ratio: half of what lies between 40 and 45 feet.
+_LENGTH_TOLERANCE = 0.055
+#: A measured height below this share of a high cube's is no high cube: the floor line is found to 2-3 %.
+_LOW = 0.94
 #: Length over height that 20 feet and 40 or 45 feet can show, with 15 % for the perspective of wheels against walls.
 _SHAPES = {(20,): (2.092 / 1.15, 2.338 * 1.15), (40, 45): (4.210 / 1.15, 4.736 * 1.15)}
 
@@ -34,7 +35,8 @@ class ContainerSize(msgspec.Struct, frozen=True, kw_only=True):
 
     feet : 20, 40 or 45; None where it is not known
     may_be : the classes that fit, one where `feet` is known, none where no class fits or nothing is known
-    high : a high cube (2.896 m); False: 2.591 m; None: not known
+    high : False where it is too low for a high cube (2.896 m); None: not known. The near wall is seen enlarged, by up
+        to a fifth in lanes where the vehicle passes close to the source, so a tall outline proves nothing
     length_mm, height_mm : outer, as measured; None without the pitch of that side
     why : what it was told from, or why it is not known
     """
@@ -52,7 +54,7 @@ class ContainerSize(msgspec.Struct, frozen=True, kw_only=True):
         if not self.may_be:
             return f"length class not known: {self.why}"
         named = " or ".join(str(feet) for feet in self.may_be)
-        cube = {True: ", high cube", False: ", standard height", None: ""}[self.high]
+        cube = "" if self.high is None else ", not a high cube"
         return f"{named} feet{cube} ({self.why})"
 
 
@@ -64,7 +66,7 @@ def size_of(frame: Frame, detector: DetectorState, stretch: tuple[float, float] 
     """
     across = detector.channel_pitch_mm
     height = frame.height * across if across is not None and frame.floor_seen else None
-    high = None if height is None else _high(height)
+    high = False if height is not None and height < _LOW * HIGH_CUBE_MM else None
     if frame.cut:
         why = f"it goes on past the {' and '.join(frame.cut)} border of the image"
         return ContainerSize(high=high, height_mm=height, why=why)
@@ -98,8 +100,3 @@ def _by_shape(frame: Frame, stretch: tuple[float, float], high: bool | None, hei
 def _nearest(length_mm: float) -> int | None:
     feet = min(LENGTHS_MM, key=lambda f: abs(math.log(max(length_mm, 1.0) / LENGTHS_MM[f])))
     return feet if abs(length_mm / LENGTHS_MM[feet] - 1) <= _LENGTH_TOLERANCE else None
-
-
-def _high(height_mm: float) -> bool | None:
-    name = min(HEIGHTS_MM, key=lambda n: abs(math.log(max(height_mm, 1.0) / HEIGHTS_MM[n])))
-    return name == "high" if abs(height_mm / HEIGHTS_MM[name] - 1) <= _HEIGHT_TOLERANCE else None

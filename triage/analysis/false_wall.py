@@ -21,6 +21,8 @@ FRAME_MM = 250.0
 """An end frame with its doors: so much at an end is full from roof to floor anyway, seen up to 280 mm."""
 LEAST_MM, MOST_MM = 330.0, 1800.0
 """Of frame and slab together."""
+MOST_SHARE = 0.2
+"""Of the length: pictures are squeezed, and where the sampling is not known lengths are no more than guesses."""
 HEADSPACE_MM = 150.0
 """Least height of free space behind the slab, over at least half of the next metre."""
 
@@ -60,7 +62,7 @@ def _slab(cells: Cells, above: Array, head: Array, need: int) -> tuple[float, fl
     end = start = int(posts[0])
     while end < width and full[end]:
         end += 1
-    if not cells.cells(LEAST_MM) <= end - start <= cells.cells(MOST_MM):
+    if not cells.cells(LEAST_MM) <= end - start <= min(cells.cells(MOST_MM), MOST_SHARE * above.shape[1]):
         return None
     behind = slice(end + 1, end + 1 + cells.cells(1000))
     if float((head[behind] >= need).mean()) < 0.5:

@@ -22,13 +22,13 @@ from .load_traits import Traits
 from .regions import Candidate
 
 KIND = "differs_from_declared"
-NOTE = 3.5
+NOTE = 4.0
 """Root mean square of the deviations, in spreads of the chapter: innocent loads have about 1."""
 LEAST_SCANS = 8
 """Of a chapter, for a history."""
 PRIOR_SCANS = 10.0
 """So many scans is the spread of all chapters worth beside a chapter's own."""
-MOST = 6.0
+MOST = 9.0
 """Spreads at which one deviation is cut: a single odd number must not decide."""
 
 
@@ -60,19 +60,6 @@ def learn(loads: Sequence[tuple[str, Traits]]) -> GoodsHistory:
 
 def _spread(deviations: Traits) -> Traits:
     return np.asarray(1.4826 * np.median(np.abs(deviations), axis=0))
-
-
-def left_out_scores(loads: Sequence[tuple[str, Traits]]) -> list[float | None]:
-    """Return each load's score by the history of the others, None where they have none of its chapter.
-
-    For calibration: a load's score by a history that it is part of is too low.
-    """
-    found: list[float | None] = []
-    for number, (digits, traits) in enumerate(loads):
-        history = learn([load for other, load in enumerate(loads) if other != number])
-        chapter = history.chapters.get(digits)
-        found.append(None if chapter is None else distance(chapter, traits))
-    return found
 
 
 def distance(chapter: Chapter, traits: Traits) -> float:

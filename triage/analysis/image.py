@@ -6,12 +6,14 @@ order of the load (gaps between stacks) have the contrast of what is searched fo
 a grid of its own height, what repeats along a row or a column of the grid is taken away, and what is left must stand
 out against the unrest around it, not against noise. What is too dark to see is never searched; it is measured and said.
 
-No threshold here is calibrated on insertions: scores order findings, they are not probabilities, p_value stays None.
+No threshold here is calibrated on insertions: scores order findings, they are not probabilities. What is unusual only a
+lane's own scans can say: with its profile findings have a p-value, without one p_value stays None.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
-from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph
+from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph, Standing
 
 from .cargo_grid import ONE, CargoGrid, TransmissionImage
 from .cargo_load import load_of
@@ -28,6 +30,7 @@ from .container_seen import ContainerSeen
 from .container_size import size_of
 from .correction import calibrate, correct, image_quality, repeated_columns
 from .dual_energy import Inversion, OneGrid, inversion_of
+from .fuser import Fuser
 from .image_faults import floor_is_real, image_faults, is_inverted, is_upside_down, without_dead_lines
 from .image_profile import ImageProfile
 from .kinds import scores, search
@@ -35,14 +38,16 @@ from .known import Asked, Known
 from .material import Mass, MaterialJudgement, judge_material, why_not
 from .screening import Buffers, Engine, MapStrips, Screening, screen
 from .several import judge_each
+from .standing import Lane, cell_of, standing_of, verdict_of
 from .strange_places import strange_places
-from .structure import structure_of
 from .uninspectable import Uninspectable, opaque_part, uninspectable
 from .vehicle import Vehicle, vehicle_with, vehicle_without
+from .vital_signs import vital_signs
 
 __all__ = ["ImageJudgement", "ImageProfile", "Stream", "judge_image"]
 
 Array: TypeAlias = NDArray[Any]
+Look: TypeAlias = Callable[[Asked], None]
 
 
 class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +66,9 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     containers : each container, left to right
     vehicle : what else is seen, or what is seen instead of a container; None where the image is unusable
     scores : per kind of finding that was searched for, the score of the strangest candidate, see `kinds.scores`
+    vital_signs : see `vital_signs`
+    cell : texture class of the load, and declared chapter: what kind of scan this is
+    standing : among the scans of the lane's profile, None without one
     traits : the load in the numbers of `goods_profile.NAMES`; none where there is too little of it
     """
 
@@ -77,6 +85,9 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     containers: tuple[ContainerSeen, ...] = ()
     vehicle: Vehicle | None = None
     scores: dict[str, float] = {}
+    vital_signs: dict[str, float | None] = {}
+    cell: tuple[str, str] = ("", "")
+    standing: Standing | None = None
     traits: tuple[float, ...] = ()
 
 
@@ -133,12 +144,18 @@ def judge_image(
     buffers: Buffers | None = None,
     stream: Stream | None = None,
     known: Known | None = None,
+    lane: Lane = None,
+    fuser: Fuser | None = None,
+    look: Look | None = None,
 ) -> ImageJudgement:
     """Judge one radiograph by its image, and by what else is known of the passage.
 
     map_strips, buffers : as for `screen`; no effect on the judgement
     stream : has been given this radiograph's columns; no effect on the judgement
     known : papers, what the portal saw, an earlier scan
+    lane : what is usual on this scan's lane
+    fuser : with the lane's own normal; None for the one that the profile names
+    look : is shown what the one container of the image is asked about; no effect on the judgement
 
     Every valid radiograph gets a judgement: a broken one has a fatal quality, never an exception.
     """
@@ -146,7 +163,7 @@ def judge_image(
     clock = _Clock()
     mended, dead = without_dead_lines(radiograph, p.faults)
     if dead:
-        return _after(_unless_inverted(dead, radiograph, p), mended, p, map_strips, buffers, known)
+        return _after(_unless_inverted(dead, radiograph, p), mended, p, map_strips, buffers, known, lane, fuser)
     correction = correct(radiograph, p.correction)
     clock.lap("correction")
     if correction.calibration is None:
@@ -176,7 +193,7 @@ def judge_image(
     upright = np.ascontiguousarray(small.T[::-1] if radiograph.detector.first_channel == "bottom" else small.T)
     frames = find_containers(upright, p.container)
     if is_upside_down(upright, frames, p.container, p.faults):
-        return _after([_UPSIDE_DOWN], _turned(radiograph), p, map_strips, buffers, known)
+        return _after([_UPSIDE_DOWN], _turned(radiograph), p, map_strips, buffers, known, lane, fuser)
     clock.lap("container")
     if not frames:
         return _no_container(radiograph, upright, quality, p, clock)
@@ -185,11 +202,14 @@ def judge_image(
     quality += image_faults(radiograph, frames, vehicle, p.faults)
     clock.lap("vehicle")
     if len(frames) > 1:
-        each = judge_each(
-            radiograph, frames, lambda part, of: judge_image(part, p, map_strips=map_strips, known=of), known
-        )
-        told = tuple(dict.fromkeys((*quality, *each.quality)))
-        return msgspec.structs.replace(each, quality=told, vehicle=vehicle)
+
+        def judge_part(part: Radiograph, of: Known | None, usual: Lane) -> ImageJudgement:
+            return judge_image(part, p, map_strips=map_strips, known=of, lane=usual, fuser=fuser)
+
+        each = judge_each(radiograph, frames, judge_part, known, lane)
+        told = {q.code for q in quality}
+        more = (q for q in each.quality if q.code not in told)
+        return msgspec.structs.replace(each, quality=(*quality, *more), vehicle=vehicle)
     frame = frames[0]
     quality += _frame_quality(frame)
     shrunk = small.shape[0] / radiograph.columns
@@ -200,12 +220,19 @@ def judge_image(
     clock.lap("load")
     unseen = uninspectable(cargo)
     opaque = opaque_part(cargo, unseen)
-    asked = Asked(cargo, load_share, known, map_parts=map_strips)
+    asked = Asked(cargo, load_share, known, map_parts=map_strips, fuser=fuser)
     if asked.seen is not None:
         clock.lap("maps")
     found = search(asked)
-    findings = [*opaque, *strange_places(cargo, found)]
+    if look is not None:
+        look(asked)
+    texture = "" if asked.seen is None else asked.seen.texture
+    cell = cell_of(load, None if known is None else known.declaration, texture=texture)
+    verdict = verdict_of(lane, scores(found), cell)
+    findings = [*opaque, *strange_places(cargo, found, verdict)]
     clock.lap("findings")
+    vitals = vital_signs(screening.q[-1], cargo, load_share, unseen.share)
+    clock.lap("vital signs")
     material = _material(radiograph, screening, frame, inversion, p)
     findings += material.findings
     clock.lap("material")
@@ -216,7 +243,7 @@ def judge_image(
     size = size_of(frame, radiograph.detector, vehicle.wheels.stretch)
     seen = ContainerSeen(
         frame=frame, box=box, load=load, load_share=load_share, opaque_share=unseen.share, size=size,
-        structure=structure_of(cargo),
+        structure=cargo.structure,
     )  # fmt: skip
     return ImageJudgement(
         load=load,
@@ -232,6 +259,9 @@ def judge_image(
         containers=(seen,),
         vehicle=vehicle,
         scores=scores(found),
+        vital_signs=vitals,
+        cell=cell,
+        standing=standing_of(lane, verdict, scores(found), vitals, cell),
         traits=() if asked.traits is None else tuple(asked.traits.tolist()),
     )
 
@@ -272,11 +302,13 @@ def _after(
     map_strips: MapStrips,
     buffers: Buffers | None,
     known: Known | None,
+    lane: Lane,
+    fuser: Fuser | None,
 ) -> ImageJudgement:
     """Judge a radiograph that was put right, and tell what was wrong with it."""
     if any(q.fatal for q in told):
         return _unusable(told, _Clock())
-    judged = judge_image(radiograph, p, map_strips=map_strips, buffers=buffers, known=known)
+    judged = judge_image(radiograph, p, map_strips=map_strips, buffers=buffers, known=known, lane=lane, fuser=fuser)
     return msgspec.structs.replace(judged, quality=(*told, *judged.quality))
 
 

@@ -34,7 +34,9 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True):
         long on a 20-foot box
     shapes : length over height in pixels of a container; beyond, no scanner's line rate explains it. Boxes are 2.1-5.3
         times as long as high, archives hold them squeezed to .67
-    ticks_ratio, least_ticks : how much more of them the floor has, and the least, in -ln T, that are cross-members
+    ticks_ratio, least_ticks : how much more of them the floor has, and the least, in -ln T, that are cross-members:
+        roofs and walls show .004-.018, floors .03 at least (simulated) and .06 (real)
+    post_t : transmission that the end posts of a container stay below
     tractor : side on which this lane's tractors are in the upright image, None where both occur or it is not known
     dead_level : a line whose brightest pixel is below this share of what lines reach is dead
     dead_fatal : share of dead columns from which the rest is no image
@@ -45,8 +47,9 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True):
     least_height_px: int = 256
     least_length_px: int = 400
     shapes: tuple[float, float] = (0.5, 5.6)
-    ticks_ratio: float = 2.0
-    least_ticks: float = 0.03
+    ticks_ratio: float = 1.5
+    least_ticks: float = 0.022
+    post_t: float = 0.7
     tractor: Literal["left", "right"] | None = None
     dead_level: float = 0.05
     dead_fatal: float = 0.20
@@ -97,19 +100,27 @@ def _dead_columns(radiograph: Radiograph, p: FaultProfile) -> Array:
     counts, bad = radiograph.counts[-1], radiograph.detector.bad_channels
     if bad.all() or min(counts.shape) < 3:
         return np.zeros(counts.shape[0], np.bool_)
-    seen = counts if not bad.any() else counts[:, ~bad]
-    brightest = seen.max(axis=1)
+    brightest = _brightest(counts, bad)
     # of a scan torn in the middle most columns may be dead
     level = float(np.percentile(brightest, 90))
     dark = float(np.median(radiograph.detector.dark[-1][~bad]))
     suspect = np.flatnonzero(brightest < 0.98 * level)
     dead: Array = np.zeros(counts.shape[0], np.bool_)
     # a column that is one value and not as bright as air is stuck
-    dead[suspect] = seen[suspect].min(axis=1) == brightest[suspect]
+    dead[suspect] = counts[suspect][:, ~bad].min(axis=1) == brightest[suspect]
     if level > 2 * dark:
         dim = brightest < dark + p.dead_level * (level - dark)
         dead = dead | dim if radiograph.detector.air_channels is None else dead & ~dim
     return dead
+
+
+def _brightest(counts: Array, bad: Array) -> Array:
+    """Return (columns,) of the largest count of each column's good channels, without a copy of the image."""
+    found: Array = np.zeros(counts.shape[0], counts.dtype)
+    steps = np.flatnonzero(np.diff(np.pad((~bad).astype(np.int8), 1)))
+    for a, b in zip(steps[::2], steps[1::2], strict=True):
+        np.maximum(found, counts[:, a:b].max(axis=1), out=found)
+    return found
 
 
 def _dead_channels(radiograph: Radiograph, p: FaultProfile) -> Array:
@@ -161,11 +172,24 @@ def _ticks(upright: Array, frame: Frame) -> tuple[float, float]:
 
 
 def floor_is_real(upright: Array, frame: Frame, p: FaultProfile) -> bool:
-    """Return whether what was taken for the floor of a container has cross-members; `upright` holds it in its pixels.
+    """Return whether what was taken for the floor of a container has cross-members and the end posts end there.
 
-    In half a container, cut off below, a seam of the side wall or the top of the load makes as straight a line.
+    upright : (rows, columns) float32 that holds the container
+
+    In half a container, cut off below, a seam of the side wall or the top of the load makes as straight a line; gaps
+    between goods are ticks too, but then the posts go on down to the border of the image at both ends.
     """
-    return frame.floor_seen and _ticks(upright, frame)[1] >= p.least_ticks
+    if not frame.floor_seen or _ticks(upright, frame)[1] < p.least_ticks:
+        return False
+    length, bottom = frame.right - frame.left, upright.shape[0]
+    wide = max(2, round(0.015 * length))
+    posts = []
+    for x, floor in ((round(frame.left), frame.floor_left), (round(frame.right) - wide, frame.floor_right)):
+        below = upright[round(floor + 0.03 * frame.height) :, max(0, x) : max(0, x) + wide]
+        if below.size == 0 or bottom - floor < 0.1 * frame.height:
+            return True
+        posts.append(float(np.mean(below.min(axis=1) < p.post_t)))
+    return min(posts) < 0.95
 
 
 def is_inverted(upright: Array, c: ContainerProfile) -> bool:
@@ -214,10 +238,9 @@ def windowed(radiograph: Radiograph, p: FaultProfile) -> list[Quality]:
     detector, counts = radiograph.detector, radiograph.counts[-1]
     if detector.state != "raw" or detector.saturation_value < 4 * p.levels or counts.size < 64 * p.levels:
         return []
-    good: Array = counts[:, ~detector.bad_channels]
-    sample = good.ravel()[:: max(1, good.size // 200_000)]
+    sample: Array = counts.ravel()[:: max(1, counts.size // 50_000)]
     levels = int(np.unique(sample).size)
-    if not sample.size or levels > p.levels:
+    if levels > p.levels:
         return []
     text = (
         f"counts up to {detector.saturation_value} are said to be raw, but hold {levels} different values: a picture "

@@ -11,7 +11,7 @@ from .cargo_grid import CargoGrid, Rect
 from .cells import Cells
 from .contrast import contrasts
 from .free_space import items_in_free_space
-from .fuser import fuser_named
+from .fuser import Fuser, fuser_named
 from .load_traits import Traits, load_traits
 from .maps import Map
 from .unlike import Seen, look_into
@@ -43,17 +43,19 @@ class Asked:
     """One container with what is known of it: what every kind of finding is searched in.
 
     load_share : part of the cargo area that is cargo, 0..1
-    fuser : None where places are searched by plain contrast
+    fuser : with the lane's own normal; without it the one that the thresholds name is used
     map_parts : like `map`; a thread pool's map computes parts side by side, with the same result
 
     What several kinds look at is computed when the first of them does.
     """
 
     def __init__(
-        self, cargo: CargoGrid, load_share: float, known: Known | None = None, *, map_parts: Map = map
-    ) -> None:
+        self, cargo: CargoGrid, load_share: float, known: Known | None = None, *, map_parts: Map = map,
+        fuser: Fuser | None = None,
+    ) -> None:  # fmt: skip
         self.cargo, self.load_share, self.known = cargo, load_share, known or Known()
-        self.fuser = fuser_named(cargo.p.fuser)
+        self.fuser = fuser or fuser_named(cargo.p.fuser)
+        """None where places are searched by plain contrast."""
         self._map_parts = map_parts
 
     @cached_property

@@ -37,7 +37,7 @@ def person_sized(cells: Cells) -> list[Candidate]:
     limb, joint = cells.cells(100), cells.cells(150)
     parts = ~opened(~opened(body, limb, limb), joint, joint)
     items = [b for b in blobs(parts) if ITEM_M2[0] <= cells.square_m(b.area) <= ITEM_M2[1]]
-    free = [_free_around(cells, b) for b in items]
+    free = [cells.free_around(b) for b in items]
     # among many things in free space one more says nothing: clutter, machines; edges of the load are none
     total = sum(b.area for b, f in zip(items, free, strict=True) if f >= LEAST_FREE)
     found = [(_likeness(cells, b, f) * b.area / max(total, b.area), b) for b, f in zip(items, free, strict=True)]
@@ -73,10 +73,3 @@ def _likeness(cells: Cells, blob: Blob, free: float) -> float:
     fills = blob.area / (blob.w * blob.h)
     outline = float(np.clip((1.0 - fills) / 0.15, 0.0, 1.0)) if fills > 0.6 else float(np.clip(fills / 0.4, 0.0, 1.0))
     return float(density * outline * np.clip((free - 0.2) / 0.4, 0.0, 1.0))
-
-
-def _free_around(cells: Cells, blob: Blob) -> float:
-    """Return the share of a blob's surroundings that is free; beyond roof and floor there are none."""
-    ring = cells.around(blob, 2, cells.cells(120))
-    ring[: cells.roof] = ring[cells.floor :] = False
-    return float((~cells.solid[ring]).mean()) if ring.any() else 0.0

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from scanner_io.model import Box, Finding, Radiograph, TriageResult
 
-from .container import box_of, find_containers
+from .container import ContainerProfile, Frame, box_of, find_containers
+from .container_size import size_of
 from .correction import correct
 from .uninspectable import dark_mask
+from .vehicle import vehicle_with
 
 __all__ = ["annotate", "grey", "transmission", "uninspectable"]
 
@@ -71,8 +73,13 @@ def annotate(radiograph: Radiograph, result: TriageResult) -> Array:
     """
     width = min(MAX_WIDTH, max(MIN_WIDTH, radiograph.columns))
     base = cv2.cvtColor(grey(radiograph, width), cv2.COLOR_GRAY2BGR)
-    shapes = _containers(radiograph, result.container, base.shape)
-    base = _hatched(base, radiograph, shapes)
+    upright = transmission(radiograph, -1)
+    upright = _scaled(upright, width) if upright.shape[1] > width else np.ascontiguousarray(upright)
+    frames = _containers(upright, radiograph, result.container)
+    to_base = np.array([base.shape[1] / upright.shape[1], base.shape[0] / upright.shape[0]])
+    shapes = [f.corners * to_base for f in frames] or _box_corners(radiograph, result.container, base.shape)
+    unseen = _unseen(radiograph, shapes, base.shape)
+    base = _hatched(base, unseen)
     view = _View(base, radiograph)
     cv2.polylines(base, [np.round(s).astype(np.int32) for s in shapes], True, _CONTAINER, 2, cv2.LINE_AA)
     numbered = list(enumerate(result.findings, start=1))
@@ -80,9 +87,14 @@ def annotate(radiograph: Radiograph, result: TriageResult) -> Array:
     for number, finding in reversed(numbered):
         if isinstance(finding.where, Box):
             # what could not be seen is hatched as it lies, and the container is outlined: no frame over either
-            framed = finding.kind != "opaque" and finding.where != result.container
-            view.mark(finding.where, str(number), _TIER[finding.tier], frame=framed)
-    return np.vstack([_banner(result, width), base, _legend(result, numbered, width)])
+            if finding.kind == "opaque":
+                view.tag(*_heart(unseen, view.corners(finding.where)), str(number), _TIER[finding.tier])
+            else:
+                framed = finding.where != result.container
+                view.mark(finding.where, str(number), _TIER[finding.tier], frame=framed)
+    return np.vstack(
+        [_banner(result, width), base, _legend(result, numbered, width, _told_size(radiograph, upright, frames))]
+    )
 
 
 class _View:
@@ -110,9 +122,13 @@ class _View:
         if frame:
             cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), _WHITE, 4, cv2.LINE_AA)
             cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), colour, 2, cv2.LINE_AA)
+        _, h = cv2.getTextSize(label, _FONT, 0.55, 2)[0]
+        self.tag(x0, y0 - h - 9 if y0 - h - 9 >= 0 else y0, label, colour)
+
+    def tag(self, x: int, y: int, label: str, colour: Colour) -> None:
+        """Write a number on a tag with its upper left corner at x, y, or as near as there is room."""
         (w, h), _ = cv2.getTextSize(label, _FONT, 0.55, 2)
-        top = y0 - h - 9 if y0 - h - 9 >= 0 else y0
-        left = min(x0, self.base.shape[1] - w - 10)
+        left, top = min(x, self.base.shape[1] - w - 10), min(y, max(0, self.base.shape[0] - h - 10))
         cv2.rectangle(self.base, (left, top), (left + w + 9, top + h + 9), colour, -1)
         cv2.putText(self.base, label, (left + 5, top + h + 4), _FONT, 0.55, _WHITE, 2, cv2.LINE_AA)
 
@@ -165,44 +181,77 @@ def _scaled(image: Array, width: int) -> Array:
     return np.asarray(cv2.resize(np.ascontiguousarray(image), (width, rows), interpolation=way))
 
 
-def _containers(radiograph: Radiograph, container: Box | None, shape: tuple[int, ...]) -> list[Array]:
-    """Return the corners (4, 2) of each container in an upright picture of `shape`.
+def _containers(upright: Array, radiograph: Radiograph, container: Box | None) -> tuple[Frame, ...]:
+    """Return the containers as quadrilaterals in the pixels of an upright transmission image of any width.
 
     A result knows the box around its containers. Their quadrilaterals are searched for again; where they do not fill
-    that box, as under a profile of its own, the box is drawn.
+    that box, as under a profile of its own, there are none.
     """
+    if container is None:
+        return ()
+    rows, columns = upright.shape
+    frames = find_containers(upright)
+    if not frames:
+        return ()
+    x0, y0, x1, y1 = _upright(container, radiograph, upright.shape)
+    boxes = [box_of(f, columns, rows, first_channel="top") for f in frames]
+    off = (
+        min(b.first_column for b in boxes) - x0, max(b.end_column for b in boxes) - x1,
+        min(b.first_channel for b in boxes) - y0, max(b.end_channel for b in boxes) - y1,
+    )  # fmt: skip
+    return frames if max(abs(v) for v in off) <= max(4, 0.02 * rows) else ()
+
+
+def _box_corners(radiograph: Radiograph, container: Box | None, shape: tuple[int, ...]) -> list[Array]:
     if container is None:
         return []
     x0, y0, x1, y1 = _upright(container, radiograph, shape)
-    image = transmission(radiograph, -1)
-    if image.shape[1] > shape[1]:
-        image = _scaled(image, shape[1])
-    frames = find_containers(np.ascontiguousarray(image))
-    frames = tuple(f.scaled(shape[1] / image.shape[1], shape[0] / image.shape[0]) for f in frames)
-    if frames:
-        boxes = [box_of(f, shape[1], shape[0], first_channel="top") for f in frames]
-        off = (
-            min(b.first_column for b in boxes) - x0, max(b.end_column for b in boxes) - x1,
-            min(b.first_channel for b in boxes) - y0, max(b.end_channel for b in boxes) - y1,
-        )  # fmt: skip
-        if max(abs(v) for v in off) <= max(4, 0.02 * shape[0]):
-            return [f.corners for f in frames]
     return [np.array([(x0, y0), (x1 - 1, y0), (x1 - 1, y1 - 1), (x0, y1 - 1)], np.float32)]
 
 
-def _hatched(base: Array, radiograph: Radiograph, shapes: list[Array]) -> Array:
-    """Return the picture with what cannot be seen in the containers hatched."""
+def _unseen(radiograph: Radiograph, shapes: list[Array], shape: tuple[int, ...]) -> Array:
+    """Return (rows, columns) bool of the picture: inside the containers, and too dark to see."""
+    inside: Array = np.zeros(shape[:2], np.uint8)
     if not shapes:
-        return base
-    inside: Array = np.zeros(base.shape[:2], np.uint8)
+        return np.asarray(inside != 0)
     cv2.fillPoly(inside, [np.round(s).astype(np.int32) for s in shapes], 1)
-    image = _scaled(transmission(radiograph, -1), base.shape[1])
-    mask = dark_mask(image, max(_OPAQUE_T, correct(radiograph).dark_t)) & (inside != 0)
-    y, x = np.indices(mask.shape, np.int32)
-    lines = mask & ((x + y) % _HATCH < 2)
+    image = _scaled(transmission(radiograph, -1), shape[1])
+    return np.asarray(dark_mask(image, max(_OPAQUE_T, correct(radiograph).dark_t)) & (inside != 0))
+
+
+def _hatched(base: Array, unseen: Array) -> Array:
+    """Return the picture with what cannot be seen hatched."""
+    if not unseen.any():
+        return base
+    lines = unseen & ((np.arange(unseen.shape[0])[:, None] + np.arange(unseen.shape[1])) % _HATCH < 2)
     tint = np.full_like(base, _OPAQUE)
-    tinted = np.where(mask[..., None], cv2.addWeighted(base, 0.85, tint, 0.15, 0), base)
-    return np.where(lines[..., None], cv2.addWeighted(base, 0.35, tint, 0.65, 0), tinted)
+    tinted = np.where(unseen[..., None], cv2.addWeighted(base, 0.85, tint, 0.15, 0), base)
+    return np.asarray(np.where(lines[..., None], cv2.addWeighted(base, 0.35, tint, 0.65, 0), tinted))
+
+
+def _heart(unseen: Array, at: tuple[int, int, int, int]) -> tuple[int, int]:
+    """Return x, y of the place deepest inside what cannot be seen, within x0, y0, x1, y1; its corner if none is."""
+    x0, y0, x1, y1 = at
+    part = np.pad(unseen[y0:y1, x0:x1].astype(np.uint8), 1)
+    if not part.any():
+        return x0, y0
+    deep: Array = cv2.distanceTransform(part, cv2.DIST_L2, 3)
+    y, x = np.unravel_index(int(deep.argmax()), deep.shape)
+    return x0 + int(x) - 1, y0 + int(y) - 1
+
+
+def _told_size(radiograph: Radiograph, upright: Array, frames: tuple[Frame, ...]) -> list[str]:
+    """Return what is known of the size of each container, in words; nothing where nothing is."""
+    if not frames:
+        return []
+    detector = radiograph.detector
+    scale = (radiograph.columns / upright.shape[1], detector.channels / upright.shape[0])
+    round_at = None
+    if detector.column_pitch_mm is not None and detector.channel_pitch_mm is not None:
+        round_at = detector.channel_pitch_mm * scale[1] / (detector.column_pitch_mm * scale[0])
+    stretch = vehicle_with(upright, frames, round_at, ContainerProfile()).scaled(*scale).wheels.stretch
+    sizes = [size_of(f.scaled(*scale), detector, stretch) for f in frames]
+    return [f"container of {size.words}" for size in sizes if size.may_be]
 
 
 def _banner(result: TriageResult, width: int) -> Array:
@@ -221,8 +270,8 @@ def _answer(alarm: bool | None) -> str:
     return "not measured" if alarm is None else "YES" if alarm else "no"
 
 
-def _legend(result: TriageResult, numbered: list[tuple[int, Finding]], width: int) -> Array:
-    """Return the block of text under the picture; as high as it needs to be."""
+def _legend(result: TriageResult, numbered: list[tuple[int, Finding]], width: int, said: list[str]) -> Array:
+    """Return the block of text under the picture; as high as it needs to be. said : of the containers."""
     entries: list[tuple[str, Colour, str]] = []
     for number, finding in numbered:
         kind = finding.kind.replace("_", " ")
@@ -232,6 +281,7 @@ def _legend(result: TriageResult, numbered: list[tuple[int, Finding]], width: in
         entries.append(("!", colour, f"{'UNUSABLE' if quality.fatal else 'QUALITY'}  {quality}"))
     known = {f.reason for _, f in numbered} | {str(q) for q in result.quality}
     entries += [(">", _FAINT, reason) for reason in result.reasons if reason not in known]
+    entries += [(">", _CONTAINER, words) for words in said]
     if not entries:
         entries.append((">", _FAINT, "no finding"))
     lines: list[tuple[str, Colour, str]] = []

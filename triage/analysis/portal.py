@@ -87,6 +87,10 @@ FAULT_WORDS = {
         "portal_background_jumped",
         "the last gamma background before entry differs from the one before it: a damaged line, or a source nearby",
     ),
+    "background_old": (
+        "portal_background_old",
+        "the last gamma background is more than 15 minutes older than the passage: none has come since",
+    ),
     "passages_missed": (
         "portal_passages_missed",
         "the portal counted more objects than were seen: a passage before this one has no record",

@@ -14,6 +14,7 @@ from scanner_io.model import Box, Finding, Load, Quality, Radiograph
 from .container import Frame
 from .known import Known
 from .material import Mass
+from .standing import Lane, cell_of, mean_signs, standing_of, verdict_of
 
 if TYPE_CHECKING:
     from .image import ImageJudgement
@@ -22,24 +23,38 @@ if TYPE_CHECKING:
 def judge_each(
     radiograph: Radiograph,
     frames: tuple[Frame, ...],
-    judge: Callable[[Radiograph, Known | None], ImageJudgement],
+    judge: Callable[[Radiograph, Known | None, Lane], ImageJudgement],
     known: Known | None,
+    lane: Lane = None,
 ) -> ImageJudgement:
     """Return the judgement of a radiograph with more than one container.
 
     frames : in upright pixels of the full image, left to right
     judge : judges a part of the radiograph with one container in it, and what is known of that
     known : of the whole passage; an earlier scan shows one container, it is not known which
+    lane : what is usual on the lane. It promises a rate of flagged scans, not of containers: the scan is compared by
+        the strangest of all its containers, with others of several, and each part is told what came of it
 
     Findings and quality are those of all; the load is loaded where one is, empty where all are. What is a number is
     the worst of them (what could not be seen) or the mean by length. `container` is the box around all.
     """
     cuts = [0, *(round((a.right + b.left) / 2) for a, b in itertools.pairwise(frames)), radiograph.columns]
     names = [f"container {number} of {len(frames)}: " for number in range(1, len(frames) + 1)]
-    parts = [
-        _moved(judge(_columns(radiograph, first, end), _known(known, first, end)), first, name)
-        for name, (first, end) in zip(names, itertools.pairwise(cuts), strict=True)
-    ]
+
+    def judged(usual: Lane) -> list[ImageJudgement]:
+        return [
+            _moved(judge(_columns(radiograph, first, end), _known(known, first, end), usual), first, name)
+            for name, (first, end) in zip(names, itertools.pairwise(cuts), strict=True)
+        ]
+
+    parts = judged(None)
+    load = _load([part.load for part in parts])
+    cell = cell_of(load, None if known is None else known.declaration, containers=len(frames))
+    scores = {kind: max(part.scores.get(kind, 0.0) for part in parts) for part in parts for kind in part.scores}
+    vitals = mean_signs([part.vital_signs for part in parts if part.vital_signs] or [{}])
+    verdict = verdict_of(lane, scores, cell)
+    if verdict is not None:
+        parts = judged(verdict)
     whole = max(parts, key=lambda part: 0.0 if part.frame is None else part.frame.right - part.frame.left)
     lengths = [b - a for a, b in itertools.pairwise(cuts)]
     timings: dict[str, float] = {}
@@ -47,7 +62,7 @@ def judge_each(
         timings = {k: timings.get(k, 0.0) + part.timings_ms.get(k, 0.0) for k in {**timings, **part.timings_ms}}
     return msgspec.structs.replace(
         whole,
-        load=_load([part.load for part in parts]),
+        load=load,
         container=_around([part.container for part in parts]),
         findings=tuple(sorted((f for part in parts for f in part.findings), key=_rank)),
         quality=_quality(dict(zip(names, parts, strict=True))),
@@ -56,7 +71,11 @@ def judge_each(
         load_share=float(np.average([part.load_share for part in parts], weights=lengths)),
         uninspectable=tuple(u for part in parts for u in part.uninspectable),
         containers=tuple(c for part in parts for c in part.containers),
-        scores={kind: max(part.scores.get(kind, 0.0) for part in parts) for part in parts for kind in part.scores},
+        scores=scores,
+        vital_signs=vitals,
+        cell=cell,
+        standing=standing_of(lane, verdict, scores, vitals, cell),
+        traits=(),
         material=msgspec.structs.replace(
             whole.material,
             mass=_mass([part.material.mass for part in parts]),

@@ -1,31 +1,39 @@
 """The parts of a container that every container has, as masks: they have the contrast of what is searched for.
 
-All are measured in the straightened container. End frames: dark columns at an end, from the end inwards. Roof: the rail
-and what hangs within it, dark rows from the top. Floor: planks, cross-members and rails, up to the deck. Cooling
-machinery: at one end only, behind the end frame, a chamber closed by a bulkhead: darker than the walls above the load
-and restless from top to bottom.
+All are measured in the straightened container. End frames: dark columns at an end, up to where the head of the box is
+lightest. Roof: the rail and what hangs within it. Floor: planks, cross-members and rails, up to where the ticks of the
+cross-members end. Cooling machinery: at one end only, behind the end frame, a chamber with motors, compressor and
+controls one above the other: restless from top to bottom, as neither walls nor goods nor doors are.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .cargo_grid import CargoGrid
+if TYPE_CHECKING:
+    from .cargo_grid import CargoGrid
 
 Array: TypeAlias = NDArray[Any]
 
 END_FRAME, ROOF, FLOOR, MACHINERY = 1, 2, 4, 8
 """Bits of the mask; where parts overlap both are set."""
 
-#: Largest share of the length an end frame with its doors' hinges can have, and of the height a roof and a floor.
-_MOST_END, _MOST_ROOF, _MOST_FLOOR = 0.035, 0.08, 0.2
-#: Machinery chambers are 40 to 50 cm long: 3 to 8 % of 40 and 20 feet, the end frame included.
-_MACHINERY = (0.024, 0.085)
+#: Largest share of the length an end frame with its doors and hinges takes, and of the height a roof. Cross-members of
+#: 150 mm under planks of 28 mm are 6 to 7 % of the height, cooled boxes' floors 9 %.
+_MOST_END, _MOST_ROOF, _FLOOR = 0.035, 0.08, (0.04, 0.14)
+#: Where machinery is looked for, as shares of the length: a chamber of 40 to 45 cm behind the end frame is that in 40
+#: feet, and in 20 feet about twice; and how far it may reach.
+_LOOK, _REACH = (0.013, 0.033), 0.09
+#: Shortest share of the length a chamber takes, and the usual one where no bulkhead is seen.
+_CALM = (0.024, 0.04)
+#: Mean change of -ln T from row to row (1/384 of the height) of machinery, and how much more that is than at the other
+#: end. Machinery of real scans: .037-.055, other ends and other boxes: .003-.028; four small ones lie between.
+_UNREST, _RATIO = 0.032, 1.5
 
 
 class Structure(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,75 +68,69 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
 def structure_of(cargo: CargoGrid) -> Structure:
     """Return where the structure of a straightened container is."""
     depth = cargo.depth
-    ends = [_end_frame(side, cargo.wall) for side in (depth, depth[:, ::-1])]
-    left, right = (cells / depth.shape[1] for cells in ends)
-    chambers = [_chamber(side, cargo.wall) for side in (depth, depth[:, ::-1])]
+    sides = (depth, depth[:, ::-1])
+    left, right = (_end_frame(side, cargo.wall) / depth.shape[1] for side in sides)
+    unrest = [_unrest(side) for side in sides]
+    looked = [float(u[slice(*(round(share * depth.shape[1]) for share in _LOOK))].mean()) for u in unrest]
     machinery: Literal["left", "right"] | None = None
     share = 0.0
-    if (chambers[0] > 0) != (chambers[1] > 0):
-        machinery = "left" if chambers[0] else "right"
-        share = max(chambers) / depth.shape[1]
+    if max(looked) >= _UNREST and max(looked) >= _RATIO * min(looked):
+        which = int(np.argmax(looked))
+        machinery = "right" if which else "left"
+        share = _chamber(unrest[which], looked[which], depth.shape[1])
     return Structure(
         left=left,
         right=right,
-        roof=_roof(depth, cargo.wall) / depth.shape[0],
+        roof=_roof(depth) / depth.shape[0],
         floor=_floor(depth) / depth.shape[0],
         machinery=machinery,
         machinery_share=share,
     )
 
 
-def _head(depth: Array) -> Array:
-    """Return the part of the height that loads seldom reach and no rail crosses."""
-    rows = depth.shape[0]
-    return depth[round(0.09 * rows) : round(0.3 * rows)]
+def _chamber(unrest: Array, looked: float, columns: int) -> float:
+    """Return how far machinery reaches, as a share of the length: to the bulkhead, where it is calm for the first time.
+
+    Goods that stand right behind the bulkhead may be as restless: then it is as long as such chambers are in 40 feet.
+    """
+    from_column = round(_CALM[0] * columns)
+    calm = np.flatnonzero(cv2.blur(unrest[None], (3, 1))[0][from_column:] < 0.6 * looked)
+    return float(from_column + calm[0]) / columns if calm.size else _CALM[1]
+
+
+def _unrest(depth: Array) -> Array:
+    """Return how much -ln T changes from row to row in each column from the left, as far as machinery reaches."""
+    rows, columns = depth.shape
+    body = np.minimum(depth[round(0.09 * rows) : round(0.85 * rows), : max(4, round(_REACH * columns))], 3.0)
+    change = np.abs(np.diff(cv2.blur(np.ascontiguousarray(body), (3, 3)), axis=0)) * (rows / 384)
+    return np.asarray(change.mean(axis=0))
 
 
 def _end_frame(depth: Array, wall: float) -> int:
-    """Return how many columns from the left belong to the end frame."""
-    level = np.median(_head(depth), axis=0)
-    most = max(2, round(_MOST_END * depth.shape[1]))
-    dark = np.flatnonzero(level[:most] > wall + 0.25)
-    return int(dark[-1]) + 1 if dark.size else 0
+    """Return how many columns from the left belong to the end frame.
 
-
-def _chamber(depth: Array, wall: float) -> int:
-    """Return how many columns from the left a chamber of machinery takes, 0 where there is none.
-
-    Its bulkhead is an upright dark line over the whole height, at the distance bulkheads have; between it and the end
-    frame it is darker than the wall, and restless.
+    Looked at under the roof, where loads seldom reach. Goods or machinery right behind it make the dark go on: then it
+    ends where that is lightest.
     """
     rows, columns = depth.shape
-    low, most = (round(share * columns) for share in _MACHINERY)
-    body = depth[round(0.09 * rows) : round(0.8 * rows), : most + max(3, columns // 100)]
-    if body.shape[1] < 12 or low < 4:
+    most = max(4, round(_MOST_END * columns))
+    level = np.median(depth[round(0.09 * rows) : round(0.3 * rows), :most], axis=0)
+    darkest = int(np.argmax(level[: max(2, most // 2)]))
+    if level[darkest] < wall + 0.25:
         return 0
-    # restless: blobs along the height, in columns behind the end frame
-    unrest = np.abs(np.diff(cv2.blur(body, (3, 3)), axis=0)).mean(axis=0)
-    level = np.median(_head(depth)[:, : body.shape[1]], axis=0)
-    frame = _end_frame(depth, wall)
-    return _bulkhead(level, unrest, wall, max(frame, 2), low, most)
+    behind = level[darkest:]
+    light = np.flatnonzero(behind < wall + 0.25)
+    lightest = int(np.argmin(behind))
+    return darkest + (int(light[0]) if light.size else lightest)
 
 
-def _bulkhead(level: Array, unrest: Array, wall: float, frame: int, low: int, most: int) -> int:
-    inside = slice(frame, most)
-    if level[inside].size < 4:
-        return 0
-    dark = np.flatnonzero(level[low:most] > wall + 0.15)
-    if not dark.size:
-        return 0
-    end = low + int(dark[-1]) + 1
-    chamber = slice(frame, max(end - 2, frame + 1))
-    return end if level[chamber].mean() > wall + 0.1 and unrest[chamber].mean() > 0.02 else 0
-
-
-def _roof(depth: Array, wall: float) -> int:
-    """Return how many rows from the top belong to the roof."""
-    columns = depth.shape[1]
-    level = np.percentile(depth[:, columns // 12 : -columns // 12], 30, axis=1)
-    most = round(_MOST_ROOF * depth.shape[0])
-    dark = np.flatnonzero(level[:most] > wall + 0.08)
-    return int(dark[-1]) + 1 if dark.size else 0
+def _roof(depth: Array) -> int:
+    """Return how many rows from the top belong to the roof: darker than the lightest rows right below it."""
+    rows, columns = depth.shape
+    most = round(_MOST_ROOF * rows)
+    level = np.percentile(depth[: 2 * most, columns // 12 : -columns // 12], 30, axis=1)
+    dark = np.flatnonzero(level[:most] > level[most:].min() + 0.06)
+    return int(dark[-1]) + 1 if dark.size and dark[-1] + 1 < most else round(0.03 * rows)
 
 
 def _floor(depth: Array) -> int:
@@ -136,8 +138,9 @@ def _floor(depth: Array) -> int:
     rows, columns = depth.shape
     inner = np.ascontiguousarray(depth[:, columns // 16 : -columns // 16])
     size = max(3, round(0.04 * rows)) | 1
-    ticks = cv2.morphologyEx(cv2.blur(inner, (1, 3)), cv2.MORPH_TOPHAT, np.ones((1, size), np.uint8)).mean(axis=1)
-    most = round(_MOST_FLOOR * rows)
-    strip = ticks[-most:]
-    strong = np.flatnonzero(strip > 0.5 * np.percentile(strip, 80))
-    return int(most - strong[0]) if strong.size and strip.max() > 0.03 else 0
+    marks: Array = cv2.morphologyEx(cv2.blur(inner, (1, 3)), cv2.MORPH_TOPHAT, np.ones((1, size), np.uint8))
+    ticks = marks.mean(axis=1)
+    low, most = round(_FLOOR[0] * rows), round(_FLOOR[1] * rows)
+    strip = ticks[-most:][::-1]
+    weak = np.flatnonzero(strip[low:] < 0.5 * float(np.percentile(strip, 80)))
+    return int(low + weak[0] if weak.size else most)

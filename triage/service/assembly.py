@@ -269,6 +269,10 @@ class Assembly:
         """Learn which device stands behind `number`."""
         self._devices[number] = info
 
+    def knows(self, number: int) -> bool:
+        """Return True if device `number` has been open."""
+        return number in self._devices
+
     @property
     def open_passages(self) -> int:
         """Passages not yet handed out."""

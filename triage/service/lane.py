@@ -31,7 +31,8 @@ import numpy.typing as npt
 from scanner_io import config as configuration
 from scanner_io import driver as drivers
 from scanner_io import energy_calibration, recording
-from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
+from scanner_io import lane_profile as lane_profiles
+from scanner_io.errors import ConfigError, DataError, LinkLost, ScannerError, StorageError
 from scanner_io.model import (
     NANOSECONDS,
     DetectorState,
@@ -44,6 +45,7 @@ from scanner_io.model import (
     Occupancy,
     PortalCount,
     PortalRecord,
+    Radiograph,
     Scan,
     ScanStart,
     TriageResult,
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from triage.analysis.image import Stream
     from triage.analysis.portal_health import PortalHealth
     from triage.analysis.screening import Buffers
+
+    from .promise import Promise
 
 QUEUE_EVENTS = 256
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 3.0
@@ -276,11 +280,14 @@ class Judge:
 
     def warm_up(self) -> None:
         """Compile or load every kernel."""
-        from triage.analysis import dual_energy, screening
+        from triage.analysis import conformal, dual_energy, screening, standing
 
         screening.warm_up()
         if self.profile.image.energy is not None:  # a second of fitting must not fall into the first scan
             dual_energy.inversion_of(self.profile.image.energy).material_table  # noqa: B018
+        if self.profile.lane is not None:
+            conformal.calibration_of(self.profile.lane)
+            standing.fuser_of(self.profile.lane)
 
     def listen(self, detector: DetectorState) -> LiveScreening | None:
         """Return what screens a radiograph while its columns come; None while the memory for it is in use."""
@@ -291,15 +298,18 @@ class Judge:
                 return live
         return None
 
-    def __call__(self, scan: Scan, live: LiveScreening | None = None) -> TriageResult:
+    def __call__(
+        self, scan: Scan, live: LiveScreening | None = None, previous: Radiograph | None = None
+    ) -> TriageResult:
         """Judge; an exception of the judgement becomes an UNUSABLE result that says so.
 
         live : has heard this scan's columns
+        previous : an earlier radiograph of the same container
         """
         try:
             return self._pipeline.run(
                 scan, self.profile, map_strips=self._pool.map if self._pool else map, buffers=self._buffers,
-                stream=None if live is None or live.failure else live.stream,
+                stream=None if live is None or live.failure else live.stream, previous=previous,
             )  # fmt: skip
         except Exception as error:
             return self.failed(scan, f"{type(error).__name__}: {error}")
@@ -314,13 +324,28 @@ class Judge:
             self._pool.shutdown()
 
 
-def lane_profile(energy: str | None) -> Any:
-    """Return the profile of a lane whose energy calibration is the file `energy`. Raises ConfigError."""
+def lane_profile(energy: str | None, usual: str | None = None, lane: str | None = None) -> Any:
+    """Return the profile of a lane.
+
+    energy : file of its energy calibration; usual : file of `scanlane calibrate`; lane : its name, None for files by
+        hand, which may be of any
+
+    Raises ConfigError, also where what is usual was learned on another lane, by other code or with other thresholds.
+    """
     from triage.analysis import image, pipeline
 
-    if energy is None:
-        return pipeline.Profile()
-    return pipeline.Profile(image=image.ImageProfile(energy=energy_calibration.load(Path(energy))))
+    profile = pipeline.Profile()
+    if energy is not None:
+        profile = pipeline.Profile(image=image.ImageProfile(energy=energy_calibration.load(Path(energy))))
+    if usual is None:
+        return profile
+    learned = lane_profiles.read(Path(usual))
+    if why := learned.foreign(lane=lane, thresholds=profile.thresholds):
+        raise ConfigError([f"{usual}: {why}"])
+    try:
+        return profile.on_lane(learned)
+    except DataError as error:
+        raise ConfigError([f"{usual}: {error}"]) from error
 
 
 def recording_path(folder: Path, scan: Scan) -> Path:
@@ -422,6 +447,7 @@ class Worker(threading.Thread):
         except DataError as error:
             lane.note("counts_written_anew", level="error", scan=scan.scan_id, text=str(error))
             sha256 = self._write(path, scan, result=result, replace=True)
+        lane.watch_promise(result)
         self._report(path, scan, result, sha256)
 
     def _write(self, path: Path, scan: Scan, **how: Any) -> str:
@@ -485,7 +511,8 @@ class LaneProcess:
         """Set when the lane must end although the disk still refuses."""
         self.refs: dict[str, tuple[tuple[int, str], ...]] = {}
         self.unanswered: set[str] = set()
-        self.judge = Judge(lane_profile(lane.energy_calibration))
+        self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name))
+        self._promise = self._open_promise(state / "promise")
         self._intake = threading.Event()
         self._intake.set()
         self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
@@ -690,11 +717,21 @@ class LaneProcess:
                 continue
             text = "the lane's process ended in the middle of a passage; what the portal had counted is lost"
             change = Health(utc_ns=begun.start_utc_ns, component="passage", state="degraded", text=text)
-            self._tell_health(number, change)
+            self._tell_health(self._lane.device[number].driver, change)
+            if not self._assembly.knows(number):  # it is not there: what is known of it is what it was
+                self._assembly.device(number, self._absent(number, simulated=begun.simulated))
             entered = Occupancy(
                 phase="entered", utc_ns=begun.start_utc_ns, source_ref=begun.source_ref, simulated=begun.simulated
             )
             self._hand_over(self._assembly.vanished(number, entered, now_s))
+
+    def _absent(self, number: int, *, simulated: bool) -> DeviceInfo:
+        device = self._lane.device[number]
+        return DeviceInfo(
+            vendor="unknown", model=device.driver, kinds=kinds_of(device),
+            address=getattr(device.config, "address", ""),
+            simulated=simulated or getattr(device.config, "simulated", False), note="was not open yet",
+        )  # fmt: skip
 
     def _recorded(self, begun: Begun) -> PortalRecord | None:
         """Return the record of a passage if a recording holds it: one written since it began."""
@@ -723,28 +760,56 @@ class LaneProcess:
     def _watched(self, number: int, event: Event) -> Event:
         """Tell what an event says of its device's health; an occupancy that is over gets the flags that follow."""
         if isinstance(event, Health):
-            self._tell_health(number, event)
+            self._tell_health(self._lane.device[number].driver, event)
         health = self._health.get(number)
         if health is None:
             return event
         for change in health.take(event):
-            self._tell_health(number, change)
+            self._tell_health(self._lane.device[number].driver, change)
         if isinstance(event, Occupancy) and event.record is not None:
             flags = health.quality(event.record.start_utc_ns)
             if flags:
                 return msgspec.structs.replace(event, quality=event.quality + flags)
         return event
 
+    def _open_promise(self, folder: Path) -> Promise | None:
+        """Go on watching the promise of the lane's profile, where there is one."""
+        if self.judge.profile.lane is None:
+            return None
+        from .promise import Promise
+
+        try:
+            promise = Promise(folder, self._lane.name, self.judge.profile.lane, self.quarantine)
+        except (StorageError, OSError) as error:
+            self.note("promise_not_watched", level="error", text=str(error))
+            return None
+        if promise.damage:
+            self.note("promise_damaged", level="error", text=promise.damage)
+        self._tell_health("profile", promise.health())
+        return promise
+
+    def watch_promise(self, result: TriageResult) -> None:
+        """Let the watch take a judged scan; called by the worker. What it has to say must not cost the scan."""
+        if self._promise is None:
+            return
+        try:
+            change = self._promise.take(result)
+        except (StorageError, OSError) as error:
+            self.note("promise_not_watched", level="error", scan=result.scan_id, text=str(error))
+            return
+        if change is not None:
+            self._tell_health("profile", change)
+
     def _link(self, number: int, *, up: bool, text: str = "") -> None:
         health = self._health.get(number)
         if health is not None:
             for change in health.link(time.time_ns(), up=up, text=text):
-                self._tell_health(number, change)
+                self._tell_health(self._lane.device[number].driver, change)
 
-    def _tell_health(self, number: int, change: Health) -> None:
+    def _tell_health(self, who: str, change: Health) -> None:
         level = {"ok": "info", "degraded": "warning", "fault": "error"}[change.state]
         self.note(
-            "health", level=level, device=self._lane.device[number].driver, component=change.component,
+            "health", level=level, device=who, component=change.component,
             state=change.state, text=change.text, utc_ns=change.utc_ns,
         )  # fmt: skip
 

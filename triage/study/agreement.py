@@ -11,7 +11,8 @@ other side of it. Hence the tolerances, each from the quantisation and none from
                     equal and the sum of L within 0.001 per pixel; where a pixel differs, area by one or 2 %, box by
                     one, centroid by 0.2, the sum by 0.05
     dense scenes    thousands of regions meet there, and one pixel joins or parts two: masks as above, and every feature
-                    computed again in float64 on the pixels that were found
+                    computed again in float64 on the pixels that were found; there two pixels of a region may change
+                    their class, for pixels of one flat thing lie at the edge of a class together
     peers           one code, 3/16 in z (code and score are both rounded), masks as above
 
 Column flags must be equal, and a region table that overflowed agrees with nothing.
@@ -124,7 +125,8 @@ def _describes(region: Any, c: Array, h: Array, truth: dict[str, Any]) -> bool:
         and abs(region["centroid_channel"] - h.mean()) < 1e-6
         and abs(region["sum_log"] - truth["L"][-1][c, h].sum()) <= SUM_LOG * len(c)
         and abs(region["max_z"] + 0.5 / Z_STEPS - min(truth["z"][c, h].max(), 255.5 / Z_STEPS)) <= Z
-        and np.abs(region["material"] - histogram).sum() <= max(2.0, HISTOGRAM * len(c))
+        # Pixels of one flat thing lie at the edge of a class together: two may change sides in the smallest region.
+        and np.abs(region["material"] - histogram).sum() <= max(4.0, HISTOGRAM * len(c))
     )
 
 

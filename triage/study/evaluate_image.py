@@ -12,7 +12,6 @@ tested may have been seen in training under any name).
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -23,11 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
-from triage.analysis.fuser import fuser_named
 from triage.study.image_archive import Archive, folds, read_archive
-from triage.study.image_detectors import FuserDetector, TrainedDetector, UntrainedDetector
-from triage.study.image_peers import Naive
 from triage.study.image_runs import JUDGEMENT, UNSEEN, Done, Job, Setting, System, Trial, jobs_of, run_jobs
+from triage.study.image_shipped import systems_for
 from triage.study.image_statistics import POINTS, Draws, Estimate, only, threshold, tops
 from triage.study.insertions import BANDS, KINDS, OPAQUE
 from triage.study.plot_portal import need_matplotlib
@@ -115,7 +112,8 @@ class Work(NamedTuple):
 
 def prepare(
     folder: Path, *, per_image: int = 30, seeds: int = 3, quick: bool = False, unseen: bool = True,
-    profile: Path | None = None, seed: int = 1, systems: Sequence[System] | None = None,
+    profile: Path | None = None, seed: int = 1, most_folds: int = FOLDS, learn_per_image: int = LEARN_PER_IMAGE,
+    systems: Sequence[System] | None = None,
 ) -> Work:  # fmt: skip
     """Return the work of an evaluation.
 
@@ -123,7 +121,8 @@ def prepare(
     per_image, seeds : insertions into every scan, and how often that is done
     quick : few insertions and folds: a look, not a result
     unseen : also train without a kind and look for that kind, four times the work
-    profile : of a detector trained elsewhere
+    profile : a fuser trained elsewhere
+    most_folds, learn_per_image : folds of commodities, and insertions into every scan that is learned from
     systems : what to compare; default: all there are
 
     Raises DataError for a folder that cannot be evaluated and impossible numbers.
@@ -131,10 +130,10 @@ def prepare(
     if per_image < 1 or seeds < 1:
         raise DataError(f"evaluate image: {per_image} insertions per image, {seeds} seeds; give at least one of each")
     if quick:
-        per_image, seeds, unseen = min(per_image, 10), 1, False
+        per_image, seeds, unseen, most_folds = min(per_image, 10), 1, False, min(most_folds, QUICK_FOLDS)
     archive = read_archive(folder)
-    setting = Setting(folds(archive, QUICK_FOLDS if quick else FOLDS), per_image, seeds, LEARN_PER_IMAGE, seed)
-    compared = tuple(systems) if systems is not None else available(archive, profile)
+    setting = Setting(folds(archive, most_folds), per_image, seeds, learn_per_image, seed)
+    compared = tuple(systems) if systems is not None else systems_for(archive, profile, unseen=unseen)
     return Work(archive, setting, compared, jobs_of(compared, setting, unseen=unseen))
 
 
@@ -145,10 +144,12 @@ def evaluate_image(
 
     out : folder for the plots, which need matplotlib
 
-    Raises DataError where plots are asked for and cannot be drawn.
+    Raises DataError where plots are asked for and cannot be drawn there.
     """
     if out is not None:
         need_matplotlib()
+        if out.resolve().is_relative_to(work.archive.folder.resolve()):
+            raise DataError(f"{out}: lies in the folder of scans, and plots would be read as such; give another")
     archive, setting, systems, jobs = work
     done = run_jobs(archive, systems, setting, jobs, progress or (lambda: None), pool)
     evaluation = counted(archive, setting, systems, done)
@@ -159,30 +160,6 @@ def evaluate_image(
 
         report["details"]["plots"] = plot_image(out, evaluation)
     return report
-
-
-def available(archive: Archive, profile: Path | None) -> tuple[System, ...]:
-    """Return the systems that can be compared on an archive.
-
-    The package's own fuser is tested as it is where it was trained on none of the scans; else fusers are trained anew,
-    by folds.
-
-    Raises DataError for a profile that cannot be read or was trained on scans of the archive.
-    """
-    compared = (System("naive", Naive, learns=False), System("untrained", UntrainedDetector))
-    name = "packaged" if profile is None else str(profile)
-    fuser = fuser_named(name)
-    own = {s.sha256 for s in archive.sources}
-    seen = own & set(fuser.about.trained_on) if fuser is not None else own
-    if profile is not None and seen:
-        raise DataError(
-            f"{profile}: trained on {len(seen)} of these {len(own)} scans; leave out --profile, then fusers are "
-            "trained anew by folds, or give scans it has not seen"
-        )
-    if fuser is None or seen:
-        return (*compared, System("scanlane", TrainedDetector, from_insertions=True))
-    made = functools.partial(FuserDetector, name)
-    return (*compared, System("scanlane", made, learns=False, trained_on=frozenset(fuser.about.trained_on)))
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -278,7 +255,7 @@ def _system(e: Evaluation, system: System) -> dict[str, Any]:
 
 def _unseen(e: Evaluation, system: System, kind: str) -> Estimate:
     """Return the share found at 1 false region per image of a kind that was never learned."""
-    if not system.from_insertions:
+    if system.unseen is None:
         return e.share(system.name, "fa1", e.table.visible() & (e.table.kind == kind))
     done = [d for d in e.done if d.job.kind == kind]
     if not done:
@@ -329,7 +306,7 @@ def _details(e: Evaluation) -> dict[str, Any]:
         "learned_per_image": setting.learn_per_image, "no_place": no_place,
         "folds": len(setting.folds), "intervals": "95 %, images drawn anew; wilson takes insertions for independent",
         "judgement_seconds": _seconds(e, JUDGEMENT).plain(),
-        "systems": {s.name: _more(e, s.name) for s in e.systems},
+        "systems": {s.name: {"how": s.how} | _more(e, s.name) for s in e.systems},
         "paired": _paired(e),
         "scans": [
             {

@@ -6,6 +6,11 @@ them are compared by the Kolmogorov-Smirnov distance D, and all statistics toget
 same distribution, 1: nothing in common) with a permutation test. A group `alike` is loaded as the real scans are, by
 what they are declared as or look like; `all` holds all kinds of cargo alike.
 
+What is known to differ: real containers are fuller and darker, so half of their inside is opaque and less of it bright;
+simulated tops are softer where the source is near, because goods are thinned to what the road allows; real walls carry
+more fittings, and real trailers more parts, than simulated ones; and real scans at hand are of few goods, so the group
+`all` is meant to be wider than they are.
+
 Source: G. J. Szekely and M. L. Rizzo, J. Stat. Plann. Inference 143 (2013) 1249 (energy statistics).
 """
 

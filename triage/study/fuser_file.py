@@ -13,7 +13,7 @@ from scanner_io.errors import DataError
 from triage.analysis.fuser import About, Fuser, to_bytes
 from triage.study.image_archive import Archive, read_archive
 from triage.study.image_detectors import TrainedDetector
-from triage.study.image_samples import CleanSamples, InsertedSamples, Sample, plans
+from triage.study.image_samples import CleanSamples, InsertedSamples, NamedSample, plans
 from triage.study.train_fuser import Options
 
 Progress = Callable[[], None]
@@ -35,9 +35,9 @@ class _Counted(InsertedSamples):
 
     progress: Progress | None = None
 
-    def __iter__(self) -> Iterator[Sample]:
-        for sample in super().__iter__():
-            yield sample
+    def named(self) -> Iterator[NamedSample]:
+        for named in super().named():
+            yield named
             if self.progress is not None:
                 self.progress()
 

@@ -113,11 +113,12 @@ def in_words(report: Mapping[str, Any]) -> Iterator[str]:
         f"{details['folds']} folds of commodities; found are insertions, not contraband"
     )
     for name, system in report["systems"].items():
-        real = details["systems"][name]["realised"]
+        more = details["systems"][name]
+        real = more["realised"]
         yield (
-            f"{name}: realised {real['fa1']['value']:.2f} and {real['fa01']['value']:.2f} FA/image for 1 and 0.1, "
-            f"{_told(COVER, real['far5'])} of images for 5 %; AUC {system['auc_image']['value'] or 0:.2f}; "
-            f"{100 * (details['systems'][name]['chance_fa1']['value'] or 0):.1f} % by chance, not counted as found"
+            f"{name} ({more['how']}): realised {real['fa1']['value']:.2f} and {real['fa01']['value']:.2f} FA/image for "
+            f"1 and 0.1, {_told(COVER, real['far5'])} of images for 5 %; AUC {system['auc_image']['value'] or 0:.2f}; "
+            f"{100 * (more['chance_fa1']['value'] or 0):.1f} % by chance, not counted as found"
         )
     for pair, points in details["paired"].items():
         told = points["fa1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
 from triage.analysis.cargo_grid import straightened
-from triage.analysis.fuser import About, Fuser, fuser_named
+from triage.analysis.fuser import About, Fuser
 from triage.analysis.maps import Maps, maps_of
 from triage.analysis.normal import learn_normal
 from triage.analysis.regions import Region
@@ -20,7 +21,7 @@ from triage.analysis.unlike import GRID, look_at, regions_of, suspicious_regions
 from triage.study.image_archive import PER_LOOK, UNDECLARED
 from triage.study.image_looks import clusters, looks
 from triage.study.image_looks import straightened as small_straight
-from triage.study.image_samples import Sample
+from triage.study.image_samples import InsertedSamples, Sample, named_samples
 from triage.study.train_fuser import Cells, Options, cells_of, share_of, train
 
 Array: TypeAlias = NDArray[Any]
@@ -92,45 +93,34 @@ class TrainedDetector:
         of_source = {s.source: g for s, g in zip(samples, groups, strict=True)}
         about = About(trained_on=tuple(sorted(of_source)), options=msgspec.to_builtins(self._options))
         maps = [_kept_maps(s)[0] for s in samples]
-        cells = ((of_source[source], c) for source, c in self._cells(inserted, rng))
+        cells = ((of_source[source], c) for source, c in self._cells(inserted))
         self.fuser = train(maps, groups, cells, rng, self._options, about)
 
-    def _cells(self, inserted: Sequence[Sample], rng: np.random.Generator) -> Iterator[tuple[str, Cells]]:
-        for sample in inserted:
-            assert sample.truth is not None
-            kept = _KEPT.get((sample.key, self._options)) if sample.key else None
+    def _cells(self, inserted: Sequence[Sample]) -> Iterator[tuple[str, Cells]]:
+        """Yield source and cells of every scan; one whose cells are kept is not made again."""
+        named = inserted.named() if isinstance(inserted, InsertedSamples) else named_samples(inserted)
+        for source, key, make in named:
+            kept = _KEPT.get((key, self._options)) if key else None
             if kept is None:
+                sample = make()
+                assert sample.truth is not None
                 maps, to_grid = straight_maps(sample)
                 share = share_of(sample.truth.mask, to_grid, maps.shape)
+                # the same cells in whatever order folds ask for them
+                rng = np.random.default_rng(zlib.crc32(key.encode()))
                 kept = cells_of(maps, rng, self._options, share, sample.truth.cnr)
-                if sample.key:
-                    _KEPT[sample.key, self._options] = kept
+                if key:
+                    _KEPT[key, self._options] = kept
                     while len(_KEPT) > _KEPT_MOST:
                         _KEPT.popitem(last=False)
-            yield sample.source, kept
+            yield source, kept
 
     def regions(self, sample: Sample) -> list[Region]:
         """Return the strangest places of a scan."""
         return _regions(self, sample)
 
 
-class FuserDetector:
-    """A fuser that was trained elsewhere. fuser : its name, as a profile gives it."""
-
-    name = "scanlane"
-
-    def __init__(self, fuser: str) -> None:
-        self.fuser = fuser_named(fuser)
-
-    def fit(self, clean: Sequence[Sample], rng: np.random.Generator, inserted: Sequence[Sample] = ()) -> None:
-        """Learn nothing."""
-
-    def regions(self, sample: Sample) -> list[Region]:
-        """Return the strangest places of a scan."""
-        return _regions(self, sample)
-
-
-def _regions(detector: UntrainedDetector | TrainedDetector | FuserDetector, sample: Sample) -> list[Region]:
+def _regions(detector: UntrainedDetector | TrainedDetector, sample: Sample) -> list[Region]:
     if detector.fuser is None:
         raise ValueError(f"{detector.name}: call fit before regions")
     if sample.key == sample.source:

@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triage.analysis.image import judge_image
-from triage.analysis.picture import uninspectable
 from triage.analysis.regions import Region
-from triage.study.image_archive import Archive, load, radiograph_of, through_chain
+from triage.study.image_archive import Archive, load, radiograph_of
 from triage.study.image_peers import Memory
 from triage.study.image_samples import (
     CleanSamples,
@@ -49,6 +48,8 @@ HIT_DILATION = 3
 IOU = 0.1
 LEARN_SEED, CHECK_SEED = 1000, 2000
 """Added to the seed: insertions to learn from and those of checks are no test's."""
+MOST_PIXELS, MOST_INSERTIONS = 300_000_000, 600
+"""Clean pixels and images with insertions that a detector learns from at most: detectors hold them in memory."""
 JUDGEMENT, JUDGED = "judgement", 40
 """Name under which the time of the whole judgement stands, and of about how many scans it is taken."""
 COVERED = 0.5
@@ -60,15 +61,20 @@ class System(NamedTuple):
 
     make : a new detector; must be importable by name, for other processes
     learns : its regions depend on what it was fitted with
-    from_insertions : it is fitted with insertions, so that leaving out a kind matters
+    from_insertions : it is fitted with insertions
+    unseen : a new detector that is fitted with insertions, to be tested on a kind it was not given; None where no
+        insertion is learned from, so that every kind is one never seen
     trained_on : sha256 of images it has learned on elsewhere
+    how : in words, for the report
     """
 
     name: str
     make: Callable[[], ImageDetector]
     learns: bool = True
     from_insertions: bool = False
+    unseen: Callable[[], ImageDetector] | None = None
     trained_on: frozenset[str] = frozenset()
+    how: str = ""
 
 
 class Job(NamedTuple):
@@ -144,7 +150,7 @@ def jobs_of(systems: Sequence[System], setting: Setting, *, unseen: bool) -> lis
     """Return the jobs of an evaluation, longest first."""
     count = len(setting.folds)
     jobs = [Job(frozenset({k}), None) for k in range(count)]
-    if unseen and any(s.from_insertions for s in systems):
+    if unseen and any(s.unseen is not None for s in systems):
         jobs += [Job(frozenset({k}), kind) for kind in UNSEEN for k in range(count)]
     if any(s.learns for s in systems):
         jobs += [Job(frozenset(pair), None) for pair in itertools.combinations(range(count), 2)]
@@ -167,7 +173,7 @@ def run_jobs(
 def run_job(archive: Archive, systems: Sequence[System], setting: Setting, job: Job) -> Done:
     """Fit what this job is about, and score its folds with it."""
     if job.kind is not None:
-        systems = [s for s in systems if s.from_insertions]
+        systems = [s._replace(make=s.unseen, from_insertions=True) for s in systems if s.unseen is not None]
     elif len(job.without) > 1:
         systems = [s for s in systems if s.learns]
     detectors, leaks = fitted(archive, systems, setting, job)
@@ -195,11 +201,12 @@ def fitted(
 ) -> tuple[dict[str, ImageDetector], list[str]]:
     """Return detectors that learned on all folds but those of the job, and what leaked into them, in words."""
     held_out = sorted(i for k in job.without for i in setting.folds[k])
-    learned = [i for i in range(len(archive.sources)) if i not in held_out]
+    learned = learned_from(archive, [i for i in range(len(archive.sources)) if i not in held_out], setting)
     planned: list[Plan] = []
     if any(s.from_insertions for s in systems):
         seed = setting.seed + LEARN_SEED
-        planned = plans(learned, setting.learn_per_image, seed, "train", opaque=False, without=job.kind)
+        per_image = max(1, min(setting.learn_per_image, MOST_INSERTIONS // max(len(learned), 1)))
+        planned = plans(learned, per_image, seed, "train", opaque=False, without=job.kind)
     clean, inserted = CleanSamples(archive, learned), InsertedSamples(archive, planned)
     stream = [setting.seed, LEARN_SEED, *sorted(job.without)]
     detectors: dict[str, ImageDetector] = {}
@@ -209,6 +216,18 @@ def fitted(
     if not job.whole:
         return detectors, []
     return detectors, leaks_into(archive, held_out, clean, [archive.sources[p.source].sha256 for p in planned], systems)
+
+
+def learned_from(archive: Archive, members: Sequence[int], setting: Setting) -> list[int]:
+    """Return the scans that are learned from: all, or of a large archive as many as memory allows, drawn by lot."""
+    chosen: list[int] = []
+    pixels = 0
+    for i in np.random.default_rng([setting.seed, LEARN_SEED]).permutation(np.array(members, np.int64)).tolist():
+        pixels += archive.sources[i].pixels
+        if pixels > MOST_PIXELS and chosen:
+            break
+        chosen.append(i)
+    return sorted(chosen)
 
 
 def leaks_into(
@@ -299,19 +318,14 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _covered(archive: Archive, index: int, found: Insertion) -> bool:
-    """True where the judgement says that nothing can be seen, and the tint it shows lies on half the object."""
+    """True where the judgement's uninspectable area lies on half the object or more."""
     source = archive.sources[index]
-    loaded = load(source)
-    judgement = judge_image(radiograph_of(loaded, source.quality, found.image))
-    if judgement.container is None or not any(f.kind == "opaque" for f in judgement.findings):
-        return False
-    box, channels = judgement.container, loaded.image.shape[0]
-    rows = box.first_channel, box.end_channel
-    if loaded.radiograph.detector.first_channel == "bottom":
-        rows = channels - box.end_channel, channels - box.first_channel
-    t = through_chain(loaded, source.quality, found.image)
-    tint = uninspectable(t, (box.first_column, rows[0], box.end_column, rows[1]))
-    return bool(tint[found.mask].mean() >= COVERED)
+    radiograph = radiograph_of(load(source), source.quality, found.image)
+    covered = np.zeros_like(found.mask)
+    for area in judge_image(radiograph).uninspectable:
+        upright = area.mask(radiograph.columns, radiograph.detector.channels).T
+        covered |= upright[::-1] if radiograph.detector.first_channel == "bottom" else upright
+    return bool(covered[found.mask].mean() >= COVERED)
 
 
 def _placebo(

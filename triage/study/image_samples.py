@@ -6,7 +6,8 @@ fit into memory, and any of them can be made again from its plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, overload
 
 import numpy as np
@@ -141,12 +142,31 @@ class CleanSamples(Sequence[Sample]):
         return clean_sample(self._sources[at])
 
 
+NamedSample: TypeAlias = tuple[str, str, Callable[[], Sample]]
+"""The sha256 of a sample's source, its key, and how it is made: what is kept by key need not be made again."""
+
+
+def named_samples(samples: Sequence[Sample]) -> Iterator[NamedSample]:
+    """Yield samples that are there with their names."""
+    return ((s.source, s.key, functools.partial(_itself, s)) for s in samples)
+
+
+def _itself(sample: Sample) -> Sample:
+    return sample
+
+
 class InsertedSamples(Sequence[Sample]):
     """Samples with insertions that tell what they are, made when asked for; what found no place is left out."""
 
     def __init__(self, archive: Archive, planned: Sequence[Plan]) -> None:
         self._archive = archive
-        self._plans = [p for p in planned if inserted_image(archive, p) is not None]
+        self._plans = [p for p in planned if _has_place(archive, p)]
+
+    def named(self) -> Iterator[NamedSample]:
+        """Yield all with their names, none of them made."""
+        for plan in self._plans:
+            source = self._archive.sources[plan.source]
+            yield source.sha256, _key(source, plan), functools.partial(self._made, plan)
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -167,7 +187,22 @@ class InsertedSamples(Sequence[Sample]):
         found = inserted_image(self._archive, plan)
         assert found is not None
         source = self._archive.sources[plan.source]
-        return sample_of(source, found, f"{source.sha256} {plan.family} {plan.seed} {plan.number}", told=True)
+        return sample_of(source, found, _key(source, plan), told=True)
+
+
+_PLACES: dict[str, bool] = {}
+
+
+def _has_place(archive: Archive, plan: Plan) -> bool:
+    """Return whether an insertion can be made; every fold asks again."""
+    key = _key(archive.sources[plan.source], plan)
+    if key not in _PLACES:
+        _PLACES[key] = inserted_image(archive, plan) is not None
+    return _PLACES[key]
+
+
+def _key(source: Source, plan: Plan) -> str:
+    return f"{source.sha256} {plan.family} {plan.seed} {plan.number} {plan.kind} {plan.band}"
 
 
 def admitted(regions: Sequence[Region], frame: Frame) -> list[Region]:
