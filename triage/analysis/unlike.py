@@ -3,7 +3,7 @@
 The scale of its scores is how rare such a place is in clean scans: 1 for what one place per clean scan reaches, 2 for
 one place in ten scans, linear in log odds between and beyond. Thresholds belong to textures, because one restless
 texture would else fill its screens with what the others never show. A load whose texture is far from everything that
-was learnt from is no reason for many alarms: it is said once that it is not known, and its places are notes at most.
+was learnt from is no reason for many alarms: it is said once that it is not known, and its strangest place is a note at most.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ an analyst's time than what stands alone. Chosen on insertions of the training f
 found two in a hundred more."""
 _UNTRAINED_DROP = 0.4
 """The same for the sum of normalised maps, as a share of the highest peak."""
-_UNKNOWN_MOST = 0.99
-"""Highest score of a place in a load of unknown texture: nothing is claimed of how rare it is."""
+_UNKNOWN_MOST = 1.0
+"""Highest score of a place in a load of unknown texture: nothing is claimed of how rare it is, it can be a note."""
 
 
 class Seen(NamedTuple):
@@ -133,7 +133,7 @@ def unlike_candidates(cargo: CargoGrid, seen: Seen, fuser: Fuser) -> list[Candid
     """Return places unlike their surroundings, those that clean scans show more often than once left out."""
     found = []
     known = not texture_unknown(seen)
-    for place in seen.places:
+    for place in seen.places if known else seen.places[:1]:
         score = rarity(place.score, seen.texture, fuser)
         score = score if known else min(score, _UNKNOWN_MOST)
         if score <= 0:
@@ -159,7 +159,7 @@ def texture_candidates(seen: Seen, fuser: Fuser) -> list[Candidate]:
         return []
     words = (
         f"the load looks like none of the {fuser.normal.scans} clean scans that were learnt from (its patches are "
-        f"{seen.strange:.1f} times as far from theirs as 95 % of clean loads are): places in it are not judged"
+        f"{seen.strange:.1f} times as far from theirs as 95 % of clean loads are): how rare its places are cannot be said"
     )
     return [Candidate("texture_unknown", seen.strange, None, words)]
 
