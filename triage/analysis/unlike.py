@@ -3,7 +3,8 @@
 The scale of its scores is how rare such a place is in clean scans: 1 for what one place per clean scan reaches, 2 for
 one place in ten scans, linear in log odds between and beyond. Thresholds belong to textures, because one restless
 texture would else fill its screens with what the others never show. A load whose texture is far from everything that
-was learnt from is no reason for many alarms: it is said once that it is not known, and its strangest place is a note at most.
+was learnt from is no reason for many alarms: it is said once that it is not known, and its strangest place is a note at
+most.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def texture_candidates(seen: Seen, fuser: Fuser) -> list[Candidate]:
         return []
     words = (
         f"the load looks like none of the {fuser.normal.scans} clean scans that were learnt from (its patches are "
-        f"{seen.strange:.1f} times as far from theirs as 95 % of clean loads are): how rare its places are cannot be said"
+        f"{seen.strange:.1f} times as far from theirs as 95 % of clean loads are): how rare its places are is not known"
     )
     return [Candidate("texture_unknown", seen.strange, None, words)]
 
