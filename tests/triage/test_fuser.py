@@ -11,11 +11,11 @@ from tests.triage.test_maps import OPAQUE, stacks
 from triage.analysis import fuser as fusers
 from triage.analysis.fuser import FEATURES, About, Fuser
 from triage.analysis.maps import CELL, maps_of, with_bank
-from triage.analysis.places import places_of
+from triage.analysis.places import places_of, smoothed
 from triage.kernels.tree_sum import tree_sum
 from triage.study.train_fuser import Options, cells_of, exported, grown, rows_of, share_of, train
 
-SMALL = Options(trees=20, leaves=8, least_in_leaf=20, clean_cells=1500)
+SMALL = Options(trees=20, leaves=8, least_in_leaf=20, clean_cells=1500, threshold_folds=0)
 
 
 def with_object(seed, x, y, size=28, factor=0.6):
@@ -67,10 +67,10 @@ def test_trained_trees_find_an_object_in_a_scan_they_have_not_seen(trained):
     score = trained.score(with_bank(maps_of(t, OPAQUE), trained.normal.bank), trained.normal)
     clean = trained.score(with_bank(maps_of(stacks(77), OPAQUE), trained.normal.bank), trained.normal)
     seen = np.isfinite(score)
-    first, second = places_of(score, seen, 1.0)[:2]
+    first, second = places_of(smoothed(score, seen), 1.0)[:2]
     assert mask[CELL * first.peak[1] + 2, CELL * first.peak[0] + 2]
     assert first.score > second.score + 1
-    assert first.score > places_of(clean, seen, 1.0)[0].score + 1
+    assert first.score > places_of(smoothed(clean, seen), 1.0)[0].score + 1
 
 
 def test_score_does_not_depend_on_parts(trained):

@@ -14,7 +14,7 @@ from triage.analysis.low_rank import low_rank_residual
 from triage.analysis.maps import CELL, COLUMNS, ROWS, maps_of, with_bank
 from triage.analysis.normal import UNTRAINED, learn_normal, unfamiliarity, untrained_score
 from triage.analysis.patches import DIMENSIONS
-from triage.analysis.places import MAX_AREA, MAX_REGIONS, places_of
+from triage.analysis.places import MAX_AREA, MAX_REGIONS, places_of, smoothed
 from triage.analysis.position_tables import NORMALISED, sketch, tables_of
 from triage.study.image_detectors import UntrainedDetector, groups_of, straight_maps
 from triage.study.image_samples import Sample
@@ -144,7 +144,7 @@ def test_untrained_sum_finds_an_odd_box_and_little_else(normal):
     maps = with_bank(maps_of(t, OPAQUE), normal.bank)
     assert set(UNTRAINED) <= maps.values.keys()
     score = untrained_score(maps, normal)
-    first, second = places_of(score, maps.seen, 0.4 * float(score.max()))[:2]
+    first, second = places_of(smoothed(score, maps.seen), 0.4 * float(score.max()))[:2]
     assert (420 <= CELL * first.peak[0] <= 450) and (240 <= CELL * first.peak[1] <= 270)
     assert first.score > 1.5 * second.score
 
@@ -156,7 +156,7 @@ def test_places_are_few_small_and_apart():
     rng = np.random.default_rng(0)
     score = cv2.GaussianBlur(rng.normal(size=(115, 240)).astype(np.float32), (0, 0), 2)
     seen = np.ones(score.shape, bool)
-    found = places_of(score, seen, drop=100.0)
+    found = places_of(smoothed(score, seen), drop=100.0)
     assert len(found) == MAX_REGIONS
     assert [p.score for p in found] == sorted((p.score for p in found), reverse=True)
     for place in found:
@@ -172,9 +172,9 @@ def test_no_place_where_nothing_may_be_told():
     score = np.zeros((115, 240), np.float32)
     score[20:30, 20:30] = 5
     seen = np.zeros(score.shape, bool)
-    assert places_of(score, seen, 1.0) == []
+    assert places_of(smoothed(score, seen), 1.0) == []
     seen[60:, :] = True
-    assert all(p.peak[1] >= 60 for p in places_of(score, seen, 1.0))
+    assert all(p.peak[1] >= 60 for p in places_of(smoothed(score, seen), 1.0))
 
 
 # -- as an evaluation asks

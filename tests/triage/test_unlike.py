@@ -138,7 +138,8 @@ def test_an_unknown_texture_is_said_once_and_its_places_ask_for_nothing(profile)
     assert len(told) == 1
     assert told[0].tier == "review"
     assert "looks like none of the 4 clean scans" in told[0].reason
-    assert not [f for f in judged.findings if f.kind == "unlike_its_surroundings"]
+    places = [f for f in judged.findings if f.kind == "unlike_its_surroundings"]
+    assert [f.tier for f in places] in ([], ["note"])
 
 
 def test_little_load_has_no_texture_to_be_unknown(untrained):

@@ -29,16 +29,19 @@ class Place(NamedTuple):
     at: Rect
 
 
-def places_of(score: Array, seen: Array, drop: float) -> list[Place]:
-    """Return the highest places of a score, best first, at most MAX_REGIONS, none larger than MAX_AREA.
-
-    score : (rows, columns) float32; it is averaged over those of 3 x 3 cells that are seen
-    seen : (rows, columns) bool, cells that may be told
-    drop : a place goes as far as the score is no more than this below its peak
-    """
+def smoothed(score: Array, seen: Array) -> Array:
+    """Return (rows, columns) float32: means over those of 3 x 3 cells that are seen, -inf at cells that are not."""
     weight = cv2.blur(seen.astype(np.float32), (3, 3))
     smooth = cv2.blur(np.where(seen, score, 0).astype(np.float32), (3, 3)) / np.maximum(weight, 1 / 9)
-    smooth = np.where(seen, smooth, -np.inf).astype(np.float32)
+    return np.where(seen, smooth, -np.inf).astype(np.float32)
+
+
+def places_of(smooth: Array, drop: float) -> list[Place]:
+    """Return the highest places of a score, best first, at most MAX_REGIONS, none larger than MAX_AREA.
+
+    smooth : (rows, columns) float32, see `smoothed`; -inf where nothing may be told
+    drop : a place goes as far as the score is no more than this below its peak
+    """
     left = smooth.copy()
     found: list[Place] = []
     while len(found) < MAX_REGIONS:

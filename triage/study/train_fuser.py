@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triage.analysis.fuser import FEATURES, About, Fuser, Trees, features_of
-from triage.analysis.maps import CELL, PATCHES, Maps, with_bank
+from triage.analysis.maps import CELL, PATCHES, Maps
 from triage.analysis.normal import Normal, learn_normals
 from triage.analysis.patches import strangeness
-from triage.analysis.places import places_of
-from triage.analysis.unlike import DROP, texture_of
+from triage.analysis.unlike import look_at
 
 Array: TypeAlias = NDArray[Any]
 
@@ -152,9 +151,8 @@ def train(
 
 def _places(maps: Maps, normal: Normal, trees: Trees, about: About) -> tuple[str, list[float]]:
     """Return texture and scores of the places of a clean scan."""
-    fuser = Fuser(features=FEATURES, trees=trees, normal=normal, thresholds={}, about=about)
-    known = with_bank(maps, normal.bank)
-    return texture_of(known), [p.score for p in places_of(fuser.score(known, normal), known.seen, DROP)]
+    seen = look_at(maps, Fuser(features=FEATURES, trees=trees, normal=normal, thresholds={}, about=about))
+    return seen.texture, [p.score for p in seen.places]
 
 
 def thresholds_of(found: Sequence[tuple[str, Sequence[float]]]) -> dict[str, dict[str, float]]:
