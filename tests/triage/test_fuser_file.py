@@ -12,9 +12,8 @@ from scanner_io.errors import DataError
 from tests.triage.test_container import scene
 from triage.analysis import fuser as fusers
 from triage.cli import cli
-from triage.study import evaluate_image
-from triage.study.evaluate_image import available
 from triage.study.fuser_file import joined_archive, train_fuser, write_fuser
+from triage.study.image_shipped import systems_for
 from triage.study.train_fuser import Options, thresholds_of
 
 
@@ -89,23 +88,15 @@ def test_a_fuser_is_tested_as_it_is_on_scans_it_has_not_seen_and_trained_anew_on
     path = tmp_path / "fuser.npz"
     fuser = fusers.Fuser(features=(), trees=None, normal=_nothing(), thresholds={}, about=seen)
     write_fuser(fuser, path)
-    with pytest.raises(DataError, match="trained on 1 of these 4 scans; leave out --profile"):
-        available(archive, path)
+    anew = systems_for(archive, path, unseen=False)[-1]
+    assert anew.learns
+    assert "was trained on 1 of these scans" in anew.how
     other = tmp_path / "other.npz"
     write_fuser(msgspec.structs.replace(fuser, about=fusers.About(trained_on=("ab",))), other)
-    told = available(archive, other)[-1]
-    assert (told.name, told.learns, told.trained_on) == ("scanlane", False, frozenset({"ab"}))
+    told = systems_for(archive, other, unseen=False)[-1]
+    assert (told.name, told.learns) == ("scanlane", False)
+    assert "trained elsewhere" in told.how
     assert told.make().fuser.about.trained_on == ("ab",)
-
-
-def test_the_packaged_fuser_is_trained_anew_where_it_has_seen_the_scans(folder, tmp_path, monkeypatch):
-    archive = joined_archive([folder])
-    about = fusers.About(trained_on=(archive.sources[0].sha256,))
-    fuser = fusers.Fuser(features=(), trees=None, normal=_nothing(), thresholds={}, about=about)
-    monkeypatch.setattr(evaluate_image, "fuser_named", lambda name: fuser)
-    assert available(archive, None)[-1].from_insertions
-    monkeypatch.setattr(evaluate_image, "fuser_named", lambda name: None)
-    assert available(archive, None)[-1].from_insertions
 
 
 # -- thresholds
