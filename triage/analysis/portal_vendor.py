@@ -68,8 +68,8 @@ def gamma_background(record: PortalRecord) -> npt.NDArray[np.float64] | None:
 def buffered(record: PortalRecord) -> bool:
     """Return True where the record begins with intervals from before entry that came at once, as a Rapiscan's do.
 
-    NULL_TAILS of `shaped` and `one_sided` hold for such records: the vehicle's place in others (Aspect, N42) is not
-    known to the interval, and what is taken for its front or its end then looks like a source.
+    The tails of `shaped` and `one_sided` (`portal_null`) hold for such records: the vehicle's place in others (Aspect,
+    N42) is not known to the interval, and what is taken for its front or its end then looks like a source.
     """
     arrival = record.gamma_arrival_ns
     return arrival.size >= BURST and int(arrival[BURST - 1] - arrival[0]) < 2e9 * record.gamma_interval_s
