@@ -438,8 +438,9 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def simulated(self) -> bool:
-        """True where any device behind this scan is a simulation."""
-        return any(d.simulated for d in self.devices) or bool(self.declaration and self.declaration.simulated)
+        """True where any device behind this scan is a simulation, or what it gave says that itself."""
+        parts = (*self.devices, self.declaration, self.portal)
+        return any(part is not None and part.simulated for part in parts)
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from scanner_io.model import (
     ScanStart,
 )
 
-from . import cargo, portal, vehicle
+from . import cargo, portal, threats, vehicle
 from .config import PASSAGE_S, Config
 from .portal import Source, Transit
 from .radiograph import Detector, conditions_of
@@ -97,21 +97,19 @@ def plan(config: Config, index: int) -> _Plan:
     rng = stream(config, index, _PLAN)
     kind = _kind(config, rng)
     norm = rng.random() < config.norm_share
-    if norm and not any(g.norm for g in cargo.GOODS[kind]):
-        kind = str(rng.choice([k for k, goods in cargo.GOODS.items() if any(g.norm for g in goods)]))
-    feet = int(rng.choice((20, 40, 45), p=(0.3, 0.58, 0.12)))
-    reefer = kind == "frozen" or (kind == "empty" and rng.random() < 0.1)
-    if reefer and feet == 45:
-        feet = 40
+    if norm and kind not in cargo.NORM_KINDS:
+        kind = str(rng.choice(cargo.NORM_KINDS))
+    feet = _feet(cargo.KINDS[kind], rng)
+    reefer = cargo.KINDS[kind].reefer or (kind == "empty" and feet != 45 and rng.random() < 0.1)
     tall = feet == 45 or reefer or rng.random() < 0.55
     solids, bay, ends = _vehicle(stream(config, index, _DRAW), feet, 2896.0 if tall else 2591.0, reefer)
-    load = _scaled(cargo.KINDS[kind](rng, bay), MAX_LOAD_KG[feet] * rng.uniform(0.72, 0.98))
+    load = _scaled(cargo.KINDS[kind].build(rng, bay), MAX_LOAD_KG[feet] * rng.uniform(0.72, 0.98))
     kg = sum(s.mass_kg for s in load)
     threat = None
     name = ""
     if rng.random() < config.threat_share:
-        name = str(rng.choice(list(cargo.THREATS)))
-        threat = cargo.THREATS[name](stream(config, index, _SCAN), bay)
+        name = str(rng.choice(list(threats.THREATS)))
+        threat = threats.THREATS[name](stream(config, index, _SCAN), bay)
     sources, rates = _sources(config, rng, bay, norm)
     declaration, misdeclared = _declare(stream(config, index, _PAPERS), config, kind, norm, feet, kg)
     truth = Truth(
@@ -152,6 +150,13 @@ def _kind(config: Config, rng: np.random.Generator) -> str:
     return list(cargo.KINDS)[int(rng.choice(len(shares), p=shares / shares.sum()))]
 
 
+def _feet(kind: cargo.Kind, rng: np.random.Generator) -> int:
+    """Return the length of the container: 40 ft is the commonest, as at any port."""
+    shares = {20: 0.3, 40: 0.58, 45: 0.12}
+    weights = np.array([shares[feet] for feet in kind.feet])
+    return int(rng.choice(kind.feet, p=weights / weights.sum()))
+
+
 def _vehicle(
     rng: np.random.Generator, feet: int, height: float, reefer: bool
 ) -> tuple[list[Solid], vehicle.Bay, tuple[float, float]]:
@@ -180,7 +185,7 @@ def _scaled(load: list[Solid], limit_kg: float) -> list[Solid]:
     return [msgspec.structs.replace(s, g_cm3=s.g_cm3 * limit_kg / total) for s in load]
 
 
-def _box(view: View, threat: cargo.Threat) -> Box:
+def _box(view: View, threat: threats.Threat) -> Box:
     x0, x1, h0, h1, z0, z1 = threat.box
     first, end = view.rows_of(h0, h1, z0, z1)
     left = int(max(x0, 0.0) / view.column_pitch_mm)
@@ -247,7 +252,7 @@ def _declare(
     wrong = ""
     told = kind
     if rng.random() < config.misdeclared_share:
-        others = [k for k in cargo.GOODS if k not in (kind, "empty")]
+        others = [k for k in cargo.KINDS if k not in (kind, "empty")]
         if kind == "empty":
             wrong, told = "declared loaded, is empty", str(rng.choice(others))
         elif rng.random() < 0.4:
@@ -255,7 +260,7 @@ def _declare(
         else:
             told = str(rng.choice(others))
             wrong = f"declared {told}, is {kind}"
-    options = [g for g in cargo.GOODS[told] if g.norm or not (norm and told == kind)]
+    options = [g for g in cargo.KINDS[told].goods if g.norm or not (norm and told == kind)]
     goods = options[int(rng.integers(0, len(options)))] if options else None
     cargo_kg = 0.0 if told == "empty" else max(kg, 900.0) * rng.normal(1, 0.015)
     country = f"X{'ABCDEFGH'[int(rng.integers(0, 8))]}"  # user-assigned in ISO 3166: no country at all

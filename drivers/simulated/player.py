@@ -24,6 +24,7 @@ import msgspec
 from scanner_io.errors import ConfigError, StorageError
 from scanner_io.model import NANOSECONDS
 
+from .portal import setup_lines
 from .portal_faults import Piece
 from .traffic import ClockStep, Link, Passing, Played, Traffic, play
 
@@ -61,6 +62,26 @@ class _Pace:
         return self._began_s + t_s / self._speed - time.monotonic()
 
 
+class _Greeting:
+    """The set-up block for a client that comes after it was played: without it nothing says that this is a simulation.
+
+    A real portal tells its set-up when it starts; this one tells it to whoever begins to listen as well, and that
+    begins a boot epoch for that client. Without set-up (`setup` off) the lane must be told by `simulated = true`.
+    """
+
+    def __init__(self, config: Traffic) -> None:
+        self._block = b"".join(setup_lines(config.nsigma)) if config.setup else b""
+        self._played = 0
+
+    def heard(self, data: bytes) -> None:
+        """Learn what has been played."""
+        self._played = min(self._played + len(data), len(self._block))
+
+    def lines(self) -> bytes:
+        """Return what a new client is told first: nothing before the block itself has been played to the end."""
+        return self._block if self._played == len(self._block) else b""
+
+
 class PortalServer:
     """A portal's TCP server: pushes to every client, takes nothing, and goes when the link does.
 
@@ -72,6 +93,7 @@ class PortalServer:
         self._config = config
         self._speed = speed
         self._wait_for = wait_for
+        self._greeting = _Greeting(config)
         self._clients: dict[socket.socket, bytearray] = {}
         self._up = True
         self.stop = threading.Event()
@@ -104,6 +126,7 @@ class PortalServer:
                 elif isinstance(played, Piece):
                     for waiting in self._clients.values():
                         waiting += played.data
+                    self._greeting.heard(played.data)
                     self._turn(0.0)
             self._drain()
         finally:
@@ -174,7 +197,7 @@ class PortalServer:
                 return
             client.setblocking(False)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._clients[client] = bytearray()
+            self._clients[client] = bytearray(self._greeting.lines())
 
 
 class PortalPty:
@@ -188,6 +211,8 @@ class PortalPty:
         self._config = config
         self._speed = speed
         self._wait = wait
+        self._greeting = _Greeting(config)
+        self._reader = False
         self.stop = threading.Event()
         self._master, slave = os.openpty()
         try:
@@ -210,18 +235,34 @@ class PortalPty:
                 pass
             pace = _Pace(self._speed)
             for played in play(self._config):
-                if isinstance(played, Piece | Link) and self.stop.wait(max(0.0, pace.left_s(played.t_s))):
+                if isinstance(played, Piece | Link) and not self._until(pace, played.t_s):
                     break
                 if isinstance(played, Passing):
                     passed.append(played)
                 elif isinstance(played, Piece):
+                    self._greet()
                     self._write(played.data)
+                    self._greeting.heard(played.data)
         finally:
             os.close(self._master)
         return Truth(
             simulated=True, start_utc_ns=pace.start_utc_ns, speed=self._speed, traffic=self._config,
             occupancies=tuple(passed),
         )  # fmt: skip
+
+    def _until(self, pace: _Pace, t_s: float) -> bool:
+        """Wait for second `t_s` and look meanwhile who reads; False if told to stop before."""
+        while (left_s := pace.left_s(t_s)) > 0:
+            if self.stop.wait(min(left_s, 0.1)):
+                return False
+            self._greet()
+        return not self.stop.is_set()
+
+    def _greet(self) -> None:
+        """Tell the set-up to a reader who was not there a moment ago."""
+        before, self._reader = self._reader, self._opened()
+        if self._reader and not before:
+            self._write(self._greeting.lines())
 
     def _opened(self) -> bool:
         poll = select.poll()

@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from itertools import pairwise
 
@@ -17,6 +18,8 @@ from drivers.simulated import (
     Link,
     Passing,
     Piece,
+    PortalPty,
+    PortalServer,
     Traffic,
     play,
     write_daily_file,
@@ -317,6 +320,43 @@ def test_the_portal_driver_reads_it_on_a_serial_line(tmp_path):
         records, _ = read_records(where["address"], 3)
         portal.wait_for("played")
     assert same_counts(records, json.loads(told.read_bytes()))
+
+
+def test_whoever_comes_late_is_told_the_set_up_and_so_that_it_is_a_simulation():
+    portal = PortalServer(Traffic(seed=2, gap_s=8.0, **QUIET), "127.0.0.1", 0, speed=20.0, wait_for=1)
+    thread = threading.Thread(target=portal.run)
+    thread.start()
+    try:
+        first, _ = read_records(portal.address, 1)
+        late, _ = read_records(portal.address, 2)
+    finally:
+        portal.stop.set()
+        thread.join(10)
+    assert first[0].simulated and [r.simulated for r in late] == [True, True]
+    assert first[0].settings == late[0].settings and late[0].boot_epoch > first[0].boot_epoch
+
+
+def test_who_is_there_from_the_start_hears_the_set_up_once():
+    with simulator("--tcp", "127.0.0.1:0", "--speed", "100", "--passes", "1", "--gap", "8", "--wait") as portal:
+        with socket.create_connection(("127.0.0.1", portal.wait_for("listening")["port"]), timeout=20) as client:
+            heard = b""
+            while data := client.recv(65_536):
+                heard += data
+    assert heard.count(b"SG1,") == 1
+
+
+def test_the_next_reader_of_a_serial_line_is_told_the_set_up():
+    portal = PortalPty(Traffic(seed=2, gap_s=8.0, **QUIET), speed=20.0, wait=True)
+    thread = threading.Thread(target=portal.run)
+    thread.start()
+    try:
+        records = [read_records(portal.address, 1)[0][0]]
+        time.sleep(0.3)  # the terminal must have seen that nobody reads
+        records += read_records(portal.address, 1)[0]
+    finally:
+        portal.stop.set()
+        thread.join(10)
+    assert [r.simulated for r in records] == [True, True]
 
 
 def test_several_clients_hear_the_same_and_none_is_asked_anything():

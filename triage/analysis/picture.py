@@ -15,7 +15,7 @@ from scanner_io.model import Box, Finding, Radiograph, TriageResult
 
 from .correction import correct
 
-__all__ = ["annotate", "grey"]
+__all__ = ["annotate", "grey", "transmission", "uninspectable"]
 
 Array: TypeAlias = NDArray[Any]
 Colour: TypeAlias = tuple[int, int, int]
@@ -54,7 +54,7 @@ def grey(radiograph: Radiograph, width: int, energy: int = -1) -> Array:
     Physical transmission is shown as its square root, which spreads the dark where cargo is; grey values a vendor
     already windowed are shown as they are.
     """
-    image = _transmission(radiograph, energy)
+    image = transmission(radiograph, energy)
     if radiograph.detector.state == "raw":
         image = np.sqrt(image)
     return _scaled(np.round(image * 255).astype(np.uint8), width)
@@ -123,7 +123,7 @@ def _upright(box: Box, radiograph: Radiograph, shape: tuple[int, ...]) -> tuple[
     return x0, top, min(max(round(box.end_column * sx), x0 + 1), shape[1]), min(max(round(y1 * sy), top + 1), shape[0])
 
 
-def _transmission(radiograph: Radiograph, energy: int) -> Array:
+def transmission(radiograph: Radiograph, energy: int = -1) -> Array:
     """Return (rows, columns) float32 upright transmission, 0..1; raw counts by their range where none can be had."""
     counts: Array = radiograph.counts[energy]
     image: Array
@@ -145,6 +145,14 @@ def _transmission(radiograph: Radiograph, energy: int) -> Array:
     return image[::-1] if radiograph.detector.first_channel == "bottom" else image
 
 
+def uninspectable(image: Array, at: tuple[int, int, int, int]) -> Array:
+    """Return (rows, columns) bool: what the picture tints in a rectangle x0, y0, x1, y1 of transmission as too dark."""
+    x0, y0, x1, y1 = at
+    mask: Array = np.zeros(image.shape, np.uint8)
+    mask[y0:y1, x0:x1] = image[y0:y1, x0:x1] < _OPAQUE_T
+    return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) != 0)
+
+
 def _scaled(image: Array, width: int) -> Array:
     rows = max(1, round(image.shape[0] * width / image.shape[1]))
     way = cv2.INTER_AREA if width < image.shape[1] else cv2.INTER_CUBIC
@@ -155,13 +163,11 @@ def _tinted(base: Array, radiograph: Radiograph, container: Box | None) -> Array
     """Return the picture with what cannot be seen in the container coloured."""
     if container is None:
         return base
-    image = _scaled(_transmission(radiograph, -1), base.shape[1])
+    image = _scaled(transmission(radiograph, -1), base.shape[1])
     x0, y0, x1, y1 = _upright(container, radiograph, base.shape)
-    mask: Array = np.zeros(image.shape, np.uint8)
-    mask[y0:y1, x0:x1] = image[y0:y1, x0:x1] < _OPAQUE_T
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    mask = uninspectable(image, (x0, y0, x1, y1))
     tint = np.full_like(base, _OPAQUE)
-    return np.where(mask[..., None] != 0, cv2.addWeighted(base, 0.72, tint, 0.28, 0), base)
+    return np.where(mask[..., None], cv2.addWeighted(base, 0.72, tint, 0.28, 0), base)
 
 
 def _banner(result: TriageResult, width: int) -> Array:

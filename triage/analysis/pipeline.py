@@ -15,8 +15,10 @@ from scanner_io.model import Box, Finding, Load, Quality, Scan, TriageResult
 from .declaration import judge_declaration, judge_mass
 from .fusion import fuse
 from .image import ImageProfile, Stream, judge_image
+from .known import Known
 from .material import Mass
-from .portal import PortalProfile, judge_portal
+from .portal import PortalJudgement, PortalProfile, judge_portal
+from .portal_marks import portal_marks
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,9 +58,15 @@ def run(
     neutron: bool | None = None
     gamma_intervals = alarm_intervals = 0
     mass = Mass(why="no radiograph")
+    since = time.perf_counter()
+    portal = _portal(scan, profile)
+    portal_ms = (time.perf_counter() - since) * 1e3
     if scan.radiograph is not None:
         quality += scan.radiograph.detector.flags
-        image = judge_image(scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers, stream=stream)
+        image = judge_image(
+            scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers, stream=stream,
+            known=_known(scan, portal),
+        )  # fmt: skip
         load, container = image.load, image.container
         mass = image.material.mass
         findings += image.findings
@@ -68,14 +76,12 @@ def run(
             findings.append(Finding(kind="mass", score=score, reason=mass.words, tier="note", where=container))
         quality += image.quality
         timings |= image.timings_ms
-    if scan.portal is not None:
-        since = time.perf_counter()
-        portal = judge_portal(scan.portal, profile.portal, declaration=scan.declaration, radiograph=scan.radiograph)
+    if portal is not None:
         gamma, neutron = portal.gamma_alarm, portal.neutron_alarm
         gamma_intervals, alarm_intervals = portal.gamma_intervals, portal.alarm_intervals
         findings += portal.findings
         quality += portal.quality
-        timings["portal"] = (time.perf_counter() - since) * 1e3
+        timings["portal"] = portal_ms
     if container is not None and load == "unknown":
         reason = "the radiograph does not show clearly whether the container is empty"
         findings.append(Finding(kind="load_unclear", score=1.0, reason=reason, tier="review", where=container))
@@ -93,6 +99,28 @@ def run(
         gamma_intervals=gamma_intervals, alarm_intervals=alarm_intervals, profile=profile.identity,
         code_version=__version__, timings_ms={k: round(v, 3) for k, v in timings.items()},
     )  # fmt: skip
+
+
+def scores_of(scan: Scan, profile: Profile, *, map_strips: Callable[..., Any] = map) -> dict[str, float]:
+    """Return the scan's score of every kind of finding that was searched for in its image, see `kinds.scores`.
+
+    They are what `run` judges by with the same profile; empty where the image shows no container or cannot be judged.
+    """
+    if scan.radiograph is None:
+        return {}
+    known = _known(scan, _portal(scan, profile))
+    return judge_image(scan.radiograph, profile.image, map_strips=map_strips, known=known).scores
+
+
+def _portal(scan: Scan, profile: Profile) -> PortalJudgement | None:
+    if scan.portal is None:
+        return None
+    return judge_portal(scan.portal, profile.portal, declaration=scan.declaration, radiograph=scan.radiograph)
+
+
+def _known(scan: Scan, portal: PortalJudgement | None) -> Known:
+    marks = portal_marks(scan.portal, portal.findings, scan.radiograph) if scan.portal and portal else ()
+    return Known(declaration=scan.declaration, marks=marks)
 
 
 def _absent(scan: Scan) -> Iterator[Quality]:

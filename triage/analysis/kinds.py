@@ -1,0 +1,93 @@
+"""All kinds of findings that are searched for in a container, in one table, and the search.
+
+A kind is a function of the container and what is known of it. It gives scored candidates; none where it looked and
+found nothing; and None where its question does not arise (no declaration, no earlier scan, no even load). The same
+scores are what a lane is calibrated on and what its scans are judged by: `search` is the only way to them.
+
+What cannot be seen at all (`opaque`) is no kind here: it is measured and said, whatever is usual on a lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .contrast import contrast_candidate
+from .free_space import item_candidate
+from .image_profile import ImageProfile
+from .known import Asked
+from .regions import Candidate
+
+Found = dict[str, list[Candidate]]
+
+
+class Kind(NamedTuple):
+    """A kind of finding.
+
+    words : what it is, for people; search : as above
+    note, review : scores of a note and of a review as long as no lane's own scans have said what is usual; a kind
+        without `review` asks for no more than a note until then
+    general : it says no more than that something is odd: gives way where another kind points at the same place
+    """
+
+    words: str
+    search: Callable[[Asked], list[Candidate] | None]
+    note: Callable[[ImageProfile], float]
+    review: Callable[[ImageProfile], float] | None = None
+    general: bool = False
+
+
+def _items(asked: Asked) -> list[Candidate]:
+    every = [at for _, at in asked.items]
+    return [item_candidate(asked.cargo, score, at, every) for score, at in asked.items]
+
+
+def _dark(asked: Asked) -> list[Candidate]:
+    return [contrast_candidate(asked.cargo, score, at) for score, at in asked.spots if score > 0]
+
+
+def _light(asked: Asked) -> list[Candidate]:
+    return [contrast_candidate(asked.cargo, score, at) for score, at in asked.spots if score < 0]
+
+
+KINDS: dict[str, Kind] = {
+    "extra_item_in_free_space": Kind(
+        "a compact item in otherwise free space",
+        _items,
+        note=lambda p: 0.0,
+        review=lambda p: p.item_review_score,
+    ),
+    "local_contrast_dark": Kind(
+        "a place darker than its surroundings",
+        _dark,
+        note=lambda p: p.contrast_note,
+        review=lambda p: p.contrast_review,
+        general=True,
+    ),
+    "local_contrast_light": Kind(
+        "a place lighter than its surroundings",
+        _light,
+        note=lambda p: p.contrast_note,
+        review=lambda p: p.light_review,
+        general=True,
+    ),
+}
+"""Every kind, and what it is."""
+
+
+def search(asked: Asked) -> Found:
+    """Return the candidates of every kind whose question arises, best first."""
+    found: Found = {}
+    for name, kind in KINDS.items():
+        candidates = kind.search(asked)
+        if candidates is not None:
+            found[name] = sorted(candidates, key=lambda c: (c.of_many > 1, -c.score, c.at or ()))
+    return found
+
+
+def scores(found: Found) -> dict[str, float]:
+    """Return the scan's score of every kind: that of its strangest candidate, 0 where there is none.
+
+    A kind whose question does not arise is absent. What stands in a row of its like is the load and does not count.
+    """
+    return {name: max((c.score for c in places if c.of_many == 1), default=0.0) for name, places in found.items()}
