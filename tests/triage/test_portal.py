@@ -339,15 +339,15 @@ NULLS = [(kind, test) for kind, tests in sorted(portal_null.NULLS.items()) for t
 def test_p_values_fall_with_the_score_and_hit_the_simulated_points(kind: str, test: str) -> None:
     null = portal_null.NULLS[kind][test]
     for terms in (portal_null.PLAIN, portal_null.terms_of(0.2, 0.9, 45, 310.0, 8.0)):
-        middle, scale = float(terms @ np.array(null.middle)), float(terms @ np.array(null.scale))
+        start, scale = float(terms @ np.array(null.start)), float(terms @ np.array(null.scale))
 
-        def p_of(x: Any, middle: float = middle, scale: float = scale, terms: Any = terms) -> np.ndarray:
+        def p_of(x: Any, start: float = start, scale: float = scale, terms: Any = terms) -> np.ndarray:
             x = np.atleast_1d(x)
-            return portal_null.tail_p(null, middle + scale * x, np.tile(terms, (len(x), 1)))
+            return portal_null.tail_p(null, start + scale * x, np.tile(terms, (len(x), 1)))
 
         assert scale > portal_null.LEAST_SCALE
         np.testing.assert_allclose(p_of([x for _, x in null.tail]), [p for p, _ in null.tail], rtol=1e-9)
-        values = p_of(np.linspace(-3, null.tail[-1][1] * 4, 300))
+        values = p_of(np.linspace(-6, null.tail[-1][1] * 4, 300))
         assert (np.diff(values) <= 0).all() and values[0] == 1.0 and values[-1] == portal_null.P_FLOOR
 
 

@@ -1,7 +1,7 @@
 """How high the portal's scores are on passages without a source, and the chance of a score by that.
 
 A score's distribution depends on the passage: an uneven shadow has gaps, and a long stay many looks. So a score is
-first measured from what a tenth of such passages reach, in units of what lies between that and one in 200 of them; both
+first measured from what one in twenty of such passages reaches, in units of what those lie beyond it on average; both
 are planes in the terms of `terms_of`. What is left is a standard score, whose tail is the same for all of a kind. Three
 kinds are told apart, since each has scores of its own:
 
@@ -41,11 +41,12 @@ _MIDDLE = np.array([0.4, 0.85, 30.0, 300.0, 8.0])
 class Null(NamedTuple):
     """Scores of a test on passages without a source.
 
-    middle, scale : coefficients of TERMS: the score that a tenth of such passages reaches, and how much more one in 200
+    start, scale : coefficients of TERMS: the score that one in twenty of such passages reaches, and how far beyond it
+        those are on average
     tail : share of passages, standard score that they reach
     """
 
-    middle: tuple[float, ...]
+    start: tuple[float, ...]
     scale: tuple[float, ...]
     tail: tuple[tuple[float, float], ...]
 
@@ -68,7 +69,7 @@ PLAIN = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
 class _Curve(NamedTuple):
     """A null as arrays: coefficients, standard scores and logarithms of shares, slopes before and behind them."""
 
-    middle: Floats
+    start: Floats
     scale: Floats
     at: Floats
     logs: Floats
@@ -80,13 +81,13 @@ class _Curve(NamedTuple):
 def _curve(null: Null) -> _Curve:
     at, logs = np.array([x for _, x in null.tail]), np.log([p for p, _ in null.tail])
     slopes = np.diff(logs) / np.diff(at)
-    return _Curve(np.array(null.middle), np.array(null.scale), at, logs, float(slopes[0]), float(slopes[-1]))
+    return _Curve(np.array(null.start), np.array(null.scale), at, logs, float(slopes[0]), float(slopes[-1]))
 
 
 def standard(null: Null, scores: Floats, terms: Floats) -> Floats:
-    """Return `(n,)` scores in units of the null: 0 is reached by a tenth, 1 by one in 200. terms : `(n, TERMS)`."""
-    middle, scale = terms @ np.array(null.middle), terms @ np.array(null.scale)
-    return np.asarray((scores - middle) / np.maximum(scale, LEAST_SCALE))
+    """Return `(n,)` scores in units of the null: 0 is reached by one in twenty. terms : `(n, TERMS)`."""
+    start, scale = terms @ np.array(null.start), terms @ np.array(null.scale)
+    return np.asarray((scores - start) / np.maximum(scale, LEAST_SCALE))
 
 
 def tail_p(null: Null, scores: Floats, terms: Floats) -> Floats:
@@ -95,7 +96,7 @@ def tail_p(null: Null, scores: Floats, terms: Floats) -> Floats:
     Before the first point p rises to 1; beyond the last the line is continued down to P_FLOOR.
     """
     c = _curve(null)
-    x = (scores - terms @ c.middle) / np.maximum(terms @ c.scale, LEAST_SCALE)
+    x = (scores - terms @ c.start) / np.maximum(terms @ c.scale, LEAST_SCALE)
     value = np.interp(x, c.at, c.logs)
     value += c.before * np.minimum(x - c.at[0], 0.0) + c.behind * np.maximum(x - c.at[-1], 0.0)
     return np.asarray(np.clip(np.exp(value), P_FLOOR, 1.0))
@@ -119,77 +120,77 @@ def family_tail(kind: str, least: Floats) -> Floats:
 NULLS: dict[str, dict[str, Null]] = {
     "told": {
         "shaped": Null(
-            (8.892, -1.098, -9.152, -0.788, 0.019, -0.477),
-            (5.02, -1.93, 0.394, -0.575, -0.442, -0.042),
+            (5.594, -1.889, -3.412, 1.098, 0.024, 1.391),
+            (1.351, -0.657, 0.32, -0.202, 0.211, 0.297),
             (
-                (0.1, -0.002),
-                (0.01, 0.773),
-                (0.003, 1.131),
-                (0.001, 1.434),
-                (0.0003, 1.773),
-                (0.0001, 2.076),
+                (0.1, -0.721),
+                (0.01, 1.566),
+                (0.003, 2.819),
+                (0.001, 4.056),
+                (0.0003, 5.355),
+                (0.0001, 6.541),
             ),
         ),
         "level": Null(
-            (2.418, -2.819, -1.065, 0.081, -0.366, 1.478),
-            (2.637, 0.327, 0.451, -0.175, -0.366, 0.399),
+            (2.959, -2.168, -0.832, 0.149, -0.132, 1.691),
+            (0.877, -0.283, -0.115, -0.072, 0.082, -0.061),
             (
-                (0.1, -0.001),
-                (0.01, 0.759),
-                (0.003, 1.149),
-                (0.001, 1.544),
-                (0.0003, 1.848),
-                (0.0001, 2.181),
+                (0.1, -0.65),
+                (0.01, 1.636),
+                (0.003, 3.023),
+                (0.001, 4.16),
+                (0.0003, 5.486),
+                (0.0001, 6.696),
             ),
         ),
         "one_sided": Null(
-            (4.111, 5.303, 0.371, 0.498, 0.404, -0.191),
-            (2.41, 4.726, 0.007, 0.453, 0.573, 0.021),
+            (4.756, 6.18, 0.516, 0.392, 0.66, -0.498),
+            (0.773, 1.64, -0.133, -0.024, -0.261, 0.053),
             (
-                (0.1, -0.001),
-                (0.01, 0.797),
-                (0.003, 1.144),
-                (0.001, 1.49),
-                (0.0003, 1.823),
-                (0.0001, 2.147),
+                (0.1, -0.749),
+                (0.01, 1.547),
+                (0.003, 2.65),
+                (0.001, 3.866),
+                (0.0003, 5.042),
+                (0.0001, 6.114),
             ),
         ),
     },
     "blind": {
         "shaped": Null(
-            (10.768, -1.03, -10.259, -1.515, 0.123, 0.0),
-            (5.652, -4.297, -0.122, -1.015, -1.131, 0.0),
+            (7.899, -0.346, -6.467, -0.158, 0.143, 0.0),
+            (1.529, -1.329, 1.074, -0.631, 1.327, 0.0),
             (
-                (0.1, -0.003),
-                (0.01, 0.764),
-                (0.003, 1.117),
-                (0.001, 1.563),
-                (0.0003, 1.974),
-                (0.0001, 2.35),
+                (0.1, -0.83),
+                (0.01, 1.701),
+                (0.003, 2.841),
+                (0.001, 3.949),
+                (0.0003, 5.165),
+                (0.0001, 6.274),
             ),
         ),
         "level": Null(
-            (2.448, -2.771, -1.204, -0.806, -0.325, 0.0),
-            (2.839, 2.493, -0.278, -0.178, 0.062, 0.0),
+            (3.011, -0.727, -1.276, -0.714, -0.51, 0.0),
+            (0.967, 0.351, -2.331, -0.253, 0.862, 0.0),
             (
-                (0.1, -0.001),
-                (0.01, 0.809),
-                (0.003, 1.093),
-                (0.001, 1.522),
-                (0.0003, 1.906),
-                (0.0001, 2.256),
+                (0.1, -0.537),
+                (0.01, 1.485),
+                (0.003, 2.833),
+                (0.001, 3.938),
+                (0.0003, 5.148),
+                (0.0001, 6.253),
             ),
         ),
         "one_sided": Null(
-            (4.188, 6.074, 0.368, 0.415, 0.094, 0.0),
-            (2.427, 4.312, -0.829, 0.282, 0.666, 0.0),
+            (4.782, 6.77, -0.044, 0.57, 0.718, 0.0),
+            (0.615, 0.531, -0.992, 0.099, 0.187, 0.0),
             (
-                (0.1, -0.003),
-                (0.01, 0.812),
-                (0.003, 1.088),
-                (0.001, 1.446),
-                (0.0003, 1.8),
-                (0.0001, 2.123),
+                (0.1, -0.857),
+                (0.01, 1.522),
+                (0.003, 2.836),
+                (0.001, 3.943),
+                (0.0003, 5.155),
+                (0.0001, 6.262),
             ),
         ),
     },
@@ -198,31 +199,31 @@ NULLS: dict[str, dict[str, Null]] = {
             (0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
             (1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
             (
-                (0.1, 2.681),
-                (0.01, 4.947),
-                (0.003, 6.095),
-                (0.001, 6.883),
-                (0.0003, 7.572),
-                (0.0001, 8.372),
+                (0.1, 2.622),
+                (0.01, 4.966),
+                (0.003, 6.453),
+                (0.001, 6.976),
+                (0.0003, 8.165),
+                (0.0001, 9.25),
             ),
         ),
     },
 }
 FAMILIES: dict[str, tuple[tuple[float, float], ...]] = {
     "told": (
-        (0.1, 0.112),
-        (0.01, 0.00956),
-        (0.003, 0.00258),
-        (0.001, 0.000738),
-        (0.0003, 0.000415),
-        (0.0001, 0.000148),
+        (0.1, 0.111),
+        (0.01, 0.0101),
+        (0.003, 0.00221),
+        (0.001, 0.00112),
+        (0.0003, 0.000332),
+        (0.0001, 0.00011),
     ),
     "blind": (
-        (0.1, 0.108),
-        (0.01, 0.00861),
-        (0.003, 0.00356),
-        (0.001, 0.0012),
-        (0.0003, 0.000364),
-        (0.0001, 0.000122),
+        (0.1, 0.102),
+        (0.01, 0.0113),
+        (0.003, 0.00443),
+        (0.001, 0.00162),
+        (0.0003, 0.000541),
+        (0.0001, 0.000199),
     ),
 }

@@ -23,7 +23,7 @@ from scipy.special import betaincinv, expit
 
 from scanner_io.model import PortalRecord
 from triage.analysis.portal import PortalProfile
-from triage.analysis.portal_null import TERMS, Null, standard, tail_p
+from triage.analysis.portal_null import LEAST_SCALE, TERMS, Null, standard, tail_p
 from triage.analysis.portal_tests import SHARES, Assessment, assess
 from triage.study.portal_traffic import Passages, Traffic, clean_passages
 
@@ -32,8 +32,8 @@ CHUNK = 500
 LEVELS = (1e-1, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 SCORED = ("shaped", "level", "one_sided")
 """Tests whose p-values are simulated; the others are exact."""
-MIDDLE, FAR = 0.1, 0.005
-"""Shares of the passages that reach the standard scores 0 and 1."""
+BEYOND = 0.05
+"""Share of the passages whose scores make the tail: it begins at the standard score 0."""
 BLIND_EVERY = 4
 """One in so many passages is also judged as if its speed were not known, which takes three times as long."""
 CALIBRATION, EVALUATION = 1, 2
@@ -129,7 +129,7 @@ def in_python(report: dict[str, Any]) -> str:
         lines.append(f'    "{kind}": {{')
         for name, null in tests.items():
             lines.append(f'        "{name}": Null(')
-            lines += [f"            {tuple(null[key])}," for key in ("middle", "scale")]
+            lines += [f"            {tuple(null[key])}," for key in ("start", "scale")]
             lines += [
                 "            (",
                 *(f"                {tuple(point)}," for point in null["tail"]),
@@ -150,9 +150,9 @@ def plain(nulls: dict[str, dict[str, Null]]) -> dict[str, Any]:
 
 def null_of(scores: Floats, terms: Floats) -> Null:
     """Return how high `(n,)` scores are by `(n, TERMS)` terms."""
-    middle = quantile_plane(scores, terms, 1 - MIDDLE)
-    far = quantile_plane(scores, terms, 1 - FAR)
-    null = Null(_rounded(middle), _rounded(far - middle), ())
+    start = quantile_plane(scores, terms, 1 - BEYOND)
+    above = scores - terms @ start
+    null = Null(_rounded(start), _rounded(excess_plane(above[above > 0], terms[above > 0])), ())
     return null._replace(tail=tuple(tail_of(standard(null, scores, terms), bounded=False)))
 
 
@@ -180,6 +180,25 @@ def quantile_plane(scores: Floats, terms: Floats, quantile: float) -> Floats:
         b = minimize(loss, b, jac=True, method="BFGS", options={"gtol": 1e-7, "maxiter": 500}).x
     full = np.zeros(terms.shape[1])
     full[varies] = b
+    return full
+
+
+def excess_plane(excess: Floats, terms: Floats) -> Floats:
+    """Return the coefficients of the plane of the mean excess, `(n,)` above 0, as that of an exponential."""
+    varies = terms.std(axis=0) > 1e-9
+    varies[0] = True
+    x = terms[:, varies]
+
+    def loss(b: Floats) -> tuple[float, Floats]:
+        mean = x @ b
+        scale = np.maximum(mean, LEAST_SCALE)
+        slope = np.where(mean > LEAST_SCALE, 1 / scale - excess / scale**2, -1e-3)
+        return float((np.log(scale) + excess / scale).mean()), slope @ x / len(x)
+
+    first = np.zeros(x.shape[1])
+    first[0] = excess.mean()
+    full = np.zeros(terms.shape[1])
+    full[varies] = minimize(loss, first, jac=True, method="BFGS", options={"gtol": 1e-6, "maxiter": 500}).x
     return full
 
 
