@@ -62,7 +62,8 @@ KINDS = tuple(
 are found on simulated passages, whose ripple is 0.18 of the depth and keeps its sign for three metres."""
 FRONT, FRONT_MM = 0.5, 2500.0
 """Standard deviation of how much more or less the front casts than the rest, as a share of the depth, and how long it
-is: a cab is another thing than what it draws, and where it begins is not where the beam across the lane is broken."""
+is: a cab is another thing than what it draws, and where it begins is not where the beam across the lane is broken. Two
+of 25 recorded passages without a source scored high there before; on simulated ones it neither helps nor harms."""
 REACHES_MM = tuple(sorted({kind.reach_mm for kind in KINDS}))
 MIDDLE_REACH_MM = 1600.0
 """Half width of the view where no kind is chosen: for the differences of the detectors, and for shapes."""

@@ -8,10 +8,11 @@ passages anew.
 
 What to keep in mind. 25 recorded passages of one truck without an alarm cannot show a false alarm rate below 11 %
 (95 %), so they serve for detection only. The kinds of shadow of the baseline were chosen on simulated passages, but an
-earlier one of them among some twenty settings by other injections into the recorded ones, and the spread of the
-simulated shadow over the detectors was set by them: detection on them is flattered by what is left of that, detection
-on simulated passages is not. Simulated passages have no energy
-windows, and injected sources add none to the recorded ones: the energy test is no part of the figures.
+earlier one of them among some twenty settings by other injections into the recorded ones; that a front casts a shadow
+of its own was added because two of the recorded passages scored high at theirs; and the spread of the simulated shadow
+over the detectors was set by them. Detection on them is flattered by that, detection on simulated passages is not.
+Simulated passages have no energy windows, and injected sources add none to the recorded ones: the energy test is no
+part of the figures.
 """
 
 from __future__ import annotations
