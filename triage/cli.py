@@ -1123,16 +1123,15 @@ def _print_profile(report: dict[str, Any], as_json: bool) -> None:
 @workers_option
 @json_option
 def calibrate_portal_command(passes: int, seed: int, workers: int, as_json: bool) -> None:
-    """Scores that passages without a source reach: the table NULL_TAILS of triage/analysis/portal_tests.py."""
-    from triage.study.calibrate_portal import calibrate_portal, parts
+    """Scores that passages without a source reach: the constants of triage/analysis/portal_null.py."""
+    from triage.study.calibrate_portal import calibrate_portal, in_python, parts
 
     with _progress(len(parts(passes)), "simulating", quiet=as_json) as advance, _workers(workers) as pool:
         report = calibrate_portal(passes, seed, advance, pool)
     if as_json:
         _emit(report)
         return
-    for name, tail in report["null_tails"].items():
-        _console().print(f"{name:12} {tail}", markup=False)
+    click.echo(in_python(report))
 
 
 @cli.group()

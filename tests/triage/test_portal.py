@@ -26,9 +26,9 @@ from scanner_io.model import (
     PortalSettings,
     Radiograph,
 )
-from triage.analysis import portal_baseline, portal_goods, portal_shape, portal_tests
+from triage.analysis import portal_baseline, portal_goods, portal_null, portal_shape, portal_tests
 from triage.analysis.portal import PortalJudgement, PortalProfile, judge_portal
-from triage.analysis.portal_tests import assess, neutron_p, tail_p
+from triage.analysis.portal_tests import assess, neutron_p
 from triage.analysis.portal_vendor import replay_rule
 
 PORTAL_LOGS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "portal"
@@ -328,18 +328,54 @@ def with_point(base: np.ndarray, peak: float, at: float = 30, shares: Any = (0.2
 
 def test_shares_make_one_family() -> None:
     assert sum(portal_tests.SHARES.values()) == pytest.approx(1.0)
-    assert set(portal_tests.NULL_TAILS) < set(portal_tests.SHARES)
+    assert set(portal_null.NULLS["told"]) == set(portal_null.NULLS["blind"]) < set(portal_tests.SHARES)
+    assert set(portal_null.FAMILIES) == {"told", "blind"}
 
 
-@pytest.mark.parametrize("test", sorted(portal_tests.NULL_TAILS))
-def test_p_values_fall_with_the_score_and_hit_the_simulated_points(test: str) -> None:
-    table = portal_tests.NULL_TAILS[test]
-    for p, score in table:
-        assert tail_p(test, score) == pytest.approx(p, rel=1e-9)
-    scores = np.linspace(-1, table[-1][1] * 3, 200)
-    values = [tail_p(test, float(x)) for x in scores]
-    assert values == sorted(values, reverse=True)
-    assert values[0] == 1.0 and values[-1] == portal_tests.P_FLOOR
+NULLS = [(kind, test) for kind, tests in sorted(portal_null.NULLS.items()) for test in sorted(tests)]
+
+
+@pytest.mark.parametrize(("kind", "test"), NULLS)
+def test_p_values_fall_with_the_score_and_hit_the_simulated_points(kind: str, test: str) -> None:
+    null = portal_null.NULLS[kind][test]
+    for terms in (portal_null.PLAIN, portal_null.terms_of(0.2, 0.9, 45, 310.0, 8.0)):
+        start, scale = float(terms @ np.array(null.start)), float(terms @ np.array(null.scale))
+
+        def p_of(x: Any, start: float = start, scale: float = scale, terms: Any = terms) -> np.ndarray:
+            x = np.atleast_1d(x)
+            return portal_null.tail_p(null, start + scale * x, np.tile(terms, (len(x), 1)))
+
+        assert scale > portal_null.LEAST_SCALE
+        np.testing.assert_allclose(p_of([x for _, x in null.tail]), [p for p, _ in null.tail], rtol=1e-9)
+        values = p_of(np.linspace(-6, null.tail[-1][1] * 4, 300))
+        assert (np.diff(values) <= 0).all() and values[0] == 1.0 and values[-1] == portal_null.P_FLOOR
+
+
+@pytest.mark.parametrize("kind", sorted(portal_null.FAMILIES))
+def test_a_family_is_as_sure_as_the_surest_of_its_tests_is_rare(kind: str) -> None:
+    for chance, least in portal_null.FAMILIES[kind]:
+        assert portal_null.family_tail(kind, np.array([least]))[0] == pytest.approx(chance, rel=1e-9)
+    falling = portal_null.family_tail(kind, np.geomspace(10.0, 1e-9, 200))
+    assert (np.diff(falling) <= 0).all() and falling[0] == 1.0 and falling[-1] < 1e-7
+    assert portal_null.family_tail("bare", np.array([1e-3, 7.0])).tolist() == [1e-3, 1.0]
+
+
+def test_energy_windows_have_a_share_of_their_own() -> None:
+    told = [portal_tests.Evidence(name, 1.0, 1e-4, 0, 1, "") for name in ("shaped", "energy")]
+    both = portal_tests.Assessment(tuple(told), None, None, "told")
+    alone = both._replace(evidence=both.evidence[:1])
+    share = portal_tests.SHARES["energy"]
+    assert both.family_of(told[1]) == pytest.approx(1e-4 / share)
+    assert both.family_of(told[0]) == pytest.approx(alone.family_of(told[0]) / (1 - share))
+    assert both.family_p() == both.family_of(told[0]) < both.family_of(told[1])
+
+
+def test_terms_stay_within_what_was_simulated() -> None:
+    far, near = portal_null.terms_of(0.01, 0.0, 1, 10.0, 90.0), portal_null.terms_of(0.15, 0.3, 5, 100.0, 15.0)
+    np.testing.assert_array_equal(far, near)
+    np.testing.assert_array_equal(
+        portal_null.terms_of(0.4, 0.85, 30, 300.0, None), portal_null.terms_of(0.4, 0.85, 30, 300.0, 8.0)
+    )
 
 
 def test_shadow_gap_and_slope_are_no_source() -> None:
@@ -548,6 +584,57 @@ def test_modes_of_a_uniform_shadow_have_no_contrast() -> None:
     assert np.abs(s.modes[1:]).max() < 1e-12
     assert s.modes[0].min() == pytest.approx(-0.4, abs=0.02)
     assert portal_baseline.depth_of(s) == pytest.approx(0.4, abs=0.03)
+    assert 0.85 < portal_baseline.shade_of(s).even <= 1.0
+
+
+def test_cells_hold_the_means_of_their_intervals() -> None:
+    rng = np.random.default_rng(9)
+    s = portal_baseline.series(rng.poisson(77.0, (61, 4)), np.full(4, RATE), 0.2, 3.0, 5, 10)
+    assert portal_baseline.cell_width(s) == 4  # 750 mm at 167 mm an interval
+    wide = portal_baseline.coarser(s, 4)
+    assert wide.modes.shape == (4, 15) and wide.expected == pytest.approx(4 * 4 * RATE * 0.2)
+    for c in range(15):
+        np.testing.assert_allclose(wide.modes[:, c], s.modes[:, 4 * c : 4 * c + 4].mean(axis=1))
+        assert wide.variance[c] == pytest.approx(s.variance[4 * c : 4 * c + 4].sum() / 16)
+
+
+def test_losses_are_the_smallest_over_all_bumps_and_peaks() -> None:
+    rng = np.random.default_rng(10)
+    kinds = len(portal_baseline.KINDS)
+    peak, alone = rng.normal(0.05, 0.1, (kinds, 1, 20)), rng.normal(0.03, 0.05, (1, 20))
+    weight, contrast = rng.uniform(200, 3000, (kinds, 1, 20)), rng.uniform(200, 3000, (1, 20))
+    depth = rng.uniform(0.01, 0.3, (kinds, 1, 20))
+    common = portal_baseline._Common(peak, weight, depth, np.arange(kinds) / 10)
+    without, with_source, _ = portal_baseline._losses(common, alone * contrast, contrast)
+    a = np.linspace(0, 0.5, 1001)[np.newaxis]
+    for k, kind in enumerate(portal_baseline.KINDS):
+        for i in range(20):
+            d = float(depth[k, 0, i])
+            bump = np.linspace(0, d, 401)[:, np.newaxis]
+            loss = 2 * bump / (kind.gap_mean * max(d, portal_baseline.LEAST_DEPTH)) - 2 * k / 10
+            loss = loss + (peak[k, 0, i] - bump - a) ** 2 * weight[k, 0, i] + (alone[0, i] - a) ** 2 * contrast[0, i]
+            assert with_source[k, 0, i] == pytest.approx(loss.min(), abs=0.01)
+            assert without[k, 0, i] == pytest.approx(loss[:, 0].min(), abs=0.01)
+
+
+def test_every_place_is_judged_by_its_own_profile() -> None:
+    rng = np.random.default_rng(11)
+    s = portal_baseline.series(rng.poisson(77.0, (60, 4)), np.full(4, RATE), 0.2, 8.0, 5, 10)
+    profiles, _ = portal_baseline._profiles(s)
+    numerator, contrast = portal_baseline._contrast(s, profiles, 0.4, 1)
+    # Pillars exchanged, heights exchanged: modes are all, pillars, heights, crosswise.
+    for signs, order in (
+        ((1, -1, 1, -1), (0, 1, 2, 6, 7, 8, 3, 4, 5)),
+        ((1, 1, -1, -1), (0, 2, 1, 3, 5, 4, 6, 8, 7)),
+    ):
+        turned = s._replace(modes=s.modes * np.array(signs, np.float64)[:, np.newaxis])
+        found, weight = portal_baseline._contrast(turned, profiles, 0.4, 1)
+        np.testing.assert_allclose(found, numerator[list(order)], rtol=1e-9)
+        np.testing.assert_allclose(weight, contrast[list(order)], rtol=1e-9)
+    # Nearer the master pillar, low: what master and lower detectors see more of counts for it.
+    place = portal_baseline.PLACES.index((-900.0, 900.0))
+    more = s._replace(modes=s.modes + np.array([0, 0.1, 0.1, 0.1])[:, np.newaxis])
+    assert (portal_baseline._contrast(more, profiles, 0.4, 1)[0] - numerator).mean(axis=1).argmax() == place
 
 
 # ---- shape, goods, place

@@ -32,7 +32,7 @@ from scanner_io.model import (
 from .portal_goods import Explanation, explain
 from .portal_residual import residual_of
 from .portal_shape import Form, columns_of, form_of, place_words, unsteady
-from .portal_tests import SHARES, Evidence, assess
+from .portal_tests import Assessment, Evidence, assess
 from .portal_vendor import (
     buffered,
     gamma_alarm_findings,
@@ -183,7 +183,7 @@ def judge_portal(
     assessed = assess(
         record, neutron_background_s=profile.neutron_background_s, neutron_showers=profile.neutron_showers
     )
-    raised = [e for e in assessed.evidence if e.p_value <= profile.far_per_occupancy * SHARES[e.test]]
+    raised = [e for e in assessed.evidence if assessed.family_of(e) <= profile.far_per_occupancy]
     alarms = gamma_alarm_findings(record, replay, settings)
     form: Form | None = None
     explanation: Explanation | None = None
@@ -197,7 +197,7 @@ def judge_portal(
         *window_alarm_findings(record),
         *rule_findings(record, replay, settings),
         *_untested(record),
-        *(_finding(record, e, profile, explanation, bool(neutrons)) for e in raised),
+        *(_finding(record, e, assessed, profile, explanation, bool(neutrons)) for e in raised),
         *_form(alarms, raised, form, explanation, bool(neutrons)),
         *_column_note(record, radiograph, alarms, raised),
     ]
@@ -228,14 +228,18 @@ def _doubted(record: PortalRecord, explanation: Explanation | None) -> Explanati
 
 
 def _finding(
-    record: PortalRecord, e: Evidence, profile: PortalProfile, explanation: Explanation | None, neutrons: bool
-) -> Finding:
+    record: PortalRecord, e: Evidence, assessed: Assessment, profile: PortalProfile, explanation: Explanation | None,
+    neutrons: bool,
+) -> Finding:  # fmt: skip
     """Return a test's finding; a distributed gamma excess that the goods explain is a note."""
     gamma = e.test in ("shaped", "level")
     tier: Tier = "note" if gamma and explanation is not None and explanation.explains and not neutrons else "review"
-    asked = profile.far_per_occupancy * SHARES[e.test]
+    family, asked = assessed.family_of(e), profile.far_per_occupancy
     place = place_words(record, e.first, e.end) if e.test != "neutron" else ""
-    reason = f"{e.words}{place}; p = {e.p_value:.1e} (asked for: {asked:.1e})"
+    reason = (
+        f"{e.words}{place}; p = {e.p_value:.1e}, and {family:.1e} for any test of the passage to be as sure without a "
+        f"source (asked for: {asked:.0e})"
+    )
     if tier == "note" and explanation is not None:
         reason = f"{reason}; {explanation.words}"
     return Finding(

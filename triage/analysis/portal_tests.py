@@ -8,10 +8,14 @@
                 (`portal_energy`)
     neutron     counts of a second, three seconds, the passage; exact, with an allowance for cosmic-ray showers
 
-A test raises its finding where p is below its share of the promised rate (Bonferroni), so that the family keeps it
-whatever the tests have in common. p-values of `shaped`, `level` and `one_sided` are read from what simulated passages
-without a source gave (NULL_TAILS); those of `energy` and `neutron` are exact bounds over all looks. Where less than
-LOW_COUNTS come in an interval the normal approximation is not good enough and exact bounds take over there too.
+p-values of `shaped`, `level` and `one_sided` are read from what simulated passages without a source gave, of the same
+depth of shadow, time, background and speed (`portal_null`); those of `energy` and `neutron` are exact bounds over all
+looks. Where less than LOW_COUNTS come in an interval the normal approximation is not good enough and exact bounds take
+over there too.
+
+Each test has a share of the promised rate. What the tests have in common leaves part of it unused; how much is
+simulated too (`portal_null.FAMILIES`), and the family's p-value is what is held against the promised rate. Energy
+windows are not simulated: where a record has them, their share is set apart and the others have the rest.
 """
 
 from __future__ import annotations
@@ -25,24 +29,17 @@ from scipy.special import betainc, ndtri
 
 from scanner_io.model import PortalRecord
 
-from .portal_baseline import Series, Shaped, depth_of, series, shaped_excess
+from .portal_baseline import Series, Shaped, series, shade_of, shaped_excess
 from .portal_energy import SURPLUS, WINDOWS_S, window_excess
+from .portal_null import NULLS, PLAIN, family_tail, tail_p, terms_of
 from .portal_vendor import BURST, DETECTOR_SETS, buffered, gamma_background, set_sums
 
 Floats = npt.NDArray[np.float64]
 
 SHARES = {"shaped": 0.7, "level": 0.1, "one_sided": 0.05, "energy": 0.05, "neutron": 0.1}
 """How the promised rate is divided. The shaped test finds what the others do not and has most of it."""
-NULL_TAILS: dict[str, tuple[tuple[float, float], ...]] = {
-    "shaped": ((1e-1, 3.16), (1e-2, 5.42), (3e-3, 6.8), (1e-3, 8.12), (3e-4, 10.25), (1e-4, 11.74)),
-    "level": ((1e-1, 2.61), (1e-2, 4.91), (3e-3, 6.14), (1e-3, 7.26), (3e-4, 8.82), (1e-4, 9.57)),
-    "one_sided": ((1e-1, 4.11), (1e-2, 6.26), (3e-3, 7.38), (1e-3, 8.34), (3e-4, 9.46), (1e-4, 9.98)),
-}
-"""Score that this share of passages without a source reaches: `scanlane calibrate portal --passes 100000 --seed 1`."""
-P_FLOOR = 1e-6
-"""Smallest p-value told: the simulations say nothing of smaller ones."""
 LOW_COUNTS = 100.0
-"""Background counts of all detectors per interval below which exact tests are used; NULL_TAILS hold above."""
+"""Background counts of all detectors per interval below which exact tests are used."""
 GAP_RECOVERY = 0.6
 """Share of a shadow that a gap is presumed to give back in the exact test, which has no shape to tell it by."""
 ENDS_ALLOWANCE = 1.5
@@ -73,53 +70,51 @@ class Evidence(NamedTuple):
 
 
 class Assessment(NamedTuple):
-    """All tests of one passage; `shaped` holds the source that explains most, where that test was made."""
+    """All tests of one passage.
+
+    shaped : the source that explains most, where that test was made
+    kind : of passage, see `portal_null`; `terms` by which its scores were read
+    """
 
     evidence: tuple[Evidence, ...]
     shaped: Shaped | None
     series: Series | None
+    kind: str = "bare"
+    terms: Floats = PLAIN
+
+    def family_of(self, e: Evidence) -> float:
+        """Return the chance that any test of the family is as sure as this one on a passage without a source."""
+        apart = SHARES["energy"] if any(other.test == "energy" for other in self.evidence) else 0.0
+        if e.test == "energy" or self.kind == "bare":
+            return min(1.0, e.p_value / SHARES[e.test])
+        return min(1.0, float(family_tail(self.kind, np.array([e.p_value / SHARES[e.test]]))[0]) / (1 - apart))
 
     def family_p(self) -> float:
-        """Return the p-value of the family: the smallest p over its share, at most 1."""
-        return min([1.0, *(e.p_value / SHARES[e.test] for e in self.evidence)])
-
-
-def tail_p(test: str, score: float) -> float:
-    """Return the chance of `score` or more on a passage without a source, log-linear between the simulated points.
-
-    Below the first point p rises to 1; beyond the last the line is continued down to P_FLOOR.
-    """
-    table = NULL_TAILS[test]
-    logs = [math.log(p) for p, _ in table]
-    scores = [x for _, x in table]
-    if score <= scores[0]:
-        return min(1.0, math.exp(logs[0] * max(score, 0.0) / scores[0])) if scores[0] > 0 else 1.0
-    for k in range(1, len(table)):
-        if score <= scores[k] or k == len(table) - 1:
-            slope = (logs[k] - logs[k - 1]) / (scores[k] - scores[k - 1])
-            return max(math.exp(logs[k] + slope * (score - scores[k])), P_FLOOR)
-    raise AssertionError("the table has two points")
+        """Return the p-value of the family, at most 1."""
+        return min([1.0, *(self.family_of(e) for e in self.evidence)])
 
 
 def assess(record: PortalRecord, *, neutron_background_s: float, neutron_showers: float) -> Assessment:
     """Return what every test says of an occupancy; a test that cannot be made gives nothing."""
     found: list[Evidence] = []
-    shaped, s = None, None
+    shaped, s, kind, terms = None, None, "bare", PLAIN
     background = gamma_background(record)
     if background is not None and record.gamma.shape[0] > 1:
-        found += [_level(record, background)]
-        if float(background.sum()) * record.gamma_interval_s < LOW_COUNTS:
-            found += _window_excess(record, background)
-        elif buffered(record):
+        expected = float(background.sum()) * record.gamma_interval_s
+        if expected >= LOW_COUNTS and buffered(record):
             s = series_of(record, background)
-            shaped = shaped_excess(s, record.gamma_interval_s)
-            found += _shaped(record, shaped, background)
-            found += _one_sided(record, background, s)
-        found += _energy(record, background)
+            shade, inside = shade_of(s), int(((s.x_mm > 0) & (s.x_mm < s.length_mm)).sum())
+            kind, terms = "blind" if s.blind else "told", terms_of(*shade, inside, expected, record.speed_kmh)
+            shaped = shaped_excess(s, record.gamma_interval_s, shade.depth)
+            found += _shaped(record, shaped, background, kind, terms)
+            found += _one_sided(record, background, shade.depth, kind, terms)
+        elif expected < LOW_COUNTS:
+            found += _window_excess(record, background)
+        found += [_level(record, background, kind, terms), *_energy(record, background)]
     elif record.gamma.shape[0] > 1:
         found += _ends(record)
     found += _neutron(record, neutron_background_s, neutron_showers)
-    return Assessment(tuple(found), shaped, s)
+    return Assessment(tuple(found), shaped, s, kind, terms)
 
 
 def series_of(record: PortalRecord, background: Floats) -> Series:
@@ -128,11 +123,18 @@ def series_of(record: PortalRecord, background: Floats) -> Series:
     return series(record.gamma, background, record.gamma_interval_s, record.speed_kmh, BURST, hold_in)
 
 
+def _tail(test: str, score: float, kind: str, terms: Floats) -> float:
+    """Return the chance of such a score on a passage of this kind without a source."""
+    return float(tail_p(NULLS[kind][test], np.array([score]), terms[np.newaxis])[0])
+
+
 # --------------------------------------------------------------------------------------------------------------
 # Gamma, all detectors and pillars
 
 
-def _shaped(record: PortalRecord, shaped: Shaped | None, background: Floats) -> list[Evidence]:
+def _shaped(
+    record: PortalRecord, shaped: Shaped | None, background: Floats, kind: str, terms: Floats
+) -> list[Evidence]:
     if shaped is None:
         return []
     half = max(1, round(0.6 / record.gamma_interval_s))
@@ -146,7 +148,7 @@ def _shaped(record: PortalRecord, shaped: Shaped | None, background: Floats) -> 
         f"{end - 1}) against {flat:.0f} of an empty lane, less {100 * shaped.depth:.0f} % that the vehicle takes away; "
         f"likelihood ratio score {shaped.gain:.1f}"
     )
-    return [Evidence("shaped", shaped.gain, tail_p("shaped", shaped.gain), first, end, words)]
+    return [Evidence("shaped", shaped.gain, _tail("shaped", shaped.gain, kind, terms), first, end, words)]
 
 
 def _ends(record: PortalRecord) -> list[Evidence]:
@@ -161,11 +163,11 @@ def _ends(record: PortalRecord) -> list[Evidence]:
     rate = ends.sum(axis=0) / (width * record.gamma_interval_s)
     if not rate.sum():
         return []
-    found = _level(record, ENDS_ALLOWANCE * rate, exact=True)
+    found = _level(record, ENDS_ALLOWANCE * rate, "bare", PLAIN, exact=True)
     return [found._replace(words=f"no background was told; against half more than before or after: {found.words}")]
 
 
-def _level(record: PortalRecord, background: Floats, *, exact: bool = False) -> Evidence:
+def _level(record: PortalRecord, background: Floats, kind: str, terms: Floats, *, exact: bool = False) -> Evidence:
     """Poisson sequential test against the unshadowed background, begun again at every lower bound.
 
     Source: Wald (1945); Page, Biometrika 41 (1954) 100; bound on false alarms n exp(-h): Lorden, Annals of
@@ -188,7 +190,7 @@ def _level(record: PortalRecord, background: Floats, *, exact: bool = False) -> 
     if exact or float(background.sum()) * record.gamma_interval_s < LOW_COUNTS:
         p = min(1.0, len(LEVEL_RATIOS) * counts.size * math.exp(-score))
     else:
-        p = tail_p("level", score)
+        p = _tail("level", score, kind, terms)
     seconds = (end - first) * record.gamma_interval_s
     words = (
         f"gamma counts stay above the background of an empty lane: {counts[first:end, chosen].sum():.0f} in "
@@ -198,7 +200,7 @@ def _level(record: PortalRecord, background: Floats, *, exact: bool = False) -> 
     return Evidence("level", score, p, first, end, words)
 
 
-def _one_sided(record: PortalRecord, background: Floats, s: Series) -> list[Evidence]:
+def _one_sided(record: PortalRecord, background: Floats, depth: float, kind: str, terms: Floats) -> list[Evidence]:
     """Master against slave pillar over seconds; what falls on both alike, as a shadow does, cancels."""
     if record.gamma.shape[1] != 4 or not (background > 0).all():
         return []
@@ -206,12 +208,13 @@ def _one_sided(record: PortalRecord, background: Floats, s: Series) -> list[Evid
     master, total = counts[:, 0] + counts[:, 1], counts.sum(axis=1)
     share = float(background[:2].sum() / background.sum())
     # A shadow may fall unevenly; the allowance is as deep as the shadow is.
-    allowance = PILLAR_ALLOWANCE * depth_of(s) * share * (1 - share)
+    allowance = PILLAR_ALLOWANCE * depth * share * (1 - share)
     best = (-math.inf, 0, 1, 0.0, 0.0)
+    both = np.zeros((len(total) + 1, 2))
+    np.cumsum(np.stack([master, total], axis=1), axis=0, out=both[1:])
     for seconds in WINDOWS_S:
         width = min(round(seconds / record.gamma_interval_s), len(total))
-        m = np.lib.stride_tricks.sliding_window_view(master, width).sum(axis=1)
-        n = np.lib.stride_tricks.sliding_window_view(total, width).sum(axis=1)
+        m, n = (both[width:] - both[:-width]).T
         off = m - share * n
         z = np.abs(off) / np.sqrt(np.maximum(share * (1 - share) * n + (allowance * n) ** 2, 1e-9))
         i = int(z.argmax())
@@ -224,7 +227,7 @@ def _one_sided(record: PortalRecord, background: Floats, s: Series) -> list[Evid
         f"{(end - first) * record.gamma_interval_s:.1f} s (intervals {first} to {end - 1}), {z_best:.1f} standard "
         "deviations; something on its side, in this lane or beside it"
     )
-    return [Evidence("one_sided", z_best, tail_p("one_sided", z_best), first, end, words)]
+    return [Evidence("one_sided", z_best, _tail("one_sided", z_best, kind, terms), first, end, words)]
 
 
 def _window_excess(record: PortalRecord, background: Floats) -> list[Evidence]:

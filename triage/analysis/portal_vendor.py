@@ -68,8 +68,11 @@ def gamma_background(record: PortalRecord) -> npt.NDArray[np.float64] | None:
 def buffered(record: PortalRecord) -> bool:
     """Return True where the record begins with intervals from before entry that came at once, as a Rapiscan's do.
 
-    NULL_TAILS of `shaped` and `one_sided` hold for such records: the vehicle's place in others (Aspect, N42) is not
-    known to the interval, and what is taken for its front or its end then looks like a source.
+    The tails of `shaped` and `one_sided` (`portal_null`) hold for such records: the vehicle's place in others (Aspect,
+    N42) is not known to the interval, and what is taken for its front or its end then looks like a source. An
+    Aspect record begins with the first occupied reading and ends 1 s or so after the last; an N42 one holds up to 5 s
+    before and 2 s behind, as many slices as the file has. A record does not tell how many there are, so tails for those
+    kinds would hold for a mixture of them and for none.
     """
     arrival = record.gamma_arrival_ns
     return arrival.size >= BURST and int(arrival[BURST - 1] - arrival[0]) < 2e9 * record.gamma_interval_s

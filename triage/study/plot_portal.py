@@ -179,6 +179,10 @@ def plain(report: dict[str, Any]) -> list[tuple[str, str]]:
     for name, s in report["strength_95"].items():
         value = "more than tried" if s["value"] is None else f"{s['value']:.0f} counts/s ({s['low']} to {s['high']})"
         rows.append((f"95 % at, {name}", value))
+    ratio = details["scanlane_over"]["vendor"]
+    rows.append(("over the vendor's", f"{ratio['value']} ({ratio['low']} to {ratio['high']})"))
+    for name, s in details["oracle"].items():
+        rows.append((f"bound, {name.replace('_', ' ')}", f"{s['value']} counts/s ({s['low']} to {s['high']})"))
     shapes = details["norm_vs_point"]
     rows.append(("load from point", f"{100 * report['norm_vs_point']:.1f} % told ({shapes['both']['of']} passages)"))
     real = details["recorded_norm_called_distributed"]

@@ -266,15 +266,27 @@ def _peak(load: Load) -> Floats:
     return total
 
 
-def draw_passages(
-    rng: np.random.Generator, vehicles: Vehicles, traffic: Traffic, loads: tuple[Load, ...] = (),
-    neutrons_cps: Floats | float = 0.0, next_lane_cps: Floats | float = 0.0,
-) -> Passages:  # fmt: skip
-    """Return the counts of the vehicles, with what they carry.
+class Expected(NamedTuple):
+    """What n passages are drawn from, and what was drawn before they came.
 
-    neutrons_cps : peak of a neutron source in the middle of the cargo room
-    next_lane_cps : peak of a patient who passes in the next lane at the same time, seen mostly by one pillar
+    innocent, loads : `(n, t, 4)` counts/s that each detector would see without loads, and what these add
+    intervals : `(n,)` length of each passage; t is the longest
+    x_mm : `(n, t)` how far the vehicle's front is past the portal in the middle of each interval
+    background : `(n, 4)` counts/s as published
     """
+
+    innocent: Floats
+    loads: Floats
+    intervals: Ints
+    x_mm: Floats
+    background: Floats
+
+
+def expected_rates(
+    rng: np.random.Generator, vehicles: Vehicles, traffic: Traffic, loads: tuple[Load, ...] = (),
+    next_lane_cps: Floats | float = 0.0,
+) -> Expected:  # fmt: skip
+    """Return the rates of the vehicles and of what they carry; parameters are those of `draw_passages`."""
     n = len(vehicles.length_mm)
     travel_s = vehicles.length_mm / vehicles.speed_mm_s
     intervals = BUFFERED + np.ceil(travel_s / INTERVAL_S).astype(np.int64) + HOLD_IN
@@ -290,15 +302,29 @@ def draw_passages(
     )
     shade = _at(vehicles.shade, x)
     lost = np.clip(shade[:, :, np.newaxis] * _weights(rng, traffic, x), 0, 0.9)
-    mean = rate[:, np.newaxis] * (1 + drift[:, np.newaxis] * t[np.newaxis])[:, :, np.newaxis] * (1 - lost)
+    innocent = rate[:, np.newaxis] * (1 + drift[:, np.newaxis] * t[np.newaxis])[:, :, np.newaxis] * (1 - lost)
+    added = np.zeros_like(innocent)
     for load in loads:
-        mean = mean + load.counts_per_s[:, np.newaxis, np.newaxis] * shape(load, x)
-    mean = mean + _next_lane(rng, n, t, travel_s, next_lane_cps)
-    gamma = rng.poisson(mean * INTERVAL_S)
-    gamma[np.arange(len(t))[np.newaxis] >= intervals[:, np.newaxis]] = 0
-    neutron, seconds, neutron_background = _neutrons(rng, vehicles, traffic, intervals, neutrons_cps)
-    measured = vehicles.speed_mm_s * 3.6 / 1000 * rng.normal(1, 0.03, n)
-    return Passages(gamma, intervals, published, neutron, seconds, neutron_background, measured, vehicles)
+        added += load.counts_per_s[:, np.newaxis, np.newaxis] * shape(load, x)
+    added += _next_lane(rng, n, t, travel_s, next_lane_cps)
+    return Expected(innocent, added, intervals, x, published)
+
+
+def draw_passages(
+    rng: np.random.Generator, vehicles: Vehicles, traffic: Traffic, loads: tuple[Load, ...] = (),
+    neutrons_cps: Floats | float = 0.0, next_lane_cps: Floats | float = 0.0,
+) -> Passages:  # fmt: skip
+    """Return the counts of the vehicles, with what they carry.
+
+    neutrons_cps : peak of a neutron source in the middle of the cargo room
+    next_lane_cps : peak of a patient who passes in the next lane at the same time, seen mostly by one pillar
+    """
+    e = expected_rates(rng, vehicles, traffic, loads, next_lane_cps)
+    gamma = rng.poisson((e.innocent + e.loads) * INTERVAL_S)
+    gamma[np.arange(gamma.shape[1])[np.newaxis] >= e.intervals[:, np.newaxis]] = 0
+    neutron, seconds, neutron_background = _neutrons(rng, vehicles, traffic, e.intervals, neutrons_cps)
+    measured = vehicles.speed_mm_s * 3.6 / 1000 * rng.normal(1, 0.03, len(e.intervals))
+    return Passages(gamma, e.intervals, e.background, neutron, seconds, neutron_background, measured, vehicles)
 
 
 def _weights(rng: np.random.Generator, traffic: Traffic, x: Floats) -> Floats:
