@@ -23,6 +23,11 @@ _STRENGTH = {
 }  # fmt: skip
 _FULL_TURN = frozenset({"compact", "metal"})
 _GRAIN = 0.05
+_EVEN = 0.8
+"""Mean profile of a flat silhouette with a blurred edge. Published strengths are of such; a solid's way tapers off, so
+its strength is raised to hold as much matter as the flat one."""
+_INSIDE = 0.1
+"""Profile from which a pixel is of the object, as in `insertions`."""
 
 
 class Solid(NamedTuple):
@@ -44,11 +49,17 @@ def draw(kind: str, unit: float, height: float, rng: np.random.Generator) -> tup
     """Return a profile (rows, columns) float32, 0..1, and its strength; as in `insertions_train`."""
     strength = float(np.exp(rng.uniform(*np.log(_STRENGTH[kind]))))
     if kind == "slab":
-        return _slab(unit, height, rng), strength
+        return _as_flat(_slab(unit, height, rng), strength)
     solids = _SOLIDS[kind](rng)
     lean = rng.uniform(0, 2 * np.pi) if kind in _FULL_TURN else rng.normal(0, np.deg2rad(4))
     way = _projection(solids, lean, unit)
-    return _seen(way, unit, rng), strength
+    return _as_flat(_seen(way, unit, rng), strength)
+
+
+def _as_flat(profile: Array, strength: float) -> tuple[Array, float]:
+    """Return the profile with the strength at which its mean is that of a flat silhouette, at most doubled."""
+    mean = float(profile[profile >= _INSIDE].mean()) if (profile >= _INSIDE).any() else _EVEN
+    return profile, strength * min(_EVEN / mean, 2.0)
 
 
 def _seen(way: Array, unit: float, rng: np.random.Generator) -> Array:
