@@ -832,7 +832,10 @@ def evaluate_portal_command(
     "--seeds", default=3, show_default=True, type=click.IntRange(1, 100), help="How often that is done, each anew."
 )
 @click.option("--quick", is_flag=True, help="10 insertions per scan once, 3 folds: a look, not a result.")
-@click.option("--unseen/--no-unseen", default=True, show_default=True, help="Also leave kinds out of training in turn.")
+@click.option(
+    "--unseen/--no-unseen", default=None,
+    help="Also leave kinds out of training in turn. Default: where scikit-learn is installed (extra `study`).",
+)  # fmt: skip
 @click.option(
     "--folds", "most_folds", default=5, show_default=True, type=click.IntRange(3, 50), help="Groups of commodities."
 )
@@ -851,11 +854,12 @@ def evaluate_portal_command(
 @click.option("--out", type=click.Path(path_type=Path), help="Write plots into this folder (needs the extra `study`).")
 @seed_option
 @click.option(
-    "--workers", "--jobs", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes to work with."
-)
+    "--workers", "--jobs", default=lambda: min(os.cpu_count() or 1, 64), show_default="one per processor",
+    type=click.IntRange(1, 64), help="Processes to work with.",
+)  # fmt: skip
 @json_option
 def evaluate_image_command(
-    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool, most_folds: int, learn_per_image: int,
+    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool | None, most_folds: int, learn_per_image: int,
     profile: Path | None, out: Path | None, seed: int, workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Objects put into the scans in FOLDER: how many are found, at false alarms that are counted.
