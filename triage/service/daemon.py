@@ -37,6 +37,7 @@ from scanner_io.storage import quarantine_parts
 from . import lane as lane_process
 from . import link
 from .dispatch import Dispatch
+from .gate import Gate
 from .outbox import Outbox
 
 Log = Callable[..., None]
@@ -176,6 +177,7 @@ class Daemon:
         self._disk_checked_s = 0.0
         self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
+        self._gate: Gate | None = None
 
     def stop(self, *_: object) -> None:
         """Ask the loop to end; usable as a signal handler."""
@@ -192,9 +194,13 @@ class Daemon:
             try:
                 for scan_id in self._outbox.hold_missing(lambda p: Path(p).is_file()):
                     self._log("recording_missing", level="error", scan=scan_id)
-                self._dispatch = Dispatch(context, self._config.dispatch, self._outbox, self._log)
+                if self._config.dispatch.keys is not None:
+                    self._gate = Gate(context, Path(self._config.dispatch.keys), self._log, self._note)
+                self._dispatch = Dispatch(context, self._config.dispatch, self._outbox, self._log, self._gate)
                 self.address = self._dispatch.address
-                self._log("listening", address=self.address, state_dir=str(self._state))
+                self._log(
+                    "listening", address=self.address, state_dir=str(self._state), encrypted=self._gate is not None
+                )  # fmt: skip
                 if signals:
                     signal.signal(signal.SIGTERM, self.stop)
                     signal.signal(signal.SIGINT, self.stop)
@@ -204,6 +210,8 @@ class Daemon:
                     self._dispatch.close()
             finally:
                 self._end_all()
+                if self._gate is not None:
+                    self._gate.close()
                 context.term()
                 self._outbox.close()
 
@@ -232,6 +240,8 @@ class Daemon:
         """Wait for the wire or a lane, at most one tick; serve what is there."""
         poller = zmq.Poller()
         poller.register(self._dispatch.socket, zmq.POLLIN)
+        if self._gate is not None:
+            poller.register(self._gate.socket, zmq.POLLIN)
         pipes = {h.pipe.fileno(): h for h in self._lanes.values() if h.pipe is not None}
         for descriptor in pipes:
             poller.register(descriptor, zmq.POLLIN)
@@ -239,8 +249,17 @@ class Daemon:
         for descriptor, handle in pipes.items():
             if descriptor in ready:
                 self._hear(handle)
+        if self._gate is not None and self._gate.socket in ready:
+            self._gate.answer()
         if self._dispatch.socket in ready:
             self._dispatch.receive()
+
+    def _note(self, kind: str, text: str, who: str = "") -> None:
+        """Write down what happens at the gate."""
+        try:
+            self._outbox.note(kind, text, who=who)
+        except StorageError as error:  # the log has it
+            self._log("outbox_fault", level="error", text=str(error))
 
     def _hear(self, handle: LaneHandle) -> None:
         for _ in range(100):

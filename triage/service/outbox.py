@@ -62,6 +62,10 @@ MIGRATIONS = (
     ) STRICT;
     """,
     "ALTER TABLE outbox ADD COLUMN returned_by TEXT NOT NULL DEFAULT ''",
+    """
+    ALTER TABLE decisions ADD COLUMN statement BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE decisions ADD COLUMN signature BLOB NOT NULL DEFAULT x'';
+    """,
 )
 
 
@@ -317,9 +321,11 @@ class Outbox:
                 self._event("delivered", scan_id, text=lease_id)
         return bool(done.rowcount)
 
-    def decide(self, decision: Decision) -> Answer:
+    def decide(self, decision: Decision, *, statement: bytes = b"", signature: bytes = b"") -> Answer:
         """Commit a decision. It is applied if its lease is in force and it names the recording's hash; else it is
         kept with the reason and the scan stays where it is. The same decision again gets the same answer.
+
+        statement, signature : the very bytes that the analyst signed, kept as they came
 
         Raises DeliveryError if there is no such scan, or the decision id was used for something else.
         """
@@ -334,10 +340,10 @@ class Outbox:
         reason = self._objection(item, decision)
         with self._transaction():
             self._db.execute(
-                "INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?)",
+                "INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (
                     decision.decision_id, decision.scan_id, decision.analyst, decision.verdict,
-                    msgspec.json.encode(decision), not reason, reason, time.time_ns(),
+                    msgspec.json.encode(decision), not reason, reason, time.time_ns(), statement, signature,
                 ),
             )  # fmt: skip
             if not reason:
@@ -404,6 +410,13 @@ class Outbox:
             "SELECT decision, applied FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns", (scan_id,)
         )
         return [(msgspec.json.decode(blob, type=Decision), bool(applied)) for blob, applied in rows]
+
+    def signatures(self, scan_id: str) -> list[tuple[str, bytes, bytes]]:
+        """Return analyst, statement and signature of every decision on a scan in the order of their commits."""
+        rows = self._db.execute(
+            "SELECT analyst, statement, signature FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns", (scan_id,)
+        )
+        return rows.fetchall()
 
     def note(self, kind: str, text: str, scan_id: str = "", who: str = "") -> None:
         """Write an event down."""
