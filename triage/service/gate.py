@@ -58,8 +58,8 @@ class Gate:
         self._looked_s = 0.0
         self._lost = False
         self._allowed: dict[str, security.Enrolled] = {}
-        self._probe_key = ""
-        self._denied: dict[str, int] = {}
+        self._probe_key = self._stranger_key = ""
+        self._stranger_denied = False
         self.refused = 0
         self._load()
         self.socket = context.socket(zmq.REP)
@@ -166,21 +166,22 @@ class Gate:
 
     def _deny(self, key: str, why: str) -> None:
         """Count; tell of the first, then of every doubling, so that a flood fills no disk."""
-        self._denied[key] = self._denied.get(key, 0) + 1
-        if len(self._denied) > 10_000:
-            self._denied.clear()
+        if key and key == self._stranger_key:
+            self._stranger_denied = True
+            return
         self.refused += 1
         if self.refused & (self.refused - 1) == 0:
             self._log("denied", level="warning", text=f"{why} ({self.refused} refused so far)")
             self._note("denied", f"{why} ({self.refused} refused so far)")
 
-    def denials(self, key: str) -> int:
-        """Return how often this key was refused since it was last forgotten."""
-        return self._denied.get(key, 0)
+    def probe_with(self, key: str, stranger: str) -> None:
+        """Expect a self-test: let `key` in, which has no role, so that nothing can be done with it; watch `stranger`."""
+        self._probe_key, self._stranger_key, self._stranger_denied = key, stranger, False
 
-    def probe_with(self, key: str) -> None:
-        """Let this key in for a self-test; it has no role, so that nothing can be done with it."""
-        self._probe_key = key
+    @property
+    def stranger_denied(self) -> bool:
+        """The self-test's stranger has been refused."""
+        return self._stranger_denied
 
 
 class SelfTest:
@@ -195,7 +196,6 @@ class SelfTest:
         self._sockets: list[zmq.Socket[bytes]] = []
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._until_s = 0.0
-        self._stranger = ""
         self._known_heard = False
 
     @property
@@ -209,8 +209,7 @@ class SelfTest:
         self._known_heard = False
         service = self._gate.identity.curve
         keys = [security.generate(name, service) for name in (PROBE, "stranger")]
-        self._gate.probe_with(keys[0].curve)
-        self._stranger = keys[1].curve
+        self._gate.probe_with(keys[0].curve, keys[1].curve)
         for identity in keys:
             socket = self._context.socket(zmq.DEALER)
             socket.setsockopt(zmq.LINGER, 0)
@@ -227,7 +226,7 @@ class SelfTest:
 
     def step(self) -> str | None:
         """Return None while it lasts, then the empty text, or what is wrong."""
-        denied = self._gate.denials(self._stranger) > 0
+        denied = self._gate.stranger_denied
         if self._known_heard and denied:
             self.end()
             return ""
@@ -240,7 +239,7 @@ class SelfTest:
 
     def end(self) -> None:
         """Close what is open; may be called twice."""
-        self._gate.probe_with("")
+        self._gate.probe_with("", "")
         for socket in self._sockets:
             socket.close(linger=0)
         self._sockets = []
