@@ -175,7 +175,7 @@ class Gate:
             self._note("denied", f"{why} ({self.refused} refused so far)")
 
     def probe_with(self, key: str, stranger: str) -> None:
-        """Expect a self-test: let `key` in, which has no role, so that nothing can be done with it; watch `stranger`."""
+        """Expect a self-test: let `key` in, without a role, so that nothing can be done with it; watch `stranger`."""
         self._probe_key, self._stranger_key, self._stranger_denied = key, stranger, False
 
     @property
