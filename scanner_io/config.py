@@ -76,6 +76,17 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
 
 
+class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happened to every scan, in a chain of hashes in the outbox.
+
+    checkpoints : file in a second place, best on another machine, to which the length of the chain is written every
+        few minutes, signed where there are dispatch.keys; without it a chain cut off at its end cannot be told from a
+        whole one. Relative paths count from the configuration file
+    """
+
+    checkpoints: str | None = None
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -86,6 +97,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lane: tuple[Lane, ...]
     storage: Storage = Storage()
     dispatch: Dispatch = Dispatch()
+    audit: Audit = Audit()
 
 
 def load(path: Path) -> Config:
@@ -113,7 +125,7 @@ def parse(text: str, name: str, base: Path) -> Config:
     if config is not None:
         config = msgspec.structs.replace(
             config, lane=lanes, state_dir=str(base / Path(config.state_dir).expanduser()),
-            dispatch=_with_keys(config.dispatch, base, problems),
+            dispatch=_with_keys(config.dispatch, base, problems), audit=_with_checkpoints(config.audit, base, problems),
         )  # fmt: skip
     if problems or config is None:
         raise ConfigError([f"{name}: {p}" for p in problems])
@@ -160,6 +172,16 @@ def _with_keys(dispatch: Dispatch, base: Path, problems: list[str]) -> Dispatch:
         except ConfigError as error:
             problems += [f"dispatch.keys: {p}; `scanlane keys init` makes them" for p in error.problems]
     return msgspec.structs.replace(dispatch, keys=str(folder))
+
+
+def _with_checkpoints(audit: Audit, base: Path, problems: list[str]) -> Audit:
+    """Return `audit` with the whole path of its checkpoints, whose folder is there."""
+    if audit.checkpoints is None:
+        return audit
+    path = base / Path(audit.checkpoints).expanduser()
+    if not path.parent.is_dir():
+        problems.append(f"audit.checkpoints: {audit.checkpoints!r}, expected a file in a folder that is there")
+    return msgspec.structs.replace(audit, checkpoints=str(path))
 
 
 def _devices(tables: Any, path: str, problems: list[str]) -> tuple[Device, ...]:

@@ -15,6 +15,7 @@ import click
 
 from scanner_io import __version__
 from scanner_io.errors import ConfigError, DataError, ScannerError
+from triage.cli_audit import audit
 from triage.cli_keys import keys
 
 if TYPE_CHECKING:
@@ -590,6 +591,7 @@ def decide(
 
 
 cli.add_command(keys)
+cli.add_command(audit)
 
 
 # ------------------------------------------------------------------------------------------------------------- others

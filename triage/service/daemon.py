@@ -34,8 +34,8 @@ from scanner_io import recording
 from scanner_io.errors import StorageError
 from scanner_io.storage import quarantine_parts
 
+from . import audit, link
 from . import lane as lane_process
-from . import link
 from .dispatch import Dispatch
 from .gate import Gate
 from .outbox import Outbox
@@ -178,6 +178,8 @@ class Daemon:
         self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
         self._gate: Gate | None = None
+        self._checkpoints: audit.Checkpoints | None = None
+        self._checkpoint_s = time.monotonic()
 
     def stop(self, *_: object) -> None:
         """Ask the loop to end; usable as a signal handler."""
@@ -204,9 +206,13 @@ class Daemon:
                 if signals:
                     signal.signal(signal.SIGTERM, self.stop)
                     signal.signal(signal.SIGINT, self.stop)
+                if self._config.audit.checkpoints is not None:
+                    identity = None if self._gate is None else self._gate.identity
+                    self._checkpoints = audit.Checkpoints(Path(self._config.audit.checkpoints), identity)
                 try:
                     self._loop()
                 finally:
+                    self._tell_audit(now=True)
                     self._dispatch.close()
             finally:
                 self._end_all()
@@ -225,6 +231,7 @@ class Daemon:
             self._poll()
             self._dispatch.tick()
             self._watch_disk()
+            self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)
             done = all(h.finished or h.process is None for h in self._lanes.values())
             if stop_sent_s is None and (self._stop or (self._once and done)):
@@ -402,6 +409,20 @@ class Daemon:
             handle.say(link.Intake(open=is_open))
         level, event = ("info", "intake_open") if is_open else ("error", "intake_stopped")
         self._log(event, level=level, text=f"{free_mb} MiB free, {self._config.storage.min_free_mb} MiB reserved")
+
+    def _tell_audit(self, *, now: bool = False) -> None:
+        """Write to the second place how far the audit has come, when that is due."""
+        if self._checkpoints is None:
+            return
+        seq, head = self._outbox.audit_head()
+        since_s = audit.EVERY_S if now else time.monotonic() - self._checkpoint_s
+        if not self._checkpoints.due(seq, since_s):
+            return
+        self._checkpoint_s = time.monotonic()
+        try:
+            self._checkpoints.add(seq, head, time.time_ns())
+        except StorageError as error:
+            self._log("audit_fault", level="error", text=str(error))
 
     def _end_all(self) -> None:
         for handle in self._lanes.values():

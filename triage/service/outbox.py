@@ -27,6 +27,8 @@ import msgspec
 from scanner_io.errors import DeliveryError, StorageError
 from scanner_io.model import Decision, Declaration, TriageResult
 
+from . import audit
+
 State = Literal["filed", "pending", "leased", "held", "decided"]
 
 TIERS = {"ALARM": 0, "UNUSABLE": 1, "REVIEW": 2, "CLEAR": 3}
@@ -66,7 +68,11 @@ MIGRATIONS = (
     ALTER TABLE decisions ADD COLUMN statement BLOB NOT NULL DEFAULT x'';
     ALTER TABLE decisions ADD COLUMN signature BLOB NOT NULL DEFAULT x'';
     """,
+    "ALTER TABLE events ADD COLUMN hash BLOB NOT NULL DEFAULT x''",
 )
+
+CHAINED_FROM = 4
+"""Schema from which events are a chain (`audit`)."""
 
 
 class ScanRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +144,8 @@ class Outbox:
             with self._transaction():
                 for statement in statements:
                     self._db.execute(statement)
+                if number == CHAINED_FROM:
+                    self._chain()
                 self._db.execute(f"PRAGMA user_version={number}")
 
     @contextmanager
@@ -155,11 +163,23 @@ class Outbox:
         except sqlite3.Error as error:
             raise StorageError(f"outbox: not committed ({error}); make room on its disk or mend it") from error
 
+    def _chain(self) -> None:
+        """Link the events of before there was a chain; from here on nobody can change them unseen."""
+        before = audit.START
+        rows = self._db.execute("SELECT seq, utc_ns, kind, scan_id, who, text FROM events ORDER BY seq").fetchall()
+        for row in rows:
+            before = audit.link(before, *row)
+            self._db.execute("UPDATE events SET hash=? WHERE seq=?", (before, row[0]))
+
     def _event(self, kind: str, scan_id: str = "", who: str = "", text: str = "") -> None:
-        self._db.execute(
-            "INSERT INTO events (utc_ns, kind, scan_id, who, text) VALUES (?, ?, ?, ?, ?)",
-            (time.time_ns(), kind, scan_id, who, text),
-        )
+        seq, before = self.audit_head()
+        row = (seq + 1, time.time_ns(), kind, scan_id, who, text)
+        self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, audit.link(before, *row)))
+
+    def audit_head(self) -> tuple[int, bytes]:
+        """Return number and hash of the last event; 0 and the chain's beginning where there is none."""
+        found = self._db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        return (int(found[0]), bytes(found[1])) if found else (0, audit.START)
 
     # --------------------------------------------------------------------------------------------------- intake
 
