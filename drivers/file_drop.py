@@ -54,6 +54,8 @@ LONGEST_NAME = 200
 """Bytes of a name kept in done and quarantine: a time and an ending must still fit into the 255 of a file system."""
 
 _TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".swp", "~")
+_SCANNER_COUNTS = (".ntr", ".rad")
+"""Endings of the neutron and gamma records that some image scanners write beside an image; no sample is known."""
 _TIME_FIELDS = ("year", "month", "day", "hour", "minute", "second")
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
@@ -293,13 +295,18 @@ class FileDrop:
                         if not entry.is_file(follow_symlinks=False):
                             self._pass_over(entry.name, "is no plain file; links and subfolders are not looked into")
                         elif not self._counts(entry.name):
-                            self._pass_over(entry.name, f"matches none of {', '.join(self._config.pattern)}")
+                            self._pass_over(entry.name, self._why_none(entry.name))
                         else:
                             yield entry.name, _signature(entry.stat(follow_symlinks=False))
         except OSError as error:
             raise LinkLost(
                 f"file_drop {_printable(self._folder)}: cannot be listed ({error}); check that the share is connected"
             ) from error
+
+    def _why_none(self, name: str) -> str:
+        if name.casefold().endswith(_SCANNER_COUNTS):
+            return "is the scanner's own neutron or gamma record, of unknown layout: it stays here and is not read"
+        return f"matches none of {', '.join(self._config.pattern)}"
 
     def _hidden(self, name: str) -> bool:
         """Tell whether a name is nobody's scan: hidden, of a copy under way, or one of this driver's own."""

@@ -6,8 +6,8 @@ monitor block (usually address 100, 21 registers). `Decoder` turns monitor block
 
 **Not verified**, for no recording of such a portal is known: whether counts are those of an interval or run on
 (setting `counts`), the unit of the backgrounds (`background_per`), the unit of the device time (only its direction is
-used), and whether the object counter moves at entry or at exit (`counter_joins_s`). The vendor's alarm and fault bits
-do not depend on any of these.
+used), and whether the object counter moves at entry or at exit (`counter_moves`; learned where it is not set). The
+vendor's alarm and fault bits do not depend on any of these.
 
 Source: register map of OSCAR's Aspect driver (public portal system); Modbus Application Protocol V1.1b3, 6.3; Modbus
 Messaging on TCP/IP V1.0b, 3.1.
@@ -43,6 +43,7 @@ from scanner_io.model import (
     Health,
     Kind,
     Occupancy,
+    PortalCount,
     PortalRecord,
 )
 
@@ -74,6 +75,8 @@ INPUT_FAULTS = {
 }
 """Bit of the input word: component, fault of a record, words."""
 OUTPUT_ALARM = 0x01
+LATE_COUNT_NS = 3 * NANOSECONDS
+"""A counter that moves so soon after a passage without a number, with nothing in the portal, has counted that one."""
 
 ChannelState = Literal["alarm", "low", "high", "background"]
 
@@ -92,8 +95,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     refused_s : exceptions and incomplete answers for so long, without a good one, end the link
     frozen_s : a device time that stands still for so long is a fault
     hold_in_s : a passage ends when the portal was neither occupied nor in alarm for so long
-    counter_joins_s : the first move of the object counter within so long of an entry that the sensors saw is taken for
-        that vehicle's own; 0: every move while occupied begins a new record. Not verified
+    counter_moves : when the object counter moves, at the `entry` or at the `exit` of an object; `unknown`: learned from
+        moves that leave no doubt. It decides only where two objects are parted between which the sensors saw no gap.
+        Not verified
     counts : `interval`, each reading is the count of one interval; `cumulative`, counts run on and the record holds
         their differences. Not verified
     background_per : unit of the device's backgrounds, counts per `interval` (as counts and background stand side by
@@ -114,7 +118,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     refused_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 2.0
     frozen_s: Annotated[float, Meta(ge=1, le=3600)] = 30.0
     hold_in_s: Annotated[float, Meta(ge=0.0, le=10.0)] = 1.0
-    counter_joins_s: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.0
+    counter_moves: Literal["unknown", "entry", "exit"] = "unknown"
     counts: Literal["interval", "cumulative"] = "interval"
     background_per: Literal["interval", "second"] = "interval"
     neutron: bool = True
@@ -254,45 +258,80 @@ def channel_faults(name: str, status: int) -> dict[str, str]:
 # Decoder
 
 
+class _Reading(NamedTuple):
+    """One reading of the open occupancy. gamma, neutron : counts, None for a reading that only begins a difference."""
+
+    block: Block
+    arrival_ns: int
+    gamma: int | None
+    neutron: int | None
+    gamma_alarm: bool
+    neutron_alarm: bool
+
+
 class _Passage:
-    """What is known of the open occupancy. Private to the decoder, thrown away when it ends."""
+    """What is known of the open occupancy. Private to the decoder, thrown away when it ends.
+
+    counted_at : readings that it had when the counter moved for it, 0 if that began it; None: not yet
+    counted_clear : the sensors were clear at that reading
+    base : the reading before the first, of cumulative counts
+    """
 
     def __init__(self, source_ref: str, utc_ns: int, boot_epoch: int) -> None:
         self.source_ref = source_ref
         self.start_ns = self.last_ns = utc_ns
         self.boot_epoch = boot_epoch
         self.number: int | None = None
+        self.counted_at: int | None = None
+        self.counted_clear = False
         self.gamma_background: npt.NDArray[np.float64] | None = None
         self.neutron_background: npt.NDArray[np.float64] | None = None
-        self.gamma: list[int] = []
-        self.neutron: list[int] = []
-        self.gamma_alarm: list[bool] = []
-        self.neutron_alarm: list[bool] = []
-        self.arrival: list[int] = []
-        self.speeds_mm_s: list[int] = []
+        self.base: Block | None = None
+        self.readings: list[_Reading] = []
         self.faults: dict[str, None] = {}  # an ordered set
-        self.raw: list[str] = []
-        self.readings = 0
         self.clear_readings = 0
-        self.sensors_seen = False
-        self.output_seen = False
-        self.alarm_seen = False
+
+    def count(self, block: Block, boot_epoch: int) -> None:
+        """The counter has moved, and that was this object."""
+        self.number, self.boot_epoch = block.objects, boot_epoch
+        self.counted_at, self.counted_clear = len(self.readings), not block.occupied
+
+    def part(self, at: int, source_ref: str) -> _Passage:
+        """Keep the readings before `at`; return the object that the others belong to."""
+        first = self.readings[at]
+        other = _Passage(source_ref, first.arrival_ns, self.boot_epoch)
+        other.gamma_background, other.neutron_background = self.gamma_background, self.neutron_background
+        other.faults = dict(self.faults)
+        other.base = self.base and self.readings[at - 1].block
+        other.readings, self.readings = self.readings[at:], self.readings[:at]
+        other.last_ns, other.clear_readings = self.last_ns, self.clear_readings
+        self.last_ns = self.readings[-1].arrival_ns
+        return other
+
+    def raw_lines(self) -> tuple[str, ...]:
+        """Return the blocks as read, in the form of a daily file."""
+        base = () if self.base is None else (f"[base] {self.base.line()}",)
+        return (*base, *(r.block.line() for r in self.readings if r.gamma is not None))
 
 
 class Decoder:
     """Monitor blocks to events, without I/O. State (background, faults, counter) outlives a link.
 
     A passage begins with a move of the object counter, an occupancy sensor, a channel alarm, or the alarm output coming
-    on in vacancy. It ends `complete` when all is clear for `hold_in_s`, or when the counter moves again, which begins
-    the next; `aborted` when the device was restarted (its time went back: a new boot epoch); `timed_out` when it
-    stands for too long; `link_lost`.
+    on in vacancy. It ends `complete` when all is clear for `hold_in_s`, or when the counter moves again; `aborted` when
+    the device was restarted (its time went back: a new boot epoch); `timed_out` when it stands for too long;
+    `link_lost`.
+
+    Every object is counted once, be it at its entry or at its exit: the first move during a passage is that object's
+    own, and with the next one a second object is there (`_another`). A move shortly after a passage that had none is
+    its own too, if nothing is in the portal then.
 
     The record's faults are the device's (see `channel_faults` and `INPUT_FAULTS`), in force at entry or seen since, and
     `start_not_seen`, `readings_lost`, `passages_missed` (the counter moved by more than one), `no_occupancy_signal` (no
     sensor saw it), `alarm_output` (on without a channel alarm), `alarm_without_counts`, `background_unusable`,
     `count_stepped` (a cumulative count fell), `frozen`, `clock_stepped`, `too_long`.
 
-    A record's number is the object counter where the passage began with its move, else None.
+    A record's number is the object counter after its move; None where it had not moved when the passage ended.
     """
 
     def __init__(self, config: Config) -> None:
@@ -301,7 +340,9 @@ class Decoder:
         self._interval_s = config.occupied_poll_s
         self._per_s = 1.0 / config.occupied_poll_s if config.background_per == "interval" else 1.0
         self._hold_readings = max(1, math.ceil(config.hold_in_s / config.occupied_poll_s))
-        self._join_readings = round(config.counter_joins_s / config.occupied_poll_s)
+        self._moves = config.counter_moves
+        self._unnumbered_ns: int | None = None  # end of the last passage, if it had no number
+        self._resumed: PortalCount | None = None
         self._frozen_ns = round(config.frozen_s * NANOSECONDS)
         self._neutron = config.neutron
         self._passage: _Passage | None = None
@@ -327,7 +368,7 @@ class Decoder:
         block = parse_block(registers)
         events: list[Event] = []
         last = self._last
-        if last is None:
+        if last is None and (self._resumed is None or block.objects < self._resumed.number):
             self._next_epoch(utc_ns)
         restarted = last is not None and block.device_time < last.device_time
         if restarted and last is not None:
@@ -336,13 +377,12 @@ class Decoder:
         faults = self._faults(block, utc_ns, events)
         moved = self._counter_moved(last, block, restarted, utc_ns)
         self._tell_counter(last, block, moved, restarted, utc_ns, events)
-        if moved and self._passage is not None:
-            if self._joins(self._passage):
-                self._passage.number, self._passage.boot_epoch, moved = block.objects, self.boot_epoch, 0
-            else:
-                self._leave("complete", utc_ns, events)
         lit = bool(block.outputs & OUTPUT_ALARM) and not (last and last.outputs & OUTPUT_ALARM)
         busy = block.occupied or self._alarms(block) != (False, False)
+        if moved and self._passage is not None:
+            moved = self._count(self._passage, block, moved, utc_ns, events)
+        elif moved and self._counted_late(busy, utc_ns):
+            moved -= 1
         if self._passage is None and (moved or busy or lit):
             self._enter(block, moved, utc_ns, events)
         if self._passage is not None:
@@ -352,6 +392,10 @@ class Decoder:
             self._vacant(block, utc_ns, events)
         self._last, self._last_ns, self._base = block, utc_ns, block
         return events
+
+    def resume(self, count: PortalCount) -> None:
+        """Go on where an earlier reader of this device stopped: objects counted meanwhile are then missed by number."""
+        self._resumed, self.boot_epoch = count, count.boot_epoch
 
     def refused(self, text: str, utc_ns: int) -> list[Event]:
         """Learn that a reading could not be had: told once, and the open passage is marked."""
@@ -432,6 +476,8 @@ class Decoder:
 
     def _counter_moved(self, last: Block | None, block: Block, restarted: bool, utc_ns: int) -> int:
         """Return by how much the object counter has moved since the last reading, 0 if it has not."""
+        if last is None and self._resumed is not None:
+            return max(0, block.objects - self._resumed.number)
         if last is None or block.objects == last.objects:
             return 0
         if restarted:
@@ -444,9 +490,10 @@ class Decoder:
     def _tell_counter(
         self, last: Block | None, block: Block, moved: int, restarted: bool, utc_ns: int, events: list[Event]
     ) -> None:
-        if not moved or last is None:
+        if not moved:
             return
-        since = "a restart" if restarted else f"{last.objects}"
+        before = last.objects if last is not None else self._resumed.number if self._resumed is not None else "?"
+        since = "a restart" if restarted else f"{before}"
         text = f"the object counter moved from {since} to {block.objects}: {moved - 1} passages were not seen"
         self._tell("object counter", text, "degraded" if moved > 1 else "ok", utc_ns, events)
 
@@ -455,13 +502,54 @@ class Decoder:
 
     # ---- passages
 
-    def _joins(self, passage: _Passage) -> bool:
-        return passage.number is None and passage.sensors_seen and passage.readings <= self._join_readings
+    def _count(self, passage: _Passage, block: Block, moved: int, utc_ns: int, events: list[Event]) -> int:
+        """The counter has moved during a passage; return how many of the moves are left for one that begins now."""
+        if moved > 1:
+            passage.faults["passages_missed"] = None
+        # One that was there before it was listened to may have been counted then: the move is the next one's.
+        unsure = "start_not_seen" in passage.faults and block.occupied and self._moves != "exit"
+        if passage.number is None and not unsure:
+            if not block.occupied and self._moves == "unknown":
+                self._moves = "exit"
+            passage.count(block, self.boot_epoch)
+            return 0
+        return self._another(passage, block, moved, utc_ns, events)
+
+    def _another(self, passage: _Passage, block: Block, moved: int, utc_ns: int, events: list[Event]) -> int:
+        """A second object is in the passage: part them where the first was counted, if that was at its exit, else here.
+
+        A move while the sensors are clear is one at an exit, and so was the one before it.
+        """
+        at = passage.counted_at
+        leaves = not block.occupied or self._moves == "exit"
+        if not (at and leaves and not passage.counted_clear and self._moves != "entry"):
+            self._leave("complete", utc_ns, events)
+            return moved
+        if not block.occupied and self._moves == "unknown":
+            self._moves = "exit"
+        self._sequence += 1
+        other = passage.part(at, f"occupancy-{self._sequence}-{passage.readings[at].arrival_ns}")
+        self._leave("complete", passage.last_ns, events)
+        events.append(Occupancy(phase="entered", utc_ns=other.start_ns, source_ref=other.source_ref))
+        other.count(block, self.boot_epoch)
+        self._passage = other
+        return 0
+
+    def _counted_late(self, busy: bool, utc_ns: int) -> bool:
+        """Return True if the counter has moved for the passage that has just ended without a number."""
+        ended_ns, self._unnumbered_ns = self._unnumbered_ns, None
+        late = ended_ns is not None and 0 <= utc_ns - ended_ns <= LATE_COUNT_NS
+        if late and not busy and self._moves == "unknown":
+            self._moves = "exit"
+        return late and self._moves != "entry" and (not busy or self._moves == "exit")
 
     def _enter(self, block: Block, moved: int, utc_ns: int, events: list[Event]) -> None:
         self._sequence += 1
         passage = _Passage(f"occupancy-{self._sequence}-{utc_ns}", utc_ns, self.boot_epoch)
-        passage.number = block.objects if moved else None
+        if moved:
+            passage.count(block, self.boot_epoch)
+            if block.occupied and not self._start_unknown and self._moves == "unknown":
+                self._moves = "entry"
         if self._start_unknown:
             passage.faults["start_not_seen"] = None
         if moved > 1:
@@ -469,9 +557,9 @@ class Decoder:
         if self._gamma_background is None:  # occupied ever since it is read: the device's own is the only one there is
             self._take_backgrounds(block)
         passage.gamma_background, passage.neutron_background = self._gamma_background, self._neutron_background
-        if self._cumulative and self._base is not None:
-            passage.raw.append(f"[base] {self._base.line()}")
-        self._start_unknown = False
+        if self._cumulative:
+            passage.base = self._base
+        self._start_unknown, self._unnumbered_ns = False, None
         self._passage = passage
         events.append(Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref))
 
@@ -483,30 +571,21 @@ class Decoder:
         if passage.readings and utc_ns - self._last_ns > max(3 * self._interval_ns, MISSED_S * NANOSECONDS):
             passage.faults["readings_lost"] = None
         passage.last_ns = max(passage.last_ns, utc_ns)
-        passage.readings += 1
-        passage.sensors_seen |= block.occupied
-        passage.output_seen |= bool(block.outputs & OUTPUT_ALARM)
-        if 0 < block.speed_mm_s < 0xFFFF:
-            passage.speeds_mm_s.append(block.speed_mm_s)
         alarms = self._alarms(block)
-        passage.alarm_seen |= any(alarms)
         if self._cumulative and self._base is None:
-            passage.raw.append(f"[base] {block.line()}")
+            passage.base = block
+            passage.readings.append(_Reading(block, passage.last_ns, None, None, *alarms))
             if any(alarms):
                 passage.faults["alarm_without_counts"] = None
             return
-        passage.raw.append(block.line())
-        passage.arrival.append(passage.last_ns)
         gamma = self._difference(passage, "gamma_count", block)
-        passage.gamma.append(gamma)
-        passage.gamma_alarm.append(alarms[0])
-        events.append(CountBlock(utc_ns=utc_ns, series="gamma", counts=np.array([[gamma]], np.int64), alarm=alarms[0]))
-        if self._neutron:
-            neutron = self._difference(passage, "neutron_count", block)
-            passage.neutron.append(neutron)
-            passage.neutron_alarm.append(alarms[1])
-            counts = np.array([[neutron]], np.int64)
-            events.append(CountBlock(utc_ns=utc_ns, series="neutron", counts=counts, alarm=alarms[1]))
+        neutron = self._difference(passage, "neutron_count", block) if self._neutron else None
+        passage.readings.append(_Reading(block, passage.last_ns, gamma, neutron, *alarms))
+        told: list[tuple[Literal["gamma", "neutron"], int, bool]] = [("gamma", gamma, alarms[0])]
+        told += [] if neutron is None else [("neutron", neutron, alarms[1])]
+        for series, count, alarm in told:
+            counts = np.array([[count]], np.int64)
+            events.append(CountBlock(utc_ns=utc_ns, series=series, counts=counts, alarm=alarm))
 
     def _difference(self, passage: _Passage, name: Literal["gamma_count", "neutron_count"], block: Block) -> int:
         """Return a reading's counts: as read, or since the reading before, over the wrap of 32 bits."""
@@ -523,7 +602,7 @@ class Decoder:
         passage.clear_readings = 0 if busy else passage.clear_readings + 1
         if passage.clear_readings >= self._hold_readings:
             self._leave("complete", utc_ns, events)
-        elif passage.readings >= MAX_READINGS:
+        elif len(passage.readings) >= MAX_READINGS:
             passage.faults["too_long"] = None
             self._leave("timed_out", utc_ns, events)
             self._start_unknown = True
@@ -532,22 +611,28 @@ class Decoder:
         """End the open passage and tell its record."""
         passage, self._passage = self._passage, None
         assert passage is not None
-        if not passage.sensors_seen:
+        blocks = [r.block for r in passage.readings]
+        if not any(b.occupied for b in blocks):
             passage.faults["no_occupancy_signal"] = None
-        if passage.output_seen and not passage.alarm_seen:
+        if any(b.outputs & OUTPUT_ALARM for b in blocks) and not any(any(self._alarms(b)) for b in blocks):
             passage.faults["alarm_output"] = None
         end_ns = max(passage.last_ns, utc_ns)
+        self._unnumbered_ns = end_ns if passage.number is None and reason == "complete" else None
+        counted = [r for r in passage.readings if r.gamma is not None]
+        arrival = [r.arrival_ns for r in counted]
+        neutrons = [r for r in counted if r.neutron is not None]
         # A reading is asked for: its arrival is the end of its interval to within a round trip.
-        start_ns = (passage.arrival[0] if passage.arrival else passage.start_ns) - self._interval_ns
-        speed = median(passage.speeds_mm_s) * 0.0036 if passage.speeds_mm_s else None
+        start_ns = (arrival[0] if arrival else passage.start_ns) - self._interval_ns
+        speeds = [b.speed_mm_s for b in blocks if 0 < b.speed_mm_s < 0xFFFF]
+        speed = median(speeds) * 0.0036 if speeds else None
         record = PortalRecord(
             start_utc_ns=passage.start_ns,
             end_utc_ns=end_ns,
-            gamma=np.array(passage.gamma, np.int64).reshape(-1, 1),
-            neutron=np.array(passage.neutron, np.int64).reshape(-1, 1),
-            gamma_alarm=np.array(passage.gamma_alarm, np.bool_),
-            neutron_alarm=np.array(passage.neutron_alarm, np.bool_),
-            gamma_arrival_ns=np.array(passage.arrival, np.int64),
+            gamma=np.array([r.gamma for r in counted], np.int64).reshape(-1, 1),
+            neutron=np.array([r.neutron for r in neutrons], np.int64).reshape(-1, 1),
+            gamma_alarm=np.array([r.gamma_alarm for r in counted], np.bool_),
+            neutron_alarm=np.array([r.neutron_alarm for r in neutrons], np.bool_),
+            gamma_arrival_ns=np.array(arrival, np.int64),
             gamma_start_utc_ns=start_ns,
             gamma_background=passage.gamma_background,
             neutron_background=passage.neutron_background,
@@ -558,9 +643,9 @@ class Decoder:
             speed_kmh=speed,
             end_reason=reason,
             faults=tuple(passage.faults),
-            raw_lines=tuple(passage.raw),
-            neutron_arrival_ns=np.array(passage.arrival if passage.neutron else [], np.int64),
-            neutron_start_utc_ns=start_ns if passage.neutron else None,
+            raw_lines=passage.raw_lines(),
+            neutron_arrival_ns=np.array(arrival if neutrons else [], np.int64),
+            neutron_start_utc_ns=start_ns if neutrons else None,
         )
         events.append(Occupancy(phase="left", utc_ns=end_ns, source_ref=passage.source_ref, record=record))
 
@@ -680,6 +765,10 @@ class AspectDriver:
         self._asked: tuple[int, float] | None = None  # transaction, monotonic seconds
         self._due_s = 0.0
         self._good_s = 0.0
+
+    def resume(self, count: PortalCount) -> None:
+        """Learn where the object counter stood when this device was last heard."""
+        self._decoder.resume(count)
 
     def open(self) -> DeviceInfo:
         """Connect and read the description block. Raises LinkLost, ProtocolError."""

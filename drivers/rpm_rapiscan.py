@@ -30,7 +30,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     occupancy_timeout_s : a passage without a count line for so long has ended; the longest real gap is 0.53 s
     detectors : count fields of a line: master lower, master upper, slave lower, slave upper
     serial : the portal's serial number, where the site wants it in its records
-    simulated : it is a simulated portal; one that sends its set-up says so itself
+    simulated : it is a simulated portal; one that sends its set-up says so itself, to every client
     """
 
     address: str

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
-from . import driver, energy_calibration, security
+from . import driver, energy_calibration, lane_profile, security
 from .errors import ConfigError
 from .model import Kind
 
@@ -37,6 +37,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     expected : kinds a complete passage has; default: what the lane's devices can give
     energy_calibration : TOML file with the lane's wedges, see scanner_io.energy_calibration; none: two energies are
         not read for materials and mass. Relative paths count from the configuration file
+    profile : file of `scanlane calibrate` with what is usual on this lane; none: findings have no p-value
     """
 
     name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")]
@@ -46,6 +47,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     passage_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 60.0
     expected: tuple[Kind, ...] | None = None
     energy_calibration: str | None = None
+    profile: str | None = None
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,7 +121,7 @@ def parse(text: str, name: str, base: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{name}: not valid TOML: {error}"]) from error
     problems: list[str] = []
-    lanes = tuple(_with_calibration(lane, base, problems) for lane in _lanes(table.pop("lane", None), problems))
+    lanes = tuple(_with_files(lane, base, problems) for lane in _lanes(table.pop("lane", None), problems))
     problems += _cross_checks(lanes, table.get("dispatch"))
     config: Config | None = fill(Config, {**table, "lane": ()}, "", problems)
     if config is not None:
@@ -149,16 +151,22 @@ def _lanes(tables: Any, problems: list[str]) -> tuple[Lane, ...]:
     return tuple(lanes)
 
 
-def _with_calibration(lane: Lane, base: Path, problems: list[str]) -> Lane:
-    """Return `lane` with the whole path of its energy calibration, which has been read once."""
-    if lane.energy_calibration is None:
-        return lane
-    path = base / Path(lane.energy_calibration).expanduser()
-    try:
-        energy_calibration.load(path)
-    except ConfigError as error:
-        problems += [f"lane {lane.name}.energy_calibration: {p}" for p in error.problems]
-    return msgspec.structs.replace(lane, energy_calibration=str(path))
+def _with_files(lane: Lane, base: Path, problems: list[str]) -> Lane:
+    """Return `lane` with the whole paths of its energy calibration and profile, which have been read once."""
+    paths: dict[str, str] = {}
+    for key, told in (("energy_calibration", lane.energy_calibration), ("profile", lane.profile)):
+        if told is None:
+            continue
+        path = base / Path(told).expanduser()
+        paths[key] = str(path)
+        try:
+            if key == "energy_calibration":
+                energy_calibration.load(path)
+            elif why := lane_profile.read(path).foreign(lane=lane.name):
+                problems.append(f"lane {lane.name}.profile: {path}: {why}")
+        except ConfigError as error:
+            problems += [f"lane {lane.name}.{key}: {p}" for p in error.problems]
+    return msgspec.structs.replace(lane, **paths)
 
 
 def _with_keys(dispatch: Dispatch, base: Path, problems: list[str]) -> Dispatch:

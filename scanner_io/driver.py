@@ -20,7 +20,7 @@ from msgspec import structs
 
 from .channel import Channel, open_channel
 from .errors import ConfigError, LinkLost, ScannerError
-from .model import NANOSECONDS, DeviceInfo, Event, Health, Occupancy
+from .model import NANOSECONDS, DeviceInfo, Event, Health, Occupancy, PortalCount
 
 GROUP = "scanner_io.drivers"
 """Entry-point group of drivers: `acme = "drivers.acme"` in any installed package."""
@@ -53,6 +53,15 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Let go of the device. May be called at any time, by any thread, and twice."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A driver whose device numbers its passages: those that pass while nobody listens are then known."""
+
+    def resume(self, count: PortalCount) -> None:
+        """Learn where the count stood when a driver of this device was last heard. Called by the lane before `open`."""
         ...
 
 
@@ -146,6 +155,11 @@ class LinkDriver:
         self._failure: LinkLost | None = None
         self._clock = SteadyClock()
         self._occupied = False
+
+    def resume(self, count: PortalCount) -> None:
+        """Tell the decoder where the device's count stood, if it counts."""
+        if isinstance(self._decoder, Counting):
+            self._decoder.resume(count)
 
     def open(self) -> DeviceInfo:
         """Open the channel. Raises LinkLost."""

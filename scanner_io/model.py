@@ -226,6 +226,13 @@ SIMULATED_FIRMWARE = "SIM."
 """Beginning of the firmware name in the set-up lines (SG3) of a simulated portal."""
 
 
+class PortalCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a portal's own count of occupancies stands: number `number` of its run `boot_epoch`."""
+
+    boot_epoch: int
+    number: int
+
+
 class PortalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of a portal monitor as its set-up lines give them. None or empty: not told.
 
@@ -264,6 +271,11 @@ class PortalSettings(msgspec.Struct, frozen=True, kw_only=True):
     neutron_background_s: int | None = None
     relay_output: int | None = None
     software: str = ""
+
+    @property
+    def simulated(self) -> bool:
+        """True where the firmware is that of a simulated portal."""
+        return self.firmware.startswith(SIMULATED_FIRMWARE)
 
 
 class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -372,7 +384,7 @@ class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     @property
     def simulated(self) -> bool:
         """True where the portal's set-up names a simulation as its firmware; lines themselves cannot say it."""
-        return self.settings is not None and self.settings.firmware.startswith(SIMULATED_FIRMWARE)
+        return self.settings is not None and self.settings.simulated
 
     @property
     def truncated(self) -> bool:
@@ -487,8 +499,29 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     where: Box | Intervals | None = None
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a scan stands among the scans that its lane was calibrated on.
+
+    p_value : chance that an innocent scan of the stratum shows anything as strange; flagged up to `level`
+    stratum, scans : what it was compared with, in words, and how many scans that are
+    cell : texture class of the load, and declared chapter
+    scores : per kind of finding that was searched for; vital_signs : per name, None where unknown
+    """
+
+    p_value: float
+    level: float
+    stratum: str
+    scans: int
+    cell: tuple[str, str]
+    scores: dict[str, float]
+    vital_signs: dict[str, float | None]
+
+
 class TriageResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What judgement says of one scan. Everything but `timings_ms` is a function of scan, profile and code version."""
+    """What judgement says of one scan. Everything but `timings_ms` is a function of scan, profile and code version.
+
+    standing : None where the lane was not calibrated, or the image shows no container
+    """
 
     scan_id: str
     outcome: Outcome
@@ -504,6 +537,7 @@ class TriageResult(msgspec.Struct, frozen=True, kw_only=True):
     profile: str
     code_version: str
     timings_ms: dict[str, float] = {}
+    standing: Standing | None = None
 
     def judgement(self) -> bytes:
         """Return the bytes by which two judgements are compared: all but scan id and timings."""
@@ -577,6 +611,7 @@ class Occupancy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The portal became occupied, or vacant again with the record of the passage.
 
     quality : what limits the passage beyond its record: the health of the portal while it was made
+    simulated : at entry, that the portal's own set-up says that it is a simulation
     """
 
     phase: Literal["entered", "left"]
@@ -584,6 +619,7 @@ class Occupancy(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     source_ref: str = ""
     record: PortalRecord | None = None
     quality: tuple[Quality, ...] = ()
+    simulated: bool = False
 
 
 class DeclarationSeen(msgspec.Struct, frozen=True, kw_only=True):

@@ -402,6 +402,31 @@ def repeat_bits(data):
     return np.packbits(alike, bitorder="little").view(np.uint64)
 
 
+def nearest_patch(queries, query_at, references, reference_at, row_start, band, apart):
+    found = []
+    for q, (x, y) in zip(queries.astype(float), query_at, strict=True):
+        across, along = reference_at
+        near = (abs(across - x) < apart) & (abs(along - y) < apart)
+        used = (abs(along - y) <= band) & ~near
+        found.append(((references.T[used] - q) ** 2).sum(axis=1).min(initial=1e30))
+    return np.array(found)
+
+
+def tree_sum(features, feature, threshold, right, value, root, total):
+    """A cell reaches a leaf along the path whose every step it takes: each node hands the cells it has on."""
+    total = total.astype(float)
+    for first in root:
+        here = {int(first): np.ones(len(features), bool)}
+        while here:
+            node, cells = here.popitem()
+            if feature[node] < 0:
+                total[cells] += value[node]
+            else:
+                left = features[:, feature[node]] <= threshold[node]
+                here |= {node + 1: cells & left, int(right[node]): cells & ~left}
+    return total
+
+
 def lz4_matches(data, distances):
     """What matches say is what is there, and no run of 16 is overlooked: (data, bytes in no match of such runs)."""
     return data, 0

@@ -112,6 +112,31 @@ def test_portal_logs_give_one_row_per_occupancy(shared_data):
 
 
 @pytest.mark.timeout(120)
+def test_the_truth_about_simulated_vehicles_stands_in_its_own_file_alone(tmp_path):
+    truth = tmp_path / "truth.json"
+    words = ("--out", tmp_path, "--vehicles", 2, "--columns", 300, "--channels", 128, "--cargo", "cartons",
+             "--threats", 1, "--threat-kinds", "brick_stack", "--truth", truth, "--energies", 1)  # fmt: skip
+    assert scanlane("simulate", *words).returncode == 0
+    told = json.loads(truth.read_text())
+    assert told["simulated"]
+    found = {p.name: p for p in tmp_path.rglob("*.scan.h5")}
+    assert [v["file"] for v in told["vehicles"]] == sorted(found)
+    for vehicle in told["vehicles"]:
+        assert (vehicle["cargo"], vehicle["threat"]) == ("cartons", "brick_stack")
+        box = vehicle["threat_box"]
+        assert 0 <= box["first_column"] < box["end_column"] <= 300
+        assert 0 <= box["first_channel"] < box["end_channel"] <= 128
+        assert len(vehicle["threat_transmission"]) == 1
+        # What is judged and kept does not know it: the configuration names what may come, nothing what came.
+        contents = found[vehicle["file"]].read_bytes()
+        assert b"threat_box" not in contents
+        assert b"threat_transmission" not in contents
+    done = scanlane("simulate", "--out", tmp_path, "--cargo", "gold")
+    assert done.returncode == 2
+    assert "unknown kinds gold, expected some of empty, cartons" in done.stderr
+
+
+@pytest.mark.timeout(120)
 def test_the_same_seed_gives_the_same_counts_and_replays_bit_for_bit(tmp_path):
     hashes = []
     for name in ("one", "two"):

@@ -39,6 +39,10 @@ energy_option = click.option(
 key_option = click.option(
     "--key", type=click.Path(path_type=Path), help="Your key file, where the service has keys: see `scanlane keys`."
 )
+profile_option = click.option(
+    "--profile", "usual", type=click.Path(path_type=Path),
+    help="What is usual on the lane: file of `scanlane calibrate`. Without it findings have no p-value.",
+)  # fmt: skip
 analyst_option = click.option("--analyst", default=None, help="Your name in decisions. Default: your login name.")
 
 
@@ -161,10 +165,10 @@ def _expand(files: tuple[Path, ...], suffix: str) -> list[Path]:
     return found
 
 
-def _new_judge(energy: Path | None = None) -> Any:
+def _new_judge(energy: Path | None = None, usual: Path | None = None) -> Any:
     from triage.service.lane import Judge, lane_profile
 
-    judge = Judge(lane_profile(None if energy is None else str(energy)))
+    judge = Judge(lane_profile(None if energy is None else str(energy), None if usual is None else str(usual)))
     judge.warm_up()
     return judge
 
@@ -182,7 +186,7 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     Stops on SIGTERM or Ctrl-C after everything that is open has been stored; a second signal ends it at once.
     """
     from scanner_io import config as configuration
-    from triage.service.checkup import check_energy
+    from triage.service.checkup import check_energy, check_profile
     from triage.service.daemon import Daemon
 
     config = config.resolve()  # as the lanes see it: recordings are known by their paths
@@ -190,6 +194,7 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     problems: list[str] = []
     for lane in loaded.lane:
         check_energy(lane, problems, [])
+        check_profile(lane, problems, [])
     if problems:
         raise ConfigError(problems)
     Daemon(loaded, make_log(as_json=as_json), once=once).run()
@@ -250,32 +255,40 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
 @click.option("--speed-unit", default="m/s", show_default=True, help="Of speeds in N42 files that tell no unit.")
 @click.option(
     "--utc-offset-h", default=0.0, show_default=True, type=click.FloatRange(-24, 24),
-    help="Hours east of UTC, for times in portal daily files and N42 files that tell no zone.",
+    help="Hours by which clocks were ahead of UTC (-7 in Arizona), for daily files and N42 files that tell no zone.",
+)  # fmt: skip
+@click.option(
+    "--previous", type=click.Path(path_type=Path, exists=True),
+    help="Recording, or folder of them, in which an earlier scan of the same container is looked for.",
 )  # fmt: skip
 @energy_option
+@profile_option
 @json_option
 def triage(
     files: tuple[Path, ...], save: Path | None, polarity: str, speed_unit: str, utc_offset_h: float,
-    energy: Path | None, as_json: bool,
+    previous: Path | None, energy: Path | None, usual: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge images, recordings, portal daily files and N42 files.
 
-    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1.
+    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1. A daily file
+    whose stamps have no date (06-00-00.000) takes that of its first line from its name (portal 2026-01-05.csv).
     """
     from scanner_io.formats.n42 import N42Settings
     from scanner_io.formats.raster import RasterOptions
     from triage.service import offline
+    from triage.service.earlier import EarlierScans
 
     options = RasterOptions(polarity=polarity)  # type: ignore[arg-type]
     n42_settings = N42Settings(utc_offset_h=utc_offset_h, speed_unit=speed_unit)
     paths = _expand(files, ".scan.h5")
-    judge = _new_judge(energy)
+    earlier = None if previous is None else EarlierScans(_expand((previous,), ".scan.h5"))
+    judge = _new_judge(energy, usual)
     bad, rows = 0, []
     pictures: set[str] = set()
     try:
         with _progress(len(paths), "judging", quiet=as_json) as advance:
             for path in paths:
-                for judged in offline.judge_file(path, judge, options, n42_settings):
+                for judged in offline.judge_file(path, judge, options, n42_settings, earlier):
                     bad += judged.error is not None
                     if save is not None:
                         _save_picture(save, judged, pictures, judge.profile.image)
@@ -360,8 +373,11 @@ def _print_judged(rows: list[Any]) -> None:
 )
 @click.option("--verify", is_flag=True, help="The new result must equal the stored one bit for bit.")
 @energy_option
+@profile_option
 @json_option
-def replay(files: tuple[Path, ...], speed: float, verify: bool, energy: Path | None, as_json: bool) -> None:
+def replay(
+    files: tuple[Path, ...], speed: float, verify: bool, energy: Path | None, usual: Path | None, as_json: bool
+) -> None:
     """Play recordings again through driver, assembly and judgement, as beside a lane."""
     from rich.text import Text
 
@@ -371,7 +387,7 @@ def replay(files: tuple[Path, ...], speed: float, verify: bool, energy: Path | N
     if speed != speed:
         raise click.BadParameter("nan is no speed", param_hint="--speed")
     paths = _expand(files, SUFFIX)
-    judge = _new_judge(energy)
+    judge = _new_judge(energy, usual)
     console = _console()
     bad = same = 0
     try:
@@ -413,11 +429,22 @@ def replay(files: tuple[Path, ...], speed: float, verify: bool, energy: Path | N
     "--codec", type=click.Choice(["bitshuffle-lz4", "gzip", "none"]), default="bitshuffle-lz4", show_default=True,
     help="gzip opens in viewers without plugins.",
 )  # fmt: skip
+@click.option("--cargo", metavar="KIND[,KIND]", help="Only these loads; a wrong name lists all.")
+@click.option("--carriers", metavar="KIND[,KIND]", help="These vehicles instead of trailers with one container.")
+@click.option("--threats", type=click.FloatRange(0, 1), metavar="SHARE", help="Vehicles with what does not belong.")
+@click.option("--threat-kinds", metavar="KIND[,KIND]", help="Only these threats; a wrong name lists all.")
+@click.option("--energies", type=click.IntRange(1, 2), default=None, help="Single or dual energy.")
+@click.option("--display", is_flag=True, help="8-bit grey values windowed for display, as archives hold, one energy.")
+@click.option(
+    "--truth", type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what every vehicle really carries, threats with their boxes, as JSON; no recording holds it.",
+)  # fmt: skip
 @json_option
 @click.pass_context
 def simulate(
     context: click.Context, out: Path | None, vehicles: int, seed: int, lane: str, columns: int | None,
-    channels: int | None, codec: str, as_json: bool,
+    channels: int | None, codec: str, cargo: str | None, carriers: str | None, threats: float | None,
+    threat_kinds: str | None, energies: int | None, display: bool, truth: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write recordings of simulated vehicles, judged; labelled simulated down to the file.
 
@@ -429,7 +456,12 @@ def simulate(
         raise click.UsageError("--out: which folder shall hold the recordings?")
     from triage.service.simulated import simulate_recordings
 
-    sizes = {k: v for k, v in (("columns", columns), ("channels", channels)) if v is not None}
+    told: dict[str, Any] = {
+        "columns": columns, "channels": channels, "energies": 1 if display else energies, "threat_share": threats,
+        "display": True if display else None, "bits": 8 if display else None,
+        "cargo": _alike(cargo), "carriers": _alike(carriers), "threats": _alike(threat_kinds),
+    }  # fmt: skip
+    settings = {k: v for k, v in told.items() if v is not None}
     judge = _new_judge()
     try:
         with _progress(vehicles, "simulating", quiet=as_json) as advance:
@@ -440,7 +472,8 @@ def simulate(
                 lane,
                 judge,
                 codec=codec,  # type: ignore[arg-type]
-                **sizes,
+                truth=truth,
+                **settings,
             ):
                 if as_json:
                     _emit({"file": str(path), "outcome": result.outcome, "load": result.load})
@@ -449,6 +482,11 @@ def simulate(
         judge.close()
     if not as_json:
         _console().print(f"{vehicles} recordings in {out}", markup=False)
+
+
+def _alike(kinds: str | None) -> dict[str, float] | None:
+    """Return equal weights for the kinds in a comma-separated list."""
+    return None if kinds is None else {kind.strip(): 1.0 for kind in kinds.split(",")}
 
 
 @simulate.command("portal")
@@ -471,7 +509,10 @@ def simulate(
     help="Share of vehicles with a fault drawn at random, or a JSON file with the list of faults to play.",
 )  # fmt: skip
 @click.option("--extensions", is_flag=True, help="Also energy windows and exact neutron background (AB1 AR AS AA NB1).")
-@click.option("--no-setup", is_flag=True, help="Send no set-up lines.")
+@click.option(
+    "--no-setup", is_flag=True,
+    help="Send no set-up lines. Nothing else says that it is a simulation: set simulated = true in the lane's device.",
+)  # fmt: skip
 @click.option("--nsigma", default=5.0, show_default=True, type=click.FloatRange(0.1, 99), help="Gamma alarm setting.")
 @click.option("--truth", type=click.Path(path_type=Path), help="Write what really passed and what was broken, as JSON.")
 @click.option("--wait", is_flag=True, help="Begin when the first reader has come.")
@@ -812,6 +853,86 @@ def evaluate_portal_command(
     _console().print(table)
 
 
+@evaluate.command("image")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--per-image", default=30, show_default=True, type=click.IntRange(1, 1000), help="Insertions into every scan."
+)
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(1, 100), help="How often that is done, each anew."
+)
+@click.option("--quick", is_flag=True, help="10 insertions per scan once, 3 folds: a look, not a result.")
+@click.option("--unseen/--no-unseen", default=True, show_default=True, help="Also leave kinds out of training in turn.")
+@click.option(
+    "--folds", "most_folds", default=5, show_default=True, type=click.IntRange(3, 50), help="Groups of commodities."
+)
+@click.option(
+    "--learn-per-image",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Insertions into every scan that is learned from.",
+)
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Fuser trained elsewhere. Default: the packaged one; trained anew on scans it was trained on.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write plots into this folder (needs the extra `study`).")
+@seed_option
+@click.option(
+    "--workers", "--jobs", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes to work with."
+)
+@json_option
+def evaluate_image_command(
+    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool, most_folds: int, learn_per_image: int,
+    profile: Path | None, out: Path | None, seed: int, workers: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Objects put into the scans in FOLDER: how many are found, at false alarms that are counted.
+
+    FOLDER holds images or recordings, with or without a manifest.csv (file, declared_hs4, texture). Exit code 1 also
+    where the placebo or the leak check fails: then no figure may be believed.
+    """
+    from triage.study import evaluate_image as study
+
+    work = study.prepare(
+        folder, per_image=per_image, seeds=seeds, quick=quick, unseen=unseen, profile=profile, seed=seed,
+        most_folds=most_folds, learn_per_image=learn_per_image,
+    )  # fmt: skip
+    with _progress(len(work.jobs), "evaluating", quiet=as_json) as advance, _workers(workers) as pool:
+        report = study.evaluate_image(work, out=out, progress=advance, pool=pool)
+    if as_json:
+        _emit(report)
+    else:
+        _image_table(report)
+    wrong = study.faults(report)
+    if wrong:
+        raise DataError(f"this evaluation must not be believed: {'; '.join(wrong[:5])} ({len(wrong)} in all)")
+
+
+def _image_table(report: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from triage.study.image_bars import in_words, rows
+
+    judged = list(report["systems"])[-1]
+    table = Table(box=None)
+    for head in ("", "bar", "aim", *report["systems"], f"met by {judged}"):
+        table.add_column(head, no_wrap=bool(head))
+    for row in rows(report, judged):
+        verdict = "not measured" if row.met is None else "yes" if row.met else f"NO: {row.why}"
+        colour = {True: "green", False: "bold red", None: "dim"}[row.met]
+        cells = [row.measured.get(name, "") for name in report["systems"]]
+        table.add_row(Text(row.name), row.bar, row.aim, *cells, Text(verdict, style=colour))
+    console = _console()
+    if not console.is_terminal:
+        console.width = 160  # in a file lines may be long; a terminal wraps them
+    console.print(table)
+    for line in in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
 @evaluate.command("dual-energy")
 @click.option(
     "--tables", type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -844,9 +965,159 @@ def evaluate_dual_energy(
         console.print(line, markup=False, soft_wrap=True)
 
 
-@cli.group()
+@evaluate.command("simulator")
+@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--scans", default=96, show_default=True, type=click.IntRange(2), help="Simulated scans per group.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write plots and pictures here (needs the extra `study`).")
+@seed_option
+@json_option
+def evaluate_simulator_command(folder: Path | None, scans: int, out: Path | None, seed: int, as_json: bool) -> None:
+    """How much simulated scans look like the real ones in FOLDER: texture statistics, distances, pictures.
+
+    Default FOLDER: ../shared/data/cargo beside this source, if there; else simulated scans alone.
+    """
+    from triage.study import evaluate_simulator as study
+
+    with _progress(2 * scans, "simulating", quiet=as_json) as advance:
+        report = study.evaluate_simulator(
+            folder or study.default_folder(), scans=scans, seed=seed, out=out, progress=advance
+        )
+    if as_json:
+        _emit(report)
+        return
+    console = _console()
+    console.print(study.table(report))
+    for line in study.in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+class _LaneByDefault(click.Group):
+    """A group whose first argument is an archive unless it is one of its commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the command `lane` before what names no command."""
+        if args and args[0] not in (*self.commands, "-h", "--help"):
+            args = ["lane", *args]
+        return super().parse_args(ctx, args)
+
+
+@cli.group(cls=_LaneByDefault, invoke_without_command=False)
 def calibrate() -> None:
-    """Make the constants of judgement anew."""
+    """Learn what is usual on a lane from its own scans, or make constants of judgement anew.
+
+    \b
+    scanlane calibrate ARCHIVE… --out north.profile     the same as `scanlane calibrate lane`
+    scanlane calibrate show north.profile               what is in it
+    """  # noqa: D301  (click wants the character itself)
+
+
+@calibrate.command("lane")
+@click.argument("archive", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Profile to write, over an older one.")
+@click.option(
+    "--flag-rate", default=0.05, show_default=True, type=click.FloatRange(0, 0.5, min_open=True),
+    help="Share of innocent scans that findings may flag at most.",
+)  # fmt: skip
+@click.option("--lane", default=None, help="Learn from this lane's scans only. Default: all, which must be of one.")
+@click.option(
+    "--find-code", "find_codes", multiple=True, type=int,
+    help="Decision code that means a find; such scans are not learned from. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--polarity", type=click.Choice(["auto", "air_bright", "air_dark"]), default="auto", show_default=True,
+    help="Whether air is bright or dark in image files.",
+)  # fmt: skip
+@energy_option
+@workers_option
+@json_option
+def calibrate_lane_command(
+    archive: tuple[Path, ...], out: Path, flag_rate: float, lane: str | None, find_codes: tuple[int, ...],
+    polarity: str, energy: Path | None, workers: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Learn what is usual in ARCHIVE: recordings, images, or folders of them.
+
+    The profile goes into a lane's table as `profile = "FILE"`, or to `triage` and `replay` as --profile. Findings then
+    have a p-value and flag at most the promised share of innocent scans. Scans that are unusable, that the portal
+    alarmed at, or that had a find are left out and named.
+    """
+    from scanner_io import lane_profile
+    from triage.study import calibrate_lane as study
+
+    files = study.files_of(archive)
+    with _progress(len(files), "learning", quiet=as_json) as advance, _workers(workers) as pool:
+        profile, sent = study.calibrate_lane(
+            archive, flag_rate=flag_rate, energy=energy, polarity=polarity, lane=lane, find_codes=find_codes,
+            progress=advance, pool=pool,
+        )  # fmt: skip
+    report = study.report_of(lane_profile.write(out, profile), sent)
+    _print_profile({"file": str(out), **report}, as_json)
+
+
+@calibrate.command("show")
+@click.argument("profile", type=click.Path(path_type=Path))
+@click.option(
+    "--state", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="State folder of the lane's daemon: how the promise has been kept since the profile came into force.",
+)  # fmt: skip
+@json_option
+def calibrate_show(profile: Path, state: Path | None, as_json: bool) -> None:
+    """Show what a PROFILE was learned from and what it promises."""
+    from scanner_io import lane_profile
+    from triage.service.promise import kept_watch
+    from triage.study.calibrate_lane import report_of
+
+    learned = lane_profile.read(profile)
+    report = {"file": str(profile), **report_of(learned)}
+    if state is not None:
+        watch = kept_watch(state, learned)
+        report["since"] = {"scans": watch.scans, "flagged": watch.flagged, "stale": watch.stale}
+    _print_profile(report, as_json)
+
+
+@evaluate.command("calibration")
+@click.option("--calibration", default=3000, show_default=True, type=click.IntRange(100), help="Scans to learn from.")
+@click.option("--clean", default=5000, show_default=True, type=click.IntRange(100), help="Clean scans to judge.")
+@click.option("--quick", is_flag=True, help="300 to learn from, 300 to judge: a look, not a result.")
+@click.option(
+    "--flag-rate", default=0.05, show_default=True, type=click.FloatRange(0, 0.5, min_open=True), help="Promised."
+)
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Keep scores here: a second run of the same code is fast."
+)
+@seed_option
+@workers_option
+@json_option
+def evaluate_calibration_command(
+    calibration: int, clean: int, quick: bool, flag_rate: float, cache: Path | None, seed: int, workers: int,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Whether a calibrated lane keeps its promised flag rate, and how soon it notices a drift. Simulated scans."""
+    from triage.study import evaluate_calibration as study
+
+    size = study.Size(calibration=calibration, clean=clean)
+    if quick:
+        size = study.Size(calibration=300, clean=300, drifted=150, threats=50, orders=5)
+    steps = sum(len(p) for p in study.parts_of(size, seed).values())
+    with _progress(steps, "evaluating", quiet=as_json) as advance, _workers(workers) as pool:
+        report = study.evaluate_calibration(
+            size, seed=seed, flag_rate=flag_rate, cache=cache, progress=advance, pool=pool
+        )
+    if as_json:
+        _emit(report)
+        return
+    for line in study.in_words(report):
+        _console().print(line, markup=False, soft_wrap=True)
+
+
+def _print_profile(report: dict[str, Any], as_json: bool) -> None:
+    from triage.study.calibrate_lane import in_words
+
+    if as_json:
+        _emit(report)
+        return
+    console = _console()
+    for line in in_words(report):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @calibrate.command("portal")
@@ -865,6 +1136,90 @@ def calibrate_portal_command(passes: int, seed: int, workers: int, as_json: bool
         return
     for name, tail in report["null_tails"].items():
         _console().print(f"{name:12} {tail}", markup=False)
+
+
+@cli.group()
+def study() -> None:
+    """Questions to archives, and what judgement learns from them."""
+
+
+@study.command("train-fuser")
+@click.argument(
+    "folders", nargs=-1, required=True, metavar="DIR…",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+)  # fmt: skip
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write (.npz).")
+@click.option(
+    "--per-image", default=20, show_default=True, type=click.IntRange(1), help="Objects put into every scan, one each."
+)
+@click.option("--trees", default=150, show_default=True, type=click.IntRange(1, 2000))
+@click.option("--leaves", default=16, show_default=True, type=click.IntRange(2, 255), help="At most, of a tree.")
+@seed_option
+@json_option
+def study_train_fuser(
+    folders: tuple[Path, ...], out: Path, per_image: int, trees: int, leaves: int, seed: int, as_json: bool
+) -> None:
+    """Grow the trees that search images, on objects put into the clean scans of folders.
+
+    Needs the extra `study`. The file holds trees, usual scores by place and descriptions of patches, no image; a
+    profile names it as `image.fuser`.
+    """
+    from triage.study import fuser_file
+    from triage.study.train_fuser import Options
+
+    options = Options(trees=trees, leaves=leaves)
+    archive = fuser_file.joined_archive(folders)
+    with _progress(per_image * len(archive.sources), "inserting", quiet=as_json) as advance:
+        fuser, report = fuser_file.train_fuser(
+            archive, per_image=per_image, seed=seed, options=options, progress=advance
+        )
+    report |= {"file": str(out), "bytes": fuser_file.write_fuser(fuser, out), "thresholds": fuser.thresholds}
+    if as_json:
+        _emit(report)
+        return
+    for name, value in report.items():
+        _console().print(f"{name:12} {value}", markup=False)
+
+
+@study.command("odd-one-out")
+@files_argument
+@json_option
+def odd_one_out_command(files: tuple[Path, ...], as_json: bool) -> None:
+    """The strange box of every lot that one shipper declared alike, by the boxes of the lot alone.
+
+    A lot is at least 5 recordings of one consignor, consignee and declared goods, each within two weeks of the next.
+    """
+    from triage.study import odd_one_out
+
+    paths = _expand(files, ".scan.h5")
+    with _progress(len(paths), "reading", quiet=as_json) as advance:
+        report = odd_one_out.study(paths, advance)
+    if as_json:
+        _emit(report)
+    else:
+        _print_lots(report, odd_one_out.LEVEL)
+    if report.unread:
+        sys.exit(1)
+
+
+def _print_lots(report: Any, level: float) -> None:
+    from rich.text import Text
+
+    console = _console()
+    for lot in report.lots:
+        console.print(Text(f"{lot.boxes} boxes {lot.consignor} -> {lot.consignee}: {lot.goods}", style="bold"))
+        told = [place for place in lot.places if place.p_value <= level]
+        for place in told:
+            name = place.container or Path(place.file).name
+            console.print(
+                Text(f"  {name}: {place.score:.1f} spreads from the lot, p {place.p_value:.3f}; {place.words}")
+            )
+        if not told:
+            console.print(Text(f"  none is odd (lowest p {lot.places[0].p_value:.2f})"))
+    text = f"{len(report.lots)} lots, {report.too_small} too small, {report.no_lot} recordings of no lot"
+    console.print(text, markup=False)
+    for file, error in report.unread:
+        console.print(Text(f"error: {file}: {error}", style="red"))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 For demonstrations, tests and load: everything it says is marked as simulated. Physics and shapes are modelled closely
 enough that what reads real lanes reads this one: polychromatic transmission of a vehicle built from solids
-(`scene`, `vehicle`, `cargo`, `attenuation`), a line detector with dark, gain, pulses and quanta (`radiograph`), and a
-portal that speaks genuine lines through the codec that reads real ones (`portal`).
+(`scene`, `carriers`, `cargo`, `threats`, `attenuation`), a line detector with dark, gain, pulses and quanta
+(`radiograph`), and a portal that speaks genuine lines through the codec that reads real ones (`portal`).
 
 Its portal can also stand alone, as a device that a portal's driver connects to (`traffic`, `portal_faults`, `player`).
 
@@ -17,11 +17,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from scanner_io.errors import LinkLost
-from scanner_io.model import DeviceInfo, EndOfSource, Event, Kind
+import numpy as np
 
+from scanner_io.errors import LinkLost
+from scanner_io.model import DeviceInfo, EndOfSource, Event, Kind, LineBlock, Radiograph, ScanEnd, ScanStart
+
+from .carriers import TARE_KG
 from .config import Config
-from .passage import TARE_KG, Truth, passage, plan
+from .passage import ground_truth, passage
+from .plan import Truth, plan
 from .player import PortalPty, PortalServer, truth_json, write_daily_file
 from .portal_faults import KINDS as FAULT_KINDS
 from .portal_faults import Fault, Piece
@@ -31,7 +35,7 @@ from .wedges import energy_calibration
 __all__ = [
     "FAULT_KINDS", "TARE_KG", "ClockStep", "Config", "Fault", "Link", "Passing", "Piece", "PortalPty", "PortalServer",
     "SimulatedLane", "Traffic", "Truth", "connect", "energy_calibration", "ground_truth", "kinds", "play",
-    "simulate_passage", "truth_json", "write_daily_file",
+    "simulate_passage", "simulate_radiograph", "truth_json", "write_daily_file",
 ]  # fmt: skip
 
 
@@ -50,17 +54,30 @@ def connect(config: Config, channel: Any = None) -> SimulatedLane:
     return SimulatedLane(config)
 
 
-def ground_truth(config: Config, index: int) -> Truth:
-    """Return what vehicle `index` really carries."""
-    return plan(config, index).truth
-
-
 def simulate_passage(config: Config, index: int) -> list[Event]:
     """Return all events of vehicle `index` at once, without pacing.
 
     They are those that the driver yields for it when `live` is off.
     """
     return [event for _, event in passage(config, index, config.slot_start_ns(index))]
+
+
+def simulate_radiograph(config: Config, index: int) -> Radiograph:
+    """Return the radiograph of vehicle `index` whole, for studies; the same counts as in its events.
+
+    Raises LinkLost where the configuration lets its link break.
+    """
+    events = simulate_passage(config, index)
+    start = next((e for e in events if isinstance(e, ScanStart)), None)
+    end = next((e for e in events if isinstance(e, ScanEnd)), None)
+    blocks = [e for e in events if isinstance(e, LineBlock)]
+    if start is None or end is None or end.reason != "complete" or not blocks:
+        raise LinkLost(f"simulated lane: vehicle {index} has no whole radiograph; check radiograph, link_loss_share")
+    return Radiograph(
+        detector=start.detector,
+        counts=tuple(np.concatenate([b.counts[e] for b in blocks]) for e in range(config.energies)),
+        column_utc_ns=np.concatenate([b.column_utc_ns for b in blocks]),
+    )
 
 
 class SimulatedLane:
@@ -133,7 +150,7 @@ class SimulatedLane:
             if item is not None:
                 return item
             index = self._leave()
-            if "link_loss" in ground_truth(self._config, index).faults:
+            if "link_loss" in plan(self._config, index).truth.faults:
                 self._open = False
                 raise LinkLost(
                     f"simulated lane: vehicle {index} loses its link, as link_loss_share = "

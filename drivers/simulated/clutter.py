@@ -21,7 +21,7 @@ def mixed(rng: Rng, bay: Bay) -> list[Solid]:
         ceiling = bay.h0 + rng.uniform(0.55, 0.9) * bay.height
         for _ in range(int(bay.length / 30)):
             choice = int(rng.choice(6, p=(0.5, 0.18, 0.08, 0.05, 0.09, 0.1)))
-            w = 1720.0 if choice == 3 else rng.uniform(200, 900)
+            w = min(1720.0 if choice == 3 else rng.uniform(200, 900), bay.length - 40)
             t = 740.0 if choice == 3 else rng.uniform(110, 620)
             a = skyline.lowest(rng, w)
             h = skyline.top((a, a + w)) + 5
@@ -119,7 +119,7 @@ def _piece(rng: Rng, choice: int, x: Span, h: Span, z: Span) -> list[Solid]:
             solids.append(solid((*x, float(low), float(low) + 35, *z), "cellulose", 0.1))
         for k in np.arange(h[0] + 100, h[1] - 100, 65):
             a = x[0] + 0.3 * w  # springs, seen along their axis
-            solids.append(Disc(x0=a, x1=a + 46, h=float(k), z=z[0], outer=23, inner=17, thick=700, g_cm3=0.5))
+            solids.append(Disc(x0=a, x1=a + 46, h=float(k), z=sum(z) / 2, outer=23, inner=17, thick=700, g_cm3=0.5))
         return solids
     if choice == 2:
         for low in np.arange(h[0], h[1] - 20, t / 6):

@@ -16,13 +16,14 @@ def sacks(rng: Rng, bay: Bay) -> list[Solid]:
     length, high = rng.uniform(560, 820), rng.uniform(130, 185)
     density = rng.uniform(0.55, 0.78)
     gap = rng.uniform(3, 30)
-    shares = heights_along(rng, bay, length + gap, rng.uniform(0.5, 0.8), rough=0.03, door=0.3)
+    full = rng.uniform(0.6, 0.92) if bay.length < 8000 else rng.uniform(0.5, 0.82)
+    shares = heights_along(rng, bay, length + gap, full, rough=0.025, door=0.3)
 
     def make(x: Span, h: Span) -> list[Solid]:
+        low, lies = max(x[0] - 30 + rng.normal(0, 14), bay.x0), (h[0] + h[1]) / 2 + rng.normal(0, 6)
         return [
-            Pillow(x0=x[0] - 30 + rng.normal(0, 14), x1=x[1] + 30 + rng.normal(0, 14), z=z, rz=560, power=4,
-                   h=(h[0] + h[1]) / 2 + rng.normal(0, 6), rh=(h[1] - h[0]) * 0.64, material="cellulose",
-                   g_cm3=density * rng.normal(0.86, 0.03), texture=(2, 0.05))
+            Pillow(x0=low, x1=x[1] + 30 + rng.normal(0, 14), h=max(lies, bay.h0 + high * 0.5), z=z, rh=high * 0.56,
+                   rz=560, power=4, material="cellulose", g_cm3=density * rng.normal(0.86, 0.03), texture=(2, 0.05))
             for z in (-580.0, 580.0)
         ]  # fmt: skip
 
@@ -32,9 +33,9 @@ def sacks(rng: Rng, bay: Bay) -> list[Solid]:
 def big_bags(rng: Rng, bay: Bay) -> list[Solid]:
     """Flexible bags of about a tonne, two abreast and two high, slumped into each other, tops gathered."""
     solids: list[Solid] = []
-    wide, high = rng.uniform(880, 1060), rng.uniform(880, 1150)
+    wide, high = rng.uniform(880, 1060), rng.uniform(0.38, 0.48) * bay.height
     density = rng.uniform(0.5, 0.95)
-    tiers = 2 if rng.random() < 0.75 else 1
+    tiers = 2 if rng.random() < 0.85 else 1
     x = bay.x0 + rng.uniform(10, 60)
     while x + wide < bay.x1:
         for tier in range(tiers if x + 2 * wide < bay.x1 or rng.random() < 0.6 else 1):
@@ -45,16 +46,16 @@ def big_bags(rng: Rng, bay: Bay) -> list[Solid]:
                 solids.append(Pillow(x0=a, x1=a + w, h=h, z=z, rh=t / 2, rz=545, power=8, material="cellulose",
                                      g_cm3=g, texture=(0, 0.03)))  # fmt: skip
                 for _ in range(2):  # folds of the gathered top
-                    b, c = a + rng.uniform(0, 0.5) * w, rng.uniform(0.3, 0.5) * w
-                    solids.append(Pillow(x0=b, x1=b + c, h=h + t * 0.5, z=z, rh=t * rng.uniform(0.08, 0.2), rz=400,
-                                         power=4, material="cellulose", g_cm3=g * 0.5))  # fmt: skip
+                    b, c = a + rng.uniform(0, 0.4) * w, rng.uniform(0.4, 0.6) * w
+                    solids.append(Pillow(x0=b, x1=b + c, h=h + t * 0.46, z=z, rh=t * rng.uniform(0.08, 0.16), rz=480,
+                                         material="cellulose", g_cm3=g * 0.7))  # fmt: skip
         x += wide * rng.uniform(0.98, 1.03)
     return solids
 
 
 def bulk(rng: Rng, bay: Bay) -> list[Solid]:
     """Loose grain, meal or powder: cones under the spouts it ran from, or a liner blown full from the doors."""
-    blown = rng.random() < 0.4
+    blown = rng.random() < 0.5
     grain: dict[str, Any] = {
         "h0": bay.h0,
         "material": "cellulose",
@@ -70,10 +71,11 @@ def bulk(rng: Rng, bay: Bay) -> list[Solid]:
         # The bag bulges between its ends.
         tops *= np.clip(1 - (2 * share - 1) ** 16 * rng.uniform(0.2, 0.7), 0, 1)
     else:
-        spouts = rng.uniform(0.12, 0.88, int(rng.integers(1, 6)))
+        count = max(1, round(bay.length / rng.uniform(1900, 4800)))
+        spouts = (np.arange(count) + 0.5) / count + rng.normal(0, 0.06 / count, count)
         peak, slope = rng.uniform(0.55, 0.82) * bay.height, np.tan(np.radians(rng.uniform(24, 36)))
         cones = [peak * rng.uniform(0.9, 1.03) - slope * np.abs(x - x[0] - s * (end - x[0])) for s in spouts]
-        tops = np.maximum(np.max(cones, axis=0), rng.uniform(60, 0.35 * peak))
+        tops = np.maximum(np.max(cones, axis=0), rng.uniform(20, 90))
         kernel = np.hanning(9)
         tops = np.convolve(np.pad(tops, 4, "edge"), kernel / kernel.sum(), "valid")
     tops = tops + np.interp(x, np.linspace(x[0], end, 40), rng.normal(0, 6, 40))

@@ -257,15 +257,15 @@ def car_parts(rng: Rng, bay: Bay) -> list[Solid]:
     for z in (-760.0, 0.0, 760.0):
         skyline = Skyline(bay)
         ceiling = bay.h0 + rng.uniform(0.45, 0.85) * bay.height
-        for _ in range(int(bay.length / 75)):
+        for _ in range(int(bay.length / 60)):
             choice = int(rng.choice(6, p=(0.3, 0.16, 0.18, 0.16, 0.1, 0.1)))
             usual = ((620.0, 560.0), (1150.0, 720.0), (640.0, 640.0), (900.0, 260.0), (560.0, 880.0), (700.0, 480.0))
             w, t = (size * rng.uniform(0.8, 1.15) for size in usual[choice])
-            x = skyline.lowest(rng, w)
-            h = skyline.top((x, x + w)) + 5
+            x = skyline.lowest(rng, w, tries=9)
+            h = skyline.nested((x, x + w)) + 5
             if h + t > ceiling:
                 continue
-            skyline.put((x, x + w), h + t)
+            skyline.put((x, x + w), h + 0.8 * t)
             solids += _used(rng, choice, (x, x + w), (h, h + t), z)
     return solids
 

@@ -4,6 +4,12 @@
 
 T is the polychromatic transmission after the blur of focal spot and detector, S the scatter: a share s of what the rays
 of the same column bring, spread over half a metre, so dense cargo has little of it and an edge beside air has most.
+
+A vehicle does not keep its speed: columns are read at equal times, so where it is slow things are stretched, and where
+it stops a column is repeated. Gains drift away from the references, most channels' by a thousandth, some by a tenth.
+
+With `display` the lane gives what archives hold: transmission as a vendor corrects it, cut to the converter's bits
+between a black and a white level, air white. Such grey values tell no physical transmission and say so.
 """
 
 from __future__ import annotations
@@ -20,14 +26,20 @@ from .attenuation import Cells, Floats, attenuation
 from .config import Config
 from .scene import Scene, Textures, View
 
-SCATTER = 0.004
 SCATTER_WIDTH_MM = 500.0
 BLUR = 0.14
 """Weight of each neighbour in a 1-2-1 kernel, along both axes."""
 FULL_SCALE = 48_000.0
 ELECTRONIC_NOISE = 5.0
 """Standard deviation in counts."""
-PULSE_SD, DRIFT = 0.012, 0.008
+DRIFT = 0.008
+"""Slow swing of the source's output over a scan."""
+GAIN_DRIFT_SD, GAIN_DRIFT_MOST = 0.0012, 0.10
+"""How far a channel's gain moves over a scan: of all channels, and at most of those that drift."""
+DISPLAY_WINDOW = (0.002, 0.985)
+"""Transmissions that a vendor's picture shows black and white."""
+STOPPED = 0.01
+"""Speed of a stopped vehicle against its usual one: brakes let it creep."""
 LOW_QUANTA = 0.65
 """Photons of the low-energy pulse against the high one."""
 EXACT_POISSON_BELOW = 40.0
@@ -46,12 +58,16 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     shift_mm : `(columns,)` how far the vehicle is lifted by suspension and slope
     beam_off : columns without beam
     dead_channels : channels that fail in this scan without being listed as bad
+    travel_mm : `(columns + 1,)` x at the edges of the columns; None at constant speed
+    gain_drift : `(channels,) float32`, relative change of a channel's gain from the first to the last column
     """
 
     pulse: tuple[Floats, ...]
     shift_mm: npt.NDArray[np.float64]
     beam_off: range = range(0)
     dead_channels: tuple[int, ...] = ()
+    travel_mm: npt.NDArray[np.float64] | None = None
+    gain_drift: Floats | None = None
 
 
 class Detector:
@@ -60,7 +76,11 @@ class Detector:
     def __init__(self, config: Config) -> None:
         rng = np.random.default_rng([config.seed, 0])
         n, count = config.channels, config.energies
-        self.view = View(config.columns, n)
+        source = config.source_distance_mm, config.source_height_mm
+        self.view = View(config.columns, n, span_mm=config.span_mm, source_mm=source)
+        self.display, self.most = config.display, 2**config.bits - 1
+        self._scale = np.float32(2.0 ** (config.bits - 16))
+        self._scatter_share = np.float32(config.scatter)
         self.endpoints_mv = tuple(float(v) for v in config.beam.split("/"))[2 - count :]
         self.quanta = (config.quanta * LOW_QUANTA, config.quanta)[2 - count :]
         gain = np.clip(rng.normal(1, 0.04, (1, n)) * rng.normal(1, 0.01, (2, n)), 0.85, 1.15)
@@ -73,6 +93,8 @@ class Detector:
         self.air_channels = (air[0], max(air[1], air[0] + 1))
         listed = rng.choice(np.arange(self.air_channels[1], n), max(2, n // 250), replace=False)
         self.bad[listed] = True
+        good = np.flatnonzero(~self.bad)
+        self._beside = good[np.abs(np.flatnonzero(self.bad)[:, np.newaxis] - good).argmin(axis=1)]
         self._noisy = listed[: len(listed) // 2]
         self._stuck = listed[len(listed) // 2 :]
         self._scatter = self._scatter_matrix()
@@ -92,14 +114,20 @@ class Detector:
         kernel = np.exp(-np.abs(distance))
         return size, (kernel / kernel.sum(axis=0)).astype(np.float32)
 
+    def _reference(self, raw: Floats, shown: float) -> Floats:
+        """Return a reference as the lane gives it: scaled to the converter's bits, or the level of a shown picture."""
+        return np.full_like(raw, shown) if self.display else raw * self._scale
+
     def state(self) -> DetectorState:
         """Return what a scan begins with."""
         return DetectorState(
             energies=("low", "high")[2 - len(self.quanta) :],
             channels=self.view.channels,
-            dark=tuple(self.dark_reference),
-            air=tuple(self.air_reference),
-            bad_channels=self.bad.copy(),
+            dark=tuple(self._reference(r, 0.0) for r in self.dark_reference),
+            air=tuple(self._reference(r, self.most) for r in self.air_reference),
+            saturation_value=self.most,
+            state="display" if self.display else "raw",
+            bad_channels=np.zeros_like(self.bad) if self.display else self.bad.copy(),
             air_channels=self.air_channels,
             column_pitch_mm=self.view.column_pitch_mm,
             channel_pitch_mm=self.view.channel_pitch_mm,
@@ -110,18 +138,20 @@ class Detector:
         self, scene: Scene, textures: Textures, conditions: Conditions, rng: np.random.Generator
     ) -> Iterator[tuple[int, tuple[npt.NDArray[np.uint16], ...]]]:
         """Yield first column and counts per energy of blocks of 32 to 64 columns, as they would come."""
+        self.view.forget()
         blocks = -(-self.view.columns // BLOCK_COLUMNS)
         edges = np.linspace(0, self.view.columns, blocks + 1).astype(int)
         for first, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             transmissions = self.transmission(scene, textures, conditions, first, end)
-            counts = [self._counts(t, e, first, conditions, rng) for e, t in enumerate(transmissions)]
-            yield first, tuple(counts)
+            seen = [self._counts(t, e, first, conditions, rng) for e, t in enumerate(transmissions)]
+            yield first, tuple(self._given(s, e) for e, s in enumerate(seen))
 
     def transmission(
         self, scene: Scene, textures: Textures, conditions: Conditions, first: int, end: int
     ) -> list[Floats]:
         """Return per energy `(end - first, channels) float32`: signal against air, without noise."""
-        block = scene.draw(self.view, first - 1, end + 1, textures)  # one column more at each side, for the blur
+        # One column more at each side, for the blur.
+        block = scene.draw(self.view, first - 1, end + 1, textures, conditions.travel_mm)
         light, iron, lead = block.density
         cells = Cells(light, iron)
         columns = np.clip(np.arange(first - 1, end + 1), 0, self.view.columns - 1)
@@ -151,14 +181,12 @@ class Detector:
         t[:, 1:-1] += inner
         size, matrix = self._scatter
         binned = t[:, : matrix.shape[0] * size].reshape(len(t), -1, size).mean(axis=2)
-        t += np.float32(SCATTER) * (binned @ matrix)
-        t *= np.float32(1 / (1 + SCATTER))
+        t += self._scatter_share * (binned @ matrix)
+        t *= np.float32(1 / (1 + self._scatter_share))
         return t
 
-    def _counts(
-        self, t: Floats, energy: int, first: int, conditions: Conditions, rng: np.random.Generator
-    ) -> npt.NDArray[np.uint16]:
-        """Return `(columns, channels) uint16` counts of one energy."""
+    def _counts(self, t: Floats, energy: int, first: int, conditions: Conditions, rng: np.random.Generator) -> Floats:
+        """Return `(columns, channels) float32` counts of one energy, before they are digitised."""
         quanta = np.float32(self.quanta[energy])
         pulse = conditions.pulse[energy][first : first + len(t), np.newaxis]
         mean: Floats = t * (pulse * quanta)
@@ -174,12 +202,28 @@ class Detector:
         if few.any():
             seen[few] = rng.poisson(mean[few]) + electronic * noise[few]
         seen *= per_quantum * self.gain[energy]
-        seen += self.dark[energy] + np.float32(0.5)
+        if conditions.gain_drift is not None:
+            at = (np.arange(first, first + len(t), dtype=np.float32) / self.view.columns)[:, np.newaxis]
+            seen *= 1 + at * conditions.gain_drift
+        seen += self.dark[energy]
         seen[:, self._noisy] += 3000 * noise[:, self._noisy]
         seen[:, self._stuck] = self.dark[energy, self._stuck]
         dead = list(conditions.dead_channels)
         seen[:, dead] = self.dark[energy, dead]
-        return np.clip(seen, 0, 65535).astype(np.uint16)
+        return seen
+
+    def _given(self, seen: Floats, energy: int) -> npt.NDArray[np.uint16]:
+        """Return what the lane gives of these counts: digitised, or as a vendor shows them."""
+        if self.display:
+            t = (seen - self.dark_reference[energy]) / (self.air_reference[energy] - self.dark_reference[energy])
+            t[:, self.bad] = t[:, self._beside]
+            first, end = self.air_channels
+            pulse = np.median(t[:, first:end], axis=1, keepdims=True)
+            black, white = DISPLAY_WINDOW
+            seen = (t / np.maximum(pulse, 0.05) - black) * np.float32(self.most / (white - black))
+        elif self.most != 65535:
+            seen = seen * self._scale
+        return np.clip(seen + np.float32(0.5), 0, self.most).astype(np.uint16)
 
 
 def conditions_of(config: Config, detector: Detector, rng: np.random.Generator, faults: tuple[str, ...]) -> Conditions:
@@ -189,16 +233,43 @@ def conditions_of(config: Config, detector: Detector, rng: np.random.Generator, 
     pulses = []
     for _ in range(config.energies):
         drift = DRIFT * np.sin(x / rng.uniform(3000, 9000) + rng.uniform(0, 6.3))
-        pulses.append((1 + PULSE_SD * rng.standard_normal(n) + drift).astype(np.float32))
-    tilt, bounce = rng.normal(0, 14), rng.uniform(1, 6)
+        pulses.append((1 + config.pulse_sd * rng.standard_normal(n) + drift).astype(np.float32))
+    tilt, bounce = rng.normal(0, 14), rng.uniform(1, 14)
     shift = tilt * (x / x[-1] - 0.5) + bounce * np.sin(x / rng.uniform(300, 900) + rng.uniform(0, 6.3))
     shift += 8 * np.sin(x / 5200 + rng.uniform(0, 6.3))
     start, length = int(rng.integers(n // 5, 4 * n // 5)), int(rng.integers(3, max(4, n // 40)))
     channels = np.arange(detector.air_channels[1], config.channels)
     dead = rng.choice(channels, max(2, config.channels // 100), replace=False)
+    gains = rng.normal(0, GAIN_DRIFT_SD, config.channels)
+    if "drifting_channels" in faults:
+        drifting = rng.choice(channels, max(3, config.channels // 60), replace=False)
+        gains[drifting] = rng.uniform(-GAIN_DRIFT_MOST, GAIN_DRIFT_MOST, len(drifting))
     return Conditions(
         pulse=tuple(pulses),
         shift_mm=shift,
         beam_off=range(start, start + length) if "beam_off" in faults else range(0),
         dead_channels=tuple(int(c) for c in dead) if "dead_channels" in faults else (),
+        travel_mm=travel_of(config, rng, stopped="stopped" in faults),
+        gain_drift=gains.astype(np.float32),
     )
+
+
+def travel_of(config: Config, rng: np.random.Generator, *, stopped: bool) -> npt.NDArray[np.float64] | None:
+    """Return x at the edges of all columns, None at constant speed. Drawn in any case, so that no other draw moves.
+
+    The lane reads as many columns as it would at constant speed; the vehicle is through with the last.
+    """
+    n = config.columns
+    knots = rng.standard_normal(9)
+    at, length = int(rng.integers(n // 5, 4 * n // 5)), max(2, int(n * rng.uniform(0.02, 0.1)))
+    if not config.speed_variation and not stopped:
+        return None
+    speed = np.exp(config.speed_variation * np.interp(np.linspace(0, 8, n), np.arange(9), knots))
+    kernel = np.hanning(max(3, n // 8) | 1)
+    half = len(kernel) // 2
+    speed = np.convolve(np.pad(speed, half, mode="edge"), kernel / kernel.sum(), mode="valid")
+    if stopped:
+        slow = np.clip(np.abs(np.arange(n) - at - length / 2) - length / 2, 0, length) / length  # brakes, then goes on
+        speed = speed * np.maximum(slow, STOPPED)
+    travel = np.concatenate([[0.0], np.cumsum(speed)])
+    return np.asarray(travel * (config.span_mm / travel[-1]))

@@ -27,7 +27,10 @@ SPAN_MM = 16_500.0
 APERTURE_MM = 4.0
 """Width of a detector element in the object plane: what a column sees at least, however slowly the vehicle moves."""
 BOTTOM_MM, TOP_MM = 100.0, 4980.0
-"""Heights seen in the object plane; the wheels are cut as in most real lanes."""
+"""Heights seen in the object plane from the usual distance; the wheels are cut as in most real lanes."""
+TALLEST_MM, NEAR_MM, CLEAR_MM = 4100.0, -1219.0, 330.0
+"""The highest container's roof, its nearer wall, and the air above it: a close source sees the near edge of the roof
+far up, and the detector reaches as high."""
 SUBROWS = 3
 """Rays per row, averaged: a wall seen along its length is thinner than a row."""
 TEXTURE_MM = (500.0, 150.0, 40.0, 16.0)
@@ -51,11 +54,12 @@ class View:
         self.span_mm = span_mm
         self.distance_mm, self.source_height_mm = source_mm
         self.column_pitch_mm = span_mm / columns
-        self.channel_pitch_mm = (TOP_MM - BOTTOM_MM) / channels
+        self.top_mm = max(TOP_MM, self.height_seen(TALLEST_MM, NEAR_MM) + CLEAR_MM)
+        self.channel_pitch_mm = (self.top_mm - BOTTOM_MM) / channels
         self.x_mm = (np.arange(columns) + 0.5) * self.column_pitch_mm
-        self.y_mm = TOP_MM - (np.arange(channels) + 0.5) * self.channel_pitch_mm
+        self.y_mm = self.top_mm - (np.arange(channels) + 0.5) * self.channel_pitch_mm
         steps = (np.arange(channels * SUBROWS) + 0.5) / SUBROWS
-        self._slopes = (TOP_MM - steps * self.channel_pitch_mm - self.source_height_mm) / self.distance_mm
+        self._slopes = (self.top_mm - steps * self.channel_pitch_mm - self.source_height_mm) / self.distance_mm
         # A ray exactly level would divide by zero and is of no measure.
         self._slopes[np.abs(self._slopes) < 1e-9] = 1e-9
         self._profiles: dict[tuple[Any, ...], tuple[slice, Floats]] = {}
@@ -75,32 +79,52 @@ class View:
     def rows_of(self, h0: float, h1: float, z0: float, z1: float) -> tuple[int, int]:
         """Return the half-open range of channels that a box of these heights and depths can touch."""
         ys = [self.height_seen(h, z) for h in (h0, h1) for z in (z0, z1)]
-        first = int((TOP_MM - max(ys)) / self.channel_pitch_mm)
-        end = int((TOP_MM - min(ys)) / self.channel_pitch_mm) + 1
+        first = int((self.top_mm - max(ys)) / self.channel_pitch_mm)
+        end = int((self.top_mm - min(ys)) / self.channel_pitch_mm) + 1
         return min(max(first, 0), self.channels), min(max(end, 0), self.channels)
 
     def box_path(self, h0: float, h1: float, z0: float, z1: float) -> tuple[slice, Floats]:
         """Return the rows and the path in cm of their rays through a box: exact, averaged over the row."""
         key = ("box", h0, h1, z0, z1)
-        if key not in self._profiles:
+        known = self._profiles.get(key)
+        if known is None:
             first, end = self.rows_of(h0, h1, z0, z1)
             s = self._slopes[first * SUBROWS : end * SUBROWS]
             at0 = (h0 - self.source_height_mm) / s - self.distance_mm
             at1 = (h1 - self.source_height_mm) / s - self.distance_mm
             inside = np.minimum(np.maximum(at0, at1), z1) - np.maximum(np.minimum(at0, at1), z0)
-            self._profiles[key] = slice(first, end), self._rows(np.clip(inside, 0, None) * np.sqrt(1 + s * s))
-        return self._profiles[key]
+            known = slice(first, end), self._rows(np.clip(inside, 0, None) * np.sqrt(1 + s * s))
+            self._profiles[key] = known
+        return known
+
+    def cylinder_path(self, h0: float, h1: float, z: float, half_mm: Floats) -> tuple[slice, Floats]:
+        """Return the rows and, per column, the path in cm through a standing cylinder: its ends show as ellipses.
+
+        half_mm : `(columns,)` half of its depth along the beam at each column
+        """
+        deep = float(half_mm.max(initial=0.0))
+        first, end = self.rows_of(h0, h1, z - deep, z + deep)
+        s = self._slopes[first * SUBROWS : end * SUBROWS]
+        at0 = (h0 - self.source_height_mm) / s - self.distance_mm
+        at1 = (h1 - self.source_height_mm) / s - self.distance_mm
+        low, high = np.minimum(at0, at1).astype(np.float32), np.maximum(at0, at1).astype(np.float32)
+        half = half_mm[:, np.newaxis]
+        inside = np.minimum(high, z + half) - np.maximum(low, z - half)
+        path = np.clip(inside, 0, None) * np.sqrt(1 + s * s).astype(np.float32)
+        return slice(first, end), path.reshape(len(half_mm), -1, SUBROWS).mean(axis=2) / np.float32(10)
 
     def tube_path(self, h: float, z: float, outer: float, inner: float) -> tuple[slice, Floats]:
         """Return the rows and the path in cm of their rays through a tube that lies along x."""
         key = ("tube", h, z, outer, inner)
-        if key not in self._profiles:
+        known = self._profiles.get(key)
+        if known is None:
             first, end = self.rows_of(h - outer, h + outer, z - outer, z + outer)
             s = self._slopes[first * SUBROWS : end * SUBROWS]
             off2 = (self.source_height_mm + s * (self.distance_mm + z) - h) ** 2 / (1 + s * s)
             chord = np.sqrt(np.clip(outer * outer - off2, 0, None)) - np.sqrt(np.clip(inner * inner - off2, 0, None))
-            self._profiles[key] = slice(first, end), self._rows(2 * chord)
-        return self._profiles[key]
+            known = slice(first, end), self._rows(2 * chord)
+            self._profiles[key] = known
+        return known
 
     def _rows(self, path_mm: npt.NDArray[np.float64]) -> Floats:
         return (path_mm.reshape(-1, SUBROWS).mean(axis=1) / 10).astype(np.float32)
@@ -156,8 +180,10 @@ class Textures:
     def __init__(self, view: View, rng: np.random.Generator) -> None:
         self._fields: list[Floats] = []
         for width in TEXTURE_MM:
-            nodes = rng.standard_normal((int(view.span_mm / width) + 4, int(TOP_MM / width) + 4)).astype(np.float32)
-            at = (TOP_MM - view.y_mm) / width
+            nodes = rng.standard_normal((int(view.span_mm / width) + 4, int(view.top_mm / width) + 4)).astype(
+                np.float32
+            )
+            at = (view.top_mm - view.y_mm) / width
             i = at.astype(int)
             share = (at - i).astype(np.float32)
             self._fields.append((nodes[:, i] * (1 - share) + nodes[:, i + 1] * share) * np.float32(1.5))
@@ -210,6 +236,10 @@ class Solid(msgspec.Struct, frozen=True, kw_only=True):
         """Return the solid as seen from the other side: x becomes 2 * about_mm - x."""
         return msgspec.structs.replace(self, x0=2 * about_mm - self.x1, x1=2 * about_mm - self.x0)
 
+    def moved(self, by_mm: float) -> Solid:
+        """Return the solid further along the vehicle."""
+        return msgspec.structs.replace(self, x0=self.x0 + by_mm, x1=self.x1 + by_mm)
+
 
 class Prism(Solid, frozen=True, kw_only=True):
     """A box, or with `shape` a standing cylinder, a corrugated sheet (more steel where the sheet is steep), or ribbed:
@@ -228,8 +258,14 @@ class Prism(Solid, frozen=True, kw_only=True):
         columns = block.columns_of(self.x0, self.x1)
         if columns.start >= columns.stop:
             return
+        weights = _weights(self, block, columns)
+        if self.shape == "round":
+            half = weights * np.float32((self.z1 - self.z0) / 2)
+            rows, path = block.view.cylinder_path(self.h0, self.h1, (self.z0 + self.z1) / 2, half)
+            block.add(columns, rows, path, self)
+            return
         rows, path = block.view.box_path(self.h0, self.h1, self.z0, self.z1)
-        block.add(columns, rows, _weights(self, block, columns)[:, np.newaxis] * path, self)
+        block.add(columns, rows, weights[:, np.newaxis] * path, self)
 
     @property
     def extent(self) -> Extent:
@@ -286,11 +322,12 @@ def _weights(solid: Prism | Tube, block: Block, columns: slice) -> Floats:
         area = (u1 * np.sqrt(1 - u1 * u1) + np.arcsin(u1) - u0 * np.sqrt(1 - u0 * u0) - np.arcsin(u0)) / 2
         return (area * radius / width).astype(np.float32)
     weights = (high - low) / width
+    middle = (solid.x0 + solid.x1) / 2  # patterns are the same from either end
     if isinstance(solid, Prism) and solid.shape == "ribbed":
         seen = np.sinc(width / solid.pitch_mm)  # a column as wide as a bottle sees nothing of the pattern
-        weights = weights * (1 - RIBS * seen * np.cos(2 * np.pi * (x - solid.x0) / solid.pitch_mm))
+        weights = weights * (1 - RIBS * seen * np.cos(2 * np.pi * (x - middle) / solid.pitch_mm))
     if isinstance(solid, Prism) and solid.shape == "corrugated":
-        steep = np.abs(np.sin(2 * np.pi * x / solid.pitch_mm)) > 0.7
+        steep = np.abs(np.sin(2 * np.pi * (x - middle) / solid.pitch_mm)) > 0.7
         weights = weights * np.where(steep, 1.14, 0.98)
     return weights.astype(np.float32)
 

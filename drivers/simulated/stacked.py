@@ -51,7 +51,7 @@ def fruit(rng: Rng, bay: Bay) -> list[Solid]:
     """Ventilated cartons of fruit, stowed to the load line: their holes show as a fine pattern."""
     width, high = rng.uniform(280, 400), rng.uniform(110, 240)
     density, gap = rng.uniform(0.36, 0.48), rng.uniform(4, 16)
-    shares = heights_along(rng, bay, width + gap, rng.uniform(0.84, 0.92), rough=0.003, door=0.15)
+    shares = heights_along(rng, bay, width + gap, rng.uniform(0.86, 0.95), rough=0.003, door=0.15)
     holes = rng.random() < 0.6
 
     def make(x: Span, h: Span) -> list[Solid]:
@@ -74,7 +74,7 @@ def frozen(rng: Rng, bay: Bay) -> list[Solid]:
     width, high = (rng.uniform(360, 420), rng.uniform(140, 175)) if cuts else (rng.uniform(480, 640), 190.0)
     density, lumps = rng.uniform(0.42, 0.58), rng.uniform(0.06, 0.2)
     gap = rng.uniform(4, 20)
-    shares = heights_along(rng, bay, width + gap, rng.uniform(0.78, 0.9), rough=0.008, door=0.35)
+    shares = heights_along(rng, bay, width + gap, rng.uniform(0.84, 0.95), rough=0.008, door=0.35)
 
     def make(x: Span, h: Span) -> list[Solid]:
         g = density * rng.normal(1, 0.06)
@@ -84,9 +84,10 @@ def frozen(rng: Rng, bay: Bay) -> list[Solid]:
                 for z in ((-1120.0, -40.0), (40.0, 1120.0))
             ]
         # Quarters in cloth: no two alike, and they sag.
+        low, lies = max(x[0] - 25, bay.x0), (h[0] + h[1]) / 2
         return [
-            Pillow(x0=x[0] - 25, x1=x[1] + 25, h=(h[0] + h[1]) / 2 + rng.normal(0, 12), z=z, rh=high * 0.68, rz=560,
-                   power=4, material="water", g_cm3=g * 0.9 * rng.normal(1, 0.1), texture=(1, lumps * 1.5))
+            Pillow(x0=low, x1=x[1] + 25, h=max(lies + rng.normal(0, 12), bay.h0 + high * 0.65), z=z, rh=high * 0.68,
+                   rz=560, power=4, material="water", g_cm3=g * 0.9 * rng.normal(1, 0.1), texture=(1, lumps * 1.5))
             for z in (-570.0, 570.0)
         ]  # fmt: skip
 
@@ -97,8 +98,8 @@ def bales(rng: Rng, bay: Bay) -> list[Solid]:
     """Pressed bales of cotton, rags or waste paper, two abreast and up to four high: dense middles, soft edges."""
     width, high = rng.uniform(760, 1080), rng.uniform(520, 680)
     density, uneven = rng.uniform(0.26, 0.46), rng.uniform(0.02, 0.12)
-    gap = rng.uniform(6, 40)
-    shares = heights_along(rng, bay, width + gap, rng.uniform(0.7, 0.95), rough=0.004, door=0.5)
+    gap = rng.uniform(3, 16)
+    shares = heights_along(rng, bay, width + gap, rng.uniform(0.78, 0.97), rough=0.004, door=0.5)
 
     def make(x: Span, h: Span) -> list[Solid]:
         parts: list[Solid] = []
@@ -173,7 +174,7 @@ def _tyre_standing(x: float, h: float, r: float, z: float, wide: float) -> list[
 def drums(rng: Rng, bay: Bay) -> list[Solid]:
     """Steel drums, one or two tiers, four abreast in a staggered pattern, with ullage under the lid."""
     solids: list[Solid] = []
-    density, tiers = rng.uniform(0.85, 1.1), int(rng.integers(1, 3))
+    density, tiers = rng.uniform(0.85, 1.1), 2 if rng.random() < 0.6 else 1
     short = rng.uniform(0, 0.3) * bay.length if rng.random() < 0.4 else 0.0
     for tier in range(tiers):
         for row, z in enumerate((-870.0, -290.0, 290.0, 870.0)):

@@ -87,7 +87,7 @@ def columns(
     for share in shares:
         if x + width > bay.x1 - 10:
             break
-        layers = max(1, int(share * bay.height / high))
+        layers = max(1, min(round(share * bay.height / high), int(0.97 * bay.height / high)))
         off = np.cumsum(rng.normal(0, wander, layers) + rng.normal(0, wander / 8))
         # A carton cannot leave its column: the neighbours hold it.
         off = np.clip(off, -0.25 * width, 0.25 * width)
@@ -114,9 +114,15 @@ class Skyline:
         """Return the height of the highest thing between x[0] and x[1]."""
         return float(self._tops[self._under(x)].max(initial=self._bay.h0))
 
+    def nested(self, x: Span) -> float:
+        """Return where an irregular thing comes to lie: it sinks between those below, more than halfway."""
+        tops = self._tops[self._under(x)]
+        return float(0.6 * tops.mean() + 0.4 * tops.max()) if len(tops) else self._bay.h0
+
     def lowest(self, rng: Rng, width: float, tries: int = 5) -> float:
         """Return where a thing so wide comes to lie lowest, of a few places: goods are stacked, not thrown."""
-        places = rng.uniform(self._bay.x0 + 15, self._bay.x1 - width - 15, tries)
+        last = max(self._bay.x1 - width - 15, self._bay.x0 + 16)
+        places = rng.uniform(self._bay.x0 + 15, last, tries)
         return float(min(places, key=lambda x: self.top((x, x + width))))
 
     def put(self, x: Span, top: float) -> None:

@@ -167,7 +167,7 @@ def _fittings(x0: float, x1: float, top: float, rng: np.random.Generator) -> lis
         solids.append(Prism(x0=x, x1=x + 35, h0=top - 26, h1=top - 14, z0=-w, z1=w, g_cm3=STEEL * 0.12))
     for _ in range(int(rng.integers(2, 5))):
         x, h = rng.uniform(x0 + 250, x1 - 700), rng.uniform(FLOOR_MM + 1500, top - 350)
-        solids.append(Prism(x0=x, x1=x + rng.uniform(150, 420), h0=h, h1=h + rng.uniform(80, 220), z0=-w - 3, z1=-w))
+        solids.append(Prism(x0=x, x1=x + rng.uniform(150, 420), h0=h, h1=h + rng.uniform(80, 220), z0=-w - 0.8, z1=-w))
     return solids
 
 

@@ -12,7 +12,7 @@ from scanner_io.energy_calibration import Beam, EnergyCalibration, Point, Zone
 
 from .attenuation import attenuation, split
 from .config import Config
-from .radiograph import ELECTRONIC_NOISE, FULL_SCALE, SCATTER, Detector
+from .radiograph import ELECTRONIC_NOISE, FULL_SCALE, Detector
 
 MATERIALS = ("polyethylene", "aluminium", "iron", "lead")
 AREAL_DENSITIES_G_CM2 = (15.0, 40.0, 80.0, 140.0)
@@ -30,7 +30,7 @@ def energy_calibration(config: Config) -> EnergyCalibration:
             points.append(Point(material=material, areal_density_g_cm2=grams, alpha_low=low, alpha_high=high))
     low_beam, high_beam = (
         Beam(endpoint_mv=endpoint, air_sd=1 / quanta**0.5, dark_sd=ELECTRONIC_NOISE / FULL_SCALE,
-             scatter_sd=SCATTER / 2)
+             scatter_sd=config.scatter / 2)
         for endpoint, quanta in zip(detector.endpoints_mv, detector.quanta, strict=True)
     )  # fmt: skip
     return EnergyCalibration(

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections import Counter
+from codecs import BOM_UTF8
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
 from statistics import median
@@ -27,7 +28,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from ..model import NANOSECONDS, CountBlock, EndReason, Event, Health, Occupancy, PortalRecord, PortalSettings
+from ..model import (
+    NANOSECONDS,
+    CountBlock,
+    EndReason,
+    Event,
+    Health,
+    Occupancy,
+    PortalCount,
+    PortalRecord,
+    PortalSettings,
+)
 
 GAMMA_INTERVAL_NS = 200_000_000
 """Length of one GS or GA interval."""
@@ -35,6 +46,8 @@ NEUTRON_INTERVAL_NS = NANOSECONDS
 """Length of one NS or NA interval."""
 BACKGROUND_STEP = 0.25
 """Share by which a background may differ from the line before it, besides counting: recorded ones stay within 3 %."""
+BACKGROUND_AGE_NS = 900 * NANOSECONDS
+"""A gamma background that is older at entry is told: rain changes it by 1 % in a minute."""
 BURST_LINES = 9
 """Lines at the start of a passage whose arrival says nothing of their time: five buffered intervals come at once, and
 7 to 9 lines pass before the first gap of 150 ms."""
@@ -60,6 +73,13 @@ ENTRY_NS = 100_000_000
 OFFSET_NS, OFFSET_ALONE_NS = 100_000_000, 300_000_000
 """Lines that were held back fall into step again after a pause; those of another vehicle do not, by more than the first
 where the portal's count says that there is another one, else by more than the second (a lost line is 0.2 s)."""
+WHOLE_NS, WHOLE_REACH_NS = -1_000_000_000, 150_000_000
+"""From the first line of a passage to its GX, less 0.2 s for each gamma line: five lines are of the time before entry.
+Recorded is -1.03 to -0.87 s (50 passages); every lost gamma line adds 0.2 s, wherever it was."""
+NEUTRON_REACH_NS = 100_000_000
+"""A neutron line comes every second to the end: GX follows the last one by less (0.002 to 0.815 s recorded)."""
+WHOLE_PASSAGES = 15
+"""Passages whose shortest says whether this portal is like the recorded one, once a third of them have come."""
 MAX_QUIETS = 32
 """Pauses remembered per passage."""
 MAX_CODES = 64
@@ -294,7 +314,8 @@ class PortalDecoder:
     `passages_missed` (numbers before it never came), `damaged_line`, `unknown_line` (in it or since the vacancy before
     it), `lines_lost` (fewer gamma or neutron lines than the time they took), `too_long`, `spectroscopic` (S1 or S2 was
     seen: not a portal for this codec), `background_jumped` (the last background before entry is not like the one before
-    it), `window_alarm` (AA without a gamma line), `clock_stepped` (back, by more than an interval).
+    it), `background_old` (that is more than 15 minutes old), `window_alarm` (AA without a gamma line), `clock_stepped`
+    (back, by more than an interval).
     """
 
     def __init__(
@@ -315,6 +336,7 @@ class PortalDecoder:
         self._sequence = 0
         self._vacant_seen = True
         self._gamma_background: npt.NDArray[np.float64] | None = None
+        self._gamma_background_ns = 0
         self._neutron_background: npt.NDArray[np.float64] | None = None  # NB1, exact
         self._neutron_truncated: npt.NDArray[np.float64] | None = None  # NB, whole counts
         self._windows_background: npt.NDArray[np.float64] | None = None  # AB1
@@ -328,6 +350,9 @@ class PortalDecoder:
         self._broken_off = 0  # passages ended without GX since the last one
         self._numbers_missing = False
         self._unread_at_entry: dict[str, None] = {}  # what could not be read since the last vacant line
+        self._end_raw = ""  # GX, until another line of a known code comes
+        self._over_ns: deque[int] = deque(maxlen=WHOLE_PASSAGES)
+        self._unusual = False
         self._silent_since_ns: int | None = None
         self._unknown_seen = self._unknown_told = self._damaged_told = 0
         self._unknown_told_ns: int | None = None
@@ -355,6 +380,10 @@ class PortalDecoder:
             "AB1": self._on_windows_background,
             "AA": self._on_windows_alarm,
         }
+
+    def resume(self, count: PortalCount) -> None:
+        """Go on where an earlier reader of this portal stopped: `passages_missed` names what it counted meanwhile."""
+        self.boot_epoch, self._number = count.boot_epoch, count.number
 
     # ---- the Decoder protocol
 
@@ -387,7 +416,7 @@ class PortalDecoder:
             if rest:
                 self._passage.keep(parse_line(rest.decode("latin-1")).raw, "cut off")
             self._leave("link_lost", utc_ns, events)
-        self._vacant_seen = False
+        self._vacant_seen, self._end_raw = False, ""
         return events
 
     def take_line(self, text: str, utc_ns: int, over_long: bool = False) -> list[Event]:
@@ -426,6 +455,8 @@ class PortalDecoder:
         self.codes[code] += 1
         if code in _OCCUPIED or code in _VACANT:
             self._in_setup = False
+        if code != "GX":
+            self._end_raw = ""
         try:
             take(line, utc_ns, events)
         except ValueError as error:
@@ -490,8 +521,12 @@ class PortalDecoder:
             if not self._vacant_seen:
                 passage.faults["start_not_seen"] = None
             passage.faults.update(self._unread_at_entry)
+            if self._gamma_background is not None and utc_ns - self._gamma_background_ns > BACKGROUND_AGE_NS:
+                passage.faults["background_old"] = None
             self._passage = passage
-            events.append(Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref))
+            simulated = self._settings is not None and self._settings.simulated
+            entered = Occupancy(phase="entered", utc_ns=utc_ns, source_ref=passage.source_ref, simulated=simulated)
+            events.append(entered)
         if utc_ns < passage.last_ns - self._interval_ns:
             passage.faults["clock_stepped"] = None
         if utc_ns - passage.last_ns > QUIET_NS and passage.gamma:
@@ -529,6 +564,8 @@ class PortalDecoder:
         if not 2 <= len(_without_stamp(line.fields)) <= 4:
             raise ValueError(f"{len(line.fields)} fields, expected number, neutron background, 0, 0")
         number, neutron_milli = _count(line.fields[0]), _count(line.fields[1])
+        if self._passage is None and line.raw == self._end_raw:
+            raise ValueError("the end line of the last passage once more, with nothing between")
         self._part(self._unaccounted(number), events)
         missed = 0
         if self._number is not None and number <= self._number:
@@ -546,7 +583,7 @@ class PortalDecoder:
             passage.faults["passages_missed"] = None
         self._tell_numbers(missed, number, utc_ns, events)
         self._leave("complete", utc_ns, events, number, neutron_milli / 1000.0)
-        self._vacant_seen = True
+        self._vacant_seen, self._end_raw = True, line.raw
 
     def _tell_numbers(self, missed: int, number: int, utc_ns: int, events: list[Event]) -> None:
         if missed > 0:
@@ -596,6 +633,8 @@ class PortalDecoder:
         if len(arrival) >= BUFFERED_LINES and arrival[BUFFERED_LINES - 1] - arrival[0] > BURST_NS:
             passage.faults["start_not_seen"] = None
         late_end = reason == "complete" and len(arrival) > BURST_LINES and utc_ns - arrival[-1] > QUIET_NS
+        if reason == "complete":
+            late_end = self._lasted_too_long(passage, utc_ns, events) or late_end or _neutrons_lost(passage, utc_ns)
         if late_end or _lines_lost(arrival, self._interval_ns, BURST_LINES):  # GX follows the last line within 0.3 s
             passage.faults["lines_lost"] = None
         if _lines_lost(passage.neutron_arrival, NEUTRON_INTERVAL_NS, 0):
@@ -630,6 +669,29 @@ class PortalDecoder:
             raw_lines=tuple(passage.raw),
         )
         events.append(Occupancy(phase="left", utc_ns=max(end_ns, utc_ns), source_ref=passage.source_ref, record=record))
+
+    def _lasted_too_long(self, passage: _Passage, utc_ns: int, events: list[Event]) -> bool:
+        """Return True if the passage took more time from its first line to GX than its gamma lines account for.
+
+        A portal whose every passage takes more is of another kind than the recorded one, or loses lines in each: that
+        is told as its health, and its shortest passage becomes the measure.
+        """
+        n = len(passage.gamma_arrival)
+        if n <= BURST_LINES or "start_not_seen" in passage.faults:
+            return False
+        over_ns = utc_ns - passage.start_ns - n * self._interval_ns
+        usual = min(self._over_ns) if 3 * len(self._over_ns) >= WHOLE_PASSAGES else WHOLE_NS
+        self._over_ns.append(over_ns)
+        if (usual > WHOLE_NS + WHOLE_REACH_NS) != self._unusual:
+            self._unusual = not self._unusual
+            text = (
+                f"every passage takes {(usual - WHOLE_NS) / NANOSECONDS:.2f} s more than its gamma lines account for: "
+                "lines are lost in each, or this is another kind of portal; compare its lines with what arrives"
+            )
+            state: Literal["ok", "degraded"] = "degraded" if self._unusual else "ok"
+            words = text if self._unusual else "passages are as long again as their gamma lines account for"
+            events.append(Health(utc_ns=utc_ns, component="line count", state=state, text=words))
+        return over_ns > (usual if self._unusual else WHOLE_NS) + WHOLE_REACH_NS
 
     # ---- two passages in one
 
@@ -819,7 +881,7 @@ class PortalDecoder:
             room = BACKGROUND_STEP * np.maximum(before, counts[0]) + 6 * np.sqrt(np.maximum(before, 1.0))
             if (np.abs(counts[0] - before) > room).any():
                 self._unread_at_entry["background_jumped"] = None
-        self._gamma_background = counts[0]
+        self._gamma_background, self._gamma_background_ns = counts[0], utc_ns
         events.append(CountBlock(utc_ns=utc_ns, series="gamma_background", counts=counts))
         self._clear("gamma", utc_ns, events)
         if self._unknown_told_ns is not None or self._damaged_told_ns is not None:
@@ -966,6 +1028,19 @@ def _lines_lost(arrival: list[int], step_ns: int, burst: int) -> bool:
     # The last line of the burst is live: of the first lines it is the least late.
     live = min(lag[:burst], default=early)
     return max(late - early, early - live) > 1.25 * step_ns
+
+
+def _neutrons_lost(passage: _Passage, end_ns: int) -> bool:
+    """Return True if a passage had time for more neutron lines than came, or a second between two is missing."""
+    arrival = passage.neutron_arrival
+    if not arrival:
+        return False
+    late_ns = NEUTRON_INTERVAL_NS + NEUTRON_REACH_NS
+    over_ns = end_ns - arrival[0] - (len(arrival) - 1) * NEUTRON_INTERVAL_NS
+    # A line that was only held back is followed by the next one sooner than after a second.
+    gaps = [b - a for a, b in pairwise((*arrival, arrival[-1] + NEUTRON_INTERVAL_NS))]
+    missing = any(g > 1.6e9 and after > 0.8e9 for g, after in pairwise(gaps))
+    return missing or over_ns > late_ns or arrival[0] - passage.start_ns > late_ns
 
 
 def _speed_kmh(mph: list[float]) -> float | None:
@@ -1206,6 +1281,9 @@ def _lines_of(path: Path) -> Iterator[tuple[str, bool]]:
     cutter = LineCutter()
     try:
         with path.open("rb") as stream:
+            # An editor may have marked the file as UTF-8; the mark is no part of its first line.
+            for line, over_long in cutter.push(stream.read(len(BOM_UTF8)).removeprefix(BOM_UTF8)):
+                yield line.decode("latin-1"), over_long
             while data := stream.read(1 << 16):
                 for line, over_long in cutter.push(data):
                     yield line.decode("latin-1"), over_long
@@ -1226,6 +1304,7 @@ def sniff(head: bytes) -> bool:
 
     True for a spectroscopic daily file too: the reader then says why it refuses it, which an unknown format cannot.
     """
-    lines = [parse_line(line.decode("latin-1")) for line, over_long in LineCutter().push(head[:8192]) if not over_long]
+    cut = LineCutter().push(head[:8192].removeprefix(BOM_UTF8))
+    lines = [parse_line(line.decode("latin-1")) for line, over_long in cut if not over_long]
     known = sum(bool(x.fields) and x.code in _KNOWN | EXTENSION_CODES | _SPECTROSCOPIC for x in lines)
     return known >= 1 and 2 * known >= len(lines)

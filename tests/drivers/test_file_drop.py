@@ -243,6 +243,16 @@ def test_what_will_never_be_a_scan_is_told_once(folder, opened):
     assert [e for e in read_all(driver) if isinstance(e, Health)] == []
 
 
+def test_a_scanner_s_own_radiation_records_stay_where_they_are(folder, opened):
+    for name in ("T.Ntr", "T.RAD"):
+        (folder / name).write_bytes(b"\1\2")
+    (folder / "T.png").write_bytes(PNG)
+    events = read_all(opened())
+    told = [e.text for e in events if isinstance(e, Health)]
+    assert starts(events) == ["T.png"] and len(told) == 2 and all("is not read" in text for text in told)
+    assert (folder / "T.Ntr").is_file() and (folder / "T.RAD").is_file()
+
+
 def test_names_passed_over_are_told_of_some_not_of_thousands(folder, opened):
     for number in range(100):
         (folder / f"{number}.bmp").write_bytes(b"BM")

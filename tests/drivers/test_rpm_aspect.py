@@ -21,7 +21,7 @@ from drivers.rpm_aspect import Block, Config, Decoder, channel_faults, channel_s
 from scanner_io import driver as drivers_of
 from scanner_io.channel import MemoryChannel
 from scanner_io.errors import LinkLost, ProtocolError, ScannerError
-from scanner_io.model import CountBlock, Event, Health, Occupancy, PortalRecord
+from scanner_io.model import CountBlock, Event, Health, Occupancy, PortalCount, PortalRecord
 from scanner_io.recording import _check_portal
 from tests.contract import DriverContract, Rig, check_order
 from triage.analysis.portal import FAULT_WORDS, PortalProfile, judge_portal
@@ -309,10 +309,95 @@ def test_the_counter_parts_two_quick_objects() -> None:
     assert (two.number, len(two.gamma), int(two.gamma_alarm.sum())) == (9, 9, 4)
 
 
-@pytest.mark.parametrize(("joins_s", "numbers"), [(0.0, [None, 8]), (1.0, [8])])
-def test_a_counter_that_moves_after_the_sensors(joins_s: float, numbers: list[int | None]) -> None:
-    blocks = [block_of(), *[block_of(inputs=1)] * 2, *[CAR] * 4, *[block_of(objects=8)] * 5]
-    assert [r.number for r in records(play(decoder(counter_joins_s=joins_s), blocks))] == numbers
+def readings(text: str, objects: int = 7) -> list[Block]:
+    """Return readings: `.` clear, `o` occupied, `a` clear in gamma alarm; `+` before one: the counter has moved."""
+    blocks = []
+    for sign in text.replace(" ", ""):
+        objects += sign == "+"
+        if sign != "+":
+            status = READY | (1 if sign == "a" else 0)
+            blocks.append(block_of(inputs=int(sign == "o"), objects=objects, gamma_status=status))
+    return blocks
+
+
+CLEAR = "......"
+"""More than the hold-in of 1 s."""
+ONE_OBJECT = [
+    "+oooo", "o+ooo", "oo+oo", "ooo+o", "oooo+.", "oooo..+.", "oooo....+.", f"oooo{CLEAR}..+.", "+.oooo", "+a.oooo",
+    "aa+oooo", "aaoooo+.",
+]  # fmt: skip
+"""Where the counter may move for one object: before, at or after its entry, at its exit, or after its record is out."""
+
+
+@pytest.mark.parametrize("moves", ["unknown", "entry", "exit"])
+@pytest.mark.parametrize("text", ONE_OBJECT)
+def test_one_object_is_one_record_whenever_the_counter_moves(text: str, moves: str) -> None:
+    if moves == "entry" and text.endswith(f"{CLEAR}..+."):
+        pytest.skip("a counter that is known to move at entry has counted another object there")
+    events = play(decoder(counter_moves=moves), readings(f"..{text}{CLEAR}{CLEAR}"))
+    check_order(events)
+    (record,) = records(events)
+    late = text.endswith(f"{CLEAR}..+.")
+    assert record.number == (None if late else 8) and record.end_reason == "complete"
+    assert len(record.raw_lines) == len(record.gamma) and list(_check_portal(record)) == []
+
+
+TWO_OBJECTS = {
+    # two quick ones, between which the sensors see no gap; where they are parted, in readings of the first
+    ("+oooo+oooo", "unknown"): 4,
+    ("o+ooo+oooo", "unknown"): 4,
+    ("oooo+oooo+.", "unknown"): 4,
+    ("oooo+oooo+.", "exit"): 4,
+    ("oooo+ooo+o", "exit"): 4,
+    ("oooo+oooo..+.", "unknown"): 4,
+    # with a gap
+    (f"oooo+.{CLEAR}oooo+.", "unknown"): None,
+    (f"oooo{CLEAR}.+.{CLEAR}oooo{CLEAR}.+.", "unknown"): None,
+    (f"+oooo{CLEAR}+oooo", "unknown"): None,
+    (f"oooo{CLEAR}+ooooo+.", "exit"): None,  # the first is counted as the second enters
+    (f"+oooo{CLEAR}oooo", "entry"): None,  # the second is never counted
+}
+
+
+@pytest.mark.parametrize(("text", "moves"), TWO_OBJECTS)
+def test_two_objects_are_two_records(text: str, moves: str) -> None:
+    events = play(decoder(counter_moves=moves), readings(f"..{text}{CLEAR}{CLEAR}"))
+    check_order(events)
+    one, two = records(events)
+    at = TWO_OBJECTS[text, moves]
+    if at is not None:
+        assert (len(one.gamma), one.number, two.number) == (at, 8, 9)
+    assert (one.end_utc_ns <= two.start_utc_ns) and one.faults == two.faults == ()
+    occupied = sum(int(line.split(",")[1]) for r in (one, two) for line in r.raw_lines)
+    assert occupied == text.count("o"), "no reading is lost or in both"
+    assert list(_check_portal(one)) == list(_check_portal(two)) == []
+
+
+def test_when_the_counter_moves_is_learned() -> None:
+    there = decoder()
+    events = play(there, readings(f"..oooo+.{CLEAR}"))  # at the exit
+    events += play(there, readings(f"oooo+ooo+ooo+.{CLEAR}", 8), T0_NS + 20 * STEP_NS)
+    check_order(events)
+    assert [(r.number, len(r.gamma)) for r in records(events)] == [(8, 9), (9, 4), (10, 3), (11, 8)]
+
+
+def test_cumulative_counts_of_two_objects_follow_each_other() -> None:
+    blocks = [b._replace(gamma_count=5000 + 300 * i) for i, b in enumerate(readings(f"..oooo+oooo+.{CLEAR}"))]
+    one, two = records(play(decoder(counts="cumulative"), blocks))
+    assert {*one.gamma[:, 0].tolist(), *two.gamma[:, 0].tolist()} == {300}
+    assert len(one.gamma) == 4 and two.raw_lines[0].startswith("[base] ")
+    assert list(_check_portal(one)) == list(_check_portal(two)) == []
+
+
+@pytest.mark.parametrize(("objects", "faults"), [(8, None), (9, {"start_not_seen", "no_occupancy_signal"}), (3, None)])
+def test_a_lane_that_ended_knows_where_the_counter_stood(objects: int, faults: set[str] | None) -> None:
+    there = decoder()
+    there.resume(PortalCount(boot_epoch=5, number=8))
+    events = play(there, [block_of(objects=objects)] * 8 + [block_of(inputs=1, objects=objects + 1)] * 4)
+    events += there.lost(T0_NS + 20 * STEP_NS)
+    missed, last = [*records(events)[:-1]], records(events)[-1]
+    assert [set(r.faults) for r in missed] == ([] if faults is None else [faults])
+    assert last.number == objects + 1 and (last.boot_epoch == 5) == (objects >= 8)
 
 
 def test_passages_that_were_not_seen_are_told() -> None:

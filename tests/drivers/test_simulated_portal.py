@@ -338,8 +338,8 @@ def test_whoever_comes_late_is_told_the_set_up_and_so_that_it_is_a_simulation():
 
 def test_who_is_there_from_the_start_hears_the_set_up_once():
     with simulator("--tcp", "127.0.0.1:0", "--speed", "100", "--passes", "1", "--gap", "8", "--wait") as portal:
-        with socket.create_connection(("127.0.0.1", portal.wait_for("listening")["port"]), timeout=20) as client:
-            heard = b""
+        client, heard = socket.create_connection(("127.0.0.1", portal.wait_for("listening")["port"]), timeout=20), b""
+        with client:
             while data := client.recv(65_536):
                 heard += data
     assert heard.count(b"SG1,") == 1

@@ -350,6 +350,20 @@ def test_clock_that_steps_back_makes_no_impossible_record() -> None:
     assert record.gamma_arrival_ns.tolist() == [100 * SECOND] * 2 and record.faults == ("clock_stepped",)
 
 
+def test_an_end_line_that_comes_twice_ends_one_passage() -> None:
+    decoder = PortalDecoder()
+    events = play([*passage(), passage()[-1], GB, *passage(number=18)], decoder)
+    assert [r.number for r in records(events)] == [17, 18] and decoder.damaged_lines == 1
+    assert len({r.boot_epoch for r in records(events)}) == 1
+    # After a lost link, or with anything between, it is the end of another passage that was not seen.
+    for lines in ([NB], []):
+        decoder = PortalDecoder()
+        play(passage(), decoder)
+        decoder.feed(wire(lines), 10 * SECOND) if lines else decoder.lost(10 * SECOND)
+        (again,) = records(decoder.feed(wire([passage()[-1]]), 11 * SECOND))
+        assert "start_not_seen" in again.faults
+
+
 def test_number_that_falls_begins_a_boot_epoch() -> None:
     lines = [GB, GS, format_line("GX", [677, 0, 0, 0])[:-2], GB, GS, format_line("GX", [1, 0, 0, 0])[:-2]]
     assert [(r.boot_epoch, r.number) for r in records(play(lines))] == [(1, 677), (2, 1)]
@@ -551,6 +565,23 @@ def test_late_lines_do_not_move_time_but_lost_lines_are_told() -> None:
     assert feed_at(jitter).gamma_start_utc_ns == pytest.approx(100 * SECOND - 1.2 * SECOND, abs=1e6)
     assert feed_at(times[:30] + times[31:]).faults == ()  # one line: within what arrival can tell
     assert feed_at(times[:30] + times[32:]).faults == ("lines_lost",)
+
+
+def test_a_portal_that_takes_longer_at_every_passage_is_told_and_then_measured_by_itself() -> None:
+    decoder, events = PortalDecoder(), []
+    for n in range(1, 9):
+        start_s = 100.0 + 30 * n
+        timed = [(start_s - 3, GB), (start_s, SP)]
+        timed += [(start_s + max(0.2, (i - 5) * 0.2), GS) for i in range(40)]
+        timed += [(start_s + i, NS) for i in range(8)]
+        lost = 0.2 if n == 7 else 0.0  # as if another line were missing
+        timed.append((start_s + 7.4 + lost, format_line("GX", [n, 6683, 0, 0]).rstrip()))
+        for t_s, line in sorted(timed, key=lambda x: x[0]):
+            events += decoder.feed(wire([line]), int(t_s * SECOND))
+    faults = [r.faults for r in records(events)]
+    assert faults == [("lines_lost",)] * 5 + [(), ("lines_lost",), ()]
+    told = [e for e in events if isinstance(e, Health)]
+    assert [(e.component, e.state) for e in told] == [("line count", "degraded")]
 
 
 def test_played_faster_than_life_keeps_the_nominal_interval() -> None:
@@ -825,6 +856,15 @@ def test_zones(tmp_path: Path, zone: str, hours: float) -> None:
     assert record.start_utc_ns == noon - int(hours * 3600) * SECOND
 
 
+def test_a_mark_of_utf_8_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    lines = [GB, *passage()]
+    path = tmp_path / "marked.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + stamped(lines, ["2026-01-05 06:00:00.000 +00"] * len(lines)))
+    assert sniff(path.read_bytes())
+    (record,) = read_daily_file(path)
+    assert record.faults == () and record.gamma_background is not None
+
+
 def test_dateless_stamps_roll_over_midnight(tmp_path: Path) -> None:
     path = tmp_path / "RPM_2024-02-28.csv"
     stamps = ["23-59-58.000", "23-59-59.9", "0-0-0.100", "0-0-1.5", "0-0-1.400", "0-0-5"]
@@ -1017,6 +1057,30 @@ def test_log_occupancies(log: Log) -> None:
     }
     phases = [e.phase for e in log.events if isinstance(e, Occupancy)]
     assert phases == ["entered", "left"] * 25
+
+
+@pytest.mark.parametrize(("codes", "share"), [(("GS", "GA"), 1.0), (("NS",), 0.8)])
+def test_log_one_line_lost_in_a_passage_is_told(log: Log, codes: tuple[str, ...], share: float) -> None:
+    """Every fourth passage loses one line, at any place; the others are not accused."""
+    clock = portal_daily._Clock(log.path, None, 0.0)
+    lines = [(t.rpartition(","), t) for t in (log.path).read_text().splitlines()]
+    stamped = [(text, clock.utc_ns(stamp)) for (text, _, stamp), _ in lines]
+    ends = [i for i, (text, _) in enumerate(stamped) if text.startswith("GX")]
+    rng, told, lost = np.random.default_rng(5), 0, 0
+    for turn in range(4):
+        drop = set()
+        for k in range(turn, 25, 4):
+            mine = [i for i in range(ends[k - 1] if k else 0, ends[k]) if stamped[i][0][:2] in codes]
+            drop.add(int(rng.choice(mine)))
+        decoder, left = PortalDecoder(), []
+        for i, (text, utc_ns) in enumerate(stamped):
+            if i not in drop:
+                assert utc_ns is not None
+                left += records(decoder.take_line(text, utc_ns))
+        flagged = {k for k, r in enumerate(left) if r.faults}
+        assert len(left) == 25 and flagged <= set(range(turn, 25, 4))
+        told, lost = told + len(flagged), lost + len(drop)
+    assert lost == 25 and told >= share * lost
 
 
 def test_log_count_blocks(log: Log) -> None:
@@ -1248,10 +1312,15 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
 
 def test_log_a_day_is_decoded_fast(day: tuple[Path, int]) -> None:
     path, passages = day
-    before_s = time.process_time()
-    found = sum(isinstance(e, Occupancy) and e.record is not None for e in iter_daily_file(path))
+    before_s, found, grown = time.process_time(), 0, []
+    for event in iter_daily_file(path):
+        if isinstance(event, Occupancy) and event.record is not None:
+            found += 1
+            if found % 100 == 0:
+                grown.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
     took_s = time.process_time() - before_s
-    assert found == passages
+    assert found == passages and len(grown) > 5
+    assert max(grown[1:]) - grown[0] < 4_000_000  # resident memory, from 100 passages on
     lines = path.read_bytes().count(b"\n")
     assert lines > 300_000  # with all extension lines; 20,000 are those of the official codes on a quiet day
     assert took_s * 20_000 / lines < 0.5  # the promise is 2 s
@@ -1307,6 +1376,16 @@ def test_a_receiver_that_was_off_for_half_a_day_is_believed(tmp_path):
     path.write_bytes(_stamped(stamps))
     first, second = read_daily_file(path)
     assert 11.9 < (second.end_utc_ns - first.end_utc_ns) / 3.6e12 < 12.1
+
+
+def test_a_background_that_is_old_at_entry_is_told():
+    for age_s, faults in ((800, ()), (1000, ("background_old",))):
+        decoder = PortalDecoder()
+        decoder.feed(wire([GB, NB]), 0)
+        decoder.feed(wire([NB]), (age_s - 5) * SECOND)  # the portal is vacant and speaks, but tells no gamma background
+        decoder.feed(wire([SP, GS]), age_s * SECOND)
+        (record,) = records(decoder.feed(wire([GX]), (age_s + 1) * SECOND))
+        assert record.faults == faults
 
 
 def test_a_background_that_jumps_before_entry_is_told():

@@ -44,12 +44,14 @@ from triage.kernels.lz4_matches import lz4_matches
 from triage.kernels.lz4_sequences import lz4_sequences
 from triage.kernels.material_lookup import material_lookup
 from triage.kernels.median3 import START, median3
+from triage.kernels.nearest_patch import TILE, nearest_patch
 from triage.kernels.on_one_grid import on_one_grid
 from triage.kernels.prefetch import prefetch
 from triage.kernels.prefix_sum import LANES, prefix_sum
 from triage.kernels.repeat_bits import repeat_bits
 from triage.kernels.screen_columns import FINISHED, RING, screen_columns
 from triage.kernels.trailing_zeros import trailing_zeros
+from triage.kernels.tree_sum import tree_sum
 
 JIT = not numba.config.DISABLE_JIT
 compiled_only = pytest.mark.skipif(not JIT, reason="needs compiled kernels")
@@ -135,6 +137,18 @@ def _run_dual_energy(q_low, q_high, zone, densities, classes, grid):
     index, weight = np.zeros((2, n), np.uint32), np.zeros((2, n), np.float32)
     dual_energy(q_low, q_high, zone, densities, classes, grid, index, weight, density, material)
     return density, material
+
+
+def _run_nearest_patch(*args):
+    distance = np.full(len(args[0]), -1, np.float32)
+    nearest_patch(*args, np.zeros(TILE, np.float32), distance)
+    return (distance,)
+
+
+def _run_tree_sum(*args):
+    total = args[-1].copy()
+    tree_sum(*args[:-1], total)
+    return (total,)
 
 
 def _run_on_one_grid(before, image, share):
@@ -516,6 +530,55 @@ def _score_cases(draw):
 
 
 @st.composite
+def _patch_cases(draw):
+    rng = draw(seeds)
+    rows, columns, dimensions = draw(st.integers(1, 6)), draw(st.integers(1, 8)), draw(st.integers(1, 5))
+    # more than one tile in a band, and none at all
+    count = draw(st.sampled_from((0, 1, 50, TILE + 3)))
+    n = draw(st.integers(0, 6))
+    at = np.stack([rng.integers(0, columns, count), np.sort(rng.integers(0, rows, count))]).astype(np.int32)
+    query_at = np.stack([rng.integers(0, columns, n), rng.integers(0, rows, n)], axis=1).astype(np.int32)
+    row_start = np.searchsorted(at[1], np.arange(rows + 1)).astype(np.int64)
+    patches = [rng.normal(size=shape).astype(np.float32) for shape in ((n, dimensions), (dimensions, count))]
+    return patches[0], query_at, patches[1], at, row_start, draw(st.integers(0, 3)), draw(st.integers(0, 3))
+
+
+@st.composite
+def _tree_cases(draw):
+    rng = draw(seeds)
+    cells, names = draw(st.integers(0, 20)), draw(st.integers(1, 4))
+    nodes: list[tuple[int, float, int, float]] = []
+
+    def grow(depth):
+        node = len(nodes)
+        nodes.append((-1, 0.0, 0, float(rng.normal())))
+        if depth and rng.random() < 0.8:
+            grow(depth - 1)
+            right = len(nodes)
+            # thresholds that some features are equal to
+            nodes[node] = (int(rng.integers(names)), float(rng.integers(-2, 3)), right, 0.0)
+            grow(depth - 1)
+
+    roots = []
+    for _ in range(draw(st.integers(0, 3))):
+        roots.append(len(nodes))
+        grow(draw(st.integers(0, 4)))
+    table = np.array(nodes, dtype=float).reshape(-1, 4).T
+    kinds = (np.int16, np.float32, np.int32, np.float32)
+    feature, threshold, right, value = (np.ascontiguousarray(c, k) for c, k in zip(table, kinds, strict=True))
+    features = rng.integers(-3, 4, (cells, names)).astype(np.float32)
+    return (
+        features,
+        feature,
+        threshold,
+        right,
+        value,
+        np.array(roots, np.int32),
+        rng.normal(size=cells).astype(np.float32),
+    )
+
+
+@st.composite
 def _labelling_cases(draw):
     rng = draw(seeds)
     shape = draw(st.integers(1, 8)), draw(st.integers(1, 20))
@@ -709,6 +772,8 @@ TABLE = [
     Row(material_lookup, _run_material_lookup, _as_tuple(reference.material_lookup), _material_cases(), (0,)),
     Row(dual_energy, _run_dual_energy, _as_tuple(reference.dual_energy), _dual_energy_cases(), (2e-3, 0)),
     Row(on_one_grid, _run_on_one_grid, _as_tuple(reference.on_one_grid), _grid_cases(), (0,)),
+    Row(nearest_patch, _run_nearest_patch, _as_tuple(reference.nearest_patch), _patch_cases(), (1e-5,)),
+    Row(tree_sum, _run_tree_sum, _as_tuple(reference.tree_sum), _tree_cases(), (1e-5,)),
     Row(prefetch, _run_prefetch, _as_tuple(reference.prefetch), st.tuples(_byte_lists(300)), (0,)),
     Row(prefix_sum, _run_prefix_sum, _as_tuple(reference.prefix_sum), _words_to_sum(), (0,)),
     Row(box_integral, _run_box_integral, _as_tuple(reference.box_integral), _integral_cases(), (0, 0)),

@@ -586,7 +586,7 @@ def test_speed_unknown_shape_unclear_nothing_explained() -> None:
 
 
 def test_tiles_explain_a_load_and_lower_its_tier() -> None:
-    r = record(load_counts(9000.0, 90.0, np.random.default_rng(7)), speed_kmh=8.0)
+    r = record(load_counts(11_000.0, 90.0, np.random.default_rng(7)), speed_kmh=8.0)
     plain, explained = (judge_portal(r, PROFILE, declaration=d) for d in (None, TILES))
     assert "gamma_level" in raised(plain)
     assert "gamma_level" not in raised(explained) and only(explained, "gamma_level").tier == "note"
@@ -632,10 +632,11 @@ def test_goods_never_explain_more_than_they_give_a_point_or_neutrons() -> None:
 
 def test_goods_never_lower_the_vendors_alarm(logs: dict[str, list[PortalRecord]]) -> None:
     potash = Declaration(hs_codes=("310420",))
-    for r in logs[NORM]:
+    for r in logs[NORM][::6]:
         judgement = judge_portal(r, PROFILE, declaration=potash)
         assert judgement.gamma_alarm and only(judgement, "gamma_alarm").tier == "alarm"
-        assert "stays an alarm" in only(judgement, "goods_explain").reason
+        # It is no point for all detectors, and no even load either: some short pieces near the ground.
+        assert "not all that was seen" in only(judgement, "goods_do_not_explain").reason
     flags = np.zeros(12, np.bool_)
     flags[5] = True
     r = record(load_counts(9000.0, 90.0, np.random.default_rng(7)), neutron_alarm=flags, speed_kmh=8.0)
@@ -645,14 +646,14 @@ def test_goods_never_lower_the_vendors_alarm(logs: dict[str, list[PortalRecord]]
 def test_goods_lower_no_vendor_alarm_where_they_explain_the_load() -> None:
     flags = np.zeros(60, np.bool_)
     flags[30:34] = True
-    r = record(load_counts(9000.0, 90.0, np.random.default_rng(7)), gamma_alarm=flags, speed_kmh=8.0)
+    r = record(load_counts(11_000.0, 90.0, np.random.default_rng(7)), gamma_alarm=flags, speed_kmh=8.0)
     judgement = judge_portal(r, PROFILE, declaration=TILES)
     assert "stays an alarm" in only(judgement, "goods_explain").reason
     assert judgement.gamma_alarm and only(judgement, "gamma_alarm").tier == "alarm"
 
 
 def test_goods_explain_a_load_and_not_what_one_pillar_sees_beside_it() -> None:
-    counts = load_counts(9000.0, 90.0, np.random.default_rng(7))
+    counts = load_counts(11_000.0, 90.0, np.random.default_rng(7))
     counts[20:40, 2:] += 70
     judgement = judge_portal(record(counts, speed_kmh=8.0), PROFILE, declaration=TILES)
     assert only(judgement, "goods_explain").tier == "note" and only(judgement, "gamma_level").tier == "note"
@@ -671,6 +672,16 @@ def test_every_row_of_the_goods_names_its_source_and_follows_from_its_activities
         assert float(row["peak_share"]) == pytest.approx(share, rel=0.03, abs=0.006), row
         assert row["source"].startswith("goods: ")
     assert portal_goods.goods_of("6907.21") == portal_goods.goods()["6907"] and portal_goods.goods_of("8703") is None
+
+
+@pytest.mark.parametrize("told", ["080390", "80390", "8039000", "0803.90.00", "80390.0", " 0803 90 ", "803"])
+def test_codes_that_a_spreadsheet_has_shortened_are_the_same_goods(told: str) -> None:
+    assert portal_goods.goods_of(told) == portal_goods.goods()["0803"]
+
+
+@pytest.mark.parametrize("told", ["69072", "870323", "", "0", "\u0668\u0660\u0663", "n/a"])
+def test_codes_that_are_none_of_these_goods(told: str) -> None:
+    assert portal_goods.goods_of(told) is None
 
 
 def test_excess_is_placed_on_the_radiograph() -> None:

@@ -14,6 +14,7 @@ from .container import Frame
 from .correction import Correction
 from .image_profile import ImageProfile
 from .screening import OFFSET, STEPS, Screening
+from .structure import structure_of
 
 Array: TypeAlias = NDArray[Any]
 Rect: TypeAlias = tuple[int, int, int, int]
@@ -62,6 +63,7 @@ class CargoGrid:
     transmission, depth : (rows, columns) float32; depth is -ln T, at most -ln of the darkest that can be seen
     z : (rows, columns) uint8, scores of the screening in 1/Z_STEPS standard deviations
     inner : slices (rows, columns) of the cargo area, structure left out
+    structure : where it was found
     wall : depth that is called the container's wall
     opaque_t : transmission below which nothing can be claimed; physical : it is a transmission, not a grey value
     to_grid : (3, 3) matrix from (channel, column) to the grid
@@ -85,8 +87,10 @@ class CargoGrid:
         factor = p.grid_rows / max(_height(corners[:, ::-1]), 1.0)
         # averaging first keeps fine texture from folding into the grid; of scores the nearest is taken
         source = transmission.reduced(factor if factor < 0.8 else 1.0)
-        grid, self.to_grid = _straightened(source, screening.z.shape, corners[:, ::-1], p)
-        zed, _ = _straightened(screening.z, screening.z.shape, corners[:, ::-1], p, nearest=True)
+        size = _size(corners[:, ::-1], p.grid_rows, 1, 64, p.max_grid_columns)
+        grid, self.to_grid = _straightened(source, screening.z.shape, corners[:, ::-1], size)
+        zed, _ = _straightened(screening.z, screening.z.shape, corners[:, ::-1], size, nearest=True)
+        self._whole, self._corners = transmission, corners[:, ::-1]
         self.transmission = grid.astype(np.float32) / np.float32(ONE)
         self.z = zed
         self.depth = -np.log(np.clip(self.transmission, self.opaque_t, 1.0))
@@ -96,6 +100,21 @@ class CargoGrid:
             slice(round(p.end_share * columns), round((1 - p.end_share) * columns)),
         )
         self.wall = float(np.percentile(self.depth[self.inner], p.wall_percentile))
+        self.structure = structure_of(self)
+        # the machinery of a cooled box may take more of a short one than end frames do
+        if (wide := round(self.structure.machinery_share * columns)) > self.inner[1].start:
+            left = self.structure.machinery == "left"
+            ends = slice(wide, self.inner[1].stop) if left else slice(self.inner[1].start, columns - wide)
+            self.inner = (self.inner[0], ends)
+
+    def straight(self, rows: int, multiple: int, least: int, most: int) -> Array:
+        """Return the transmission (rows, columns) float32 on another grid, as `straightened` does."""
+        factor = rows / max(_height(self._corners), 1.0)
+        size = _size(self._corners, rows, multiple, least, most)
+        source = self._whole.reduced(factor if factor < 0.8 else 1.0)
+        shape = (self.radiograph.columns, self.radiograph.detector.channels)
+        grid, _ = _straightened(source, shape, self._corners, size)
+        return grid.astype(np.float32) / np.float32(ONE)
 
     def levels(self, at: Rect) -> tuple[float, float]:
         """Return the median transmission inside a grid rectangle and in the frame of half its size around it."""
@@ -158,17 +177,42 @@ def _height(corners: Array) -> float:
     return float(np.mean(np.abs(corners[3:1:-1, 0] - corners[:2, 0])))
 
 
-def _straightened(
-    source: Array, shape: tuple[int, int], corners: Array, p: ImageProfile, *, nearest: bool = False
+def straightened(
+    upright: Array, corners: Array, rows: int, multiple: int, least: int, most: int
 ) -> tuple[Array, Array]:
-    """Return the container as a (grid rows, grid columns) grid and the matrix from (channel, column) to the grid.
+    """Return a container as a (rows, columns) float32 grid, and the (3, 3) matrix from x, y of the image to it.
+
+    upright : (image rows, image columns) float32, transmission
+    corners : (4, 2) x, y: roof left, roof right, floor right, floor left
+    multiple, least, most : of which the grid's columns are a multiple, at least and at most so many
+    """
+    turned = np.asarray(corners, np.float64)[:, ::-1]
+    factor = rows / max(_height(turned), 1.0)
+    source: Array = np.ascontiguousarray(upright.T, np.float32)
+    if factor < 0.8:
+        goal = (max(1, round(source.shape[1] * factor)), max(1, round(source.shape[0] * factor)))
+        source = cv2.resize(source, goal, interpolation=cv2.INTER_AREA)
+    shape = (upright.shape[1], upright.shape[0])
+    grid, to_grid = _straightened(source, shape, turned, _size(turned, rows, multiple, least, most))
+    return grid, to_grid[:, [1, 0, 2]]
+
+
+def _size(corners: Array, rows: int, multiple: int, least: int, most: int) -> tuple[int, int]:
+    """Return (rows, columns) of a grid of square pixels, for corners of (channel, column)."""
+    length = float(corners[1, 1] - corners[0, 1])
+    columns = float(np.clip(length * rows / max(_height(corners), 1.0), least, most))
+    return rows, multiple * round(columns / multiple)
+
+
+def _straightened(
+    source: Array, shape: tuple[int, int], corners: Array, size: tuple[int, int], *, nearest: bool = False
+) -> tuple[Array, Array]:
+    """Return the container as a grid of `size` (rows, columns) and the matrix from (channel, column) to the grid.
 
     source : an image of (columns, channels) `shape`, or a reduction of it
     corners : (4, 2) of (channel, column): roof left, roof right, floor right, floor left
     """
-    length = float(corners[1, 1] - corners[0, 1])
-    rows = p.grid_rows
-    columns = int(np.clip(round(length * rows / max(_height(corners), 1.0)), 64, p.max_grid_columns))
+    rows, columns = size
     goal = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float32)
     to_grid = cv2.getPerspectiveTransform(corners.astype(np.float32), goal)
     back = np.diag([source.shape[1] / shape[1], source.shape[0] / shape[0], 1.0])

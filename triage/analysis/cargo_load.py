@@ -1,4 +1,4 @@
-"""Whether there is cargo in a container, and how much of it cannot be seen."""
+"""Whether there is cargo in a container."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner_io.model import Finding, Load, Tier
+from scanner_io.model import Load
 
 from .cargo_grid import CargoGrid
 
@@ -29,23 +29,3 @@ def load_of(cargo: CargoGrid) -> tuple[Load, float]:
         return "loaded", share
     walls_only = light <= p.light_share and cargo.wall <= -np.log(p.wall_t)
     return ("empty" if share <= p.empty_share and walls_only else "unknown"), share
-
-
-def opaque_part(cargo: CargoGrid) -> tuple[float, list[Finding]]:
-    """Return the share of the cargo area in which nothing can be seen, and the finding that says so."""
-    p = cargo.p
-    dark: Array = (cargo.transmission[cargo.inner] < cargo.opaque_t).astype(np.uint8)
-    dark = cv2.morphologyEx(dark, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    share = float(dark.mean())
-    if share < p.opaque_note_share:
-        return share, []
-    rows, columns = np.flatnonzero(dark.any(axis=1)), np.flatnonzero(dark.any(axis=0))
-    y, x = cargo.inner[0].start, cargo.inner[1].start
-    at = (x + int(columns[0]), y + int(rows[0]), x + int(columns[-1]) + 1, y + int(rows[-1]) + 1)
-    kind = "transmission" if cargo.physical else "display grey value"
-    reason = (
-        f"uninspectable: {share:.0%} of the cargo area has a {kind} below {cargo.opaque_t:.3f} and cannot be judged "
-        f"from this image; it lies {cargo.place(at)}"
-    )
-    tier: Tier = "review" if share >= p.opaque_review_share else "note"
-    return share, [Finding(kind="opaque", score=share, reason=reason, tier=tier, where=cargo.box(at))]

@@ -45,6 +45,12 @@ class ContainerProfile(msgspec.Struct, frozen=True, kw_only=True):
     rail_shares : distance of the two lines of the pair, of the height from roof to the upper one (seen: 4-7 %)
     end_frame_ratio : an end frame with its corner casting is darker than this share of the wall beside it
     max_tilt : largest fall of the floor from end to end, of that height (seen: 6 %)
+    most_containers : searched for in one image; a lorry carries two 20-foot boxes, a road train three
+    gap_share : widest gap between two containers that stand close, of their height: 8-50 cm on one chassis
+    gap_post_t : mean transmission an end frame beside such a gap stays below
+    least_part_share : shortest container of several, of the longest; 20 of 45 feet are .44
+    same_roof_share : how far the roof of a second container may lie from that of the first, of its height: a standard
+        and a high one differ by 11 %
     """
 
     working_rows: int = 480
@@ -61,6 +67,11 @@ class ContainerProfile(msgspec.Struct, frozen=True, kw_only=True):
     rail_shares: tuple[float, float] = (0.03, 0.085)
     end_frame_ratio: float = 0.6
     max_tilt: float = 0.10
+    most_containers: int = 4
+    gap_share: float = 0.25
+    gap_post_t: float = 0.7
+    least_part_share: float = 0.40
+    same_roof_share: float = 0.15
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +110,10 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
         """Mean height in pixels."""
         return 0.5 * (self.floor_left + self.floor_right - self.roof_left - self.roof_right)
 
+    def moved(self, columns: float) -> Frame:
+        """Return the same container in an image that has `columns` more columns at its left."""
+        return msgspec.structs.replace(self, left=self.left + columns, right=self.right + columns)
+
     def scaled(self, sx: float, sy: float) -> Frame:
         """Return the same container in an image that is `sx` times as wide and `sy` times as high."""
         return Frame(
@@ -117,24 +132,62 @@ def find_container(transmission: Array, profile: ContainerProfile | None = None)
     """Return the container of an upright image, or None where there is none to be seen.
 
     transmission : (rows, columns) float32, 1 = air, first row on top
+
+    Containers that stand close together are one here; see `find_containers`.
     """
     p = profile or ContainerProfile()
     rows, columns = transmission.shape
     if rows < 32 or columns < 32:
         return None
     small, sx, sy = _reduced(transmission, p.working_rows)
-    solid = _solid(small, p)
+    frame = _find(small, p)
+    return None if frame is None else frame.scaled(sx, sy)
+
+
+def find_containers(transmission: Array, profile: ContainerProfile | None = None) -> tuple[Frame, ...]:
+    """Return every container of an upright image, left to right; empty where there is none to be seen.
+
+    transmission : as for `find_container`
+    """
+    p = profile or ContainerProfile()
+    rows, columns = transmission.shape
+    if rows < 32 or columns < 32:
+        return ()
+    small, sx, sy = _reduced(transmission, p.working_rows)
+    first = _find(small, p)
+    if first is None:
+        return ()
+    found = _parts(small, first, p)
+    rest = small
+    while len(found) < p.most_containers:
+        rest = _without(rest, found)
+        other = _find(rest, p, like=max(found, key=lambda f: f.right - f.left))
+        if other is None:
+            break
+        found.append(other)
+    return tuple(f.scaled(sx, sy) for f in sorted(found, key=lambda f: f.left))
+
+
+def _find(small: Array, p: ContainerProfile, like: Frame | None = None) -> Frame | None:
+    """Return the container of an image of working size; with `like`, only one that can stand beside that."""
+    solid = solid_parts(small, p)
     block = _block(solid, p)
     if block is None:
         return None
     left, right, top, bottom = block
+    if like is not None and right - left < p.least_part_share * (like.right - like.left):
+        return None
     roof = _roof(solid, left, right, top, bottom, p)
     if roof is None:
+        return None
+    if like is not None and abs(sum(roof) - like.roof_left - like.roof_right) > 2 * p.same_roof_share * like.height:
         return None
     floor = _floor(small, left, right, roof, p)
     seen = floor is not None
     height = small.shape[0]
     if floor is None:
+        if like is not None:  # a cab is as high, but stands on no rails
+            return None
         floor = (float(bottom), float(bottom))
     return Frame(
         left=float(left),
@@ -145,7 +198,60 @@ def find_container(transmission: Array, profile: ContainerProfile | None = None)
         floor_right=float(min(floor[1], height)),
         floor_seen=seen,
         cut=_cut(small, left, right, roof, height, p),
-    ).scaled(sx, sy)
+    )
+
+
+def _parts(small: Array, frame: Frame, p: ContainerProfile) -> list[Frame]:
+    """Return the containers that stand so close together that `frame` took them for one."""
+    edges = [frame.left, *_gaps(small, frame, p), frame.right]
+    if len(edges) == 2 or min(b - a for a, b in itertools.pairwise(edges)) < p.least_part_share / 2 * (
+        frame.right - frame.left
+    ):
+        return [frame]
+    found = []
+    for a, b in itertools.pairwise(edges):
+        # the borders of the whole stay: a part that goes on past the image is still cut
+        alone = np.ones_like(small)
+        first = 0 if a == frame.left else round(a)
+        end = small.shape[1] if b == frame.right else round(b)
+        alone[:, first:end] = small[:, first:end]
+        part = _find(alone, p)
+        if part is None or part.right - part.left < 0.8 * (b - a):
+            return [frame]
+        found.append(part)
+    return found
+
+
+def _gaps(small: Array, frame: Frame, p: ContainerProfile) -> list[float]:
+    """Return the middles of the gaps inside `frame`: air from the roof to the floor between two end frames."""
+    left, right = round(frame.left), round(frame.right)
+    top = max(frame.roof_left, frame.roof_right) + 0.05 * frame.height
+    bottom = min(frame.floor_left, frame.floor_right) - 0.2 * frame.height
+    inner = small[int(top) : int(bottom), left:right]
+    if inner.shape[0] < 8 or inner.shape[1] < 8:
+        return []
+    blocks = np.stack([b.mean(axis=0) for b in np.array_split(inner, 8)])
+    air, level = blocks.min(axis=0) > p.air_t - 0.02, blocks.mean(axis=0)
+    steps = np.flatnonzero(np.diff(np.pad(air.astype(np.int8), 1)))
+    reach = max(2, round(0.06 * frame.height))
+    return [
+        left + (a + b) / 2
+        for a, b in zip(steps[::2], steps[1::2], strict=True)
+        if a > 0
+        and b < level.size
+        and b - a <= p.gap_share * frame.height
+        and level[max(0, a - reach) : a].min() < p.gap_post_t
+        and level[b : b + reach].min() < p.gap_post_t
+    ]
+
+
+def _without(small: Array, frames: list[Frame]) -> Array:
+    """Return the image with air in place of the columns of `frames`."""
+    rest = small.copy()
+    for f in frames:
+        margin = 0.03 * f.height
+        rest[:, max(0, int(f.left - margin)) : int(np.ceil(f.right + margin))] = 1.0
+    return rest
 
 
 def box_of(frame: Frame, columns: int, channels: int, *, first_channel: str) -> Box:
@@ -174,7 +280,7 @@ def _reduced(transmission: Array, working_rows: int) -> tuple[Array, float, floa
     return np.asarray(small, np.float32), columns / small.shape[1], rows / small.shape[0]
 
 
-def _solid(small: Array, p: ContainerProfile) -> Array:
+def solid_parts(small: Array, p: ContainerProfile) -> Array:
     """Return (rows, columns) bool: not air, after single dark lines in air are taken away."""
     size = max(3, 2 * round(p.thin_share * small.shape[0] / 2) + 1)
     cleaned = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((size, 1), np.uint8))

@@ -6,36 +6,48 @@ order of the load (gaps between stacks) have the contrast of what is searched fo
 a grid of its own height, what repeats along a row or a column of the grid is taken away, and what is left must stand
 out against the unrest around it, not against noise. What is too dark to see is never searched; it is measured and said.
 
-No threshold here is calibrated on insertions: scores order findings, they are not probabilities, p_value stays None.
+No threshold here is calibrated on insertions: scores order findings, they are not probabilities. What is unusual only a
+lane's own scans can say: with its profile findings have a p-value, without one p_value stays None.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
-from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph
+from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph, Standing
 
 from .cargo_grid import ONE, CargoGrid, TransmissionImage
-from .cargo_load import load_of, opaque_part
-from .container import Frame, box_of, find_container
+from .cargo_load import load_of
+from .container import Frame, box_of, find_containers
+from .container_seen import ContainerSeen
+from .container_size import size_of
 from .correction import calibrate, correct, image_quality, repeated_columns
 from .dual_energy import Inversion, OneGrid, inversion_of
+from .fuser import Fuser
+from .image_faults import floor_is_real, image_faults, is_inverted, is_upside_down, without_dead_lines
 from .image_profile import ImageProfile
 from .kinds import scores, search
 from .known import Asked, Known
 from .material import Mass, MaterialJudgement, judge_material, why_not
 from .screening import Buffers, Engine, MapStrips, Screening, screen
+from .several import judge_each
+from .standing import Lane, cell_of, standing_of, verdict_of
 from .strange_places import strange_places
+from .uninspectable import Uninspectable, opaque_part, uninspectable
+from .vehicle import Vehicle, vehicle_with, vehicle_without
+from .vital_signs import vital_signs
 
 __all__ = ["ImageJudgement", "ImageProfile", "Stream", "judge_image"]
 
 Array: TypeAlias = NDArray[Any]
+Look: TypeAlias = Callable[[Asked], None]
 
 
 class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,11 +57,19 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     container : in the radiograph's own columns and channels; None where none was found
     findings : opaque areas first, then contrast and items, best first
     quality : a fatal entry means the image cannot be judged
-    opaque_share : part of the cargo area in which nothing can be seen, 0..1
+    opaque_share : part of the cargo area in which nothing can be seen, 0..1; the worst of several containers
     load_share : part of the cargo area that is cargo, 0..1; what `load` was decided on
-    frame : the container as a quadrilateral in upright pixels
+    frame : the container as a quadrilateral in upright pixels, the longest of several; of an image that is upside down,
+        in those of the image turned round
     material : what two energies say, with the mass or why there is none
+    uninspectable : where nothing can be seen, one mask per container
+    containers : each container, left to right
+    vehicle : what else is seen, or what is seen instead of a container; None where the image is unusable
     scores : per kind of finding that was searched for, the score of the strangest candidate, see `kinds.scores`
+    vital_signs : see `vital_signs`
+    cell : texture class of the load, and declared chapter: what kind of scan this is
+    standing : among the scans of the lane's profile, None without one
+    traits : the load in the numbers of `goods_profile.NAMES`; none where there is too little of it
     """
 
     load: Load
@@ -61,7 +81,14 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
     load_share: float = 0.0
     frame: Frame | None = None
     material: MaterialJudgement = MaterialJudgement()
+    uninspectable: tuple[Uninspectable, ...] = ()
+    containers: tuple[ContainerSeen, ...] = ()
+    vehicle: Vehicle | None = None
     scores: dict[str, float] = {}
+    vital_signs: dict[str, float | None] = {}
+    cell: tuple[str, str] = ("", "")
+    standing: Standing | None = None
+    traits: tuple[float, ...] = ()
 
 
 class _Clock:
@@ -117,17 +144,26 @@ def judge_image(
     buffers: Buffers | None = None,
     stream: Stream | None = None,
     known: Known | None = None,
+    lane: Lane = None,
+    fuser: Fuser | None = None,
+    look: Look | None = None,
 ) -> ImageJudgement:
     """Judge one radiograph by its image, and by what else is known of the passage.
 
     map_strips, buffers : as for `screen`; no effect on the judgement
     stream : has been given this radiograph's columns; no effect on the judgement
     known : papers, what the portal saw, an earlier scan
+    lane : what is usual on this scan's lane
+    fuser : with the lane's own normal; None for the one that the profile names
+    look : is shown what the one container of the image is asked about; no effect on the judgement
 
     Every valid radiograph gets a judgement: a broken one has a fatal quality, never an exception.
     """
     p = profile or ImageProfile()
     clock = _Clock()
+    mended, dead = without_dead_lines(radiograph, p.faults)
+    if dead:
+        return _after(_unless_inverted(dead, radiograph, p), mended, p, map_strips, buffers, known, lane, fuser)
     correction = correct(radiograph, p.correction)
     clock.lap("correction")
     if correction.calibration is None:
@@ -154,14 +190,26 @@ def judge_image(
     clock.lap("quality")
     if any(q.fatal for q in quality):
         return _unusable(quality, clock)
-    frame = _container(radiograph, small, p)
+    upright = np.ascontiguousarray(small.T[::-1] if radiograph.detector.first_channel == "bottom" else small.T)
+    frames = find_containers(upright, p.container)
+    if is_upside_down(upright, frames, p.container, p.faults):
+        return _after([_UPSIDE_DOWN], _turned(radiograph), p, map_strips, buffers, known, lane, fuser)
     clock.lap("container")
-    if frame is None:
-        text = "no container is seen in the image: nothing can be said about cargo"
-        quality.append(Quality(code="no_container", reason=text))
-        return ImageJudgement(
-            load="unknown", container=None, findings=(), quality=tuple(quality), timings_ms=clock.total()
-        )
+    if not frames:
+        return _no_container(radiograph, upright, quality, p, clock)
+    frames = tuple(_floor_checked(upright, f, p) for f in frames)
+    vehicle, frames = _vehicle(radiograph, upright, frames, p)
+    quality += image_faults(radiograph, frames, vehicle, p.faults)
+    clock.lap("vehicle")
+    if len(frames) > 1:
+
+        def judge_part(part: Radiograph, of: Known | None, usual: Lane) -> ImageJudgement:
+            return judge_image(part, p, map_strips=map_strips, known=of, lane=usual, fuser=fuser)
+
+        each = judge_each(radiograph, frames, judge_part, known, lane)
+        told = tuple(dict.fromkeys((*quality, *each.quality)))
+        return msgspec.structs.replace(each, quality=told, vehicle=vehicle)
+    frame = frames[0]
     quality += _frame_quality(frame)
     shrunk = small.shape[0] / radiograph.columns
     first, end = int(frame.left * shrunk), int(np.ceil(frame.right * shrunk))
@@ -169,30 +217,138 @@ def judge_image(
     cargo = CargoGrid(radiograph, transmission, frame, correction, screening, p)
     load, load_share = load_of(cargo)
     clock.lap("load")
-    opaque_share, opaque = opaque_part(cargo)
-    found = search(Asked(cargo, load_share, known))
-    findings = [*opaque, *strange_places(cargo, found)]
+    unseen = uninspectable(cargo)
+    opaque = opaque_part(cargo, unseen)
+    asked = Asked(cargo, load_share, known, map_parts=map_strips, fuser=fuser)
+    if asked.seen is not None:
+        clock.lap("maps")
+    found = search(asked)
+    if look is not None:
+        look(asked)
+    texture = "" if asked.seen is None else asked.seen.texture
+    cell = cell_of(load, None if known is None else known.declaration, texture=texture)
+    findings = [*opaque, *strange_places(cargo, found, verdict_of(lane, scores(found), cell))]
     clock.lap("findings")
+    vitals = vital_signs(screening.q[-1], cargo, load_share, unseen.share)
+    clock.lap("vital signs")
     material = _material(radiograph, screening, frame, inversion, p)
     findings += material.findings
     clock.lap("material")
+    findings += _told_of_display(radiograph)
+    box = box_of(
+        frame, radiograph.columns, radiograph.detector.channels, first_channel=radiograph.detector.first_channel
+    )
+    size = size_of(frame, radiograph.detector, vehicle.wheels.stretch)
+    seen = ContainerSeen(
+        frame=frame, box=box, load=load, load_share=load_share, opaque_share=unseen.share, size=size,
+        structure=cargo.structure,
+    )  # fmt: skip
     return ImageJudgement(
         load=load,
-        container=box_of(
-            frame,
-            radiograph.columns,
-            radiograph.detector.channels,
-            first_channel=radiograph.detector.first_channel,
-        ),
+        container=box,
         findings=tuple(findings),
         quality=tuple(quality),
         timings_ms=clock.total(),
-        opaque_share=opaque_share,
+        opaque_share=unseen.share,
         load_share=load_share,
         frame=frame,
         material=material,
+        uninspectable=(unseen,),
+        containers=(seen,),
+        vehicle=vehicle,
         scores=scores(found),
+        vital_signs=vitals,
+        cell=cell,
+        standing=standing_of(lane, scores(found), vitals, cell),
+        traits=() if asked.traits is None else tuple(asked.traits.tolist()),
     )
+
+
+_UPSIDE_DOWN = Quality(
+    code="image_upside_down",
+    reason="the floor of the container is at the top of the image: judged the other way up; check first_channel",
+)
+
+
+_INVERTED = Quality(
+    code="polarity_inverted",
+    reason="a container is seen only where dark is taken for bright: set the polarity of the image the other way",
+    fatal=True,
+)
+
+
+def _unless_inverted(dead: list[Quality], radiograph: Radiograph, p: ImageProfile) -> list[Quality]:
+    """Return what is said of dead lines; of an image too dark to judge whose greys are turned round, say that."""
+    if not any(q.fatal for q in dead):
+        return dead
+    detector = radiograph.detector
+    step = max(1, detector.channels // p.container.working_rows)
+    small = radiograph.counts[-1][::step, ::step].astype(np.float32).T / np.float32(detector.saturation_value)
+    upright = np.ascontiguousarray(small[::-1] if detector.first_channel == "bottom" else small)
+    return [_INVERTED] if is_inverted(upright, p.container) else dead
+
+
+def _floor_checked(upright: Array, frame: Frame, p: ImageProfile) -> Frame:
+    real = not frame.floor_seen or floor_is_real(upright, frame, p.faults)
+    return frame if real else msgspec.structs.replace(frame, floor_seen=False)
+
+
+def _after(
+    told: list[Quality],
+    radiograph: Radiograph,
+    p: ImageProfile,
+    map_strips: MapStrips,
+    buffers: Buffers | None,
+    known: Known | None,
+    lane: Lane,
+    fuser: Fuser | None,
+) -> ImageJudgement:
+    """Judge a radiograph that was put right, and tell what was wrong with it."""
+    if any(q.fatal for q in told):
+        return _unusable(told, _Clock())
+    judged = judge_image(radiograph, p, map_strips=map_strips, buffers=buffers, known=known, lane=lane, fuser=fuser)
+    return msgspec.structs.replace(judged, quality=(*told, *judged.quality))
+
+
+def _turned(radiograph: Radiograph) -> Radiograph:
+    """Return the same columns and channels, with the other end of the array on top."""
+    end: Literal["top", "bottom"] = "top" if radiograph.detector.first_channel == "bottom" else "bottom"
+    return msgspec.structs.replace(radiograph, detector=msgspec.structs.replace(radiograph.detector, first_channel=end))
+
+
+def _no_container(
+    radiograph: Radiograph, upright: Array, quality: list[Quality], p: ImageProfile, clock: _Clock
+) -> ImageJudgement:
+    """Return the judgement of an image without a container: what is seen instead, or that it is no image."""
+    if is_inverted(upright, p.container):
+        return _unusable([*quality, _INVERTED], clock)
+    vehicle = vehicle_without(upright, p.container)
+    text = f"no container is seen in the image, but {vehicle.words}: nothing can be said about cargo"
+    quality.append(Quality(code="no_container", reason=text))
+    return ImageJudgement(
+        load="unknown", container=None, findings=(), quality=tuple(quality), timings_ms=clock.total(), vehicle=vehicle
+    )
+
+
+def _vehicle(
+    radiograph: Radiograph, upright: Array, frames: tuple[Frame, ...], p: ImageProfile
+) -> tuple[Vehicle, tuple[Frame, ...]]:
+    """Return the vehicle and the containers, both in upright pixels of the full image."""
+    detector = radiograph.detector
+    sx, sy = radiograph.columns / upright.shape[1], detector.channels / upright.shape[0]
+    round_at = None
+    if detector.column_pitch_mm is not None and detector.channel_pitch_mm is not None:
+        round_at = detector.channel_pitch_mm * sy / (detector.column_pitch_mm * sx)
+    vehicle = vehicle_with(upright, frames, round_at, p.container)
+    return vehicle.scaled(sx, sy), tuple(f.scaled(sx, sy) for f in frames)
+
+
+def _told_of_display(radiograph: Radiograph) -> list[Finding]:
+    """Return the note that greys are no transmission; it asks for nothing, for some lanes have nothing else."""
+    if radiograph.detector.state != "display":
+        return []
+    text = "the image was windowed for display: grey values are no transmission, and what is black may be far from it"
+    return [Finding(kind="display_windowed", score=0.0, reason=text, tier="note")]
 
 
 def _inversion(detector: DetectorState, p: ImageProfile) -> Inversion | None:
@@ -218,15 +374,6 @@ def _unusable(quality: list[Quality], clock: _Clock) -> ImageJudgement:
     return ImageJudgement(load="unknown", container=None, findings=(), quality=tuple(quality), timings_ms=clock.total())
 
 
-def _container(radiograph: Radiograph, small: Array, p: ImageProfile) -> Frame | None:
-    """Return the container in upright pixels of the full image."""
-    upright = small.T[::-1] if radiograph.detector.first_channel == "bottom" else small.T
-    frame = find_container(np.ascontiguousarray(upright), p.container)
-    if frame is None:
-        return None
-    return frame.scaled(radiograph.columns / small.shape[0], radiograph.detector.channels / small.shape[1])
-
-
 def _frame_quality(frame: Frame) -> list[Quality]:
     found = []
     if frame.cut:
@@ -235,6 +382,9 @@ def _frame_quality(frame: Frame) -> list[Quality]:
         )
         found.append(Quality(code="container_cut", reason=text))
     if not frame.floor_seen:
-        text = "no floor line is seen under the cargo: heights are measured from where the outline ends"
+        text = (
+            "no floor with cross-members is seen: heights are measured from where the outline ends, and the container "
+            "may go on below"
+        )
         found.append(Quality(code="floor_not_seen", reason=text))
     return found

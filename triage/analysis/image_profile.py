@@ -8,13 +8,15 @@ from scanner_io.energy_calibration import EnergyCalibration
 
 from .container import ContainerProfile
 from .correction import CorrectionProfile
+from .goods_profile import GoodsHistory
+from .image_faults import FaultProfile
 from .material import MaterialProfile
 
 
 class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Every threshold of the image judgement. Shares are of the straightened container unless said otherwise.
 
-    correction, container : thresholds of those steps
+    correction, container, faults : thresholds of those steps
     threshold_z : from which `screen` calls a pixel anomalous; 4 standard deviations of the box around it
     grid_rows, max_grid_columns : height and largest length of the grid on which the container is judged; 384 rows keep
         an object of 2 % of the height (5 cm) five rows high
@@ -22,6 +24,7 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
         frames are 1-3 % of the length, the roof rail 3 %, the floor with its cross-members 8-14 % of the height
     opaque_t : transmission below which nothing can be claimed; insertions darker than this are found by chance only
     opaque_note_share, opaque_review_share : opaque part of the cargo area worth a note, and worth a person's look
+    opaque_load_share : opaque part of the load itself, however little of the container it fills, worth a person's look
     load_ratio : a pixel is cargo below this share of the wall's transmission, or below load_t
     load_t : as a transmission; with the shares below it separates every clean scan seen so far
     bulk_share : cargo thinner than this share of the height (6 cm) does not count as load: ribs, rails, posts
@@ -47,12 +50,18 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     alike : items of one size at one height from which they are the load: what does not belong has no row of its like
     max_area_share : contrast regions over this share of the cargo area are load, not findings
     max_findings : contrast and item findings shown per image, best first; one restless texture must not fill a screen
+    fuser : what places unlike their surroundings are searched with: "packaged", the path of a file of `scanlane study
+        train-fuser`, or "none" for plain contrasts in their stead
+    unlike_note, unlike_review : how rare a place must be in clean scans to be told, and to ask for a review: 1 is one
+        place per clean scan, 2 one in ten scans
     energy : the lane's energy calibration; without it nothing is said of materials or mass
     material : limits of what is said of them
+    goods : what loads of each declared chapter looked like before; without it nothing is said of that
     """
 
     correction: CorrectionProfile = CorrectionProfile()
     container: ContainerProfile = ContainerProfile()
+    faults: FaultProfile = FaultProfile()
     threshold_z: float = 4.0
     grid_rows: int = 384
     max_grid_columns: int = 2048
@@ -62,6 +71,7 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     opaque_t: float = 0.03
     opaque_note_share: float = 0.01
     opaque_review_share: float = 0.25
+    opaque_load_share: float = 0.5
     load_ratio: float = 0.65
     load_t: float = 0.60
     bulk_share: float = 0.023
@@ -87,5 +97,9 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     alike: int = 4
     max_area_share: float = 0.05
     max_findings: int = 5
+    fuser: str = "packaged"
+    unlike_note: float = 1.0
+    unlike_review: float = 2.0
     energy: EnergyCalibration | None = None
     material: MaterialProfile = MaterialProfile()
+    goods: GoodsHistory | None = None

@@ -12,11 +12,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from . import (
+    changed,
+    declared_empty,
+    dense_object,
+    door_end,
+    false_wall,
+    goods_history,
+    pattern_break,
+    person_sized,
+    void,
+)
 from .contrast import contrast_candidate
 from .free_space import item_candidate
 from .image_profile import ImageProfile
 from .known import Asked
 from .regions import Candidate
+from .unlike import texture_candidates, unlike_candidates
 
 Found = dict[str, list[Candidate]]
 
@@ -42,11 +54,28 @@ def _items(asked: Asked) -> list[Candidate]:
     return [item_candidate(asked.cargo, score, at, every) for score, at in asked.items]
 
 
-def _dark(asked: Asked) -> list[Candidate]:
+def _unlike(asked: Asked) -> list[Candidate] | None:
+    if asked.seen is None or asked.fuser is None:
+        return None
+    return unlike_candidates(asked.cargo, asked.seen, asked.fuser)
+
+
+def _texture(asked: Asked) -> list[Candidate] | None:
+    if asked.seen is None or asked.fuser is None:
+        return None
+    return texture_candidates(asked.seen, asked.fuser)
+
+
+def _dark(asked: Asked) -> list[Candidate] | None:
+    # the search by a fuser takes the place of plain contrasts
+    if asked.fuser is not None:
+        return None
     return [contrast_candidate(asked.cargo, score, at) for score, at in asked.spots if score > 0]
 
 
-def _light(asked: Asked) -> list[Candidate]:
+def _light(asked: Asked) -> list[Candidate] | None:
+    if asked.fuser is not None:
+        return None
     return [contrast_candidate(asked.cargo, score, at) for score, at in asked.spots if score < 0]
 
 
@@ -56,6 +85,19 @@ KINDS: dict[str, Kind] = {
         _items,
         note=lambda p: 0.0,
         review=lambda p: p.item_review_score,
+    ),
+    "unlike_its_surroundings": Kind(
+        "a place unlike its surroundings, as trained on objects put into clean scans",
+        _unlike,
+        note=lambda p: p.unlike_note,
+        review=lambda p: p.unlike_review,
+        general=True,
+    ),
+    "texture_unknown": Kind(
+        "a load that looks like nothing that was learnt from",
+        _texture,
+        note=lambda p: 1.0,
+        review=lambda p: 1.0,
     ),
     "local_contrast_dark": Kind(
         "a place darker than its surroundings",
@@ -70,6 +112,52 @@ KINDS: dict[str, Kind] = {
         note=lambda p: p.contrast_note,
         review=lambda p: p.light_review,
         general=True,
+    ),
+    declared_empty.KIND: Kind(
+        "declared empty, but something is in it",
+        lambda a: declared_empty.holds_something(a.cells, a.items, a.known.declaration),
+        note=lambda p: declared_empty.NOTE,
+        review=lambda p: declared_empty.REVIEW,
+    ),
+    dense_object.KIND: Kind(
+        "a compact dense object: possible shielding",
+        lambda a: dense_object.dense_objects(a.cells, a.known.marks),
+        note=lambda p: dense_object.NOTE,
+    ),
+    false_wall.KIND: Kind(
+        "a slab from roof to floor at an end: possibly a second wall",
+        lambda a: false_wall.false_wall(a.cells),
+        note=lambda p: false_wall.NOTE,
+    ),
+    pattern_break.KIND: Kind(
+        "more than its like in a load that repeats",
+        lambda a: pattern_break.pattern_breaks(a.cells),
+        note=lambda p: pattern_break.NOTE,
+    ),
+    void.KIND: Kind(
+        "a hollow in a dense load",
+        lambda a: void.voids(a.cells),
+        note=lambda p: void.NOTE,
+    ),
+    door_end.KIND: Kind(
+        "an item between the end of the load and the end of the container",
+        lambda a: door_end.door_end_items(a.cells),
+        note=lambda p: door_end.NOTE,
+    ),
+    person_sized.KIND: Kind(
+        "something of the size and density of a person",
+        lambda a: person_sized.person_sized(a.cells),
+        note=lambda p: person_sized.NOTE,
+    ),
+    goods_history.KIND: Kind(
+        "a load unlike earlier ones with the same declaration",
+        lambda a: goods_history.differs_from_declared(a.traits, a.known.declaration, a.cargo.p.goods),
+        note=lambda p: goods_history.NOTE,
+    ),
+    changed.KIND: Kind(
+        "different from an earlier scan of the same container",
+        lambda a: changed.changed(a.cells, a.previous),
+        note=lambda p: changed.NOTE,
     ),
 }
 """Every kind, and what it is."""

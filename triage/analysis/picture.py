@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 from scanner_io.model import Box, Finding, Radiograph, TriageResult
 
+from .container import ContainerProfile, Frame, box_of, find_containers
+from .container_size import size_of
 from .correction import correct
+from .uninspectable import dark_mask
+from .vehicle import vehicle_with
 
 __all__ = ["annotate", "grey", "transmission", "uninspectable"]
 
@@ -42,9 +46,10 @@ _TEXT = 0.5
 _LINE = 22
 _PAD = 14
 _BANNER = 46
+_HATCH = 12
 _PLAIN = str.maketrans({"σ": "sigma", "±": "+-", "×": "x", "≥": ">=", "≤": "<=", "–": "-", "—": "-", "…": "..."})
 
-#: As in ImageProfile.opaque_t; the picture tints what no profile can see into.
+#: As in ImageProfile.opaque_t; the picture hatches what no profile can see into.
 _OPAQUE_T = 0.03
 
 
@@ -68,16 +73,28 @@ def annotate(radiograph: Radiograph, result: TriageResult) -> Array:
     """
     width = min(MAX_WIDTH, max(MIN_WIDTH, radiograph.columns))
     base = cv2.cvtColor(grey(radiograph, width), cv2.COLOR_GRAY2BGR)
-    base = _tinted(base, radiograph, result.container)
+    upright = transmission(radiograph, -1)
+    upright = _scaled(upright, width) if upright.shape[1] > width else np.ascontiguousarray(upright)
+    frames = _containers(upright, radiograph, result.container)
+    to_base = np.array([base.shape[1] / upright.shape[1], base.shape[0] / upright.shape[0]])
+    shapes = [f.corners * to_base for f in frames] or _box_corners(radiograph, result.container, base.shape)
+    unseen = _unseen(radiograph, shapes, base.shape)
+    base = _hatched(base, unseen)
     view = _View(base, radiograph)
-    if result.container is not None:
-        view.outline(result.container, _CONTAINER, 2)
+    cv2.polylines(base, [np.round(s).astype(np.int32) for s in shapes], True, _CONTAINER, 2, cv2.LINE_AA)
     numbered = list(enumerate(result.findings, start=1))
     # the best finding last, so that it lies on top
     for number, finding in reversed(numbered):
         if isinstance(finding.where, Box):
-            view.mark(finding.where, str(number), _TIER[finding.tier])
-    return np.vstack([_banner(result, width), base, _legend(result, numbered, width)])
+            # what could not be seen is hatched as it lies, and the container is outlined: no frame over either
+            if finding.kind == "opaque":
+                view.tag(*_heart(unseen, view.corners(finding.where)), str(number), _TIER[finding.tier])
+            else:
+                framed = finding.where != result.container
+                view.mark(finding.where, str(number), _TIER[finding.tier], frame=framed)
+    return np.vstack(
+        [_banner(result, width), base, _legend(result, numbered, width, _told_size(radiograph, upright, frames))]
+    )
 
 
 class _View:
@@ -95,18 +112,23 @@ class _View:
         x0, y0, x1, y1 = self.corners(box)
         cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), colour, thickness, cv2.LINE_AA)
 
-    def mark(self, box: Box, label: str, colour: Colour) -> None:
-        """Draw a box with its number on a tag above it, or inside it where there is no room above."""
+    def mark(self, box: Box, label: str, colour: Colour, *, frame: bool = True) -> None:
+        """Draw a box with its number on a tag above it, or inside it where there is no room above; or the tag alone."""
         x0, y0, x1, y1 = self.corners(box)
         # a small finding is framed with room around it, so that the frame does not hide it
         grow = 4 if min(x1 - x0, y1 - y0) < 60 else 0
         x0, y0 = max(0, x0 - grow), max(0, y0 - grow)
         x1, y1 = min(self.base.shape[1], x1 + grow), min(self.base.shape[0], y1 + grow)
-        cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), _WHITE, 4, cv2.LINE_AA)
-        cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), colour, 2, cv2.LINE_AA)
+        if frame:
+            cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), _WHITE, 4, cv2.LINE_AA)
+            cv2.rectangle(self.base, (x0, y0), (x1 - 1, y1 - 1), colour, 2, cv2.LINE_AA)
+        _, h = cv2.getTextSize(label, _FONT, 0.55, 2)[0]
+        self.tag(x0, y0 - h - 9 if y0 - h - 9 >= 0 else y0, label, colour)
+
+    def tag(self, x: int, y: int, label: str, colour: Colour) -> None:
+        """Write a number on a tag with its upper left corner at x, y, or as near as there is room."""
         (w, h), _ = cv2.getTextSize(label, _FONT, 0.55, 2)
-        top = y0 - h - 9 if y0 - h - 9 >= 0 else y0
-        left = min(x0, self.base.shape[1] - w - 10)
+        left, top = min(x, self.base.shape[1] - w - 10), min(y, max(0, self.base.shape[0] - h - 10))
         cv2.rectangle(self.base, (left, top), (left + w + 9, top + h + 9), colour, -1)
         cv2.putText(self.base, label, (left + 5, top + h + 4), _FONT, 0.55, _WHITE, 2, cv2.LINE_AA)
 
@@ -148,9 +170,9 @@ def transmission(radiograph: Radiograph, energy: int = -1) -> Array:
 def uninspectable(image: Array, at: tuple[int, int, int, int]) -> Array:
     """Return (rows, columns) bool: what the picture tints in a rectangle x0, y0, x1, y1 of transmission as too dark."""
     x0, y0, x1, y1 = at
-    mask: Array = np.zeros(image.shape, np.uint8)
-    mask[y0:y1, x0:x1] = image[y0:y1, x0:x1] < _OPAQUE_T
-    return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) != 0)
+    mask: Array = np.zeros(image.shape, np.bool_)
+    mask[y0:y1, x0:x1] = dark_mask(image[y0:y1, x0:x1], _OPAQUE_T)
+    return mask
 
 
 def _scaled(image: Array, width: int) -> Array:
@@ -159,15 +181,77 @@ def _scaled(image: Array, width: int) -> Array:
     return np.asarray(cv2.resize(np.ascontiguousarray(image), (width, rows), interpolation=way))
 
 
-def _tinted(base: Array, radiograph: Radiograph, container: Box | None) -> Array:
-    """Return the picture with what cannot be seen in the container coloured."""
+def _containers(upright: Array, radiograph: Radiograph, container: Box | None) -> tuple[Frame, ...]:
+    """Return the containers as quadrilaterals in the pixels of an upright transmission image of any width.
+
+    A result knows the box around its containers. Their quadrilaterals are searched for again; where they do not fill
+    that box, as under a profile of its own, there are none.
+    """
     if container is None:
+        return ()
+    rows, columns = upright.shape
+    frames = find_containers(upright)
+    if not frames:
+        return ()
+    x0, y0, x1, y1 = _upright(container, radiograph, upright.shape)
+    boxes = [box_of(f, columns, rows, first_channel="top") for f in frames]
+    off = (
+        min(b.first_column for b in boxes) - x0, max(b.end_column for b in boxes) - x1,
+        min(b.first_channel for b in boxes) - y0, max(b.end_channel for b in boxes) - y1,
+    )  # fmt: skip
+    return frames if max(abs(v) for v in off) <= max(4, 0.02 * rows) else ()
+
+
+def _box_corners(radiograph: Radiograph, container: Box | None, shape: tuple[int, ...]) -> list[Array]:
+    if container is None:
+        return []
+    x0, y0, x1, y1 = _upright(container, radiograph, shape)
+    return [np.array([(x0, y0), (x1 - 1, y0), (x1 - 1, y1 - 1), (x0, y1 - 1)], np.float32)]
+
+
+def _unseen(radiograph: Radiograph, shapes: list[Array], shape: tuple[int, ...]) -> Array:
+    """Return (rows, columns) bool of the picture: inside the containers, and too dark to see."""
+    inside: Array = np.zeros(shape[:2], np.uint8)
+    if not shapes:
+        return np.asarray(inside != 0)
+    cv2.fillPoly(inside, [np.round(s).astype(np.int32) for s in shapes], 1)
+    image = _scaled(transmission(radiograph, -1), shape[1])
+    return np.asarray(dark_mask(image, max(_OPAQUE_T, correct(radiograph).dark_t)) & (inside != 0))
+
+
+def _hatched(base: Array, unseen: Array) -> Array:
+    """Return the picture with what cannot be seen hatched."""
+    if not unseen.any():
         return base
-    image = _scaled(transmission(radiograph, -1), base.shape[1])
-    x0, y0, x1, y1 = _upright(container, radiograph, base.shape)
-    mask = uninspectable(image, (x0, y0, x1, y1))
+    lines = unseen & ((np.arange(unseen.shape[0])[:, None] + np.arange(unseen.shape[1])) % _HATCH < 2)
     tint = np.full_like(base, _OPAQUE)
-    return np.where(mask[..., None], cv2.addWeighted(base, 0.72, tint, 0.28, 0), base)
+    tinted = np.where(unseen[..., None], cv2.addWeighted(base, 0.85, tint, 0.15, 0), base)
+    return np.asarray(np.where(lines[..., None], cv2.addWeighted(base, 0.35, tint, 0.65, 0), tinted))
+
+
+def _heart(unseen: Array, at: tuple[int, int, int, int]) -> tuple[int, int]:
+    """Return x, y of the place deepest inside what cannot be seen, within x0, y0, x1, y1; its corner if none is."""
+    x0, y0, x1, y1 = at
+    part = np.pad(unseen[y0:y1, x0:x1].astype(np.uint8), 1)
+    if not part.any():
+        return x0, y0
+    deep: Array = cv2.distanceTransform(part, cv2.DIST_L2, 3)
+    y, x = np.unravel_index(int(deep.argmax()), deep.shape)
+    return x0 + int(x) - 1, y0 + int(y) - 1
+
+
+def _told_size(radiograph: Radiograph, upright: Array, frames: tuple[Frame, ...]) -> list[str]:
+    """Return what is known of the size of each container, in words; nothing where nothing is."""
+    if not frames:
+        return []
+    detector = radiograph.detector
+    scale = (radiograph.columns / upright.shape[1], detector.channels / upright.shape[0])
+    round_at = None
+    if detector.column_pitch_mm is not None and detector.channel_pitch_mm is not None:
+        round_at = detector.channel_pitch_mm * scale[1] / (detector.column_pitch_mm * scale[0])
+    stretch = vehicle_with(upright, frames, round_at, ContainerProfile()).scaled(*scale).wheels.stretch
+    sizes = [size_of(f.scaled(*scale), detector, stretch) for f in frames]
+    return [f"container of {size.words}" for size in sizes if size.may_be]
 
 
 def _banner(result: TriageResult, width: int) -> Array:
@@ -186,8 +270,8 @@ def _answer(alarm: bool | None) -> str:
     return "not measured" if alarm is None else "YES" if alarm else "no"
 
 
-def _legend(result: TriageResult, numbered: list[tuple[int, Finding]], width: int) -> Array:
-    """Return the block of text under the picture; as high as it needs to be."""
+def _legend(result: TriageResult, numbered: list[tuple[int, Finding]], width: int, said: list[str]) -> Array:
+    """Return the block of text under the picture; as high as it needs to be. said : of the containers."""
     entries: list[tuple[str, Colour, str]] = []
     for number, finding in numbered:
         kind = finding.kind.replace("_", " ")
@@ -197,6 +281,7 @@ def _legend(result: TriageResult, numbered: list[tuple[int, Finding]], width: in
         entries.append(("!", colour, f"{'UNUSABLE' if quality.fatal else 'QUALITY'}  {quality}"))
     known = {f.reason for _, f in numbered} | {str(q) for q in result.quality}
     entries += [(">", _FAINT, reason) for reason in result.reasons if reason not in known]
+    entries += [(">", _CONTAINER, words) for words in said]
     if not entries:
         entries.append((">", _FAINT, "no finding"))
     lines: list[tuple[str, Colour, str]] = []
@@ -211,7 +296,7 @@ def _legend(result: TriageResult, numbered: list[tuple[int, Finding]], width: in
             (w, _), _ = cv2.getTextSize(tag, _FONT, 0.48, 1)
             cv2.putText(sheet, tag, (_PAD + 12 - w // 2, y + 15), _FONT, 0.48, _WHITE, 1, cv2.LINE_AA)
         _write(sheet, line, 2 * _PAD + 24, y + 15, _INK)
-    foot = f"profile {result.profile}  code {result.code_version}   container: blue   not inspectable: violet   "
+    foot = f"profile {result.profile}  code {result.code_version}   container: blue   could not be seen: violet   "
     _write(sheet, foot, _PAD, _PAD + _LINE * len(lines) + 17, _FAINT, 0.42)
     return sheet
 

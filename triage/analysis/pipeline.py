@@ -10,28 +10,58 @@ from typing import Any
 import msgspec
 
 from scanner_io import __version__
-from scanner_io.model import Box, Finding, Load, Quality, Scan, TriageResult
+from scanner_io.lane_profile import LaneProfile
+from scanner_io.model import Box, Finding, Load, Quality, Radiograph, Scan, TriageResult
 
+from .cargo_grid import CargoGrid
 from .declaration import judge_declaration, judge_mass
+from .earlier import earlier_cargo
+from .fuser import Fuser, fuser_named, to_bytes
 from .fusion import fuse
-from .image import ImageProfile, Stream, judge_image
+from .image import ImageJudgement, ImageProfile, Look, Stream, judge_image
 from .known import Known
 from .material import Mass
 from .portal import PortalJudgement, PortalProfile, judge_portal
 from .portal_marks import portal_marks
+from .standing import fuser_of, goods_of
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All thresholds of judgement. `identity` names the very values, so that a result can be traced to them."""
+    """All thresholds of judgement. `identity` names the very values, so that a result can be traced to them.
+
+    lane : what is usual on the lane, learned by `scanlane calibrate`; None: findings have no p-value
+    """
 
     name: str = "default"
     image: ImageProfile = ImageProfile()
     portal: PortalProfile = PortalProfile()
+    lane: LaneProfile | None = None
 
     @property
     def identity(self) -> str:
         """Name and hash of the values."""
-        return f"{self.name}@{hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:12]}"
+        values = msgspec.json.encode({"name": self.name, "image": self.image, "portal": self.portal})
+        digest = hashlib.sha256(values)
+        if self.lane is not None:
+            digest.update(self.lane.sha256.encode())
+        return f"{self.name}@{digest.hexdigest()[:12]}"
+
+    @property
+    def thresholds(self) -> str:
+        """Hash of what the scores of a scan depend on beside the scan: a lane's profile holds for no other.
+
+        What was learned on the lane is in the lane's profile itself. Raises DataError for a fuser that cannot be read.
+        """
+        digest = hashlib.sha256(msgspec.json.encode((msgspec.structs.replace(self.image, goods=None), self.portal)))
+        fuser = fuser_named(self.image.fuser)
+        if fuser is not None:
+            digest.update(to_bytes(fuser))
+        return digest.hexdigest()
+
+    def on_lane(self, lane: LaneProfile) -> Profile:
+        """Return these thresholds with what is usual on `lane`. Raises DataError for what cannot be used of it."""
+        image = msgspec.structs.replace(self.image, goods=goods_of(lane))
+        return msgspec.structs.replace(self, image=image, lane=lane)
 
 
 def run(
@@ -41,12 +71,33 @@ def run(
     map_strips: Callable[..., Any] = map,
     buffers: Any = None,
     stream: Stream | None = None,
+    previous: Radiograph | None = None,
 ) -> TriageResult:
     """Judge `scan`.
 
     map_strips : like `map`; a thread pool's map computes strips of the image side by side, with the same result
     buffers : scratch memory to use again, see `screening.Buffers`
     stream : has screened this scan's columns as they came, with the same profile; the result is the same
+    previous : an earlier radiograph of the same container
+    """
+    return judged(scan, profile, map_strips=map_strips, buffers=buffers, stream=stream, previous=previous)[0]
+
+
+def judged(
+    scan: Scan,
+    profile: Profile,
+    *,
+    map_strips: Callable[..., Any] = map,
+    buffers: Any = None,
+    stream: Stream | None = None,
+    previous: Radiograph | None = None,
+    fuser: Fuser | None = None,
+    look: Look | None = None,
+) -> tuple[TriageResult, ImageJudgement | None]:
+    """Return what `run` does, and what a lane's calibration learns from: the image's own judgement, None without one.
+
+    fuser : with the normal of a lane whose profile is not there yet; look : see `judge_image`. The others are those of
+        `run`.
     """
     began = time.perf_counter()
     findings: list[Finding] = []
@@ -58,6 +109,7 @@ def run(
     neutron: bool | None = None
     gamma_intervals = alarm_intervals = 0
     mass = Mass(why="no radiograph")
+    image: ImageJudgement | None = None
     since = time.perf_counter()
     portal = _portal(scan, profile)
     portal_ms = (time.perf_counter() - since) * 1e3
@@ -65,7 +117,8 @@ def run(
         quality += scan.radiograph.detector.flags
         image = judge_image(
             scan.radiograph, profile.image, map_strips=map_strips, buffers=buffers, stream=stream,
-            known=_known(scan, portal),
+            known=_known(scan, portal, earlier_cargo(previous, profile.image)), lane=profile.lane, look=look,
+            fuser=fuser or (None if profile.lane is None else fuser_of(profile.lane)),
         )  # fmt: skip
         load, container = image.load, image.container
         mass = image.material.mass
@@ -93,12 +146,14 @@ def run(
         anything_judged=scan.radiograph is not None or scan.portal is not None,
     )  # fmt: skip
     timings["total"] = (time.perf_counter() - began) * 1e3
-    return TriageResult(
+    result = TriageResult(
         scan_id=scan.scan_id, outcome=outcome, reasons=reasons, load=load, container=container,
         findings=tuple(findings), quality=tuple(quality), gamma_alarm=gamma, neutron_alarm=neutron,
         gamma_intervals=gamma_intervals, alarm_intervals=alarm_intervals, profile=profile.identity,
         code_version=__version__, timings_ms={k: round(v, 3) for k, v in timings.items()},
+        standing=None if image is None else image.standing,
     )  # fmt: skip
+    return result, image
 
 
 def scores_of(scan: Scan, profile: Profile, *, map_strips: Callable[..., Any] = map) -> dict[str, float]:
@@ -118,9 +173,9 @@ def _portal(scan: Scan, profile: Profile) -> PortalJudgement | None:
     return judge_portal(scan.portal, profile.portal, declaration=scan.declaration, radiograph=scan.radiograph)
 
 
-def _known(scan: Scan, portal: PortalJudgement | None) -> Known:
+def _known(scan: Scan, portal: PortalJudgement | None, previous: CargoGrid | None = None) -> Known:
     marks = portal_marks(scan.portal, portal.findings, scan.radiograph) if scan.portal and portal else ()
-    return Known(declaration=scan.declaration, marks=marks)
+    return Known(declaration=scan.declaration, marks=marks, previous=previous)
 
 
 def _absent(scan: Scan) -> Iterator[Quality]:

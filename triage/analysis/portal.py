@@ -3,7 +3,8 @@
 In this order: the vendor's own alarm flags, which nothing here mutes or lowers; the vendor's alarm rule replayed beside
 them (`portal_vendor`); tests of our own that only add findings and keep one false alarm rate together
 (`portal_tests`, `portal_baseline`); the shape of an excess and its place on the vehicle (`portal_shape`); and what the
-declared goods explain of it (`portal_goods`), which lowers our own findings and never an alarm, neutrons or a point.
+declared goods explain of it (`portal_goods`), which lowers our own findings and never an alarm, neutrons, a point, or
+what is left beside an even load (`portal_residual`).
 
 Pure functions of a record, its scan's papers and picture, and a profile.
 """
@@ -29,6 +30,7 @@ from scanner_io.model import (
 )
 
 from .portal_goods import Explanation, explain
+from .portal_residual import residual_of
 from .portal_shape import Form, columns_of, form_of, place_words, unsteady
 from .portal_tests import SHARES, Evidence, assess
 from .portal_vendor import (
@@ -84,6 +86,10 @@ FAULT_WORDS = {
     "background_jumped": (
         "portal_background_jumped",
         "the last gamma background before entry differs from the one before it: a damaged line, or a source nearby",
+    ),
+    "background_old": (
+        "portal_background_old",
+        "the last gamma background is more than 15 minutes older than the passage: none has come since",
     ),
     "passages_missed": (
         "portal_passages_missed",
@@ -183,9 +189,7 @@ def judge_portal(
     explanation: Explanation | None = None
     if alarms or any(e.test in ("shaped", "level") for e in raised):
         form = form_of(record)
-        explanation = explain(form, declaration)
-        if explanation is not None and explanation.explains and (why := unsteady(record)):
-            explanation = Explanation(False, f"{explanation.words}, if it moved evenly, which is not known: {why}")
+        explanation = _doubted(record, explain(form, declaration))
     neutrons = [*neutron_alarm_findings(record), *(e for e in raised if e.test == "neutron")]
     findings = [
         *alarms,
@@ -205,6 +209,18 @@ def judge_portal(
         gamma_intervals=int(record.gamma.shape[0]),
         alarm_intervals=int(record.gamma_alarm.sum()),
     )
+
+
+def _doubted(record: PortalRecord, explanation: Explanation | None) -> Explanation | None:
+    """Return the explanation, taken back where the speed is not sure or a load does not account for all of it."""
+    if explanation is None or not explanation.explains:
+        return explanation
+    if why := unsteady(record):
+        return Explanation(False, f"{explanation.words}, if it moved evenly, which is not known: {why}")
+    residual = residual_of(record)
+    if why := "no background to fit a load with" if residual is None else residual.words():
+        return Explanation(False, f"{explanation.words}, but not all that was seen: {why}")
+    return explanation
 
 
 # --------------------------------------------------------------------------------------------------------------

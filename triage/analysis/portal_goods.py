@@ -1,8 +1,9 @@
 """Goods that are radioactive by nature: what a declaration explains of a portal's gamma excess, and what never.
 
 A declared load of tiles explains an excess that is as long as a load and no stronger than tiles give. It explains no
-neutrons, no point, nothing of unclear shape, and nothing beyond its own strength. Explaining lowers the tier of our own
-findings; a vendor's alarm stays an alarm, with the explanation beside it.
+neutrons, no point, nothing of unclear shape, and nothing beyond its own strength; what an even load leaves over is
+looked for afterwards (`portal_residual`). Explaining lowers the tier of our own findings; a vendor's alarm stays an
+alarm, with the explanation beside it.
 
 The goods and their sources are in `norm_goods.csv`, one row each.
 """
@@ -55,8 +56,13 @@ def goods() -> dict[str, Goods]:
 
 
 def goods_of(hs_code: str) -> Goods | None:
-    """Return the row whose code is the longest beginning of `hs_code`."""
-    digits = "".join(c for c in hs_code if c.isdigit())
+    """Return the row whose code is the longest beginning of `hs_code`.
+
+    Codes have an even number of digits. A spreadsheet takes them for numbers: an odd one has lost its leading zero, and
+    `.0` at the end is none of the code.
+    """
+    digits = "".join(c for c in hs_code.strip().removesuffix(".0") if "0" <= c <= "9")
+    digits = "0" * (len(digits) % 2) + digits
     rows = [g for hs, g in goods().items() if digits.startswith(hs)]
     return max(rows, key=lambda g: len(g.hs)) if rows else None
 

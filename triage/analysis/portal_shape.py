@@ -99,24 +99,53 @@ def form_of(record: PortalRecord) -> Form | None:
     if sigma < MIN_SIGMA:
         words = f"too weak to tell a point from a load ({sigma:.1f} standard deviations above the flat background)"
         return Form("unclear", 0.0, 0.0, peak_share, 0.0, words)
-    step_mm = (record.speed_kmh or SPEED_KMH) / 3.6 * 1000 * record.gamma_interval_s
-    x = (np.arange(n, dtype=np.float64) + 0.5 - BURST) * step_mm
-    length = max(n - BURST - hold_in, 1) * step_mm
-    depth = depth_of(series_of(record, background))
-    fits = [_fit(x, length, depth, c, float(f)) for c, f in zip(counts, flat, strict=True)]
+    vehicle = vehicle_of(record, background)
+    fits = [_fit(vehicle, c, float(f)) for c, f in zip(counts, flat, strict=True)]
     gain = _best_point(fits) - sum(f.stretch for f in fits)
     main = max(fits, key=lambda f: f.weight)
     first, end = main.middle_mm - main.length_mm / 2, main.middle_mm + main.length_mm / 2
     shape: Shape = "distributed" if gain >= MIN_GAIN else "point"
-    lengths = ", ".join(f"{f.length_mm / 1000:.1f}" for f in fits)
-    apart = max(f.middle_mm for f in fits) - min(f.middle_mm for f in fits)
-    words = (
-        f"what fits each detector best is {lengths} m long (0.0: a point of its own), their middles up to "
-        f"{apart / 1000:.1f} m apart, better than one point by {gain:.0f} of chi-square (asked for: {MIN_GAIN:g})"
-    )
+    words = f"{_lengths_words(fits)}, better than one point by {gain:.0f} of chi-square (asked for: {MIN_GAIN:g})"
     if not record.speed_kmh:
         return Form("unclear", first, end, peak_share, gain, "the speed is not known, so lengths are not")
     return Form(shape, first, end, peak_share, gain, words)
+
+
+def _lengths_words(fits: list[_Fits]) -> str:
+    """Say how long what each detector sees is, and how far apart they see it."""
+    apart_m = (max(f.middle_mm for f in fits) - min(f.middle_mm for f in fits)) / 1000
+    apart = f"their middles up to {apart_m:.1f} m apart"
+    if not any(f.length_mm for f in fits):
+        return f"each detector sees a short piece, {apart}: not the same one"
+    lengths = ", ".join(f"{f.length_mm / 1000:.1f} m" if f.length_mm else "a short piece" for f in fits)
+    return f"what fits the detectors best: {lengths}; {apart}"
+
+
+class Vehicle(NamedTuple):
+    """A vehicle as profiles are laid along it.
+
+    x_mm : `(intervals,)` how far its front is past the portal
+    length_mm : by its time in the portal
+    depth : of its shadow
+    """
+
+    x_mm: Floats
+    length_mm: float
+    depth: float
+
+    @property
+    def places_mm(self) -> Floats:
+        """Middles of the points and stretches that are tried."""
+        return np.arange(-STEP_MM, self.length_mm + STEP_MM, STEP_MM)
+
+
+def vehicle_of(record: PortalRecord, background: Floats) -> Vehicle:
+    """Return the record's vehicle; SPEED_KMH where the portal told no speed."""
+    n = record.gamma.shape[0]
+    hold_in = record.settings.hold_in_intervals if record.settings else HOLD_IN
+    step_mm = (record.speed_kmh or SPEED_KMH) / 3.6 * 1000 * record.gamma_interval_s
+    x = (np.arange(n, dtype=np.float64) + 0.5 - BURST) * step_mm
+    return Vehicle(x, max(n - BURST - hold_in, 1) * step_mm, depth_of(series_of(record, background)))
 
 
 def _significance(counts: Floats, flat: Floats) -> float:
@@ -134,7 +163,7 @@ def _best_point(fits: list[_Fits]) -> float:
     return float(np.sum([f.points.min(axis=0) for f in fits], axis=0).min())
 
 
-def _profile(x: Floats, middle: Floats, length: float, standoff: float) -> Floats:
+def profile(x: Floats, middle: Floats, length: float, standoff: float) -> Floats:
     """Return `(places, n)` profiles of a stretch, 1 at the highest; length 0 is a point."""
     u = (x[np.newaxis] - middle[:, np.newaxis]) / standoff
     if length == 0:
@@ -144,17 +173,25 @@ def _profile(x: Floats, middle: Floats, length: float, standoff: float) -> Float
     return np.asarray(both / (2 * half / np.hypot(1, half)))
 
 
-def _fit(x: Floats, length: float, depth: float, counts: Floats, flat: float) -> _Fits:
-    """Fit one detector: all stretches and points, each with the shadow's depth beside it."""
+def whitened(v: Vehicle, counts: Floats, flat: float, profiles: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return one detector's counts over the flat background `(n,)`, its even shadow `(n,)` and the profiles `(k, n)`.
+
+    All of them as rows whose noise is white: counting, PROFILE_ERROR of the excess, and the shadow's ripple.
+    """
     smooth = np.convolve(np.pad(counts, 2, mode="edge"), np.ones(5) / 5, mode="valid")
-    excess = np.maximum(smooth - flat * (1 - depth), 0.0)
+    excess = np.maximum(smooth - flat * (1 - v.depth), 0.0)
     variance = np.maximum(smooth, 1.0) + (PROFILE_ERROR * excess) ** 2
-    box, covariance = ripple_covariance(x, length, ROUGH * depth)
+    box, covariance = ripple_covariance(v.x_mm, v.length_mm, ROUGH * v.depth)
     whitener = np.linalg.inv(np.linalg.cholesky(covariance * flat**2 + np.diag(variance))).T
-    places = np.arange(-STEP_MM, length + STEP_MM, STEP_MM)
+    return (counts - flat) @ whitener, (-flat * box) @ whitener, profiles @ whitener
+
+
+def _fit(v: Vehicle, counts: Floats, flat: float) -> _Fits:
+    """Fit one detector: all stretches and points, each with the shadow's depth beside it."""
+    places = v.places_mm
     kinds = [(0.0, h) for h in STANDOFFS_MM] + [(m, h) for m in LENGTHS_MM for h in STANDOFFS_MM]
-    profiles = np.concatenate([_profile(x, places, m, h) for m, h in kinds])
-    y, e, g = (counts - flat) @ whitener, (-flat * box) @ whitener, profiles @ whitener
+    profiles = np.concatenate([profile(v.x_mm, places, m, h) for m, h in kinds])
+    y, e, g = whitened(v, counts, flat, profiles)
     ee, eg, gg, ey, gy = float(e @ e) + EVEN_HOLD, g @ e, (g * g).sum(axis=1), float(e @ y), g @ y
     det = np.maximum(ee * gg - eg**2, 1e-12)
     shadow, a = (ey * gg - gy * eg) / det, (gy * ee - ey * eg) / det
@@ -181,8 +218,8 @@ def place_words(record: PortalRecord, first: int, end: int) -> str:
 def columns_of(record: PortalRecord, radiograph: Radiograph, first: int, end: int) -> tuple[int, int] | None:
     """Return the radiograph's columns that were in the beam at intervals [first, end), half-open, None if none were.
 
-    By the clock both share: true where portal and beam stand at the same place of the lane, else off by the way between
-    them, which the lane's `beam_after_portal_mm` would say.
+    By the clock both share: true where portal and beam stand at the same place of the lane, else off by the time that
+    the vehicle takes from one to the other, which nothing here knows.
     """
     begin = record.gamma_start_utc_ns + int(first * record.gamma_interval_s * 1e9)
     stop = record.gamma_start_utc_ns + int(end * record.gamma_interval_s * 1e9)

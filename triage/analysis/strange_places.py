@@ -2,46 +2,92 @@
 
 from __future__ import annotations
 
-from scanner_io.model import Finding, Tier
+from scanner_io.model import Finding
 
 from .cargo_grid import CargoGrid, overlap
+from .conformal import Verdict
 from .kinds import KINDS, Found
 from .regions import Candidate
 
 
-def strange_places(cargo: CargoGrid, found: Found) -> list[Finding]:
+def strange_places(cargo: CargoGrid, found: Found, verdict: Verdict | None = None) -> list[Finding]:
     """Return what is to be said of the candidates, best first, at most `max_findings`.
 
-    Scores of different kinds are put on the scale of their kind's own threshold to be ranked together; what stands in a
-    row of its like is the load and comes last. Of two that point at one place, the stranger is kept, and before that
-    the one that says more.
+    verdict : what the lane's calibration says of this scan. With it a candidate asks for a review where its p-value is
+        at most the level, without it, and for kinds that were not calibrated, from the kind's own threshold on
+
+    Reviews by a verdict come first, by p-value. Else scores of different kinds are put on the scale of their kind's own
+    threshold to be ranked together; what stands in a row of its like is the load and comes last. Of two that point at
+    one place, the stranger is kept and says what else is seen there; before that the one that says more.
     """
-    told = [c for name, places in found.items() for c in places if c.score >= KINDS[name].note(cargo.p)]
-    special = [c for c in told if not KINDS[c.kind].general]
-    told = [c for c in told if not (KINDS[c.kind].general and _at_one_of(c, special))]
-    told.sort(key=lambda c: (c.of_many > 1, -_strangeness(cargo, c), c.at or ()))
-    kept: list[Candidate] = []
-    for c in told:
-        if len(kept) == cargo.p.max_findings:
-            break
-        if not _at_one_of(c, kept):
-            kept.append(c)
-    return [_finding(cargo, c) for c in kept]
+    every = [_Told(cargo, c, verdict) for places in found.values() for c in places]
+    told = _the_one_that_says_more([t for t in every if t.review or t.candidate.score >= t.kind.note(cargo.p)])
+    told.sort(key=_Told.order)
+    kept: list[_Told] = []
+    for t in told:
+        here = next((k for k in kept if t.at_one_of([k])), None)
+        if here is not None:
+            here.also += () if t.kind.general or t.kind is here.kind else (t.kind.words,)
+        elif len(kept) < cargo.p.max_findings:
+            kept.append(t)
+    return [t.finding(cargo) for t in kept]
 
 
-def _at_one_of(c: Candidate, others: list[Candidate]) -> bool:
-    return c.at is not None and any(o.at is not None and overlap(c.at, o.at) for o in others)
+class _Told:
+    """A candidate, and how unusual it is. p_value : None where its kind was not calibrated."""
+
+    def __init__(self, cargo: CargoGrid, candidate: Candidate, verdict: Verdict | None) -> None:
+        self.candidate, self.kind, self._verdict = candidate, KINDS[candidate.kind], verdict
+        self.of_many = candidate.of_many > 1
+        self.also: tuple[str, ...] = ()
+        self.p_value = verdict.p_of(candidate.kind, candidate.score) if verdict and not self.of_many else None
+        own = self.kind.review(cargo.p) if self.kind.review else None
+        # of what does not ask for a review by itself, the note counts half
+        self._strangeness = candidate.score / own if own else 0.5 * candidate.score / self.kind.note(cargo.p)
+        if verdict is not None and self.p_value is not None:
+            self.review = self.p_value <= verdict.level
+        else:
+            self.review = not self.of_many and own is not None and candidate.score >= own
+
+    def order(self) -> tuple[object, ...]:
+        at = self.candidate.at or ()
+        if self._verdict is None:
+            return self.of_many, -self._strangeness, at
+        p = 1.0 if self.p_value is None else self.p_value
+        return self.of_many, not self.review, p, -self._strangeness, at
+
+    def at_one_of(self, others: list[_Told]) -> bool:
+        at = self.candidate.at
+        return at is not None and any(o.candidate.at is not None and overlap(at, o.candidate.at) for o in others)
+
+    def finding(self, cargo: CargoGrid) -> Finding:
+        c = self.candidate
+        usual = " (uncalibrated)"
+        if self._verdict is not None and self.p_value is not None:
+            usual = f"; {self._verdict.words(self.p_value)}"
+        many = f"; one of {c.of_many} alike in a row, so likely the load" if self.of_many else ""
+        many += "".join(f"; also {words}" for words in dict.fromkeys(self.also))
+        return Finding(
+            kind=c.kind, score=c.score, reason=f"{c.words}{usual}{many}", tier="review" if self.review else "note",
+            p_value=self.p_value, where=None if c.at is None else cargo.box(c.at),
+        )  # fmt: skip
 
 
-def _strangeness(cargo: CargoGrid, c: Candidate) -> float:
-    """Return a score in units of what asks for a review, or, where nothing does, of half that: the kind's note."""
-    kind = KINDS[c.kind]
-    return c.score / kind.review(cargo.p) if kind.review else 0.5 * c.score / kind.note(cargo.p)
+def _the_one_that_says_more(told: list[_Told]) -> list[_Told]:
+    """Leave one of a general and a special candidate at the same place: the special one, if it asks for as much.
 
-
-def _finding(cargo: CargoGrid, c: Candidate) -> Finding:
-    review = KINDS[c.kind].review
-    tier: Tier = "review" if review and c.score >= review(cargo.p) and c.of_many == 1 else "note"
-    many = f"; one of {c.of_many} alike in a row, so likely the load" if c.of_many > 1 else ""
-    where = None if c.at is None else cargo.box(c.at)
-    return Finding(kind=c.kind, score=c.score, reason=f"{c.words} (uncalibrated){many}", tier=tier, where=where)
+    Where the general one asks for a review and the special one does not, it stays a review, with what it may be. What
+    stands in a row of its like explains a general one, but not one that is rare on the lane.
+    """
+    special = [t for t in told if not t.kind.general]
+    kept = []
+    for t in (t for t in told if t.kind.general):
+        here = [s for s in special if t.at_one_of([s])]
+        if not here:
+            kept.append(t)
+        elif t.review and not any(s.review or (s.of_many and t.p_value is None) for s in here):
+            maybe = " and ".join(dict.fromkeys(s.kind.words for s in here))
+            t.candidate = t.candidate._replace(words=f"{t.candidate.words}; it may be {maybe}")
+            kept.append(t)
+            special = [s for s in special if s not in here]
+    return [*special, *kept]

@@ -223,6 +223,7 @@ class _Passage:
         self.radiograph: Radiograph | None = None
         self.listener: Listener | None = None
         self.portal_device: int | None = None
+        self.simulated = False
         self.portal: PortalRecord | None = None
         self.declaration: Declaration | None = None
         self.quality: list[Quality] = []
@@ -267,6 +268,10 @@ class Assembly:
     def device(self, number: int, info: DeviceInfo) -> None:
         """Learn which device stands behind `number`."""
         self._devices[number] = info
+
+    def knows(self, number: int) -> bool:
+        """Return True if device `number` has been open."""
+        return number in self._devices
 
     @property
     def open_passages(self) -> int:
@@ -320,6 +325,16 @@ class Assembly:
                 self._finish_picture(passage, "link_lost", 0, passage.last_utc_ns, now_s)
             if passage.portal_device == number and (passage.state, LEFT) in TABLE:
                 self._portal_gone(passage, "link_lost")
+        return self._hand_out(now_s)
+
+    def vanished(self, number: int, event: Occupancy, now_s: float) -> list[Assembled]:
+        """An earlier process of this lane ended in the middle of an occupancy of device `number`: a scan without it."""
+        passage = self._join(ENTERED, event.utc_ns, now_s)
+        passage.portal_device, passage.simulated = number, event.simulated
+        reason = "the lane's process ended in the middle of the passage; what the portal had counted is lost"
+        passage.flag([Quality(code="portal_broken_off", reason=reason)])
+        passage.step(LEFT, event.utc_ns, now_s)
+        self._refer(passage, number, event.source_ref)
         return self._hand_out(now_s)
 
     def flush(self, again: set[int] = frozenset()) -> list[Assembled]:  # type: ignore[assignment]
@@ -426,14 +441,15 @@ class Assembly:
         if event.phase == "entered":
             if mine is not None:
                 self._portal_gone(mine, "aborted")
-            self._join(ENTERED, event.utc_ns, now_s).portal_device = number
+            passage = self._join(ENTERED, event.utc_ns, now_s)
+            passage.portal_device, passage.simulated = number, event.simulated
             return
         if event.record is None:
             return
+        if mine is None:  # its beginning was not heard, e.g. the lane was started in mid-passage
+            mine = self._join(ENTERED, event.record.start_utc_ns, now_s)
+            mine.portal_device = number
         passage = mine
-        if passage is None:  # its beginning was not heard, e.g. the lane was started in mid-passage
-            passage = self._join(ENTERED, event.record.start_utc_ns, now_s)
-            passage.portal_device = number
         passage.portal = event.record
         passage.flag(event.quality)
         passage.step(LEFT, event.utc_ns, now_s)
@@ -513,7 +529,8 @@ class Assembly:
     def _device(self, number: int, passage: _Passage) -> DeviceInfo:
         """Return a device; a portal whose own set-up says that it is a simulation is one."""
         device = self._devices[number]
-        if number == passage.portal_device and passage.portal is not None and passage.portal.simulated:
+        said = passage.simulated or (passage.portal is not None and passage.portal.simulated)
+        if number == passage.portal_device and said:
             return msgspec.structs.replace(device, simulated=True, note="SIMULATED: by the portal's own set-up lines")
         return device
 

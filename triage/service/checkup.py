@@ -12,7 +12,7 @@ from scanner_io import config as configuration
 from scanner_io import driver as drivers
 from scanner_io.errors import ConfigError, ScannerError
 
-from .lane import expected_kinds
+from .lane import expected_kinds, lane_profile
 
 
 def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
@@ -28,6 +28,7 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
     for lane in config.lane:
         notes.append(f"lane {lane.name}: expects {', '.join(lane.expected or expected_kinds(lane))}")
         check_energy(lane, problems, notes)
+        check_profile(lane, problems, notes)
         for number, device in enumerate(lane.device):
             _check_device(f"lane {lane.name} device[{number}] ({device.driver})", device, timeout_s, problems, notes)
     return problems, notes
@@ -81,6 +82,21 @@ def check_energy(lane: configuration.Lane, problems: list[str], notes: list[str]
         worst = max(b.model_error for m in models for b in (m.low, m.high))
         notes.append(
             f"lane {lane.name}: energy calibration of {len(models)} zones fits, error of the model {worst:.1%}"
+        )
+
+
+def check_profile(lane: configuration.Lane, problems: list[str], notes: list[str]) -> None:
+    """Read a lane's profile as the lane will; it must be of this lane, these thresholds and this software."""
+    if lane.profile is None:
+        return
+    try:
+        learned = lane_profile(lane.energy_calibration, lane.profile, lane.name).lane
+    except ConfigError as error:
+        problems += [f"lane {lane.name}: {p}" for p in error.problems]
+    else:
+        notes.append(
+            f"lane {lane.name}: profile of {learned.scans} {'SIMULATED ' if learned.simulated else ''}scans in "
+            f"{len(learned.strata)} strata promises at most {learned.flag_rate:.2%} flags"
         )
 
 

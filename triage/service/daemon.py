@@ -6,6 +6,7 @@ State folder:
     outbox.sqlite               what analysts owe an answer
     recordings/LANE/YYYYMMDD/   one file per scan
     quarantine/                 what could not be used, each with its reason beside it
+    lanes/LANE.json             passages of the lane that are on no disk yet, and where its portals' counts stood
 
 At start: `.part` files are put aside, recordings without a row are judged (again) and entered, rows without a recording
 are held with an alarm, leases are armed again.

@@ -20,6 +20,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,10 @@ import numpy.typing as npt
 from scanner_io import config as configuration
 from scanner_io import driver as drivers
 from scanner_io import energy_calibration, recording
-from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
+from scanner_io import lane_profile as lane_profiles
+from scanner_io.errors import ConfigError, DataError, LinkLost, ScannerError, StorageError
 from scanner_io.model import (
+    NANOSECONDS,
     DetectorState,
     DeviceInfo,
     EndOfSource,
@@ -40,6 +43,9 @@ from scanner_io.model import (
     Kind,
     LineBlock,
     Occupancy,
+    PortalCount,
+    PortalRecord,
+    Radiograph,
     Scan,
     ScanStart,
     TriageResult,
@@ -49,11 +55,14 @@ from scanner_io.storage import make_folder, move_aside
 from . import footprint, link
 from .assembly import Assembled, Assembly, LaneSpec
 from .outbox import ScanRow
+from .portal_memory import Begun, PortalMemory
 
 if TYPE_CHECKING:
     from triage.analysis.image import Stream
     from triage.analysis.portal_health import PortalHealth
     from triage.analysis.screening import Buffers
+
+    from .promise import Promise
 
 QUEUE_EVENTS = 256
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 3.0
@@ -69,6 +78,8 @@ what is read ahead does not add to the memory that a large one takes."""
 GIVE_UP_S = 20.0
 """How long a lane that must end waits for a disk that refuses; the daemon kills it after 30 s."""
 TRIAGE_THREADS = 2
+CLOCKS_DIFFER_NS = 60 * NANOSECONDS
+"""A passage keeps its clock while the computer's is set."""
 LIVE_SCREENINGS = 1
 """Radiographs screened while they come; each takes one and a half times the memory of its counts. One that begins while
 another is still on its way or under judgement is screened as a whole later, with the same result."""
@@ -101,7 +112,9 @@ class DeviceThread(threading.Thread):
     def __init__(
         self, number: int, device: configuration.Device, out: queue.Queue[tuple[int, Any]],
         note: Callable[..., None], intake: threading.Event, room: Callable[[], bool],
+        count: Callable[[], PortalCount | None] = lambda: None,
     ) -> None:  # fmt: skip
+        """Begin nothing yet. count : where the device's own count of passages last stood"""
         super().__init__(name=f"device {number} {device.driver}", daemon=True)
         self.number = number
         self.acks: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -116,6 +129,7 @@ class DeviceThread(threading.Thread):
         self._note = note
         self._intake = intake
         self._room = room
+        self._count = count
         self._dropped = 0
         self._reported = ""
         self._retry_s = FIRST_RETRY_S
@@ -132,6 +146,9 @@ class DeviceThread(threading.Thread):
                 if source is None:
                     source = drivers.connect(self._device.driver, self._device.config)
                     self.pausable = source.pausable
+                    count = self._count()
+                    if count is not None and isinstance(source, drivers.Counting):
+                        source.resume(count)
                 self._out.put((self.number, source.open()))
                 self._read(source)
             except (ScannerError, OSError) as error:
@@ -263,11 +280,14 @@ class Judge:
 
     def warm_up(self) -> None:
         """Compile or load every kernel."""
-        from triage.analysis import dual_energy, screening
+        from triage.analysis import conformal, dual_energy, screening, standing
 
         screening.warm_up()
         if self.profile.image.energy is not None:  # a second of fitting must not fall into the first scan
             dual_energy.inversion_of(self.profile.image.energy).material_table  # noqa: B018
+        if self.profile.lane is not None:
+            conformal.calibration_of(self.profile.lane)
+            standing.fuser_of(self.profile.lane)
 
     def listen(self, detector: DetectorState) -> LiveScreening | None:
         """Return what screens a radiograph while its columns come; None while the memory for it is in use."""
@@ -278,15 +298,18 @@ class Judge:
                 return live
         return None
 
-    def __call__(self, scan: Scan, live: LiveScreening | None = None) -> TriageResult:
+    def __call__(
+        self, scan: Scan, live: LiveScreening | None = None, previous: Radiograph | None = None
+    ) -> TriageResult:
         """Judge; an exception of the judgement becomes an UNUSABLE result that says so.
 
         live : has heard this scan's columns
+        previous : an earlier radiograph of the same container
         """
         try:
             return self._pipeline.run(
                 scan, self.profile, map_strips=self._pool.map if self._pool else map, buffers=self._buffers,
-                stream=None if live is None or live.failure else live.stream,
+                stream=None if live is None or live.failure else live.stream, previous=previous,
             )  # fmt: skip
         except Exception as error:
             return self.failed(scan, f"{type(error).__name__}: {error}")
@@ -301,13 +324,28 @@ class Judge:
             self._pool.shutdown()
 
 
-def lane_profile(energy: str | None) -> Any:
-    """Return the profile of a lane whose energy calibration is the file `energy`. Raises ConfigError."""
+def lane_profile(energy: str | None, usual: str | None = None, lane: str | None = None) -> Any:
+    """Return the profile of a lane.
+
+    energy : file of its energy calibration; usual : file of `scanlane calibrate`; lane : its name, None for files by
+        hand, which may be of any
+
+    Raises ConfigError, also where what is usual was learned on another lane, by other code or with other thresholds.
+    """
     from triage.analysis import image, pipeline
 
-    if energy is None:
-        return pipeline.Profile()
-    return pipeline.Profile(image=image.ImageProfile(energy=energy_calibration.load(Path(energy))))
+    profile = pipeline.Profile()
+    if energy is not None:
+        profile = pipeline.Profile(image=image.ImageProfile(energy=energy_calibration.load(Path(energy))))
+    if usual is None:
+        return profile
+    learned = lane_profiles.read(Path(usual))
+    if why := learned.foreign(lane=lane, thresholds=profile.thresholds):
+        raise ConfigError([f"{usual}: {why}"])
+    try:
+        return profile.on_lane(learned)
+    except DataError as error:
+        raise ConfigError([f"{usual}: {error}"]) from error
 
 
 def recording_path(folder: Path, scan: Scan) -> Path:
@@ -409,6 +447,7 @@ class Worker(threading.Thread):
         except DataError as error:
             lane.note("counts_written_anew", level="error", scan=scan.scan_id, text=str(error))
             sha256 = self._write(path, scan, result=result, replace=True)
+        lane.watch_promise(result)
         self._report(path, scan, result, sha256)
 
     def _write(self, path: Path, scan: Scan, **how: Any) -> str:
@@ -472,14 +511,19 @@ class LaneProcess:
         """Set when the lane must end although the disk still refuses."""
         self.refs: dict[str, tuple[tuple[int, str], ...]] = {}
         self.unanswered: set[str] = set()
-        self.judge = Judge(lane_profile(lane.energy_calibration))
+        self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name))
+        self._promise = self._open_promise(state / "promise")
         self._intake = threading.Event()
         self._intake.set()
         self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
+        self._memory = self._recall(state / "lanes" / f"{lane.name}.json")
         self._devices = [
-            DeviceThread(n, d, self._events, self.note, self._intake, self._room) for n, d in enumerate(lane.device)
+            DeviceThread(n, d, self._events, self.note, self._intake, self._room, partial(self._memory.count_of, n))
+            for n, d in enumerate(lane.device)
         ]
         self._ended: set[int] = set()
+        self._recalled: set[int] = set()
+        self._forgetful = ""
         self._health: dict[int, PortalHealth] = {}
         self._assembly = Assembly(spec_of(lane, expected_kinds(lane)), self._listener)
         self._worker = Worker(self)
@@ -562,6 +606,7 @@ class LaneProcess:
                 self.unanswered.discard(message.scan_id)
                 for number, ref in self.refs.pop(message.scan_id, ()):
                     self._devices[number].acks.put(ref)
+                    self._remember(lambda n=number, r=ref: self._memory.stored(n, r))  # type: ignore[misc]
             case link.Rejudge():
                 self._put_work(message)
             case link.Intake():
@@ -620,6 +665,7 @@ class LaneProcess:
     def _event(self, number: int, said: Any) -> None:
         now_s = time.monotonic()
         if isinstance(said, LinkLost):
+            self._tell_vanished(number, now_s)
             self._link(number, up=False, text=str(said))
             self._hand_over(self._assembly.lost(number, now_s, again=self._devices[number].pausable))
         elif isinstance(said, EndOfSource):
@@ -628,10 +674,78 @@ class LaneProcess:
             self._assembly.device(number, said)
             self._open_health(number, said)
             self.note("device_open", device=self._lane.device[number].driver, address=said.address)
+            self._tell_vanished(number, now_s)
         else:
+            if isinstance(said, Occupancy) and not self._devices[number].pausable:
+                self._remember(lambda: self._memory.take(number, said))
             said = self._watched(number, said)
             if not isinstance(said, Health):
                 self._hand_over(self._assembly.feed(number, said, now_s))
+
+    # -- what outlives this process -----------------------------------------------------------------------------
+
+    def _recall(self, path: Path) -> PortalMemory:
+        devices = [f"{d.driver} {getattr(d.config, 'address', '')}".strip() for d in self._lane.device]
+        try:
+            return PortalMemory(path, devices)
+        except DataError as error:
+            self.note("memory_lost", level="error", text=str(error))
+            kept = move_aside(path, self.quarantine, str(error))
+            self.note("memory_quarantined", level="warning", text=str(kept))
+            return PortalMemory(path, devices)
+
+    def _remember(self, change: Callable[[], None]) -> None:
+        """Write a change of the memory down; a disk that refuses costs the memory, never the passage."""
+        told, self._forgetful = self._forgetful, ""
+        try:
+            change()
+        except (StorageError, OSError) as error:
+            self._forgetful = str(error)
+            if not told:
+                self.note("memory_fault", level="error", text=str(error))
+
+    def _tell_vanished(self, number: int, now_s: float) -> None:
+        """Hand out, once, what an earlier process had begun of device `number` and did not store."""
+        if number in self._recalled:
+            return
+        self._recalled.add(number)
+        for begun in self._memory.begun(number):
+            record = self._recorded(begun)
+            if record is not None:  # it ended after the recording was durable and before that was written down
+                self._memory.ended(number, begun.source_ref, record)
+                self._remember(lambda ref=begun.source_ref: self._memory.stored(number, ref))  # type: ignore[misc]
+                continue
+            text = "the lane's process ended in the middle of a passage; what the portal had counted is lost"
+            change = Health(utc_ns=begun.start_utc_ns, component="passage", state="degraded", text=text)
+            self._tell_health(self._lane.device[number].driver, change)
+            if not self._assembly.knows(number):  # it is not there: what is known of it is what it was
+                self._assembly.device(number, self._absent(number, simulated=begun.simulated))
+            entered = Occupancy(
+                phase="entered", utc_ns=begun.start_utc_ns, source_ref=begun.source_ref, simulated=begun.simulated
+            )
+            self._hand_over(self._assembly.vanished(number, entered, now_s))
+
+    def _absent(self, number: int, *, simulated: bool) -> DeviceInfo:
+        device = self._lane.device[number]
+        return DeviceInfo(
+            vendor="unknown", model=device.driver, kinds=kinds_of(device),
+            address=getattr(device.config, "address", ""),
+            simulated=simulated or getattr(device.config, "simulated", False), note="was not open yet",
+        )  # fmt: skip
+
+    def _recorded(self, begun: Begun) -> PortalRecord | None:
+        """Return the record of a passage if a recording holds it: one written since it began."""
+        folder = self.recordings / self._lane.name
+        for path in folder.rglob(f"*{recording.SUFFIX}") if folder.is_dir() else ():
+            if path.stat().st_mtime_ns < begun.start_utc_ns - CLOCKS_DIFFER_NS:
+                continue
+            try:
+                record = recording.read(path).scan.portal
+            except DataError:  # told where it is judged again
+                continue
+            if record is not None and record.start_utc_ns == begun.start_utc_ns:
+                return record
+        return None
 
     # -- health -------------------------------------------------------------------------------------------------
 
@@ -646,28 +760,56 @@ class LaneProcess:
     def _watched(self, number: int, event: Event) -> Event:
         """Tell what an event says of its device's health; an occupancy that is over gets the flags that follow."""
         if isinstance(event, Health):
-            self._tell_health(number, event)
+            self._tell_health(self._lane.device[number].driver, event)
         health = self._health.get(number)
         if health is None:
             return event
         for change in health.take(event):
-            self._tell_health(number, change)
+            self._tell_health(self._lane.device[number].driver, change)
         if isinstance(event, Occupancy) and event.record is not None:
             flags = health.quality(event.record.start_utc_ns)
             if flags:
                 return msgspec.structs.replace(event, quality=event.quality + flags)
         return event
 
+    def _open_promise(self, folder: Path) -> Promise | None:
+        """Go on watching the promise of the lane's profile, where there is one."""
+        if self.judge.profile.lane is None:
+            return None
+        from .promise import Promise
+
+        try:
+            promise = Promise(folder, self._lane.name, self.judge.profile.lane, self.quarantine)
+        except (StorageError, OSError) as error:
+            self.note("promise_not_watched", level="error", text=str(error))
+            return None
+        if promise.damage:
+            self.note("promise_damaged", level="error", text=promise.damage)
+        self._tell_health("profile", promise.health())
+        return promise
+
+    def watch_promise(self, result: TriageResult) -> None:
+        """Let the watch take a judged scan; called by the worker. What it has to say must not cost the scan."""
+        if self._promise is None:
+            return
+        try:
+            change = self._promise.take(result)
+        except (StorageError, OSError) as error:
+            self.note("promise_not_watched", level="error", scan=result.scan_id, text=str(error))
+            return
+        if change is not None:
+            self._tell_health("profile", change)
+
     def _link(self, number: int, *, up: bool, text: str = "") -> None:
         health = self._health.get(number)
         if health is not None:
             for change in health.link(time.time_ns(), up=up, text=text):
-                self._tell_health(number, change)
+                self._tell_health(self._lane.device[number].driver, change)
 
-    def _tell_health(self, number: int, change: Health) -> None:
+    def _tell_health(self, who: str, change: Health) -> None:
         level = {"ok": "info", "degraded": "warning", "fault": "error"}[change.state]
         self.note(
-            "health", level=level, device=self._lane.device[number].driver, component=change.component,
+            "health", level=level, device=who, component=change.component,
             state=change.state, text=change.text, utc_ns=change.utc_ns,
         )  # fmt: skip
 

@@ -29,6 +29,7 @@ from scanner_io.storage import write_durable
 from triage.analysis.portal_health import PortalHealth
 
 from .assembly import Assembly, LaneSpec, make_scan_id
+from .earlier import EarlierScans
 from .lane import Judge
 
 LANE = "offline"
@@ -85,8 +86,12 @@ def judge_file(
     judge: Judge,
     options: raster.RasterOptions | None = None,
     n42_settings: n42.N42Settings | None = None,
+    earlier: EarlierScans | None = None,
 ) -> Iterator[Judged]:
-    """Judge every passage in the file at `path`; a bad file gives one row with its error and never raises."""
+    """Judge every passage in the file at `path`; a bad file gives one row with its error and never raises.
+
+    earlier : where a recording's container may have been scanned before
+    """
     kind = "unknown"
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for, a device read for ever
@@ -96,7 +101,9 @@ def judge_file(
         if head.startswith(HDF5_MAGIC):
             kind = "recording"
             scan = recording.read(path).scan
-            yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
+            previous = None if earlier is None else earlier.of(scan)
+            result = judge(scan, previous=previous)
+            yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=result)
         elif raster.sniff(head) is not None:
             kind = "radiograph"
             scan = image_scan(path, options)

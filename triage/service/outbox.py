@@ -18,7 +18,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -442,3 +442,16 @@ class Outbox:
         """Write an event down."""
         with self._transaction():
             self._event(kind, scan_id, who, text)
+
+
+def decisions_in(path: Path) -> list[Decision]:
+    """Return the decisions in force of the outbox at `path`, without writing to it; a daemon may be using it.
+
+    Raises StorageError if it cannot be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            rows = database.execute("SELECT decision FROM decisions WHERE applied ORDER BY committed_utc_ns").fetchall()
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: decisions cannot be read ({error}); move the archive away from it") from error
+    return [msgspec.json.decode(blob, type=Decision) for (blob,) in rows]

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from scanner_io import driver as drivers
 from scanner_io import recording
 from scanner_io.config import fill
@@ -28,11 +30,14 @@ PASSES_IN_A_FILE = 20
 
 def simulate_recordings(
     out: Path, vehicles: int, seed: int, lane: str, judge: Judge, *, codec: recording.Codec = "bitshuffle-lz4",
-    **settings: Any,
+    truth: Path | None = None, **settings: Any,
 ) -> Iterator[tuple[Path, TriageResult]]:  # fmt: skip
     """Write `vehicles` recordings below `out` and yield each path with its result.
 
+    truth : file for what the vehicles really carry, written when all are; nothing that judges ever sees it
     settings : further fields of the simulated driver's Config
+
+    Raises ConfigError for settings that make no lane, StorageError if a file cannot be written.
     """
     module = drivers.load("simulated")
     table = {"seed": seed, "vehicles": vehicles, "speed": 0.0, **settings}
@@ -42,6 +47,7 @@ def simulate_recordings(
         raise ConfigError(problems)
     source = drivers.connect("simulated", config)
     assembly = Assembly(LaneSpec(name=lane, expected=module.kinds(config), join_wait_s=float("inf")))
+    stored: dict[str, tuple[Path, str]] = {}
     try:
         assembly.device(0, source.open())
         ended = False
@@ -50,9 +56,24 @@ def simulate_recordings(
             ended = isinstance(event, EndOfSource)
             ready = assembly.flush() if ended else assembly.feed(0, event, 0.0) if event is not None else []
             for one in ready:
-                yield _store(out, one, table, judge, codec)
+                path, result = _store(out, one, table, judge, codec)
+                stored |= {reference: (path, one.scan.scan_id) for _, reference in one.refs}
+                yield path, result
     finally:
         source.close()
+    if truth is not None:
+        _tell(truth, module, config, vehicles, stored)
+
+
+def _tell(truth: Path, module: Any, config: Any, vehicles: int, stored: dict[str, tuple[Path, str]]) -> None:
+    """Write the truth about every vehicle beside the name of its recording; `null` where none was written."""
+    rows = []
+    for index in range(vehicles):
+        known = msgspec.to_builtins(module.ground_truth(config, index))
+        path, scan_id = stored.get(known["source_ref"], (None, None))
+        rows.append({"file": None if path is None else path.name, "scan_id": scan_id, **known})
+    told = {"simulated": True, "config": msgspec.to_builtins(config), "vehicles": rows}
+    write_durable(truth, json.dumps(told, indent=1).encode() + b"\n", replace=True)
 
 
 def _store(

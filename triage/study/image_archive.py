@@ -38,6 +38,7 @@ UNDECLARED = "undeclared"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
 RECORDINGS = frozenset({".h5", ".nxs", ".hdf5"})
 
+FEWEST_GROUPS = 4
 PER_LOOK = 5
 """Undeclared scans per group of those that look alike, on average."""
 _KEPT = 16
@@ -64,6 +65,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     group: str
     quality: int | None
     simulated: bool
+    pixels: int
     fingerprint: Array
     looks: Array
 
@@ -121,7 +123,8 @@ def read_archive(folder: Path) -> Archive:
         if found is None:
             left_out.append(LeftOut(path.name, "no container is seen in it"))
             continue
-        double = next((s for s in sources if alike(s.fingerprint, found.fingerprint) >= SAME), None)
+        # simulated scans are drawn anew from few patterns: what looks the same is not the same there
+        double = next((s for s in sources if _same(s, found)), None)
         if double is not None:
             left_out.append(LeftOut(path.name, f"shows what {double.name} shows"))
             continue
@@ -130,6 +133,12 @@ def read_archive(folder: Path) -> Archive:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out[:3]) or "no image or recording in it"
         raise DataError(f"{folder}: nothing to evaluate ({reasons}); give a folder of scans that show containers")
     return Archive(folder=folder, sources=tuple(_grouped(sources)), left_out=tuple(left_out))
+
+
+def _same(a: Source, b: Source) -> bool:
+    if a.sha256 == b.sha256:
+        return True
+    return not (a.simulated or b.simulated) and alike(a.fingerprint, b.fingerprint) >= SAME
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, str]]:
@@ -163,7 +172,7 @@ def _source(path: Path, told: dict[str, str]) -> Source | None:
         name=path.name, path=path, sha256=hashlib.sha256(contents).hexdigest(), frame=frame,
         commodity=commodity, texture=texture, texture_how=how, group=commodity,
         quality=jpeg_quality(contents) if path.suffix.lower() in (".jpg", ".jpeg") else None,
-        simulated=simulated, fingerprint=fingerprint(grid), looks=looks(grid),
+        simulated=simulated, pixels=int(t.size), fingerprint=fingerprint(grid), looks=looks(grid),
     )  # fmt: skip
 
 
@@ -260,7 +269,7 @@ def _grouped(sources: Sequence[Source]) -> list[Source]:
     """Return the sources with their groups: the commodity, or what stands in for it."""
     known = {s.commodity for s in sources} - {UNDECLARED}
     rest = [i for i, s in enumerate(sources) if s.commodity == UNDECLARED]
-    count = max(1, round(len(rest) / PER_LOOK), 3 - len(known))
+    count = max(1, round(len(rest) / PER_LOOK), FEWEST_GROUPS - len(known))
     group = [s.commodity for s in sources]
     for number, i in zip(clusters([sources[i].looks for i in rest], count), rest, strict=True):
         group[i] = f"{UNDECLARED}, look {number}"
@@ -268,19 +277,30 @@ def _grouped(sources: Sequence[Source]) -> list[Source]:
 
 
 def folds(archive: Archive, count: int) -> tuple[tuple[int, ...], ...]:
-    """Return at most `count` folds of the indices of sources, no group in two of them.
+    """Return folds of the indices of sources, no group in two of them; more than `count` where groups are few.
 
-    Raises DataError for fewer than three groups: with two, nothing is left to set a threshold with.
+    Whatever two folds are left out, two groups remain: one is what the other is normal for.
+
+    Raises DataError for fewer than four groups.
     """
     groups: dict[str, list[int]] = {}
     for i, source in enumerate(archive.sources):
         groups.setdefault(source.group, []).append(i)
-    if len(groups) < 3:
+    if len(groups) < FEWEST_GROUPS:
         raise DataError(
-            f"{archive.folder}: {len(archive.sources)} scans of {len(groups)} commodities or looks; at least three are "
-            "needed, one to test, one to set thresholds and one to learn from"
+            f"{archive.folder}: {len(archive.sources)} scans of {len(groups)} commodities or looks; at least "
+            f"{FEWEST_GROUPS} are needed: one to test, one to set thresholds, two to learn from"
         )
-    parts: list[list[int]] = [[] for _ in range(min(count, len(groups)))]
-    for _, members in sorted(groups.items(), key=lambda g: (-len(g[1]), g[0])):
-        min(parts, key=len).extend(members)
-    return tuple(tuple(sorted(part)) for part in parts)
+    for parts in range(min(count, len(groups)), len(groups)):
+        found = _packed(groups, parts)
+        if len(groups) - sum(sorted(len(part) for part in found)[-2:]) >= 2:
+            return tuple(tuple(sorted(i for name in part for i in groups[name])) for part in found)
+    return tuple(tuple(sorted(members)) for _, members in sorted(groups.items()))
+
+
+def _packed(groups: dict[str, list[int]], count: int) -> list[list[str]]:
+    """Return the names of groups in `count` parts of about as many members."""
+    parts: list[list[str]] = [[] for _ in range(count)]
+    for name in sorted(groups, key=lambda g: (-len(groups[g]), g)):
+        min(parts, key=lambda part: sum(len(groups[g]) for g in part)).append(name)
+    return parts

@@ -44,7 +44,9 @@ class Naive:
         way = cv2.INTER_AREA if size[1] < crop.shape[0] else cv2.INTER_LINEAR
         small = cv2.resize(crop, size, interpolation=way)
         z = self._z(-np.log(np.clip(small, self.darkest, 1.0)))
-        z = (z - np.median(z)) / max(float(np.percentile(z, 84) - np.median(z)), 1e-6)
+        # every ninth pixel tells median and spread as well as all do
+        middle, upper = (float(v) for v in np.percentile(z[::3, ::3], (50, 84)))
+        z = (z - middle) / max(upper - middle, 1e-6)
         sx, sy = crop.shape[1] / size[0], crop.shape[0] / size[1]
         return [
             Region(score, (x0 + sx * px, y0 + sy * py), (x0 + sx * a, y0 + sy * b, x0 + sx * c, y0 + sy * d))
@@ -100,11 +102,15 @@ class Memory:
             self._sources.add(sample.source)
         self._sources.update(sample.source for sample in inserted)
 
+    def remembers(self, source: str) -> bool:
+        """Return whether a file of this sha256 was given."""
+        return source in self._sources
+
     def regions(self, sample: Sample) -> list[Region]:
         """Return the whole container where the image was seen before."""
         own = fingerprint(straightened(sample.image, sample.frame))
         best = max((alike(p, own) for p in self._prints), default=0.0)
-        if sample.source not in self._sources and best < SAME:
+        if not self.remembers(sample.source) and best < SAME:
             return []
         f = sample.frame
         box = f.left, min(f.roof_left, f.roof_right), f.right, max(f.floor_left, f.floor_right)

@@ -1,0 +1,440 @@
+"""The study of image detection: archive, folds that leak nothing, checks that fail, report, exit codes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from scanner_io.errors import DataError
+from tests.service.daemon_rig import ENVIRONMENT, ROOT
+from triage.analysis.regions import Region
+from triage.cli import cli, main
+from triage.study import evaluate_image as study
+from triage.study import image_archive as archives
+from triage.study import image_bars, image_looks, image_peers, image_runs, image_samples, jpeg_quality
+from triage.study.image_runs import System
+from triage.study.image_samples import Sample
+
+RNG = np.random.default_rng
+GOODS = ("0000", "0202", "0805", "5201")
+
+
+def picture(goods: str, seed: int) -> np.ndarray[Any, Any]:
+    """A container on a chassis with goods in it, uint8: empty, stacks of several kinds, or a heap."""
+    rng = RNG([seed, int(goods)])
+    t = np.ones((220, 520), np.float32)
+    t[20:184, 30:490] = 0.86
+    for x in rng.integers(40, 480, 20):
+        t[24:170, x : x + 3] -= rng.uniform(0.05, 0.2)
+    for x in (30, 486):
+        t[20:184, x : x + 4] = 0.2
+    t[20:23, 30:490] *= 0.6
+    for y in (176, 184):
+        t[y : y + 2, 30:490] = 0.25
+    for x in rng.integers(40, 450, 2):
+        t[186:210, x : x + 30] = 0.1
+    if goods == "0202":
+        for k, x in enumerate(range(42, 470, 46)):
+            t[60 + int(rng.integers(20)) : 174, x : x + 40] *= 0.30 + 0.02 * (k % 2)
+    elif goods == "0805":
+        for x in range(40 + 5 * seed, 470, 15 + seed):
+            t[44:174, x : x + 12] *= 0.5 + rng.normal(0, 0.01)
+    elif goods == "5201":
+        heap = 90 + np.round(30 * np.sin((np.arange(440) + 100 * seed) / 70)).astype(int)
+        for x, y in enumerate(heap):
+            t[y:174, 40 + x] *= 0.02
+    t = cv2.GaussianBlur(t, (0, 0), 0.7) + rng.normal(0, 0.004, t.shape)
+    return np.clip(np.rint(255 * t), 0, 255).astype(np.uint8)
+
+
+def write(path: Path, image: np.ndarray[Any, Any], quality: int = 95) -> None:
+    assert cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else [])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight scans of four commodities, with a manifest."""
+    here = tmp_path_factory.mktemp("scans")
+    lines = ["file,kind,declared_hs4"]
+    for goods in GOODS:
+        for seed in (1, 2):
+            name = f"{goods}_{seed}.{'jpg' if seed == 1 else 'png'}"
+            write(here / name, picture(goods, seed), 85)
+            lines.append(f"{name},container,{goods}")
+    (here / "manifest.csv").write_text("\n".join([*lines, "gone.jpg,container,0202"]))
+    return here
+
+
+@pytest.fixture(scope="module")
+def archive(folder: Path) -> archives.Archive:
+    return archives.read_archive(folder)
+
+
+class Blind:
+    """Finds nothing."""
+
+    name = "blind"
+
+    def fit(self, clean: Sequence[Sample], rng: np.random.Generator, inserted: Sequence[Sample] = ()) -> None:
+        pass
+
+    def regions(self, sample: Sample) -> list[Region]:
+        return []
+
+
+class Darkest(Blind):
+    """Points at the darkest place."""
+
+    def regions(self, sample: Sample) -> list[Region]:
+        inner = cv2.blur(sample.image[40:170, 50:470], (9, 9))
+        y, x = divmod(int(np.argmin(inner)), inner.shape[1])
+        return [Region(-float(inner[y, x]), (x + 50.0, y + 40.0), (x + 45, y + 35, x + 55, y + 45))]
+
+
+class Restless(Darkest):
+    """Scores the same image otherwise every time."""
+
+    calls: ClassVar[list[int]] = []
+
+    def regions(self, sample: Sample) -> list[Region]:
+        self.calls.append(1)
+        return [r._replace(score=r.score + len(self.calls)) for r in super().regions(sample)]
+
+
+class Witness(Darkest):
+    """Says what it was given to learn from, and refuses what it has learned from."""
+
+    fits: ClassVar[list[tuple[set[str], set[str], set[str]]]] = []
+
+    def fit(self, clean: Sequence[Sample], rng: np.random.Generator, inserted: Sequence[Sample] = ()) -> None:
+        self.sources = {s.source for s in clean}
+        kinds, families = set(), set()
+        for s in inserted:
+            assert s.truth is not None
+            self.sources.add(s.source)
+            kinds.add(s.truth.kind)
+            families.add(s.truth.family)
+        self.fits.append((self.sources, kinds, families))
+
+    def regions(self, sample: Sample) -> list[Region]:
+        assert sample.source not in self.sources, "tested on what it learned from"
+        assert sample.truth is None, "told what it is looking for"
+        return super().regions(sample)
+
+
+NAIVE = System("naive", image_peers.Naive, learns=False)
+
+
+@pytest.fixture(autouse=True)
+def no_time_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole judgement has tests of its own; here its time would be half of all."""
+    monkeypatch.setattr(image_runs, "judged_in", lambda archive, index: 0.1)
+
+
+def evaluated(folder: Path, *systems: System, **more: Any) -> dict[str, Any]:
+    work = study.prepare(folder, systems=systems, **({"per_image": 5, "seeds": 1, "unseen": False} | more))
+    return study.evaluate_image(work)
+
+
+# ---- archive
+
+
+def test_the_list_is_fixed_tagged_and_without_doubles(folder: Path, archive: archives.Archive) -> None:
+    assert [s.name for s in archive.sources] == [f"{g}_{end}" for g in GOODS for end in ("1.jpg", "2.png")]
+    assert [s.commodity for s in archive.sources] == [g for g in GOODS for _ in range(2)]
+    assert [e.name for e in archive.left_out] == ["gone.jpg"]
+    textures = {s.commodity: s.texture for s in archive.sources}
+    assert textures["0000"] == "empty" and textures["0202"] == textures["0805"] == "stacked"
+    assert textures["5201"] in ("homogeneous", "cluttered")
+    assert archive.sha256() == archives.read_archive(folder).sha256()
+
+
+def test_one_scan_under_several_names_is_one(folder: Path, tmp_path: Path) -> None:
+    image = picture("0202", 1)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    write(tmp_path / "b.jpg", image, 60)
+    cv2.imwrite(str(tmp_path / "c.png"), image[:, ::-1])
+    cv2.imwrite(str(tmp_path / "d.png"), cv2.resize(image, None, fx=1.4, fy=1.4))
+    cv2.imwrite(str(tmp_path / "e.png"), picture("0202", 2))
+    cv2.imwrite(str(tmp_path / "f.png"), np.full((200, 300), 250, np.uint8))
+    found = archives.read_archive(tmp_path)
+    assert [s.name for s in found.sources] == ["a.png", "e.png"]
+    why = dict(found.left_out)
+    assert all("shows what a.png shows" in why[name] for name in ("b.jpg", "c.png", "d.png")) and "f.png" in why
+
+
+def test_scans_that_look_alike_stay_together_where_nothing_is_declared(folder: Path, tmp_path: Path) -> None:
+    for path in folder.glob("*_*.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    found = archives.read_archive(tmp_path)
+    by_group: dict[str, set[str]] = {}
+    for s in found.sources:
+        by_group.setdefault(s.name[:4], set()).add(s.group)
+    assert all(len(groups) == 1 for groups in by_group.values()) and len({s.group for s in found.sources}) == 4
+
+
+def test_no_group_is_in_two_folds(archive: archives.Archive) -> None:
+    parts = archives.folds(archive, 3)
+    # four groups: three folds of them would leave one to learn from where two are held out
+    assert len(parts) == 4 and sorted(i for part in parts for i in part) == list(range(8))
+    for a in parts:
+        for b in parts:
+            if a is not b:
+                assert not {archive.sources[i].group for i in a} & {archive.sources[i].group for i in b}
+
+
+def test_folders_that_cannot_be_evaluated(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing to evaluate"):
+        archives.read_archive(tmp_path)
+    cv2.imwrite(str(tmp_path / "a.png"), picture("0202", 1))
+    with pytest.raises(DataError, match="at least 4"):
+        study.prepare(tmp_path)
+    (tmp_path / "manifest.csv").write_text("name,declared_hs4\na.png,0202\n")
+    with pytest.raises(DataError, match="one named `file`"):
+        archives.read_archive(tmp_path)
+
+
+@pytest.mark.parametrize("quality", [30, 75, 81, 96])
+def test_quality_of_a_jpeg_is_found(quality: int) -> None:
+    done, contents = cv2.imencode(".jpg", picture("0202", 1), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done and jpeg_quality.jpeg_quality(contents.tobytes()) == quality
+    assert jpeg_quality.jpeg_quality(b"\x89PNG and no more") is None
+
+
+def test_clean_and_inserted_images_are_compressed_alike(archive: archives.Archive) -> None:
+    source = archive.sources[0]
+    assert source.quality == 85
+    plan = image_samples.plans([0], 1, 3, "test")[0]
+    placebo = image_samples.inserted_image(archive, plan, placebo=True)
+    if placebo is None:  # an empty container has no cargo to be in
+        plan = image_samples.plans([0], 5, 3, "test")[4]
+        placebo = image_samples.inserted_image(archive, plan, placebo=True)
+    assert placebo is not None
+    clean = image_samples.clean_sample(source)
+    assert (image_samples.sample_of(source, placebo, "", told=False).image == clean.image).all()
+    loaded = archives.load(source)
+    assert (clean.image != loaded.image / np.float32(255)).any()  # it went through the encoder again
+    found = image_samples.inserted_image(archive, plan)
+    assert found is not None
+    there = image_samples.sample_of(source, found, "", told=True)
+    change = np.abs(there.image - clean.image)
+    assert change[found.mask].mean() > 3 * change[~found.mask].mean()
+
+
+def test_noise_of_the_open_beam_tells_the_quanta() -> None:
+    rng, gain = RNG(3), 12.0
+    dark, air = np.full((200, 1), 90.0), np.full((200, 1), 90.0 + gain * 3000)
+    drift = 1 + 0.02 * np.sin(np.arange(800) / 60)
+    counts = (dark + gain * rng.poisson(3000 * np.tile(drift, (200, 1)))).astype(np.uint16)
+    counts[60:, 200:600] //= 4  # a vehicle
+    assert archives.counts_per_quantum(counts, dark, air) == pytest.approx(gain, rel=0.05)
+    assert archives.counts_per_quantum(counts[60:, 200:600], dark[60:], air[60:]) is None
+
+
+def test_quotas() -> None:
+    found = image_samples.plans([0, 1], 30, 1, "test")
+    assert len(found) == 60
+    for kind in ("compact", "brick", "metal"):
+        bands = [p.band for p in found if p.kind == kind and p.band in image_samples.BANDS]
+        assert {bands.count(b) for b in image_samples.BANDS} == {4}
+    assert not any(p.band == image_samples.OPAQUE for p in image_samples.plans([0], 30, 1, "train", opaque=False))
+    assert not any(p.kind == "slab" for p in image_samples.plans([0], 30, 1, "train", without="slab"))
+
+
+# ---- what leaks, what does not
+
+
+def test_nothing_learns_what_it_is_tested_on(folder: Path) -> None:
+    """Witness refuses what it has learned from; every pair of folds and every kind has a fit of its own."""
+    Witness.fits.clear()
+    witness = System("witness", Witness, from_insertions=True, unseen=Witness)
+    work = study.prepare(folder, systems=[witness], per_image=4, seeds=1, learn_per_image=10)
+    report = study.evaluate_image(work)
+    assert report["leak_ok"] and report["placebo_ok"]
+    assert len(Witness.fits) == 4 + 6 + 4 * 4
+    every = {s.sha256 for s in work.archive.sources}
+    fold_of = {work.archive.sources[i].sha256: k for k, part in enumerate(work.setting.folds) for i in part}
+    left_out = sorted(tuple(sorted({fold_of[s] for s in every - sources})) for sources, _, _ in Witness.fits)
+    assert left_out == sorted([(k,) for k in range(4)] * 5 + list(itertools.combinations(range(4), 2)))
+    assert all(families == {"train"} for _, _, families in Witness.fits)
+    not_learned = [set(image_runs.UNSEEN) - kinds for _, kinds, _ in Witness.fits]
+    assert not_learned.count(set()) == 10 and all(not_learned.count({kind}) == 4 for kind in image_runs.UNSEEN)
+    unseen = report["systems"]["witness"]["unseen_kind_fa1"]
+    assert all(unseen[kind]["of"] > 0 for kind in image_runs.UNSEEN)
+
+
+def test_a_leak_is_found(archive: archives.Archive, folder: Path) -> None:
+    clean = image_samples.CleanSamples(archive, [2, 3])
+    assert image_runs.leaks_into(archive, [0, 1], clean, [], ()) == []
+    assert "learned from" in image_runs.leaks_into(archive, [1, 2], clean, [], ())[0]
+    # the same scan, mirrored, under another name and with another hash
+    mirrored = [s._replace(image=np.ascontiguousarray(s.image[:, ::-1]), source="other") for s in clean]
+    mirrored = [s._replace(frame=_mirrored(s)) for s in mirrored]
+    assert image_runs.leaks_into(archive, [2], mirrored, [], ())
+    assert image_runs.leaks_into(archive, [2], [], [archive.sources[2].sha256], ())
+    told = System("shipped", Blind, trained_on=frozenset({archive.sources[4].sha256}))
+    report = evaluated(folder, told._replace(learns=False), per_image=1)
+    assert not report["leak_ok"] and "0805_1.jpg was learned from by shipped" in study.faults(report)[0]
+
+
+def _mirrored(sample: Sample) -> Any:
+    f, width = sample.frame, sample.image.shape[1]
+    return type(f)(
+        left=width - f.right, right=width - f.left, roof_left=f.roof_right, roof_right=f.roof_left,
+        floor_left=f.floor_right, floor_right=f.floor_left, floor_seen=f.floor_seen,
+    )  # fmt: skip
+
+
+def test_a_detector_that_is_not_the_same_twice_fails_the_placebo(folder: Path) -> None:
+    report = evaluated(folder, System("restless", Restless, learns=False), per_image=1)
+    assert not report["placebo_ok"] and "restless scores an insertion of strength 0" in study.faults(report)[0]
+
+
+# ---- counting
+
+
+def test_scored_by_hand() -> None:
+    mask = np.zeros((50, 80), np.bool_)
+    mask[20:30, 40:50] = True
+    near = image_runs.dilated(mask)
+    inside, beside, away = (
+        Region(3.0, (44.0, 25.0), (40, 20, 50, 30)),
+        Region(5.0, (36.9, 25.0), (44, 20, 60, 30)),
+        Region(7.0, (35.0, 25.0), (0, 0, 5, 5)),
+    )
+    scored = image_runs.scored_by([inside, away], [beside], near, mask)
+    assert scored == image_runs.Scored(score=3.0, chance=-np.inf, overlap=3.0, top=7.0)
+    scored = image_runs.scored_by([beside], [inside], near, mask)
+    assert scored == image_runs.Scored(score=-np.inf, chance=3.0, overlap=5.0, top=5.0)
+    edge = Region(1.0, (37.0, 25.0), (0, 0, 1, 1))
+    assert image_runs.scored_by([edge], [], near, mask).score == 1.0  # 3 pixels are near, 4 are not
+
+
+def test_regions_that_count(archive: archives.Archive) -> None:
+    frame = archive.sources[0].frame
+    large = Region(99.0, (50, 50), (frame.left, 20, frame.left + 0.5 * (frame.right - frame.left), 60))
+    small = [Region(float(k), (50, 50), (40, 40, 50, 50)) for k in range(14)]
+    found = image_samples.admitted([large, *small], frame)
+    assert [r.score for r in found] == [float(k) for k in range(13, 3, -1)]
+
+
+def test_who_sees_nothing_finds_nothing(folder: Path) -> None:
+    report = evaluated(folder, NAIVE, System("blind", Blind, learns=False))
+    blind, naive = report["systems"]["blind"], report["systems"]["naive"]
+    assert blind["pod_fa1"]["value"] == 0 and blind["auc_image"]["value"] == 0.5
+    assert naive["pod_fa1"]["value"] > 0 and naive["auc_image"]["value"] > 0.5
+    paired = report["details"]["paired"]["blind less naive"]["fa1"]
+    assert paired["value"] == pytest.approx(-naive["pod_fa1"]["value"], abs=1e-4) and paired["only_first"] == 0
+    assert report["placebo_ok"] and report["leak_ok"] and not study.faults(report)
+
+
+def test_same_seed_same_report(folder: Path) -> None:
+    def plain(seed: int) -> str:
+        report = evaluated(folder, System("darkest", Darkest, learns=False), per_image=3, seed=seed)
+        del report["systems"]["darkest"]["seconds_per_scan"]
+        return json.dumps(report)
+
+    assert plain(1) == plain(1) != plain(2)
+
+
+# ---- bars, commands
+
+
+def test_a_bar_is_met_by_value_and_interval() -> None:
+    bar = image_bars.BARS[0]
+    figure = {"value": 0.62, "low": 0.5, "high": 0.7}
+    assert image_bars.verdict(bar, figure, {"value": 0.2, "low": 0.1, "high": 0.3}) == (True, "")
+    assert image_bars.verdict(bar, figure, {"value": 0.4, "low": 0.3, "high": 0.55})[0] is False
+    assert image_bars.verdict(bar, figure | {"value": 0.59}, None)[0] is False
+    assert image_bars.verdict(bar, {"value": None, "low": None, "high": None}, None)[0] is None
+    worst = next(b for b in image_bars.BARS if b.at_most)
+    assert image_bars.verdict(worst, {"value": 18.0, "low": 11.0, "high": 20.0}, None)[0] is False
+
+
+KEYS = {
+    "pod_fa1", "pod_fa01", "pod_far5", "pod_in_cargo_fa1", "pod_in_cargo_far5", "pod_headspace_far5", "by_kind",
+    "unseen_kind_fa1", "worst_commodity_fa", "realised_far", "auc_image", "seconds_per_scan",
+}  # fmt: skip
+
+
+def test_command_prints_what_scripts_read(folder: Path, tmp_path: Path) -> None:
+    """All three systems, on as few scans as can be split, in a process of its own: matplotlib keeps its fonts open."""
+    scans, out = tmp_path / "scans", tmp_path / "plots"
+    scans.mkdir()
+    for name in ("0202_1.jpg", "0805_2.png", "5201_1.jpg", "manifest.csv"):
+        (scans / name).write_bytes((folder / name).read_bytes())
+    words = ["--per-image", "5", "--seeds", "1", "--no-unseen", "--learn-per-image", "2", "--json", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "triage.cli", "evaluate", "image", str(scans), *words], capture_output=True, text=True,
+        env=ENVIRONMENT, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert {"systems", "uninspectable_cover", "placebo_ok", "leak_ok", "images", "insertions"} <= report.keys()
+    assert report["images"] == 3 and report["placebo_ok"] is True and report["leak_ok"] is True
+    assert list(report["systems"]) == ["naive", "untrained", "scanlane"]
+    for system in report["systems"].values():
+        assert system.keys() == KEYS
+        plain = {k: v for k, v in system.items() if k not in ("by_kind", "unseen_kind_fa1")}
+        for figure in [*plain.values(), *system["by_kind"].values(), *system["unseen_kind_fa1"].values()]:
+            assert {"value", "low", "high"} <= figure.keys()
+        assert set(system["by_kind"]) == set(study.KINDS)
+    assert report["details"]["judgement_seconds"]["value"] > 0
+    assert report["details"]["systems"]["scanlane"]["how"] == "trees trained anew for every fold"
+    names = {Path(p).name for p in report["details"]["plots"]}
+    assert names == {p.name for p in out.glob("*.png")} and len(names) == 6
+    for path in out.glob("*.png"):
+        assert cv2.imread(str(path)).std() > 5
+
+
+def test_command_prints_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "systems_for", lambda archive, profile, unseen: (NAIVE,))
+    done = CliRunner().invoke(cli, ["evaluate", "image", str(folder), "--quick", "--per-image", "2"])
+    assert done.exit_code == 0, done.output
+    for bar in image_bars.BARS:
+        assert bar.name in done.output
+    assert "placebo check passed" in done.output and "not in the folder: gone.jpg" in done.output
+
+
+def test_a_failed_check_is_exit_code_1(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restless = (System("restless", Restless, learns=False),)
+    monkeypatch.setattr(study, "systems_for", lambda archive, profile, unseen: restless)
+    done = CliRunner().invoke(cli, ["evaluate", "image", str(folder), "--quick", "--per-image", "1", "--json"])
+    assert json.loads(done.stdout)["placebo_ok"] is False
+    assert isinstance(done.exception, DataError) and "must not be believed" in str(done.exception)
+
+
+@pytest.mark.parametrize(("more", "code"), [([], 1), (["--seeds", "0"], 2), (["--profile", "none.toml"], 2)])
+def test_exit_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], code: int) -> None:
+    monkeypatch.setattr(sys, "argv", ["scanlane", "evaluate", "image", str(tmp_path), *more])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+
+
+def test_real_scans_are_an_archive(shared_data: Path) -> None:
+    found = archives.read_archive(shared_data / "cargo")
+    assert len(found.sources) == 33 and not found.left_out
+    looks = np.stack([s.looks for s in found.sources])
+    far = np.linalg.norm(looks[:, None] - looks, axis=2) + 9 * np.eye(len(looks))
+    pairs = [i for i, s in enumerate(found.sources) if s.commodity != archives.UNDECLARED]
+    right = sum(found.sources[int(np.argmin(far[i]))].commodity == found.sources[i].commodity for i in pairs)
+    assert right >= 14  # of 16
+    assert (
+        max(
+            image_looks.alike(a.fingerprint, b.fingerprint)
+            for i, a in enumerate(found.sources)
+            for b in found.sources[i + 1 :]
+        )
+        < image_looks.SAME
+    )

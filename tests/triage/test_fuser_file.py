@@ -1,0 +1,99 @@
+"""Training a fuser from a folder into a file, as the command does it."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from scanner_io.errors import DataError
+from tests.triage.test_container import scene
+from triage.analysis import fuser as fusers
+from triage.cli import cli
+from triage.study.fuser_file import joined_archive, train_fuser, write_fuser
+from triage.study.train_fuser import Options, thresholds_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Four scans of three commodities, each with boxes of its own."""
+    where = tmp_path_factory.mktemp("archive")
+    rows = []
+    for number, goods in enumerate(("0901", "0901", "1701", "5201")):
+        rng = np.random.default_rng(number)
+        image = scene(load="empty")
+        for _ in range(40):
+            x, y, w, h = rng.integers(280, 1100), rng.integers(120, 340), rng.integers(30, 110), rng.integers(30, 80)
+            image[y : y + h, x : x + w] *= 0.8
+        small = cv2.resize(np.rint(255 * image).astype(np.uint8), (900, 360), interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(where / f"scan{number}.png"), small)
+        rows.append((f"scan{number}.png", goods))
+    with (where / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "declared_hs4"), *rows])
+    return where
+
+
+def test_command_writes_a_file_that_says_what_it_was_trained_on(folder, tmp_path):
+    out = tmp_path / "new" / "fuser.npz"
+    told = ["study", "train-fuser", str(folder), "--out", str(out), "--per-image", "3", "--trees", "6", "--leaves", "4"]
+    result = CliRunner().invoke(cli, told)
+    assert result.exit_code == 0, result.output
+    assert "insertions" in result.output
+    fuser = fusers.load(out)
+    assert len(fuser.about.trained_on) == 4
+    assert all(len(sha) == 64 for sha in fuser.about.trained_on)
+    assert fuser.about.simulated == "none"
+    assert fuser.about.options["trees"] == 6
+    assert 6 <= fuser.about.options["insertions"] <= 12
+    assert fuser.trees is not None
+    assert fuser.trees.root.size == 6
+    assert "any" in fuser.thresholds
+    assert all(limit["one"] < limit["tenth"] for limit in fuser.thresholds.values())
+
+
+def test_too_few_kinds_of_scans_are_refused(folder, tmp_path):
+    for number in (0, 1):
+        (tmp_path / f"scan{number}.png").write_bytes((folder / f"scan{number}.png").read_bytes())
+    with pytest.raises(DataError, match="2 scans of 2 commodities or looks; a fuser is trained on at least three"):
+        train_fuser(joined_archive([tmp_path]), per_image=1, seed=1, options=Options(trees=2))
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    fuser = fusers.Fuser(
+        features=(), trees=None, normal=_nothing(), thresholds={}, about=fusers.About()
+    )  # fmt: skip
+    with pytest.raises(DataError, match="the fuser cannot be written"):
+        write_fuser(fuser, tmp_path / "file" / "fuser.npz")
+
+
+def _nothing():
+    from triage.analysis.normal import Normal
+    from triage.analysis.patches import Bank
+    from triage.analysis.position_tables import PositionTables
+
+    tables = PositionTables(names=(), values=np.zeros((0, 10, 23), np.float32))
+    return Normal(tables=tables, bank=Bank(codes=()), familiar=float("inf"), scans=0)
+
+
+# -- thresholds
+
+
+def test_thresholds_are_passed_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    scans = [("restless", sorted(rng.normal(size=10), reverse=True)) for _ in range(400)]
+    limits = thresholds_of(scans)["any"]
+    rates = [np.mean([sum(s > limits[k] for s in scores) for _, scores in scans]) for k in ("one", "tenth")]
+    assert rates == pytest.approx([1.0, 0.1], abs=0.02)
+
+
+def test_a_restless_texture_has_thresholds_of_its_own_as_far_as_scans_of_it_are_there():
+    calm, restless = [0.0] * 10, [5.0] * 10
+    many = thresholds_of([("empty", calm)] * 80 + [("restless", restless)] * 80)
+    few = thresholds_of([("empty", calm)] * 80 + [("restless", restless)] * 2)
+    assert many["empty"]["one"] < 1
+    assert many["restless"]["one"] == pytest.approx(5, abs=0.5)
+    assert few["restless"]["one"] < 2
+    assert thresholds_of([]) == {}
+    assert thresholds_of([("empty", [])])["any"] == {"one": 0.0, "tenth": 1.0}

@@ -1,0 +1,34 @@
+"""Earlier scans of the same container in an archive of recordings: what `scanlane triage --previous` compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from scanner_io import recording
+from scanner_io.model import Radiograph, Scan
+
+
+class EarlierScans:
+    """Recordings by the container numbers of their papers.
+
+    Every recording is read once to learn its number, and again when it is compared with: an archive of some hundreds
+    is meant, not a port's.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        """Read the numbers. Raises DataError for a file that is no recording."""
+        self._by_number: dict[str, list[tuple[int, Path]]] = {}
+        for path in files:
+            scan = recording.read(path).scan
+            if scan.radiograph is not None and scan.declaration is not None:
+                for number in scan.declaration.container_numbers:
+                    self._by_number.setdefault(number, []).append((scan.start_utc_ns, path))
+
+    def of(self, scan: Scan) -> Radiograph | None:
+        """Return the last radiograph before this scan of the one container that its papers name; None without."""
+        if scan.declaration is None or len(scan.declaration.container_numbers) != 1:
+            return None
+        known = self._by_number.get(scan.declaration.container_numbers[0], [])
+        before = [entry for entry in known if entry[0] < scan.start_utc_ns]
+        return recording.read(max(before)[1]).scan.radiograph if before else None
