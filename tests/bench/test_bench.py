@@ -45,6 +45,10 @@ def test_small_bench_is_complete_agrees_and_is_json():
     assert set(agreement["peers"]) == peers and all(part["ok"] for part in agreement["peers"].values())
     assert {"phantom", "simulated"} <= set(agreement["dense_scenes"])
     assert set(report["last_column_by_block"]) == {"20", "32", "64"}
+    judgement = report["judgement"]
+    assert judgement["simulated"] and judgement["channels"] == 2000
+    assert {"correction", "screening", "container", "total"} <= set(judgement["stages_ms"])
+    assert judgement["while_passing_ms"] > 0 and judgement["after_last_column_ms"] > 0
     assert set(report["medians_ms"]) >= {"memcpy", "ours_1t", "ours_2t", "opencv_strips_2t", "opencv_chained_2t"}
     assert report["versions"]["numba"] == numba.__version__ and "scikit-image" in report["versions"]
 

@@ -36,6 +36,7 @@ from triage.kernels.label_columns import LABELS, label_columns
 from triage.kernels.median3 import START, median3
 from triage.kernels.screen_columns import FINISHED
 from triage.study.agreement import identical, on_the_same_pixels, with_peer, with_reference
+from triage.study.bench_judgement import bench_judgement
 from triage.study.measure import Contestant, machine, peak_rss_mb, ratio, timed, versions
 from triage.study.phantom import phantom
 
@@ -71,7 +72,8 @@ def bench_triage(
     that from the arrival of the last block to the result, both by the one-thread whole image and for the first of
     BLOCKS; last_column_by_block has all, with the milliseconds. dense_over_sparse is
     that of the slowest of dense_scenes (the phantom, a real scan scaled up, a simulated mixed load), each with a
-    threshold that 5 % of its pixels pass, by the phantom at 4.
+    threshold that 5 % of its pixels pass, by the phantom at 4. judgement is the whole one of a simulated scan and
+    how much of it is left after the last column (bench_judgement).
 
     Raises DataError when the source checkout with its tests, where peers and reference live, is not there.
     """
@@ -119,6 +121,7 @@ def bench_triage(
             if progress is not None:
                 progress(i + 1, rounds)
         peak_mb = peak_rss_mb()  # before the reference, which needs more than all contestants
+        judgement = bench_judgement(rounds, width, pool)
         agreement = _agreement(counts, calibration, table, reference, pool, REFERENCE_COLUMNS if quick else width)
         mine = screen(counts, calibration, material_table=table)
         peers_told = {f"opencv_strips_{n}t": strips[n].run(counts) for n in strips}
@@ -161,6 +164,7 @@ def bench_triage(
             for block in BLOCKS
         },
         "streaming_over_batch": ratio(times[f"ours_streaming_{BLOCKS[0]}_1t"], times["ours_1t"]),
+        "judgement": judgement,
         "agreement": agreement,
         "agreement_ok": bool(agreement["ok"]),
         "peak_rss_mb": peak_mb,
