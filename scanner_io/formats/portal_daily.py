@@ -348,6 +348,8 @@ class PortalDecoder:
         self._settings: PortalSettings | None = None
         self._number: int | None = None
         self._broken_off = 0  # passages ended without GX since the last one
+        self._broken_before = 0  # of them, before a set-up block that came since
+        self._anew = False  # a set-up block has come since the last GX, and an epoch was begun with it
         self._numbers_missing = False
         self._unread_at_entry: dict[str, None] = {}  # what could not be read since the last vacant line
         self._end_raw = ""  # GX, until another line of a known code comes
@@ -567,12 +569,11 @@ class PortalDecoder:
         if self._passage is None and line.raw == self._end_raw:
             raise ValueError("the end line of the last passage once more, with nothing between")
         self._part(self._unaccounted(number), events)
-        missed = 0
-        if self._number is not None and number <= self._number:
+        missed = self._missed(number)
+        if self._number is not None and number <= self._number and not self._anew:
             self._begin_epoch(utc_ns)  # an equal number too: the key (epoch, number) must name one passage
-        elif self._number is not None:
-            missed = number - self._number - 1 - self._broken_off
         late, self._broken_off, self._number = self._broken_off > 0, 0, number
+        self._broken_before, self._anew = 0, False
         if self._passage is None and late:
             self._vacant_seen = True
             return  # the passage that it ends was given up before
@@ -584,6 +585,19 @@ class PortalDecoder:
         self._tell_numbers(missed, number, utc_ns, events)
         self._leave("complete", utc_ns, events, number, neutron_milli / 1000.0)
         self._vacant_seen, self._end_raw = True, line.raw
+
+    def _missed(self, number: int) -> int:
+        """Return how many occupancies the portal counted since the last GX that no record is of.
+
+        A set-up block alone does not tell a restart from a portal that greets each client with it: the count does. One
+        that goes on says what was missed on the way; one that fell began again at 1.
+        """
+        before = self._number
+        if before is None or number == before:  # a counter that stands still counts nothing
+            return 0
+        if number > before:
+            return number - before - 1 - self._broken_off
+        return number - 1 - (self._broken_off - self._broken_before)
 
     def _tell_numbers(self, missed: int, number: int, utc_ns: int, events: list[Event]) -> None:
         if missed > 0:
@@ -709,7 +723,7 @@ class PortalDecoder:
 
     def _unaccounted(self, number: int) -> int | None:
         """Return how many occupancies the portal counted that no record is of, None where that cannot be known."""
-        if self._number is None or number <= self._number:
+        if self._number is None or self._anew or number <= self._number:
             return None
         missing = number - self._number - 1
         return missing if not (missing and self._broken_off) else None
@@ -952,7 +966,7 @@ class PortalDecoder:
             if self._passage is not None:
                 self._leave("aborted", utc_ns, events)
             self._begin_epoch(utc_ns)
-            self._number = None
+            self._anew, self._broken_before = True, self._broken_off
             self._setup, self._setup_values, self._settings = {}, {}, None
         self._setup[line.code] = line
         self._setup_values.update(_setup_values(line))

@@ -401,6 +401,38 @@ def test_set_up_block_begins_one_boot_epoch_and_new_settings() -> None:
     assert [r.boot_epoch for r in twice] == [2]
 
 
+def gx(number: int) -> bytes:
+    return format_line("GX", [number, 6683, 0, 0]).rstrip()
+
+
+@pytest.mark.parametrize(
+    ("between", "number", "missed"),
+    [
+        (SETUP, 18, 0),  # a portal that greets each client with its set-up: the count goes on
+        (SETUP, 21, 3),
+        (SETUP, 1, 0),  # a restart
+        (SETUP, 4, 3),
+        ([GB, GS, *SETUP], 1, 0),  # what was under way when the power failed was never counted
+        ([GB, GS, *SETUP], 2, 1),
+        ([GB, GS, *SETUP], 19, 0),  # a link that broke: it was
+        ([GB, GS, *SETUP], 20, 1),
+        ([], 1, 0),
+        ([], 3, 2),
+        ([], 17, 0),  # a counter that stands still
+    ],
+)
+def test_what_was_counted_across_a_set_up_or_a_restart_is_missed(
+    between: list[bytes], number: int, missed: int
+) -> None:
+    events = play([GB, GS, gx(17), *between, GB, GS, gx(number)])
+    first, last = (r for r in records(events) if r.number is not None)
+    assert ("passages_missed" in last.faults) == (missed > 0) and first.faults == ()
+    told = [e.text for e in events if isinstance(e, Health) and e.component == "number"]
+    assert [f"{missed} before it" in t for t in told] == [True] * (missed > 0)
+    anew = bool(between) or number <= 17
+    assert (last.boot_epoch > first.boot_epoch) == anew and last.boot_epoch - first.boot_epoch <= 1 + bool(between)
+
+
 def test_restart_in_mid_passage_ends_it() -> None:
     events = play([GB, GS, *SETUP, GS, GX])
     one, two = records(events)
