@@ -18,8 +18,8 @@ import re
 from codecs import BOM_UTF8
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, pairwise
-from operator import itemgetter
+from itertools import groupby, islice, pairwise
+from operator import eq, itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -80,6 +80,11 @@ NEUTRON_REACH_NS = 100_000_000
 """A neutron line comes every second to the end: GX follows the last one by less (0.002 to 0.815 s recorded)."""
 WHOLE_PASSAGES = 15
 """Passages whose shortest says whether this portal is like the recorded one, once a third of them have come."""
+REPEATED_COUNTS = 100
+"""Counts in a gamma line from which two lines in a row are not alike by chance: four detectors of 25 counts each agree
+once in 10^5 pairs, those of a recorded portal (77 each) in 10^6, so 1 passage in 15,000 is said to repeat a line."""
+REPEATED_RUN = 3
+"""Lines alike in a row at most that are put down to the wire; more of them are a detector that is stuck."""
 MAX_QUIETS = 32
 """Pauses remembered per passage."""
 MAX_CODES = 64
@@ -312,10 +317,10 @@ class PortalDecoder:
     The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
     itself found: `start_not_seen` (no vacancy since the last passage broke off, or no burst at entry),
     `passages_missed` (numbers before it never came), `damaged_line`, `unknown_line` (in it or since the vacancy before
-    it), `lines_lost` (fewer gamma or neutron lines than the time they took), `too_long`, `spectroscopic` (S1 or S2 was
-    seen: not a portal for this codec), `background_jumped` (the last background before entry is not like the one before
-    it), `background_old` (that is more than 15 minutes old), `window_alarm` (AA without a gamma line), `clock_stepped`
-    (back, by more than an interval).
+    it), `lines_lost` (fewer gamma or neutron lines than the time they took), `line_repeated` (the wire gave a count
+    line more than once), `too_long`, `spectroscopic` (S1 or S2 was seen: not a portal for this codec),
+    `background_jumped` (the last background before entry is not like the one before it), `background_old` (that is more
+    than 15 minutes old), `window_alarm` (AA without a gamma line), `clock_stepped` (back, by more than an interval).
     """
 
     def __init__(
@@ -351,6 +356,7 @@ class PortalDecoder:
         self._broken_before = 0  # of them, before a set-up block that came since
         self._anew = False  # a set-up block has come since the last GX, and an epoch was begun with it
         self._numbers_missing = False
+        self._repeats = False
         self._unread_at_entry: dict[str, None] = {}  # what could not be read since the last vacant line
         self._end_raw = ""  # GX, until another line of a known code comes
         self._over_ns: deque[int] = deque(maxlen=WHOLE_PASSAGES)
@@ -652,6 +658,7 @@ class PortalDecoder:
             passage.faults["lines_lost"] = None
         if _lines_lost(passage.neutron_arrival, NEUTRON_INTERVAL_NS, 0):
             passage.faults["lines_lost"] = None
+        self._look_for_repeats(passage, utc_ns, events)
         windows = self._paired_windows(passage, utc_ns, events)
         windows_alarm = self._windows_alarm(passage)
         # A passage that timed out ended with its last line, not when that was noticed.
@@ -682,6 +689,21 @@ class PortalDecoder:
             raw_lines=tuple(passage.raw),
         )
         events.append(Occupancy(phase="left", utc_ns=max(end_ns, utc_ns), source_ref=passage.source_ref, record=record))
+
+    def _look_for_repeats(self, passage: _Passage, utc_ns: int, events: list[Event]) -> None:
+        """Mark a passage in which lines came more than once, and tell when that begins and ends.
+
+        They stay counted: a line that came twice looks like two that are alike, and a real one must not be dropped.
+        """
+        repeated = _repeated(passage.raw)
+        if repeated:
+            passage.faults["line_repeated"] = None
+        if bool(repeated) != self._repeats:
+            self._repeats = bool(repeated)
+            text = f"{repeated} count lines came more than once in one passage; check for two receivers on one wire"
+            state: Literal["ok", "degraded"] = "degraded" if repeated else "ok"
+            words = text if repeated else "no count line of a passage came more than once"
+            events.append(Health(utc_ns=utc_ns, component="repeats", state=state, text=words))
 
     def _gamma_lost(self, passage: _Passage, complete: bool, utc_ns: int, events: list[Event]) -> bool:
         """Return True if gamma lines of the passage were lost.
@@ -1054,6 +1076,24 @@ def _lines_lost(arrival: list[int], step_ns: int, burst: int) -> bool:
     # The last line of the burst is live: of the first lines it is the least late.
     live = min(lag[:burst], default=early)
     return max(late - early, early - live) > 1.25 * step_ns
+
+
+def _repeated(raw: Sequence[str]) -> int:
+    """Return how many count lines of a passage the wire repeated.
+
+    Neutron lines are a second apart with gamma lines between them: two in a row that are alike are one. Speed lines of
+    several axles may be alike. Where all gamma lines are alike it is the portal that is stuck.
+    """
+    if not any(map(eq, raw, islice(raw, 1, None))) or len({x for x in raw if x[:2] in ("GS", "GA")}) < REPEATED_RUN:
+        return 0
+    found = 0
+    for line, alike in groupby(raw):
+        more = sum(1 for _ in alike) - 1
+        if not 0 < more < REPEATED_RUN or line[:3] not in ("GS,", "GA,", "NS,", "NA,"):
+            continue
+        counted = sum(int(f) for f in line.split(",")[1:] if f.isdecimal())
+        found += more if line[0] == "N" or counted >= REPEATED_COUNTS else 0
+    return found
 
 
 def _neutrons_lost(passage: _Passage, end_ns: int) -> bool:

@@ -433,6 +433,27 @@ def test_what_was_counted_across_a_set_up_or_a_restart_is_missed(
     assert (last.boot_epoch > first.boot_epoch) == anew and last.boot_epoch - first.boot_epoch <= 1 + bool(between)
 
 
+@needs_logs
+@pytest.mark.parametrize("code", [b"GS", b"NS", b"all"])
+def test_a_wire_that_repeats_lines_marks_each_passage(code: bytes) -> None:
+    """A recorded wire whose lines come twice: no time tells it, and every line can be read."""
+    said = [x.rpartition(b",")[0] for x in (PORTAL_LOGS / "S2-C0-NONE.csv").read_bytes().splitlines()[:2600]]
+    twice = [y for x in said for y in ([x, x] if code in (b"all", x[:2]) else [x])]
+    whole, marked = records(play(said, step_ns=100_000_000)), records(play(twice, step_ns=50_000_000))
+    assert len(whole) == len(marked) >= 4 and not any("line_repeated" in r.faults for r in whole)
+    assert all("line_repeated" in r.faults for r in marked)
+    told = [e.state for e in play([*twice, *said], step_ns=50_000_000) if getattr(e, "component", "") == "repeats"]
+    assert told == ["degraded", "ok"]
+
+
+def test_lines_alike_by_chance_or_in_a_portal_that_is_stuck_are_no_repeats() -> None:
+    few = [format_line("GS", [3, 4, 3, 5 + i // 2]).rstrip() for i in range(20)]
+    stuck = [format_line("GS", [76, 74, 81, 74]).rstrip()] * 20
+    for lines in (few, stuck):
+        (record,) = records(play([GB, *lines, GX]))
+        assert "line_repeated" not in record.faults and record.gamma.shape[0] == 20
+
+
 def test_restart_in_mid_passage_ends_it() -> None:
     events = play([GB, GS, *SETUP, GS, GX])
     one, two = records(events)

@@ -19,7 +19,9 @@ VERIFIED_INTERVALS = 5
 """Intervals in the alarm sum for which the rule is established; for others the background is scaled by time."""
 BURST = 5
 """Intervals before entry that a Rapiscan portal buffers and sends at once."""
-_LINES_MISSING = frozenset({"start_not_seen", "damaged_line", "lines_lost", "readings_lost", "count_stepped"})
+_LINES_MISSING = frozenset(
+    {"start_not_seen", "damaged_line", "lines_lost", "line_repeated", "readings_lost", "count_stepped"}
+)
 
 
 class RuleReplay(msgspec.Struct, frozen=True, kw_only=True, eq=False):
