@@ -116,6 +116,9 @@ _MASK = re.compile(r"[01]{4}")
 _DECIMAL = re.compile(r" *\d{1,9}(\.\d{0,12})? *")
 YEARS = range(1990, 2101)
 """Years that a stamp may name: others are damaged digits."""
+STANDING_SHARE = 0.25
+"""Share of the time of its counts below which the stamps of a passage do not run with it: recorded ones are 1 or more.
+"""
 _STAMP_LEAP_NS = 6 * 3600 * NANOSECONDS
 _STAMP_BACK_NS = NANOSECONDS
 """Stamps of a daily file that go back by more are a clock that was set; recorded files never go back at all."""
@@ -1306,7 +1309,7 @@ def iter_daily_file(
     clock = _Clock(path, date, utc_offset_h)
     utc_ns: int | None = None
     latest_ns = 0
-    back = False
+    back = stands = False
     doubted: int | None = None
     for number, (line, over_long) in enumerate(_lines_of(path), 1):
         if line[:3] in ("S1,", "S2,"):
@@ -1331,7 +1334,11 @@ def iter_daily_file(
         else:
             text = line  # no stamp: it came when the line before it came
         if events := decoder.take_line(text, utc_ns or 0, over_long):
-            yield from events
+            for event in events:
+                if isinstance(event, Occupancy) and event.record is not None and _stood(event.record) != stands:
+                    stands = not stands
+                    yield _standing_health(stands, number, event.utc_ns)
+                yield event
     yield from decoder.lost(utc_ns or 0)
 
 
@@ -1343,6 +1350,19 @@ def _clock_health(back: bool, number: int, at_ns: int, latest_ns: int) -> Health
         return Health(utc_ns=at_ns, component="clock", state="degraded", text=text)
     text = f"line {number}: stamps have caught up with those before the clock was set"
     return Health(utc_ns=at_ns, component="clock", state="ok", text=text)
+
+
+def _stood(record: PortalRecord) -> bool:
+    """Return True if the stamps of a passage lie closer than its counts took: then they tell neither age nor loss."""
+    counted_ns = (record.gamma.shape[0] - BURST_LINES) * record.gamma_interval_s * NANOSECONDS
+    return bool(record.end_utc_ns - record.start_utc_ns < STANDING_SHARE * counted_ns)
+
+
+def _standing_health(stands: bool, number: int, utc_ns: int) -> Health:
+    state: Literal["ok", "degraded"] = "degraded" if stands else "ok"
+    text = "stamps stand still: a passage took less time than its counts; lost lines and old backgrounds cannot be seen"
+    text = f"line {number}: {text if stands else 'stamps run again'}"
+    return Health(utc_ns=utc_ns, component="clock", state=state, text=text)
 
 
 def _lines_of(path: Path) -> Iterator[tuple[str, bool]]:

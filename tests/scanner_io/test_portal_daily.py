@@ -446,6 +446,22 @@ def test_a_wire_that_repeats_lines_marks_each_passage(code: bytes) -> None:
     assert told == ["degraded", "ok"]
 
 
+@needs_logs
+def test_stamps_that_stand_still_are_told_before_the_passage_and_until_they_run(tmp_path: Path) -> None:
+    lines = (PORTAL_LOGS / "S2-C0-NONE.csv").read_bytes().splitlines()[:2600]
+    ends = [n for n, x in enumerate(lines) if x.startswith(b"GX")]
+    still = slice(ends[0] + 1, ends[2] + 1)
+    lines[still] = [x.rpartition(b",")[0] + b"," + lines[ends[0]].rpartition(b",")[2] for x in lines[still]]
+    (tmp_path / "day.csv").write_bytes(b"\r\n".join(lines))
+    told: list[str | int] = []
+    for e in iter_daily_file(tmp_path / "day.csv"):
+        if isinstance(e, Health) and e.component == "clock":
+            told.append(e.state)
+        elif isinstance(e, Occupancy) and e.record is not None:
+            told.append(e.record.number or 0)
+    assert told[:6] == [17, "degraded", 18, 19, "ok", 20] and len(told) == len(ends) + 2
+
+
 def test_lines_alike_by_chance_or_in_a_portal_that_is_stuck_are_no_repeats() -> None:
     few = [format_line("GS", [3, 4, 3, 5 + i // 2]).rstrip() for i in range(20)]
     stuck = [format_line("GS", [76, 74, 81, 74]).rstrip()] * 20
