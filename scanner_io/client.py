@@ -21,6 +21,7 @@ import threading
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
@@ -31,8 +32,12 @@ import zmq
 from . import __version__, wire
 from .errors import ConfigError, DeliveryError, ProtocolError
 from .model import Decision, Verdict
+from .security import Identity, secure_client
 
 _REPEAT_S = 1.0
+_BEGIN_ANEW_S = 5.0
+"""A connection with keys that is not welcomed is made anew after so long: libzmq does not try again by itself once the
+service has refused its key, which may be enrolled meanwhile."""
 _TICK_MS = 100
 
 
@@ -57,10 +62,11 @@ class _Fetch:
 
 
 class _Ask:
-    """A message that is repeated until its answer comes."""
+    """A message that is repeated until its answer comes, made anew each time."""
 
-    def __init__(self, message: wire.Message) -> None:
-        self.message = message
+    def __init__(self, name: str, make: Callable[[], wire.Message]) -> None:
+        self.name = name
+        self.make = make
         self.future: Future[Any] = Future()
         self.asked_s = 0.0
 
@@ -68,14 +74,24 @@ class _Ask:
 class Workstation:
     """One analyst's connection to a service. Thread-safe; closing it gives open scans back."""
 
-    def __init__(self, address: str, analyst: str, *, capacity: int = 1) -> None:
+    def __init__(
+        self, address: str, analyst: str = "", *, capacity: int = 1, identity: Identity | None = None
+    ) -> None:  # fmt: skip
         """Connect.
 
         address : ZeroMQ address of the service, e.g. `tcp://127.0.0.1:7410`
+        analyst : who it is for; the name of `identity` where that is given
         capacity : scans offered at once; 0 only watches the queue and claims
+        identity : keys of this program (`security.load_identity`): encrypts the connection and signs decisions; needed
+            wherever the service has keys
 
-        Raises ConfigError if the address cannot be one.
+        Raises ConfigError if the address cannot be one, or the keys do not name the service's.
         """
+        if identity is not None and analyst not in ("", identity.name):
+            raise ConfigError([f"analyst {analyst!r}: the key file is of {identity.name!r}; leave the name out"])
+        analyst = identity.name if identity is not None else analyst
+        self._identity = identity
+        self._sequence = itertools.count(1)
         self.address = address
         self.analyst = analyst
         self.capacity = capacity
@@ -91,6 +107,7 @@ class Workstation:
         self._welcome: wire.Welcome | None = None
         self._refusal = ""
         self._hello_s = 0.0
+        self._opened_s = time.monotonic()
         self._heard_s = 0.0
         self._pinged_s = 0.0
         self._counter = itertools.count(1)
@@ -103,10 +120,12 @@ class Workstation:
         self._wake_send.connect(name)
         try:
             self._socket = self._connect()
-        except zmq.ZMQError as error:
+        except (zmq.ZMQError, ConfigError) as error:
             for sock in (self._wake_send, self._wake_receive):
                 sock.close(linger=0)
             self._context.term()
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(
                 [f"address {address!r}: {error}; expected tcp://HOST:PORT, e.g. tcp://127.0.0.1:7410"]
             ) from error
@@ -145,12 +164,12 @@ class Workstation:
 
     def claim(self, scan_id: str, timeout_s: float = 5.0) -> wire.Offer:
         """Take one named scan. Raises DeliveryError with the reason if it is decided or somebody else's."""
-        offer: wire.Offer = self._ask(scan_id, wire.Claim(scan_id=scan_id), timeout_s)
+        offer: wire.Offer = self._ask(scan_id, "claim", lambda: wire.Claim(scan_id=scan_id), timeout_s)
         return offer
 
     def queue(self, timeout_s: float = 5.0) -> wire.Queue:
         """Return the undecided scans and the counts. Raises DeliveryError if the service does not answer."""
-        view: wire.Queue = self._ask("queue", wire.QueueRequest(), timeout_s)
+        view: wire.Queue = self._ask("queue", "queue", wire.QueueRequest, timeout_s)
         return view
 
     def fetch(self, offer: wire.Offer, timeout_s: float = 60.0) -> bytes:
@@ -199,9 +218,22 @@ class Workstation:
             note=note,
             lease_id=offer.lease_id,
         )
-        decided: wire.Decided = self._ask(decision.decision_id, wire.Decide(decision=decision), timeout_s)
+        decided: wire.Decided = self._ask(
+            decision.decision_id, "decide", lambda: self._signed(decision), timeout_s
+        )  # fmt: skip
         self._forget(offer.lease_id)
         return decided
+
+    def _signed(self, decision: Decision) -> wire.Decide:
+        """Return the decision as it goes out: signed for this connection alone, where there are keys."""
+        if self._identity is None or self._welcome is None:
+            return wire.Decide(decision=decision)
+        statement = wire.encode_statement(
+            wire.Statement(
+                decision=decision, connection_id=self._welcome.connection_id, sequence=next(self._sequence)
+            )
+        )  # fmt: skip
+        return wire.Decide(statement=statement, signature=self._identity.sign(statement))
 
     def release(self, offer: wire.Offer) -> None:
         """Give a scan back undecided."""
@@ -228,8 +260,8 @@ class Workstation:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, key: str, message: wire.Message, timeout_s: float) -> Any:
-        ask = _Ask(message)
+    def _ask(self, key: str, name: str, make: Callable[[], wire.Message], timeout_s: float) -> Any:
+        ask = _Ask(name, make)
         with self._lock:
             self._asks[key] = ask
         self._wake()
@@ -237,8 +269,7 @@ class Workstation:
             return ask.future.result(timeout_s)
         except FutureTimeout:
             raise DeliveryError(
-                f"{self.address}: no answer to {type(message).__name__.lower()} within {timeout_s:.0f} s; "
-                f"{self._state()}"
+                f"{self.address}: no answer to {name} within {timeout_s:.0f} s; {self._state()}"
             ) from None
         finally:
             with self._lock:
@@ -246,7 +277,8 @@ class Workstation:
 
     def _state(self) -> str:
         if self._welcome is None:
-            return "the service never answered: is `scanlane run` up, and is the address right?"
+            keys = "are these the right keys, and enrolled there?" if self._identity else "does it ask for keys?"
+            return f"the service never answered: is `scanlane run` up, is the address right, {keys}"
         return f"the service was last heard {self.silent_s:.1f} s ago"
 
     def _forget(self, lease_id: str) -> None:
@@ -271,6 +303,11 @@ class Workstation:
         poller.register(self._wake_receive, zmq.POLLIN)
         try:
             while not self._closing.is_set():
+                if self._unwelcome():
+                    poller.unregister(sock)
+                    sock.close(linger=0)
+                    sock = self._connect()
+                    poller.register(sock, zmq.POLLIN)
                 ready = dict(poller.poll(_TICK_MS))
                 if self._wake_receive in ready:
                     self._wake_receive.recv()
@@ -285,6 +322,16 @@ class Workstation:
             sock.close(linger=1000 if self._welcome else 0)
             self._wake_receive.close(linger=0)
 
+    def _unwelcome(self) -> bool:
+        """Tell whether the connection is to be made anew."""
+        now_s = time.monotonic()
+        if self._welcome is not None:
+            self._opened_s = now_s
+        if self._identity is None or now_s - self._opened_s < _BEGIN_ANEW_S:
+            return False
+        self._opened_s, self._hello_s = now_s, 0.0
+        return True
+
     def _connect(self) -> zmq.Socket[bytes]:
         sock = self._context.socket(zmq.DEALER)
         for option, value in (
@@ -294,8 +341,10 @@ class Workstation:
         ):  # fmt: skip
             sock.setsockopt(option, value)
         try:
+            if self._identity is not None:
+                secure_client(sock, self._identity)
             sock.connect(self.address)
-        except zmq.ZMQError:
+        except (zmq.ZMQError, ConfigError):
             sock.close(linger=0)
             raise
         return sock
@@ -439,7 +488,7 @@ class Workstation:
             self._transmit(sock, wire.Renew(lease_id=lease_id))
         for ask in asks:
             ask.asked_s = now_s
-            self._transmit(sock, ask.message)
+            self._transmit(sock, ask.make())
         for fetch in fetches:
             self._ask_chunks(sock, fetch, now_s, welcome.max_credit)
 

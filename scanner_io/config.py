@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
-from . import driver, energy_calibration, lane_profile
+from . import driver, energy_calibration, lane_profile, security
 from .errors import ConfigError
 from .model import Kind
 
@@ -63,16 +63,30 @@ class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How results go out to the workstations.
 
-    bind : ZeroMQ address; loopback only, because the wire is not yet encrypted
+    bind : ZeroMQ address; of this machine alone unless there are keys
+    keys : folder of `scanlane keys`: connections are encrypted, only the enrolled get in, decisions are signed; none:
+        whoever can log in on this machine can be any analyst. Relative paths count from the configuration file
     lease_s : an offered scan belongs to one analyst for so long; renewed while they look at it
     heartbeat_s : a workstation silent for three of these is taken as gone and its leases go to others
     max_attempts : a scan offered so often without a decision is held, with an alarm
     """
 
     bind: str = "tcp://127.0.0.1:7410"
+    keys: str | None = None
     lease_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 120.0
     heartbeat_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happened to every scan, in a chain of hashes in the outbox.
+
+    checkpoints : file in a second place, best on another machine, to which the length of the chain is written every
+        few minutes, signed where there are dispatch.keys; without it a chain cut off at its end cannot be told from a
+        whole one. Relative paths count from the configuration file
+    """
+
+    checkpoints: str | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +99,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lane: tuple[Lane, ...]
     storage: Storage = Storage()
     dispatch: Dispatch = Dispatch()
+    audit: Audit = Audit()
 
 
 def load(path: Path) -> Config:
@@ -110,7 +125,10 @@ def parse(text: str, name: str, base: Path) -> Config:
     problems += _cross_checks(lanes, table.get("dispatch"))
     config: Config | None = fill(Config, {**table, "lane": ()}, "", problems)
     if config is not None:
-        config = msgspec.structs.replace(config, lane=lanes, state_dir=str(base / Path(config.state_dir).expanduser()))
+        config = msgspec.structs.replace(
+            config, lane=lanes, state_dir=str(base / Path(config.state_dir).expanduser()),
+            dispatch=_with_keys(config.dispatch, base, problems), audit=_with_checkpoints(config.audit, base, problems),
+        )  # fmt: skip
     if problems or config is None:
         raise ConfigError([f"{name}: {p}" for p in problems])
     return config
@@ -149,6 +167,29 @@ def _with_files(lane: Lane, base: Path, problems: list[str]) -> Lane:
         except ConfigError as error:
             problems += [f"lane {lane.name}.{key}: {p}" for p in error.problems]
     return msgspec.structs.replace(lane, **paths)
+
+
+def _with_keys(dispatch: Dispatch, base: Path, problems: list[str]) -> Dispatch:
+    """Return `dispatch` with the whole path of its keys, which have been read once."""
+    if dispatch.keys is None:
+        return dispatch
+    folder = base / Path(dispatch.keys).expanduser()
+    for read, file in ((security.load_identity, security.SERVICE_KEY), (security.load_enrolled, security.ENROLLED)):
+        try:
+            read(folder / file)
+        except ConfigError as error:
+            problems += [f"dispatch.keys: {p}; `scanlane keys init` makes them" for p in error.problems]
+    return msgspec.structs.replace(dispatch, keys=str(folder))
+
+
+def _with_checkpoints(audit: Audit, base: Path, problems: list[str]) -> Audit:
+    """Return `audit` with the whole path of its checkpoints, whose folder is there."""
+    if audit.checkpoints is None:
+        return audit
+    path = base / Path(audit.checkpoints).expanduser()
+    if not path.parent.is_dir():
+        problems.append(f"audit.checkpoints: {audit.checkpoints!r}, expected a file in a folder that is there")
+    return msgspec.structs.replace(audit, checkpoints=str(path))
 
 
 def _devices(tables: Any, path: str, problems: list[str]) -> tuple[Device, ...]:
@@ -191,11 +232,14 @@ def _cross_checks(lanes: tuple[Lane, ...], dispatch: Any) -> list[str]:
         for (name, place), users in places.items() if len(users) > 1
     ]  # fmt: skip
     bind = dispatch.get("bind") if isinstance(dispatch, dict) else None
-    if isinstance(bind, str) and not is_loopback(bind):
+    keys = isinstance(dispatch, dict) and dispatch.get("keys") is not None
+    if isinstance(bind, str) and not keys and not is_loopback(bind):
         problems.append(
-            f"dispatch.bind: {bind!r}, expected a loopback address such as tcp://127.0.0.1:7410: the wire is not "
-            "encrypted and must not leave this machine"
+            f"dispatch.bind: {bind!r}, expected a loopback address such as tcp://127.0.0.1:7410: without dispatch.keys "
+            "the wire is not encrypted and must not leave this machine"
         )
+    if isinstance(bind, str) and keys and not bind.startswith("tcp://"):
+        problems.append(f"dispatch.bind: {bind!r}, expected tcp://ADDRESS:PORT: other transports do not encrypt")
     return problems
 
 

@@ -354,9 +354,12 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
         _forget_absent(portal, _LATER_PORTAL)
         if portal["settings"] is not None:
             _forget_absent(portal["settings"], _LATER_SETTINGS)
+    if result is not None:
+        _forget_absent(values[2], _LATER_RESULT)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+_LATER_RESULT: dict[str, Any] = {"standing": None}
 _LATER_PORTAL: dict[str, Any] = dict.fromkeys(
     ("neutron_arrival_ns", "neutron_start_utc_ns", "gamma_windows", "gamma_windows_background", "gamma_windows_alarm")
 )

@@ -33,15 +33,18 @@ _NOT_RESERVED = {
 }  # fmt: skip
 
 
-def write_durable(path: Path, data: bytes | bytearray | memoryview, *, replace: bool = False) -> None:
+def write_durable(
+    path: Path, data: bytes | bytearray | memoryview, *, replace: bool = False, mode: int = 0o640
+) -> None:  # fmt: skip
     """Write `data` to `path` durably.
 
     replace : allow an existing file to be exchanged for the new one (atomically); otherwise it is refused.
+    mode : rights of the file, from its first moment on
 
     Raises StorageError naming the path and the system's reason; nothing visible is left behind then.
     """
     view = memoryview(data).cast("B")
-    with Part(path, len(view), replace=replace) as part:
+    with Part(path, len(view), replace=replace, mode=mode) as part:
         part.write(view)
         part.commit()
 
@@ -59,9 +62,10 @@ class Part:
     path : None for a file that stays in memory, see `contents`
     room : bytes expected; the disk is asked for them at once, memory is not
     replace : allow an existing file to be exchanged for this one
+    mode : rights of the file, less the process's mask
     """
 
-    def __init__(self, path: Path | None, room: int, *, replace: bool = False) -> None:
+    def __init__(self, path: Path | None, room: int, *, replace: bool = False, mode: int = 0o640) -> None:
         self._path = path
         self._size = self._at = 0
         self._memory = _pages(room)
@@ -77,7 +81,7 @@ class Part:
             raise StorageError(f"{path}: exists already; a recording is never overwritten")
         self._part = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}{PART}")
         try:
-            self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             _reserve(self._descriptor, room)
         except OSError as error:
             self._discard()

@@ -67,9 +67,27 @@ class Received(Message, frozen=True, kw_only=True, tag="received"):
 
 
 class Decide(Message, frozen=True, kw_only=True, tag="decide"):
-    """An analyst's decision; repeated until `decided`."""
+    """An analyst's decision; repeated until `decided`.
+
+    decision : where connections have no keys
+    statement, signature : where they have: the bytes of a `Statement`, and their Ed25519 signature by the analyst's key
+    """
+
+    decision: Decision | None = None
+    statement: bytes = b""
+    signature: bytes = b""
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """What an analyst signs: a decision, for this connection alone, once.
+
+    connection_id : of the `welcome`; made by the service, never given twice
+    sequence : higher with every statement of the connection
+    """
 
     decision: Decision
+    connection_id: str
+    sequence: int
 
 
 class Renew(Message, frozen=True, kw_only=True, tag="renew"):
@@ -203,6 +221,7 @@ FromService = Welcome | Offer | Chunk | Decided | Revoked | Queue | Refused | Pi
 _encoder = msgspec.msgpack.Encoder()
 _from_analyst = msgspec.msgpack.Decoder(FromAnalyst)
 _from_service = msgspec.msgpack.Decoder(FromService)
+_statement = msgspec.msgpack.Decoder(Statement)
 
 
 def encode(message: Message, raw: bytes | memoryview | None = None) -> list[bytes | memoryview]:
@@ -211,6 +230,19 @@ def encode(message: Message, raw: bytes | memoryview | None = None) -> list[byte
     if raw is not None:
         frames.append(raw)
     return frames
+
+
+def encode_statement(statement: Statement) -> bytes:
+    """Return the bytes that are signed."""
+    return _encoder.encode(statement)
+
+
+def decode_statement(data: bytes) -> Statement:
+    """Return the statement in bytes whose signature has been verified. Raises ProtocolError."""
+    try:
+        return _statement.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"statement of {len(data)} bytes: {error}") from error
 
 
 def decode_from_analyst(frames: list[bytes]) -> FromAnalyst:

@@ -45,6 +45,13 @@ def test_the_file_examples(tmp_path):
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
 
 
+def test_the_examples_of_keys(tmp_path):
+    for line in block("keys").splitlines():
+        done = scanlane(*shlex.split(line)[1:], cwd=tmp_path)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert "ana is revoked (analyst" in done.stdout
+
+
 def test_the_configuration_example():
     loaded = config.parse(block("config"), "README", base=ROOT)
     assert [d.driver for d in loaded.lane[0].device] == ["file_drop", "rpm_rapiscan"]

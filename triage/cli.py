@@ -15,11 +15,15 @@ import click
 
 from scanner_io import __version__
 from scanner_io.errors import ConfigError, DataError, ScannerError
+from triage.cli_audit import audit
+from triage.cli_keys import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
+
+    from scanner_io.security import Identity
 
 EXIT_BAD_INPUT, EXIT_USAGE = 1, 2
 LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
@@ -31,6 +35,9 @@ connect_option = click.option(
 )
 energy_option = click.option(
     "--energy", type=click.Path(path_type=Path), help="Energy calibration (TOML) of the lane the recordings are of."
+)
+key_option = click.option(
+    "--key", type=click.Path(path_type=Path), help="Your key file, where the service has keys: see `scanlane keys`."
 )
 profile_option = click.option(
     "--profile", "usual", type=click.Path(path_type=Path),
@@ -566,10 +573,11 @@ def verify(files: tuple[Path, ...], as_json: bool) -> None:
 @cli.command()
 @connect_option
 @analyst_option
+@key_option
 @click.option("--capacity", default=1, show_default=True, type=click.IntRange(1, 100), help="Scans to hold at once.")
 @click.option("--count", default=None, type=click.IntRange(1), help="End after so many scans.")
 @json_option
-def watch(address: str, analyst: str | None, capacity: int, count: int | None, as_json: bool) -> None:
+def watch(address: str, analyst: str | None, key: Path | None, capacity: int, count: int | None, as_json: bool) -> None:
     """Be an analyst in a terminal: flagged scans with picture, portal profile and findings; answer c, x or r.
 
     With --json each offered scan is printed as one line and stays yours while this runs; answer with
@@ -577,7 +585,23 @@ def watch(address: str, analyst: str | None, capacity: int, count: int | None, a
     """
     from triage.service.desk import watch_queue
 
-    watch_queue(address, analyst, capacity, count, console=None if as_json else _console(), emit=_emit)
+    watch_queue(
+        address, _named(analyst, key), capacity, count, identity=_identity(key),
+        console=None if as_json else _console(), emit=_emit,
+    )  # fmt: skip
+
+
+def _identity(key: Path | None) -> Identity | None:
+    from scanner_io import security
+
+    return None if key is None else security.load_identity(key)
+
+
+def _named(analyst: str | None, key: Path | None) -> str:
+    """Return the analyst's name: as told, that of the key, or the login name."""
+    from scanner_io.client import default_analyst
+
+    return analyst or ("" if key is not None else default_analyst())
 
 
 @cli.command()
@@ -585,16 +609,18 @@ def watch(address: str, analyst: str | None, capacity: int, count: int | None, a
 @click.argument("verdict", type=click.Choice(["clear", "inspect", "rescan"]))
 @connect_option
 @analyst_option
+@key_option
 @click.option("--note", default="", help="Why, in words.")
 @click.option("--code", "codes", multiple=True, type=int, help="Decision code of the site; may be repeated.")
 @json_option
 def decide(
-    scan: str, verdict: str, address: str, analyst: str | None, note: str, codes: tuple[int, ...], as_json: bool
-) -> None:
+    scan: str, verdict: str, address: str, analyst: str | None, key: Path | None, note: str, codes: tuple[int, ...],
+    as_json: bool,
+) -> None:  # fmt: skip
     """Decide SCAN: clear, inspect or rescan. Returns once the service has committed it."""
-    from scanner_io.client import Workstation, default_analyst, plain
+    from scanner_io.client import Workstation, plain
 
-    with Workstation(address, analyst or default_analyst(), capacity=0) as desk:
+    with Workstation(address, _named(analyst, key), capacity=0, identity=_identity(key)) as desk:
         offer = desk.claim(scan)
         decided = desk.decide(offer, verdict, note=note, codes=codes)  # type: ignore[arg-type]
     if as_json:
@@ -603,6 +629,10 @@ def decide(
         click.echo(f"{scan}: {verdict}, committed")
     if not decided.applied:
         raise ScannerError(f"{scan}: the decision is kept but not applied: {decided.reason}")
+
+
+cli.add_command(keys)
+cli.add_command(audit)
 
 
 # ------------------------------------------------------------------------------------------------------------- others
@@ -832,7 +862,10 @@ def evaluate_portal_command(
     "--seeds", default=3, show_default=True, type=click.IntRange(1, 100), help="How often that is done, each anew."
 )
 @click.option("--quick", is_flag=True, help="10 insertions per scan once, 3 folds: a look, not a result.")
-@click.option("--unseen/--no-unseen", default=True, show_default=True, help="Also leave kinds out of training in turn.")
+@click.option(
+    "--unseen/--no-unseen", default=None,
+    help="Also leave kinds out of training in turn. Default: where scikit-learn is installed (extra `study`).",
+)  # fmt: skip
 @click.option(
     "--folds", "most_folds", default=5, show_default=True, type=click.IntRange(3, 50), help="Groups of commodities."
 )
@@ -851,11 +884,12 @@ def evaluate_portal_command(
 @click.option("--out", type=click.Path(path_type=Path), help="Write plots into this folder (needs the extra `study`).")
 @seed_option
 @click.option(
-    "--workers", "--jobs", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes to work with."
-)
+    "--workers", "--jobs", default=lambda: min(os.cpu_count() or 1, 64), show_default="one per processor",
+    type=click.IntRange(1, 64), help="Processes to work with.",
+)  # fmt: skip
 @json_option
 def evaluate_image_command(
-    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool, most_folds: int, learn_per_image: int,
+    folder: Path, per_image: int, seeds: int, quick: bool, unseen: bool | None, most_folds: int, learn_per_image: int,
     profile: Path | None, out: Path | None, seed: int, workers: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Objects put into the scans in FOLDER: how many are found, at false alarms that are counted.

@@ -487,3 +487,15 @@ def test_real_scans_are_an_archive(shared_data: Path) -> None:
         )
         < image_looks.SAME
     )
+
+
+def test_kinds_are_left_out_where_trees_can_be_trained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without scikit-learn the packaged fuser is tested all the same, and what must be asked for is refused."""
+    assert any(job.kind is not None for job in study.prepare(folder).jobs)
+    for place in ("triage.study.evaluate_image.find_spec", "triage.study.image_shipped.find_spec"):
+        monkeypatch.setattr(place, lambda name: None)
+    work = study.prepare(folder)
+    assert work.systems[-1].name == "scanlane"
+    assert all(job.kind is None for job in work.jobs)
+    with pytest.raises(DataError, match="need scikit-learn"):
+        study.prepare(folder, unseen=True)

@@ -118,12 +118,14 @@ def test_item_in_the_headspace_above_cargo():
 
 
 @pytest.mark.parametrize(("factor", "kind"), [(0.45, "local_contrast_dark"), (2.2, "local_contrast_light")])
-def test_odd_spot_in_an_even_load(factor, kind):
+@pytest.mark.parametrize("fuser", ["packaged", "none"])
+def test_odd_spot_in_an_even_load(factor, kind, fuser):
     image = scene(load="empty")
     image[140:420, 285:1215] *= 0.35
     image[260:290, 720:750] *= factor
     scan = radiograph(image, state="raw", noise=0.003)
-    found = [f for f in judge_image(scan).findings if f.kind == kind]
+    kind = kind if fuser == "none" else "unlike_its_surroundings"
+    found = [f for f in judge_image(scan, ImageProfile(fuser=fuser)).findings if f.kind == kind]
     assert found
     assert overlap(upright(found[0].where, scan), (720, 260, 750, 290)) > 0.25
     assert found[0].tier == "review"

@@ -1,5 +1,6 @@
 """Places unlike their surroundings: as regions of an image, as candidates, and in the judgement of a scan."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -114,13 +115,27 @@ def test_judgement_does_not_depend_on_threads(profile):
     assert (one.findings, one.scores) == (other.findings, other.scores)
 
 
-def test_without_a_fuser_plain_contrasts_are_told():
-    image = scene(load="empty")
-    image[140:420, 285:1215] *= 0.35
-    image[260:290, 720:750] *= 0.45
-    judged = judge_image(radiograph(image, state="raw", noise=0.003), ImageProfile(fuser="none"))
+def test_without_a_fuser_no_place_is_called_unlike_its_surroundings():
+    judged = judge_image(radiograph(noisy(0), state="raw"), ImageProfile(fuser="none"))
     assert "unlike_its_surroundings" not in judged.scores
-    assert [f for f in judged.findings if f.kind == "local_contrast_dark"]
+    assert "local_contrast_dark" in judged.scores
+
+
+def test_the_package_carries_a_fuser_that_says_what_it_was_trained_on():
+    fuser = fusers.fuser_named("packaged")
+    assert fuser is not None
+    assert fuser.trees is not None
+    assert len(fuser.about.trained_on) == 33
+    assert fuser.about.simulated == "40 scans by this package's simulator"
+    assert {"any", "empty", "homogeneous", "restless"} <= fuser.thresholds.keys()
+    assert fusers.PACKAGED.stat().st_size < 500_000
+
+
+def test_the_packaged_fuser_knows_the_scans_it_was_trained_on(shared_data):
+    digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (shared_data / "cargo").glob("*.jpg")}
+    fuser = fusers.fuser_named("packaged")
+    assert fuser is not None
+    assert set(fuser.about.trained_on) <= digests
 
 
 def test_a_fuser_that_is_not_there_is_told():

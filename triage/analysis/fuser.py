@@ -43,13 +43,12 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
     trained_on : sha256 of the clean images, real ones; an evaluation on one of them must train anew without it
     simulated : number of simulated scans among the clean images, and how they were made
-    options : of the training; figures : measured then, by cross-validation
+    options : of the training
     """
 
     trained_on: tuple[str, ...] = ()
     simulated: str = "none"
     options: dict[str, Any] = {}
-    figures: dict[str, Any] = {}
 
 
 class Trees(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scanner_io.errors import DataError
 
 from .maps import Maps, with_bank
-from .patches import Bank
+from .patches import HEIGHT_WEIGHT, Bank
 from .position_tables import NORMALISED, PositionTables, sketch, tables_of
 
 Array: TypeAlias = NDArray[Any]
@@ -21,6 +21,8 @@ UNTRAINED = ("z_21_81", "bank_16", "low_rank")
 """Maps whose normalised sizes are summed where nothing was trained."""
 BANK_PATCHES = 6_000
 """Of every size, of all scans together: as many as can be compared in the time."""
+ALIKE = 4
+"""Patches drawn for each of the bank."""
 LITTLE = 0.02
 """Of all cells: less load than this has no texture."""
 _FAMILIAR_SHARE = 95.0
@@ -85,13 +87,24 @@ def learn_normals(
 
 
 def bank_part(maps: Maps, rng: np.random.Generator, count: int) -> Bank:
-    """Return up to `count` patches of each size of one scan, drawn evenly, with their rows."""
+    """Return up to `count` patches of each size of one scan, drawn evenly, with their rows.
+
+    Each is the mean of itself and of those of ALIKE times as many drawn that are most like it: typical patches, none of
+    them a piece of the scan.
+    """
     found = []
     for codes in maps.codes:
         flat = codes.reshape(-1, codes.shape[-1])
-        chosen = rng.choice(len(flat), min(count, len(flat)), replace=False)
-        rows = (chosen // codes.shape[1]).astype(np.float32)
-        found.append(np.concatenate([flat[chosen], rows[:, None]], axis=1))
+        drawn = flat[rng.permutation(len(flat))[: ALIKE * count]].astype(np.float64)
+        seeds = drawn[:count]
+        apart = (drawn**2).sum(axis=1)[:, None] - 2 * drawn @ seeds.T + (seeds**2).sum(axis=1)
+        of = apart.argmin(axis=1)
+        of[: len(seeds)] = np.arange(len(seeds))
+        means = np.zeros_like(seeds)
+        np.add.at(means, of, drawn)
+        means /= np.bincount(of, minlength=len(seeds))[:, None]
+        rows = np.rint(means[:, -1] / HEIGHT_WEIGHT * codes.shape[0])
+        found.append(np.concatenate([means, rows[:, None]], axis=1).astype(np.float32))
     return Bank(codes=tuple(found))
 
 

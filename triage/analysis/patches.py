@@ -21,7 +21,7 @@ Array: TypeAlias = NDArray[Any]
 STRIDE = 8
 """Pixels between patches."""
 _VALUES, _WAVES = 8, 4
-_HEIGHT_WEIGHT = 2.0
+HEIGHT_WEIGHT = 2.0
 """A patch a full container height away counts as this much farther, in -ln T."""
 _BAND = 6
 """Patches are compared with those at most this many strides above or below (48 pixels, 30 cm)."""
@@ -63,7 +63,7 @@ def codes_of(image: Array, size: PatchSize) -> Array:
     flat = np.ascontiguousarray(windows).reshape(-1, _VALUES * _VALUES)
     codes[..., :-1] = (flat @ waves).reshape(*windows.shape[:2], -1)
     height = np.arange(windows.shape[0], dtype=np.float32) / windows.shape[0]
-    codes[..., -1] = _HEIGHT_WEIGHT * height[:, None]
+    codes[..., -1] = HEIGHT_WEIGHT * height[:, None]
     return codes
 
 

@@ -100,7 +100,8 @@ def form_of(record: PortalRecord) -> Form | None:
         words = f"too weak to tell a point from a load ({sigma:.1f} standard deviations above the flat background)"
         return Form("unclear", 0.0, 0.0, peak_share, 0.0, words)
     vehicle = vehicle_of(record, background)
-    fits = [_fit(vehicle, c, float(f)) for c, f in zip(counts, flat, strict=True)]
+    profiles = np.concatenate([profile(vehicle.x_mm, vehicle.places_mm, m, h) for m, h in _KINDS])
+    fits = [_fit(vehicle, c, float(f), profiles) for c, f in zip(counts, flat, strict=True)]
     gain = _best_point(fits) - sum(f.stretch for f in fits)
     main = max(fits, key=lambda f: f.weight)
     first, end = main.middle_mm - main.length_mm / 2, main.middle_mm + main.length_mm / 2
@@ -186,11 +187,16 @@ def whitened(v: Vehicle, counts: Floats, flat: float, profiles: Floats) -> tuple
     return (counts - flat) @ whitener, (-flat * box) @ whitener, profiles @ whitener
 
 
-def _fit(v: Vehicle, counts: Floats, flat: float) -> _Fits:
-    """Fit one detector: all stretches and points, each with the shadow's depth beside it."""
+_KINDS = [(0.0, h) for h in STANDOFFS_MM] + [(m, h) for m in LENGTHS_MM for h in STANDOFFS_MM]
+"""Length and standoff of everything that is tried at every place: points first."""
+
+
+def _fit(v: Vehicle, counts: Floats, flat: float, profiles: Floats) -> _Fits:
+    """Fit one detector: all stretches and points, each with the shadow's depth beside it.
+
+    profiles : `(kinds x places, n)` of all _KINDS at all places of the vehicle
+    """
     places = v.places_mm
-    kinds = [(0.0, h) for h in STANDOFFS_MM] + [(m, h) for m in LENGTHS_MM for h in STANDOFFS_MM]
-    profiles = np.concatenate([profile(v.x_mm, places, m, h) for m, h in kinds])
     y, e, g = whitened(v, counts, flat, profiles)
     ee, eg, gg, ey, gy = float(e @ e) + EVEN_HOLD, g @ e, (g * g).sum(axis=1), float(e @ y), g @ y
     det = np.maximum(ee * gg - eg**2, 1e-12)
@@ -203,7 +209,7 @@ def _fit(v: Vehicle, counts: Floats, flat: float) -> _Fits:
     points = chi2[: len(STANDOFFS_MM) * len(places)].reshape(len(STANDOFFS_MM), -1)
     best = int(chi2.argmin())
     middle = float(places[best % len(places)])
-    return _Fits(points, float(chi2[best]), middle, kinds[best // len(places)][0], float(a[best]))
+    return _Fits(points, float(chi2[best]), middle, _KINDS[best // len(places)][0], float(a[best]))
 
 
 def place_words(record: PortalRecord, first: int, end: int) -> str:

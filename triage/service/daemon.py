@@ -35,9 +35,10 @@ from scanner_io import recording
 from scanner_io.errors import StorageError
 from scanner_io.storage import quarantine_parts
 
+from . import audit, link
 from . import lane as lane_process
-from . import link
 from .dispatch import Dispatch
+from .gate import Gate
 from .outbox import Outbox
 
 Log = Callable[..., None]
@@ -177,6 +178,9 @@ class Daemon:
         self._disk_checked_s = 0.0
         self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
+        self._gate: Gate | None = None
+        self._checkpoints: audit.Checkpoints | None = None
+        self._checkpoint_s = time.monotonic()
 
     def stop(self, *_: object) -> None:
         """Ask the loop to end; usable as a signal handler."""
@@ -193,18 +197,28 @@ class Daemon:
             try:
                 for scan_id in self._outbox.hold_missing(lambda p: Path(p).is_file()):
                     self._log("recording_missing", level="error", scan=scan_id)
-                self._dispatch = Dispatch(context, self._config.dispatch, self._outbox, self._log)
+                if self._config.dispatch.keys is not None:
+                    self._gate = Gate(context, Path(self._config.dispatch.keys), self._log, self._note)
+                self._dispatch = Dispatch(context, self._config.dispatch, self._outbox, self._log, self._gate)
                 self.address = self._dispatch.address
-                self._log("listening", address=self.address, state_dir=str(self._state))
+                self._log(
+                    "listening", address=self.address, state_dir=str(self._state), encrypted=self._gate is not None
+                )  # fmt: skip
                 if signals:
                     signal.signal(signal.SIGTERM, self.stop)
                     signal.signal(signal.SIGINT, self.stop)
+                if self._config.audit.checkpoints is not None:
+                    identity = None if self._gate is None else self._gate.identity
+                    self._checkpoints = audit.Checkpoints(Path(self._config.audit.checkpoints), identity)
                 try:
                     self._loop()
                 finally:
+                    self._tell_audit(now=True)
                     self._dispatch.close()
             finally:
                 self._end_all()
+                if self._gate is not None:
+                    self._gate.close()
                 context.term()
                 self._outbox.close()
 
@@ -218,6 +232,7 @@ class Daemon:
             self._poll()
             self._dispatch.tick()
             self._watch_disk()
+            self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)
             done = all(h.finished or h.process is None for h in self._lanes.values())
             if stop_sent_s is None and (self._stop or (self._once and done)):
@@ -233,6 +248,8 @@ class Daemon:
         """Wait for the wire or a lane, at most one tick; serve what is there."""
         poller = zmq.Poller()
         poller.register(self._dispatch.socket, zmq.POLLIN)
+        if self._gate is not None:
+            poller.register(self._gate.socket, zmq.POLLIN)
         pipes = {h.pipe.fileno(): h for h in self._lanes.values() if h.pipe is not None}
         for descriptor in pipes:
             poller.register(descriptor, zmq.POLLIN)
@@ -240,8 +257,17 @@ class Daemon:
         for descriptor, handle in pipes.items():
             if descriptor in ready:
                 self._hear(handle)
+        if self._gate is not None and self._gate.socket in ready:
+            self._gate.answer()
         if self._dispatch.socket in ready:
             self._dispatch.receive()
+
+    def _note(self, kind: str, text: str, who: str = "") -> None:
+        """Write down what happens at the gate."""
+        try:
+            self._outbox.note(kind, text, who=who)
+        except StorageError as error:  # the log has it
+            self._log("outbox_fault", level="error", text=str(error))
 
     def _hear(self, handle: LaneHandle) -> None:
         for _ in range(100):
@@ -384,6 +410,20 @@ class Daemon:
             handle.say(link.Intake(open=is_open))
         level, event = ("info", "intake_open") if is_open else ("error", "intake_stopped")
         self._log(event, level=level, text=f"{free_mb} MiB free, {self._config.storage.min_free_mb} MiB reserved")
+
+    def _tell_audit(self, *, now: bool = False) -> None:
+        """Write to the second place how far the audit has come, when that is due."""
+        if self._checkpoints is None:
+            return
+        seq, head = self._outbox.audit_head()
+        since_s = audit.EVERY_S if now else time.monotonic() - self._checkpoint_s
+        if not self._checkpoints.due(seq, since_s):
+            return
+        self._checkpoint_s = time.monotonic()
+        try:
+            self._checkpoints.add(seq, head, time.time_ns())
+        except StorageError as error:
+            self._log("audit_fault", level="error", text=str(error))
 
     def _end_all(self) -> None:
         for handle in self._lanes.values():

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scanner_io import recording, wire
-from scanner_io.client import Workstation, default_analyst, plain
+from scanner_io.client import Workstation, plain
 from scanner_io.errors import DeliveryError, ScannerError
 from scanner_io.model import Scan, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from scanner_io.security import Identity
 
 WATCH_S = 0.3
 KEYS: dict[str, Verdict] = {"c": "clear", "x": "inspect", "r": "rescan"}
@@ -49,17 +51,16 @@ def _interrupts() -> Iterator[threading.Event]:
 
 
 def watch_queue(
-    address: str, analyst: str | None, capacity: int, count: int | None, *, console: Console | None,
+    address: str, name: str, capacity: int, count: int | None, *, identity: Identity | None, console: Console | None,
     emit: Callable[[Any], None],
 ) -> None:  # fmt: skip
     """Take offers until `count` are done, or Ctrl-C. console : None prints JSON lines by `emit` instead."""
     interactive = console is not None and sys.stdin.isatty()
-    name = analyst or default_analyst()
-    with _interrupts() as stop, Workstation(address, name, capacity=capacity) as desk:
+    with _interrupts() as stop, Workstation(address, name, capacity=capacity, identity=identity) as desk:
         if not desk.connected(10.0):
             raise DeliveryError(f"{address}: no service answered within 10 s; is `scanlane run` up?")
         if console is not None:
-            _print_queue(console, desk.queue(), name)
+            _print_queue(console, desk.queue(), desk.analyst)
         done = 0
         try:
             while (count is None or done < count) and not stop.is_set():

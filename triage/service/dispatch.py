@@ -3,6 +3,10 @@
 Called from one loop: `poll`able socket, `receive` when it is readable, `tick` several times a second. Only committed
 scans are offered; `decided` is sent after the COMMIT; everything about delivery is in the outbox, so this object can be
 thrown away at any moment. Connections are known by the routing ids the socket itself makes.
+
+With a gate (`triage.service.gate`) every message is taken by the key that its connection was let in with and by what
+the list of the enrolled says of that key at that moment; decisions count by their signature. Without one the address
+is of this machine alone, and analysts are who they say they are.
 """
 
 from __future__ import annotations
@@ -11,26 +15,48 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 import zmq
 
 from scanner_io import __version__, wire
 from scanner_io.config import Dispatch as DispatchConfig
 from scanner_io.errors import DeliveryError, ProtocolError, StorageError
+from scanner_io.model import Decision
+from scanner_io.security import Enrolled, verified
 
+from .gate import TRY_EVERY_S, Gate, SelfTest, user_of
 from .outbox import Item, Outbox
 
 QUEUE_ROWS = 200
 MAX_NAME = 64
+TRY_AGAIN_S = 5.0
+"""After a self-test that failed."""
+
+_EVERYBODY: frozenset[str] = frozenset({"analyst", "supervisor", "viewer"})
+_DECIDERS: frozenset[str] = frozenset({"analyst", "supervisor"})
+MAY: dict[type[wire.Message], frozenset[str]] = {
+    wire.Hello: _EVERYBODY, wire.Ping: _EVERYBODY, wire.Pong: _EVERYBODY, wire.Bye: _EVERYBODY,
+    wire.QueueRequest: _EVERYBODY, wire.Fetch: _DECIDERS, wire.Received: _DECIDERS, wire.Decide: _DECIDERS,
+    wire.Renew: _DECIDERS, wire.Release: _DECIDERS, wire.Claim: _DECIDERS,
+}  # fmt: skip
+"""Which roles may send what. Whatever is not here nobody may."""
 
 
 class Connection:
-    """One analyst's connection."""
+    """One analyst's connection.
 
-    def __init__(self, routing_id: bytes, hello: wire.Hello, now_s: float) -> None:
+    key : that it was let in with, empty without a gate; id : as its `welcome` says, in what the analyst signs
+    sequence : of the last statement taken
+    """
+
+    def __init__(self, routing_id: bytes, analyst: str, capacity: int, now_s: float, who: Enrolled | None) -> None:
         self.routing_id = routing_id
-        self.analyst = hello.analyst
-        self.capacity = hello.capacity
+        self.analyst = analyst
+        self.capacity = capacity
+        self.key = who.key.curve if who is not None else ""
+        self.id = uuid.uuid4().hex
+        self.sequence = 0
         self.heard_s = now_s
         self.pinged_s = now_s
         self.leases: dict[str, str] = {}
@@ -42,36 +68,111 @@ class Dispatch:
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], config: DispatchConfig, outbox: Outbox,
-        log: Callable[..., None],
+        log: Callable[..., None], gate: Gate | None = None,
     ) -> None:  # fmt: skip
-        """Bind. `log(event, **fields)` hears what happens. Raises DeliveryError if the address is taken."""
+        """Bind. `log(event, **fields)` hears what happens.
+
+        gate : lets programs in by their keys; it was tried by a stranger before the port opens
+
+        Raises DeliveryError if the address is taken, or if the gate lets strangers in.
+        """
         self._config = config
+        self._context = context
+        self._gate = gate
+        self._test = SelfTest(gate) if gate is not None else None
+        self._tried_s = time.monotonic()
+        self.shut = ""
+        """Why nothing is let in or out any more; empty as long as the gate is sound."""
         self._outbox = outbox
         self._log = log
         self._connections: dict[bytes, Connection] = {}
         self._counter = 0
         self._storage_told = False
         self._refusals = 0
-        self.socket = context.socket(zmq.ROUTER)
+        if why := self._tried_before_opening():
+            raise DeliveryError(f"dispatch.bind {config.bind}: not opened: {why}")
+        self.socket = self._server(config.bind)
+        self.address: str = self.socket.get_string(zmq.LAST_ENDPOINT)
+        self._outbox.rearm(config.lease_s)
+
+    def _server(self, address: str) -> zmq.Socket[bytes]:
+        """Return a bound socket; whom it lets in is settled before it is bound."""
+        socket = self._context.socket(zmq.ROUTER)
         for option, value in (
             (zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 0), (zmq.SNDHWM, 64), (zmq.RCVHWM, 64), (zmq.LINGER, 0),
             (zmq.MAXMSGSIZE, wire.MAX_INBOUND_BYTES), (zmq.HANDSHAKE_IVL, 3000), (zmq.HEARTBEAT_IVL, 2000),
             (zmq.HEARTBEAT_TIMEOUT, 6000), (zmq.HEARTBEAT_TTL, 6000), (zmq.TCP_KEEPALIVE, 1), (zmq.BACKLOG, 512),
         ):  # fmt: skip
-            self.socket.setsockopt(option, value)
+            socket.setsockopt(option, value)
         try:
-            self.socket.bind(config.bind)
+            if self._gate is not None:
+                self._gate.secure(socket)
+            socket.bind(address)
         except zmq.ZMQError as error:
-            self.socket.close()
+            socket.close()
             raise DeliveryError(
-                f"dispatch.bind {config.bind}: cannot be bound ({error}); is another scanlane running here?"
+                f"dispatch.bind {address}: cannot be bound ({error}); is another scanlane running here?"
             ) from error
-        self.address: str = self.socket.get_string(zmq.LAST_ENDPOINT)
-        self._outbox.rearm(config.lease_s)
+        return socket
 
     def close(self) -> None:
         """Close the socket. Leases stay in the outbox and are armed again at the next start."""
+        if self._test is not None:
+            self._test.end()
         self.socket.close(linger=0)
+
+    # ------------------------------------------------------------------------------------------- trying the gate
+
+    def _tried_before_opening(self) -> str:
+        """Have a stranger and a known program try a port of this machine alone; return what is wrong, or nothing."""
+        if self._gate is None or self._test is None:
+            return ""
+        server = self._server("tcp://127.0.0.1:*")
+        poller = zmq.Poller()
+        poller.register(server, zmq.POLLIN)
+        poller.register(self._gate.socket, zmq.POLLIN)
+        try:
+            self._test.begin(server.get_string(zmq.LAST_ENDPOINT))
+            while (wrong := self._test.step()) is None:
+                poller.poll(50)
+                self._gate.answer()
+                self._hear_probe(server)
+            return wrong
+        finally:
+            self._test.end()
+            server.close(linger=0)
+
+    def _hear_probe(self, server: zmq.Socket[bytes]) -> None:
+        """Tell the test whose message came; on this port nobody else is to be heard."""
+        assert self._gate is not None and self._test is not None
+        while True:
+            try:
+                frames = server.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            if self._gate.is_probe(user_of(frames[-1])):
+                self._test.heard()
+
+    def _try_gate(self) -> None:
+        """Keep the test of the open port going: begun every minute, sooner after it failed."""
+        if self._gate is None or self._test is None:
+            return
+        now_s = time.monotonic()
+        if not self._test.running:
+            if now_s - self._tried_s >= (TRY_AGAIN_S if self.shut else TRY_EVERY_S):
+                self._tried_s = now_s
+                self._test.begin(_from_here(self.address))
+            return
+        wrong = self._test.step()
+        if wrong is None:
+            return
+        if wrong and not self.shut:
+            self._log("gate_unsound", level="error", text=f"nothing goes out: {wrong}")
+            for connection in list(self._connections.values()):
+                self._drop(connection, "cut off: the gate is not sound")
+        elif self.shut and not wrong:
+            self._log("gate_sound", text="it keeps strangers out again")
+        self.shut = wrong
 
     # ------------------------------------------------------------------------------------------------- receiving
 
@@ -79,12 +180,35 @@ class Dispatch:
         """Take all messages that are there."""
         for _ in range(1000):  # bounded, so that a flood cannot starve the lanes
             try:
-                frames = self.socket.recv_multipart(zmq.NOBLOCK)
+                parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            self._take(frames[0], frames[1:])
+            frames = [bytes(part.buffer) for part in parts]
+            if self._gate is None:
+                self._take(frames[0], frames[1:], None)
+            else:
+                self._take_by_key(self._gate, user_of(parts[-1]), frames[0], frames[1:])
 
-    def _take(self, routing_id: bytes, frames: list[bytes]) -> None:
+    def _take_by_key(self, gate: Gate, key: str, routing_id: bytes, frames: list[bytes]) -> None:
+        """Take a message of whoever the list says this key is now; of nobody, nothing is taken and nothing answered."""
+        if gate.is_probe(key):
+            if self._test is not None:
+                self._test.heard()
+            return
+        who = gate.who(key)
+        if who is None or self.shut:
+            self._refused(f"a message by the key {key or '(none)'}, which is not enrolled" if not self.shut else "shut")
+            connection = self._connections.get(routing_id)
+            if connection is not None:
+                self._drop(connection, "revoked")
+            return
+        connection = self._connections.get(routing_id)
+        if connection is not None and connection.key != key:
+            self._refused(f"a message of {who.key.name} on {connection.analyst}'s connection")
+            return
+        self._take(routing_id, frames, who)
+
+    def _take(self, routing_id: bytes, frames: list[bytes], who: Enrolled | None) -> None:
         if not routing_id.startswith(b"\0"):
             # Only ids made by this socket are trusted: a self-chosen one could be another analyst's.
             self._refused("a peer chose its own routing id")
@@ -96,8 +220,12 @@ class Dispatch:
             self._send(routing_id, wire.Refused(about="message", reason=str(error)))
             return
         connection = self._connections.get(routing_id)
-        if isinstance(message, wire.Hello):
-            self._hello(routing_id, message)
+        if who is not None and who.role not in MAY.get(type(message), frozenset()):
+            reason = f"{who.key.name} is {who.role}, who may not send {_type(message)}"
+            self._audit_refusal(reason, who.key.name)
+            self._send(routing_id, wire.Refused(about=_type(message), reason=reason, ref=_ref(message)))
+        elif isinstance(message, wire.Hello):
+            self._hello(routing_id, message, who)
         elif connection is None:
             self._send(routing_id, wire.Refused(about="hello_first", reason="this connection has not said hello"))
         else:
@@ -128,7 +256,7 @@ class Dispatch:
                 if self._outbox.holder(message.lease_id) == connection.analyst:
                     self._end_lease(message.lease_id, "given back")
             case wire.Claim():
-                self._offer(connection, message.scan_id)
+                self._claim(connection, message.scan_id)
             case wire.QueueRequest():
                 self._send(connection.routing_id, self.queue())
             case wire.Ping():
@@ -138,31 +266,44 @@ class Dispatch:
             case _:
                 pass  # a pong: hearing it was the point
 
-    def _hello(self, routing_id: bytes, hello: wire.Hello) -> None:
+    def _audit_refusal(self, reason: str, analyst: str, scan_id: str = "") -> None:
+        """Write down what somebody with a name tried and may not."""
+        self._log("not_allowed", analyst=analyst, text=reason, level="warning")
+        with suppress(StorageError):  # the log has it
+            self._outbox.note("not_allowed", reason, scan_id, analyst)
+
+    def _hello(self, routing_id: bytes, hello: wire.Hello, who: Enrolled | None) -> None:
         if hello.proto_min > wire.MINOR_MAX or hello.proto_max < wire.MINOR_MIN:
             reason = f"speaks minor {hello.proto_min}-{hello.proto_max}, this service {wire.MINOR_MIN}-{wire.MINOR_MAX}"
             self._send(routing_id, wire.Refused(about="hello", reason=f"{reason}; upgrade the older side"))
             return
-        if not hello.analyst or len(hello.analyst) > MAX_NAME or not hello.analyst.isprintable():
+        analyst = hello.analyst if who is None else who.key.name
+        if who is not None and hello.analyst not in ("", analyst):
+            reason = f"says it is {hello.analyst[:MAX_NAME]!r}, but its key is of {analyst!r}"
+            self._audit_refusal(reason, analyst)
+            self._send(routing_id, wire.Refused(about="hello", reason=reason))
+            return
+        if not analyst or len(hello.analyst) > MAX_NAME or not hello.analyst.isprintable():
             reason = f"analyst {hello.analyst[:MAX_NAME]!r}, expected a printable name of 1-{MAX_NAME} characters"
             self._send(routing_id, wire.Refused(about="hello", reason=reason))
             return
         now_s = time.monotonic()
+        capacity = hello.capacity if who is None or who.role in _DECIDERS else 0
         known = self._connections.get(routing_id)
-        if known is None or known.analyst != hello.analyst:
+        if known is None or known.analyst != analyst:
             if known is not None:
                 self._drop(known, "said hello as somebody else")
-            self._connections[routing_id] = joined = Connection(routing_id, hello, now_s)
-            if not any(c.leases for c in self._connections.values() if c.analyst == hello.analyst):
+            known = self._connections[routing_id] = Connection(routing_id, analyst, capacity, now_s, who)
+            if not any(c.leases for c in self._connections.values() if c.analyst == analyst):
                 # this service, or the analyst's program, was restarted: what they hold counts
-                joined.leases.update(self._outbox.leases_of(hello.analyst))
-            self._log("analyst_joined", analyst=hello.analyst, capacity=hello.capacity)
+                known.leases.update(self._outbox.leases_of(analyst))
+            self._log("analyst_joined", analyst=analyst, capacity=capacity)
         else:
-            known.heard_s, known.capacity = now_s, hello.capacity
+            known.heard_s, known.capacity = now_s, capacity
         self._send(
             routing_id,
             wire.Welcome(
-                connection_id=uuid.uuid4().hex,
+                connection_id=known.id,
                 minor=min(hello.proto_max, wire.MINOR_MAX),
                 lease_s=self._config.lease_s,
                 heartbeat_s=self._config.heartbeat_s,
@@ -207,11 +348,32 @@ class Dispatch:
         else:
             self._log("delivery_wrong", scan=message.scan_id, analyst=connection.analyst, level="warning")
 
+    def _verified(self, connection: Connection, message: wire.Decide) -> Decision:
+        """Return the decision of a message that this analyst made on this connection, and made now."""
+        if self._gate is None:
+            if message.decision is None:
+                raise DeliveryError("no decision: this service has no keys, so that signed ones cannot be verified")
+            return message.decision
+        who = self._gate.who(connection.key)
+        if who is None or not verified(who.key.signing, message.statement, message.signature):
+            raise DeliveryError("the signature is not of this analyst's key, or not of these bytes")
+        statement = wire.decode_statement(message.statement)
+        if statement.connection_id != connection.id:
+            raise DeliveryError("signed for another connection")
+        if statement.sequence <= connection.sequence:
+            raise DeliveryError(f"statement {statement.sequence} comes again: {connection.sequence} was taken before")
+        connection.sequence = statement.sequence
+        return statement.decision
+
     def _decide(self, connection: Connection, message: wire.Decide) -> None:
-        decision = message.decision
-        if decision.analyst != connection.analyst:
-            raise DeliveryError(f"signed {decision.analyst}, but this connection is {connection.analyst}'s")
-        answer = self._outbox.decide(decision)
+        try:
+            decision = self._verified(connection, message)
+            if decision.analyst != connection.analyst:
+                raise DeliveryError(f"signed {decision.analyst}, but this connection is {connection.analyst}'s")
+        except (DeliveryError, ProtocolError) as error:
+            self._audit_refusal(f"a decision is not taken: {error}", connection.analyst)
+            raise DeliveryError(str(error)) from error
+        answer = self._outbox.decide(decision, statement=message.statement, signature=message.signature)
         if answer.applied:
             connection.leases.pop(decision.lease_id, None)
             for other in self._connections.values():  # the same analyst's other programs learn that it is over
@@ -265,6 +427,8 @@ class Dispatch:
 
     def _pass_time(self) -> None:
         now_s = time.monotonic()
+        self._look_at_list()
+        self._try_gate()
         for connection in list(self._connections.values()):
             silent_s = now_s - connection.heard_s
             if silent_s > 3 * self._config.heartbeat_s:
@@ -278,6 +442,17 @@ class Dispatch:
                 owner.stalled = owner.stalled or lease_id in owner.leases
             self._end_lease(lease_id, "the lease ran out")
         self._offer_pending()
+
+    def _look_at_list(self) -> None:
+        """Cut off at once whoever has lost their right or has another role now."""
+        if self._gate is None or not self._gate.look_again():
+            return
+        for connection in list(self._connections.values()):
+            who = self._gate.who(connection.key)
+            if who is None or who.key.name != connection.analyst:
+                self._drop(connection, "revoked")
+            elif who.role not in _DECIDERS and connection.capacity:
+                self._drop(connection, f"is {who.role} now")
 
     def _offer_pending(self) -> None:
         while True:
@@ -311,6 +486,15 @@ class Dispatch:
         else:
             self._end_lease(item.lease_id, "could not be sent")
 
+    def _claim(self, connection: Connection, scan_id: str) -> None:
+        """Give a named scan. What is held was given back too often: with keys it takes a supervisor to take it on."""
+        who = None if self._gate is None else self._gate.who(connection.key)
+        if who is not None and who.role != "supervisor" and self._outbox.item(scan_id).state == "held":
+            reason = f"scan {scan_id} is held; a supervisor may take it, {who.key.name} is {who.role}"
+            self._audit_refusal(reason, connection.analyst, scan_id)
+            raise DeliveryError(reason)
+        self._offer(connection, scan_id)
+
     def _end_lease(self, lease_id: str, why: str) -> None:
         """End a lease and tell every connection that shares it."""
         scan_id = self._outbox.release(lease_id, why, self._config.max_attempts)
@@ -343,7 +527,9 @@ class Dispatch:
         return wire.Queue(rows=rows, counts=self._outbox.counts())
 
     def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | None = None) -> bool:
-        """Send; False if the peer's queue is full or the peer is gone."""
+        """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""
+        if self.shut:
+            return False
         try:
             self.socket.send_multipart([routing_id, *wire.encode(message, raw)], zmq.NOBLOCK)
         except zmq.Again:
@@ -362,7 +548,18 @@ def _type(message: wire.FromAnalyst) -> str:
     return type(message).__name__.lower()
 
 
+def _from_here(address: str) -> str:
+    """Return the address at which this machine reaches a socket of its own that is bound to `address`."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    return f"tcp://127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "*") else address  # noqa: S104 -- compared only
+
+
 def _ref(message: wire.FromAnalyst) -> str:
     if isinstance(message, wire.Decide):
-        return message.decision.decision_id
+        if message.decision is not None:
+            return message.decision.decision_id
+        try:  # not verified: it only tells its sender what the answer is about
+            return wire.decode_statement(message.statement).decision.decision_id
+        except ProtocolError:
+            return ""
     return str(getattr(message, "scan_id", "") or getattr(message, "lease_id", ""))

@@ -27,6 +27,8 @@ import msgspec
 from scanner_io.errors import DeliveryError, StorageError
 from scanner_io.model import Decision, Declaration, TriageResult
 
+from . import audit
+
 State = Literal["filed", "pending", "leased", "held", "decided"]
 
 TIERS = {"ALARM": 0, "UNUSABLE": 1, "REVIEW": 2, "CLEAR": 3}
@@ -62,7 +64,15 @@ MIGRATIONS = (
     ) STRICT;
     """,
     "ALTER TABLE outbox ADD COLUMN returned_by TEXT NOT NULL DEFAULT ''",
+    """
+    ALTER TABLE decisions ADD COLUMN statement BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE decisions ADD COLUMN signature BLOB NOT NULL DEFAULT x'';
+    """,
+    "ALTER TABLE events ADD COLUMN hash BLOB NOT NULL DEFAULT x''",
 )
+
+CHAINED_FROM = 4
+"""Schema from which events are a chain (`audit`)."""
 
 
 class ScanRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +144,8 @@ class Outbox:
             with self._transaction():
                 for statement in statements:
                     self._db.execute(statement)
+                if number == CHAINED_FROM:
+                    self._chain()
                 self._db.execute(f"PRAGMA user_version={number}")
 
     @contextmanager
@@ -151,11 +163,23 @@ class Outbox:
         except sqlite3.Error as error:
             raise StorageError(f"outbox: not committed ({error}); make room on its disk or mend it") from error
 
+    def _chain(self) -> None:
+        """Link the events of before there was a chain; from here on nobody can change them unseen."""
+        before = audit.START
+        rows = self._db.execute("SELECT seq, utc_ns, kind, scan_id, who, text FROM events ORDER BY seq").fetchall()
+        for row in rows:
+            before = audit.link(before, *row)
+            self._db.execute("UPDATE events SET hash=? WHERE seq=?", (before, row[0]))
+
     def _event(self, kind: str, scan_id: str = "", who: str = "", text: str = "") -> None:
-        self._db.execute(
-            "INSERT INTO events (utc_ns, kind, scan_id, who, text) VALUES (?, ?, ?, ?, ?)",
-            (time.time_ns(), kind, scan_id, who, text),
-        )
+        seq, before = self.audit_head()
+        row = (seq + 1, time.time_ns(), kind, scan_id, who, text)
+        self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, audit.link(before, *row)))
+
+    def audit_head(self) -> tuple[int, bytes]:
+        """Return number and hash of the last event; 0 and the chain's beginning where there is none."""
+        found = self._db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        return (int(found[0]), bytes(found[1])) if found else (0, audit.START)
 
     # --------------------------------------------------------------------------------------------------- intake
 
@@ -317,9 +341,11 @@ class Outbox:
                 self._event("delivered", scan_id, text=lease_id)
         return bool(done.rowcount)
 
-    def decide(self, decision: Decision) -> Answer:
+    def decide(self, decision: Decision, *, statement: bytes = b"", signature: bytes = b"") -> Answer:
         """Commit a decision. It is applied if its lease is in force and it names the recording's hash; else it is
         kept with the reason and the scan stays where it is. The same decision again gets the same answer.
+
+        statement, signature : the very bytes that the analyst signed, kept as they came
 
         Raises DeliveryError if there is no such scan, or the decision id was used for something else.
         """
@@ -334,10 +360,10 @@ class Outbox:
         reason = self._objection(item, decision)
         with self._transaction():
             self._db.execute(
-                "INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?)",
+                "INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (
                     decision.decision_id, decision.scan_id, decision.analyst, decision.verdict,
-                    msgspec.json.encode(decision), not reason, reason, time.time_ns(),
+                    msgspec.json.encode(decision), not reason, reason, time.time_ns(), statement, signature,
                 ),
             )  # fmt: skip
             if not reason:
@@ -404,6 +430,13 @@ class Outbox:
             "SELECT decision, applied FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns", (scan_id,)
         )
         return [(msgspec.json.decode(blob, type=Decision), bool(applied)) for blob, applied in rows]
+
+    def signatures(self, scan_id: str) -> list[tuple[str, bytes, bytes]]:
+        """Return analyst, statement and signature of every decision on a scan in the order of their commits."""
+        rows = self._db.execute(
+            "SELECT analyst, statement, signature FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns", (scan_id,)
+        )
+        return rows.fetchall()
 
     def note(self, kind: str, text: str, scan_id: str = "", who: str = "") -> None:
         """Write an event down."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -111,7 +112,7 @@ class Work(NamedTuple):
 
 
 def prepare(
-    folder: Path, *, per_image: int = 30, seeds: int = 3, quick: bool = False, unseen: bool = True,
+    folder: Path, *, per_image: int = 30, seeds: int = 3, quick: bool = False, unseen: bool | None = None,
     profile: Path | None = None, seed: int = 1, most_folds: int = FOLDS, learn_per_image: int = LEARN_PER_IMAGE,
     systems: Sequence[System] | None = None,
 ) -> Work:  # fmt: skip
@@ -120,7 +121,7 @@ def prepare(
     folder : images or recordings, with or without a `manifest.csv`
     per_image, seeds : insertions into every scan, and how often that is done
     quick : few insertions and folds: a look, not a result
-    unseen : also train without a kind and look for that kind, four times the work
+    unseen : also train without a kind and look for that kind, four times the work; None: where trees can be trained
     profile : a fuser trained elsewhere
     most_folds, learn_per_image : folds of commodities, and insertions into every scan that is learned from
     systems : what to compare; default: all there are
@@ -131,6 +132,8 @@ def prepare(
         raise DataError(f"evaluate image: {per_image} insertions per image, {seeds} seeds; give at least one of each")
     if quick:
         per_image, seeds, unseen, most_folds = min(per_image, 10), 1, False, min(most_folds, QUICK_FOLDS)
+    if unseen is None:
+        unseen = find_spec("sklearn") is not None
     archive = read_archive(folder)
     setting = Setting(folds(archive, most_folds), per_image, seeds, learn_per_image, seed)
     compared = tuple(systems) if systems is not None else systems_for(archive, profile, unseen=unseen)

@@ -1,0 +1,184 @@
+import json
+import sqlite3
+
+import pytest
+from click.testing import CliRunner
+
+from scanner_io import security
+from scanner_io.errors import DataError
+from tests import samples
+from triage.cli import cli
+from triage.service import audit
+from triage.service.outbox import CHAINED_FROM, MIGRATIONS, Outbox, ScanRow
+
+
+def row(number=1):
+    scan_id = f"north-20260131T0945{number:02d}.000000Z-0f3a9c1e"
+    return ScanRow(
+        scan_id=scan_id, lane="north", path=f"/x/{number}", sha256="0" * 64, size=1, start_utc_ns=number,
+        simulated=True, result=samples.result(scan_id, "REVIEW"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def state(tmp_path):
+    """A state folder in which things happened, with its checkpoints and the service's keys."""
+    identity = security.create_service(tmp_path / "keys")
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    told = audit.Checkpoints(tmp_path / "checkpoints", identity)
+    for number in range(1, 6):
+        outbox.add(row(number))
+        outbox.note("viewed", f"row {number}", who="ana")
+        if number in (2, 4):
+            told.add(*outbox.audit_head(), number)
+    told.add(*outbox.audit_head(), 9)
+    outbox.close()
+    return tmp_path
+
+
+def problems(state, *, checkpoints=True, signed=True):
+    signing = security.load_public(state / "keys" / security.SERVICE_PUBLIC).signing if signed else None
+    return audit.verify(state / "outbox.sqlite", state / "checkpoints" if checkpoints else None, signing).problems
+
+
+def change(state, *statements):
+    db = sqlite3.connect(state / "outbox.sqlite")
+    with db:
+        for statement in statements:
+            db.execute(statement)
+    db.close()
+
+
+def rewrite(state):
+    """What somebody does who knows how the chain is made."""
+    db = sqlite3.connect(state / "outbox.sqlite")
+    before = audit.START
+    with db:
+        for r in db.execute("SELECT seq, utc_ns, kind, scan_id, who, text FROM events ORDER BY seq").fetchall():
+            before = audit.link(before, *r)
+            db.execute("UPDATE events SET hash=? WHERE seq=?", (before, r[0]))
+    db.close()
+
+
+def test_what_nobody_touched_is_whole(state):
+    assert problems(state) == []
+
+
+SWAP = (
+    "UPDATE events SET seq=1000 WHERE seq=3", "UPDATE events SET seq=3 WHERE seq=4",
+    "UPDATE events SET seq=4 WHERE seq=1000",
+)  # fmt: skip
+TOUCHED = {
+    "who": ("UPDATE events SET who='ben' WHERE seq=3",),
+    "text": ("UPDATE events SET text=text || ' ' WHERE seq=1",),
+    "time": ("UPDATE events SET utc_ns=utc_ns+1 WHERE seq=10",),
+    "kind": ("UPDATE events SET kind='x' WHERE seq=5",),
+    "scan": ("UPDATE events SET scan_id='y' WHERE seq=5",),
+    "moved between fields": ("UPDATE events SET who=who || substr(text,1,1), text=substr(text,2) WHERE seq=4",),
+    "hash": ("UPDATE events SET hash=zeroblob(32) WHERE seq=7",),
+    "deleted": ("DELETE FROM events WHERE seq=6",),
+    "first deleted": ("DELETE FROM events WHERE seq=1",),
+    "reordered": SWAP,
+}
+
+
+@pytest.mark.parametrize("how", TOUCHED)
+def test_what_is_touched_is_found_without_checkpoints(state, how):
+    change(state, *TOUCHED[how])
+    assert problems(state, checkpoints=False)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 9, 10])
+def test_a_cut_tail_is_found_by_the_checkpoints(state, cut):
+    change(state, f"DELETE FROM events WHERE seq > {10 - cut}")
+    assert problems(state, checkpoints=False) == []
+    assert any("cut off" in p.text for p in problems(state))
+
+
+def test_a_chain_written_anew_is_found_by_the_checkpoints(state):
+    change(state, "UPDATE events SET who='ben' WHERE seq=3")
+    rewrite(state)
+    assert problems(state, checkpoints=False) == []
+    assert [p.seq for p in problems(state)] == [4, 8, 10]
+
+
+def test_checkpoints_made_by_another_are_no_proof(state):
+    """Somebody who rewrites chain and checkpoints has not the service's key."""
+    change(state, "UPDATE events SET who='ben' WHERE seq=3")
+    rewrite(state)
+    (state / "checkpoints").unlink()
+    outbox = Outbox(state / "outbox.sqlite")
+    audit.Checkpoints(state / "checkpoints", security.generate("eve")).add(*outbox.audit_head(), 9)
+    outbox.close()
+    assert problems(state, signed=False) == []
+    assert "not signed by the service's key" in problems(state)[0].text
+
+
+def test_a_chain_begun_anew_is_found(state):
+    (state / "outbox.sqlite").unlink()
+    outbox = Outbox(state / "outbox.sqlite")
+    outbox.note("viewed", "one")
+    identity = security.load_identity(state / "keys" / security.SERVICE_KEY)
+    audit.Checkpoints(state / "checkpoints", identity).add(*outbox.audit_head(), 11)
+    outbox.close()
+    assert any("begun anew" in p.text for p in problems(state))
+
+
+def test_a_line_cut_by_a_crash_spoils_no_other(state):
+    path = state / "checkpoints"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"seq": 10, "ha')
+    outbox = Outbox(state / "outbox.sqlite")
+    outbox.note("viewed", "more")
+    identity = security.load_identity(state / "keys" / security.SERVICE_KEY)
+    audit.Checkpoints(path, identity).add(*outbox.audit_head(), 12)
+    outbox.close()
+    found = problems(state)
+    assert [p.text.split(" lines")[0] for p in found] == ["1"]
+    assert len(audit.read_checkpoints(path)[0]) == 4
+
+
+def test_events_of_before_the_chain_are_linked_when_the_schema_is_brought_up(tmp_path):
+    path = tmp_path / "outbox.sqlite"
+    db = sqlite3.connect(path)
+    for number, script in enumerate(MIGRATIONS[: CHAINED_FROM - 1], start=1):
+        db.executescript(script)
+        db.execute(f"PRAGMA user_version={number}")
+    db.executemany(
+        "INSERT INTO events (utc_ns, kind, scan_id, who, text) VALUES (?,?,?,?,?)",
+        [(i, "recorded", f"s{i}", "north", "CLEAR") for i in range(3)],
+    )
+    db.commit()
+    db.close()
+    outbox = Outbox(path)
+    outbox.note("viewed", "after")
+    outbox.close()
+    assert audit.verify(path, None, None) == audit.Verified(4, 0, True, [])
+
+
+def test_a_transaction_that_fails_leaves_no_link(tmp_path):
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    outbox.note("a", "b")
+    head = outbox.audit_head()
+    with pytest.raises(RuntimeError), outbox._transaction():
+        outbox._event("c")
+        raise RuntimeError
+    assert outbox.audit_head() == head
+    outbox.note("d", "e")
+    outbox.close()
+    assert audit.verify(tmp_path / "outbox.sqlite", None, None).problems == []
+
+
+def test_the_command_says_it(state):
+    arguments = [str(state), "--checkpoints", str(state / "checkpoints"), "--service", str(state / "keys/service.pub")]
+    told = CliRunner().invoke(cli, ["audit", "verify", *arguments])
+    assert told.exit_code == 0
+    assert told.output == "10 events, 3 checkpoints: whole\n"
+    change(state, "DELETE FROM events WHERE seq=6")
+    told = CliRunner().invoke(cli, ["audit", "verify", *arguments, "--json"])
+    assert told.exit_code == 1
+    report = json.loads(told.output)
+    assert not report["sound"]
+    assert report["problems"][0] == {"seq": 7, "text": "rows 6 to 6 are missing"}
+    with pytest.raises(DataError, match="there is no such outbox"):
+        audit.verify(state / "none.sqlite", None, None)

@@ -1,0 +1,462 @@
+import hashlib
+import threading
+import time
+
+import msgspec
+import pytest
+import zmq
+
+from scanner_io import security, wire
+from scanner_io.client import Workstation
+from scanner_io.config import Dispatch as DispatchConfig
+from scanner_io.errors import ConfigError, DeliveryError
+from scanner_io.model import Decision
+from tests import samples
+from triage.service import gate as gates
+from triage.service.dispatch import Dispatch
+from triage.service.gate import Gate, SelfTest
+from triage.service.outbox import Outbox, ScanRow
+
+STEP_MS = 10
+
+
+class Service:
+    """A service with keys, its loop in a thread of its own as the daemon runs it."""
+
+    def __init__(self, folder):
+        self.folder, self.keys = folder, folder / "keys"
+        if not self.keys.exists():
+            security.create_service(self.keys)
+        self.log, self._work = [], []
+        self._lock, self._ending, self._up = threading.Lock(), threading.Event(), threading.Event()
+        self.answering = True
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        assert self._up.wait(20)
+
+    def _run(self):
+        outbox = Outbox(self.folder / "outbox.sqlite")
+        context = zmq.Context()
+        gate = Gate(context, self.keys, self._hear, lambda kind, text, who="": outbox.note(kind, text, who=who))
+        config = DispatchConfig(bind="tcp://127.0.0.1:0", lease_s=3.0, heartbeat_s=0.2)
+        self.dispatch = dispatch = Dispatch(context, config, outbox, self._hear, gate)
+        self.address = dispatch.address
+        self._up.set()
+        while not self._ending.is_set():
+            with self._lock:
+                work, self._work = self._work, []
+            for call, done in work:
+                done.append(call(outbox))
+            dispatch.socket.poll(STEP_MS)
+            if self.answering:
+                gate.answer()
+            dispatch.receive()
+            dispatch.tick()
+        dispatch.close()
+        gate.close()
+        context.term()
+        outbox.close()
+
+    def _hear(self, event, **fields):
+        self.log.append((event, fields))
+
+    def do(self, call):
+        done = []
+        with self._lock:
+            self._work.append((call, done))
+        deadline = time.monotonic() + 5
+        while not done and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return done[0]
+
+    def enrol(self, name, role="analyst"):
+        service = security.load_public(self.keys / security.SERVICE_PUBLIC)
+        identity = security.generate(name, service.curve)
+        security.enrol(self.keys, identity.public, role)
+        return identity
+
+    def put(self, number=1, outcome="REVIEW", size=2000):
+        scan_id = f"north-20260131T0945{number:02d}.000000Z-0f3a9c1e"
+        data = bytes([number]) * size
+        path = self.folder / scan_id
+        path.write_bytes(data)
+        row = ScanRow(
+            scan_id=scan_id, lane="north", path=str(path), sha256=hashlib.sha256(data).hexdigest(), size=size,
+            start_utc_ns=number, simulated=True, result=samples.result(scan_id, outcome),
+        )  # fmt: skip
+        self.do(lambda outbox: outbox.add(row))
+        return scan_id
+
+    def events(self, kind):
+        return self.do(lambda o: o._db.execute("SELECT who, text FROM events WHERE kind=?", (kind,)).fetchall())
+
+    def close(self):
+        self._ending.set()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def service(tmp_path):
+    running = Service(tmp_path)
+    yield running
+    running.close()
+
+
+def until(condition, timeout_s=10.0):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+class Raw:
+    """A bare DEALER: what an attacker with a program of their own has."""
+
+    def __init__(self, address, prepare=lambda socket: None):
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        prepare(self.socket)
+        self.socket.connect(address)
+
+    def ask(self, message, wait_s=1.0):
+        """Send; return the next answer that is no heartbeat, None if there is none in time."""
+        self.socket.send_multipart(wire.encode(message))
+        return self.hear(wait_s)
+
+    def hear(self, wait_s=1.0):
+        deadline = time.monotonic() + wait_s
+        while (left := deadline - time.monotonic()) > 0:
+            if self.socket.poll(int(left * 1000) + 1):
+                answer, _ = wire.decode_from_service(self.socket.recv_multipart())
+                if isinstance(answer, wire.Ping):
+                    self.socket.send_multipart(wire.encode(wire.Pong(counter=answer.counter)))
+                elif not isinstance(answer, wire.Pong):
+                    return answer
+        return None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close(linger=0)
+        self.context.term()
+
+
+def by(identity):
+    return lambda socket: security.secure_client(socket, identity)
+
+
+def test_an_enrolled_analyst_takes_fetches_and_signs(service):
+    ana = service.enrol("ana")
+    scan_id = service.put()
+    with Workstation(service.address, identity=ana) as desk:
+        offer = desk.next_offer(10)
+        assert offer.scan_id == scan_id
+        assert desk.fetch(offer) == b"\x01" * offer.size
+        assert desk.decide(offer, "inspect", note="behind the pallets").applied
+    ((analyst, statement, signature),) = service.do(lambda o: o.signatures(scan_id))
+    assert analyst == "ana"
+    assert security.verified(ana.signing, statement, signature)
+    assert wire.decode_statement(statement).decision.verdict == "inspect"
+
+
+def null(socket):
+    """No security at all."""
+
+
+def plain(socket):
+    socket.plain_username, socket.plain_password = b"ana", b"secret"
+
+
+@pytest.mark.parametrize("how", ["null", "plain", "unknown key", "wrong service key", "revoked before"])
+def test_who_is_not_enrolled_hears_nothing(service, how):
+    service.enrol("ben")
+    service.put()
+    real = security.load_public(service.keys / security.SERVICE_PUBLIC).curve
+    if how in ("null", "plain"):
+        prepare = {"null": null, "plain": plain}[how]
+    elif how == "unknown key":
+        prepare = by(security.generate("eve", real))
+    elif how == "wrong service key":
+        prepare = by(msgspec.structs.replace(service.enrol("ana"), service=security.generate("x").curve))
+    else:
+        prepare = by(service.enrol("ana"))
+        security.revoke(service.keys, "ana")
+        time.sleep(2 * gates.LOOK_AGAIN_S)
+    with Raw(service.address, prepare) as peer:
+        peer.socket.send_multipart(wire.encode(wire.Hello(analyst="ana")))
+        assert peer.hear(1.0) is None
+    assert not [e for e, _ in service.log if e in ("analyst_joined", "offered")]
+
+
+def test_a_revoked_key_is_cut_within_a_second_and_its_scan_goes_on(service):
+    ana, ben = service.enrol("ana"), service.enrol("ben")
+    scan_id = service.put()
+    with Workstation(service.address, identity=ana) as desk:
+        offer = desk.next_offer(10)
+        security.revoke(service.keys, "ana")
+        began_s = time.monotonic()
+        assert until(lambda: [e for e, f in service.log if e == "analyst_left" and f["text"] == "revoked"], 5)
+        assert time.monotonic() - began_s < 1.0
+        with pytest.raises(DeliveryError):
+            desk.fetch(offer, timeout_s=1.0)
+        with pytest.raises(DeliveryError):
+            desk.decide(offer, "clear", timeout_s=1.5)
+        with Workstation(service.address, identity=ben) as other:
+            assert other.next_offer(10).scan_id == scan_id
+    assert service.do(lambda o: o.decisions(scan_id)) == []
+    assert ("ana", ana.curve) in service.events("revoked")
+
+
+def test_an_unreadable_list_lets_nobody_in_and_cuts_everybody(service):
+    ana = service.enrol("ana")
+    path = service.keys / security.ENROLLED
+    with Workstation(service.address, identity=ana) as desk:
+        assert desk.connected(10)
+        kept = path.read_bytes()
+        path.write_bytes(b"{")
+        assert until(lambda: [e for e, _ in service.log if e == "analyst_left"])
+        with pytest.raises(DeliveryError):
+            desk.queue(timeout_s=1.0)
+        path.write_bytes(kept)
+        assert until(lambda: desk.queue(timeout_s=5.0).counts == {"recorded": 0, "offered": 0, "delivered": 0}, 8)
+    assert [e for e, _ in service.log if e == "enrolled_unreadable"]
+
+
+def test_nobody_is_somebody_else(service):
+    service.enrol("ben")
+    with Raw(service.address, by(service.enrol("ana"))) as peer:
+        answer = peer.ask(wire.Hello(analyst="ben"))
+        assert isinstance(answer, wire.Refused)
+        assert "its key is of 'ana'" in answer.reason
+        assert isinstance(peer.ask(wire.Hello(analyst="")), wire.Welcome)
+    assert service.events("not_allowed")[0][0] == "ana"
+
+
+def test_a_peer_that_takes_anothers_routing_id_gets_nothing(service):
+    ana, eve = service.enrol("ana"), service.enrol("eve")
+    service.put()
+    with Raw(service.address, by(ana)) as first:
+        assert isinstance(first.ask(wire.Hello(analyst="")), wire.Welcome)
+        offer = first.hear(5)
+
+        def steal(socket):
+            by(eve)(socket)
+            socket.setsockopt(zmq.ROUTING_ID, b"analyst-1")
+
+        with Raw(service.address, steal) as thief:
+            assert thief.ask(wire.Fetch(scan_id=offer.scan_id, lease_id=offer.lease_id)) is None
+        with Raw(service.address, by(eve)) as thief:
+            assert isinstance(thief.ask(wire.Hello(analyst="", capacity=0)), wire.Welcome)
+            answer = thief.ask(wire.Fetch(scan_id=offer.scan_id, lease_id=offer.lease_id))
+            assert isinstance(answer, wire.Refused)
+            assert "not leased to eve" in answer.reason
+
+
+ROLE_MAY = [
+    ("viewer", wire.QueueRequest(), True),
+    ("viewer", wire.Claim(scan_id="S"), False),
+    ("viewer", wire.Fetch(scan_id="S", lease_id="L"), False),
+    ("viewer", wire.Renew(lease_id="L"), False),
+    ("viewer", wire.Decide(statement=b"x", signature=b"y"), False),
+    ("lane", wire.Hello(analyst=""), False),
+    ("lane", wire.QueueRequest(), False),
+]
+
+
+@pytest.mark.parametrize(("role", "message", "allowed"), ROLE_MAY, ids=lambda v: getattr(v, "__class__", v).__name__)
+def test_roles(service, role, message, allowed):
+    with Raw(service.address, by(service.enrol("vic", role))) as peer:
+        if role == "viewer":
+            welcome = peer.ask(wire.Hello(analyst="", capacity=5))
+            assert isinstance(welcome, wire.Welcome)
+        service.put()
+        answer = peer.ask(message)
+        assert isinstance(answer, wire.Refused) is not allowed
+        if not allowed:
+            assert f"is {role}, who may not send" in answer.reason
+            assert service.events("not_allowed")
+    assert not [e for e, _ in service.log if e == "offered"]
+
+
+def test_every_message_has_its_roles():
+    from triage.service.dispatch import MAY
+
+    assert set(wire.FromAnalyst.__args__) == set(MAY)
+
+
+def test_what_is_held_takes_a_supervisor(service):
+    scan_id = service.put()
+    service.do(lambda o: o.release(o.lease(scan_id, "zoe", 5).lease_id, "too often", 1))
+    assert service.do(lambda o: o.item(scan_id).state) == "held"
+    with (
+        Workstation(service.address, identity=service.enrol("ana"), capacity=0) as desk,
+        pytest.raises(DeliveryError, match="a supervisor may take it"),
+    ):
+        desk.claim(scan_id)
+    with Workstation(service.address, identity=service.enrol("sue", "supervisor"), capacity=0) as desk:
+        assert desk.decide(desk.claim(scan_id), "inspect", note="x").applied
+
+
+class Signed:
+    """An analyst at a bare socket with a scan on lease, who can send any statement."""
+
+    def __init__(self, service, peer, identity):
+        self.peer, self.identity = peer, identity
+        self.welcome = peer.ask(wire.Hello(analyst=""), 5)
+        self.offer = peer.hear(1)  # none where the scan was given before
+
+    def decide(self, sequence=1, *, connection=None, signer=None, **changes):
+        decision = Decision(
+            decision_id=changes.pop("decision_id", f"d{sequence}"), scan_id=self.offer.scan_id,
+            sha256=self.offer.sha256, analyst="ana", verdict="clear", decided_utc_ns=1, lease_id=self.offer.lease_id,
+        )  # fmt: skip
+        statement = wire.encode_statement(
+            wire.Statement(
+                decision=msgspec.structs.replace(decision, **changes),
+                connection_id=connection or self.welcome.connection_id, sequence=sequence,
+            )
+        )  # fmt: skip
+        return wire.Decide(statement=statement, signature=(signer or self.identity).sign(statement))
+
+
+REFUSED = [
+    ("unsigned", lambda s: wire.Decide(statement=s.decide().statement, signature=b"")),
+    ("no statement", lambda s: wire.Decide()),
+    ("another's signature", lambda s: s.decide(signer=security.generate("eve"))),
+    ("changed after signing", lambda s: wire.Decide(
+        statement=s.decide().statement.replace(b"clear", b"cleaR"), signature=s.decide().signature)),
+    ("for another connection", lambda s: s.decide(connection="0" * 32)),
+    ("in another's name", lambda s: s.decide(analyst="ben")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("how", "make"), REFUSED, ids=[h for h, _ in REFUSED])
+def test_decisions_that_are_not_taken(service, how, make):
+    ana = service.enrol("ana")
+    scan_id = service.put()
+    with Raw(service.address, by(ana)) as peer:
+        signed = Signed(service, peer, ana)
+        answer = peer.ask(make(signed))
+        assert isinstance(answer, wire.Refused)
+        assert service.do(lambda o: o.decisions(scan_id)) == []
+        assert service.events("not_allowed")
+        assert isinstance(peer.ask(signed.decide(9)), wire.Decided)
+
+
+def test_an_unsigned_decision_counts_for_nothing_where_there_are_keys(service):
+    ana = service.enrol("ana")
+    scan_id = service.put()
+    with Raw(service.address, by(ana)) as peer:
+        signed = Signed(service, peer, ana)
+        decision = wire.decode_statement(signed.decide().statement).decision
+        assert isinstance(peer.ask(wire.Decide(decision=decision)), wire.Refused)
+    assert service.do(lambda o: o.decisions(scan_id)) == []
+
+
+def test_a_statement_counts_once_here_on_a_new_connection_and_after_a_restart(tmp_path):
+    first = Service(tmp_path)
+    try:
+        ana = first.enrol("ana")
+        scan_id = first.put(1)
+        first.put(2)
+        with Raw(first.address, by(ana)) as peer:
+            signed = Signed(first, peer, ana)
+            message = signed.decide(5)
+            assert isinstance(peer.ask(message), wire.Decided)
+            peer.hear(2)  # the next scan
+            again = peer.ask(message)
+            assert isinstance(again, wire.Refused)
+            assert "comes again" in again.reason
+            older = peer.ask(signed.decide(4, decision_id="other"))
+            assert "comes again" in older.reason
+        with Raw(first.address, by(ana)) as peer:
+            Signed(first, peer, ana)
+            assert "another connection" in peer.ask(message).reason
+        assert len(first.do(lambda o: o.decisions(scan_id))) == 1
+    finally:
+        first.close()
+    second = Service(tmp_path)
+    try:
+        with Raw(second.address, by(ana)) as peer:
+            Signed(second, peer, ana)
+            assert "another connection" in peer.ask(message).reason
+        assert len(second.do(lambda o: o.decisions(scan_id))) == 1
+        assert len(second.events("not_allowed")) == 4
+    finally:
+        second.close()
+
+
+def test_the_self_test_sees_a_gate_that_does_not_ask(tmp_path, monkeypatch):
+    """Without an enforced domain CURVE lets everybody in; the port is not opened then."""
+    security.create_service(tmp_path / "keys")
+
+    def careless(self, server):
+        server.setsockopt(zmq.CURVE_SERVER, 1)
+        server.setsockopt(zmq.CURVE_SECRETKEY, self.identity.curve_secret.encode())
+
+    monkeypatch.setattr(Gate, "secure", careless)
+    monkeypatch.setattr(gates, "TRY_WITHIN_S", 1.0)
+    assert "may have been let in" in _opening(tmp_path)
+
+
+def test_the_self_test_sees_a_gate_that_lets_nobody_in(tmp_path, monkeypatch):
+    security.create_service(tmp_path / "keys")
+    monkeypatch.setattr(Gate, "is_probe", lambda self, key: False)
+    monkeypatch.setattr(gates, "TRY_WITHIN_S", 1.0)
+    assert "a known key did not get in" in _opening(tmp_path)
+
+
+def _opening(folder):
+    outbox = Outbox(folder / "outbox.sqlite")
+    context = zmq.Context()
+    gate = Gate(context, folder / "keys", lambda event, **f: None, lambda kind, text, who="": None)
+    try:
+        with pytest.raises(DeliveryError, match="not opened") as caught:
+            Dispatch(context, DispatchConfig(bind="tcp://127.0.0.1:0"), outbox, lambda event, **f: None, gate)
+        return str(caught.value)
+    finally:
+        gate.close()
+        context.term()
+        outbox.close()
+
+
+def test_a_gate_that_no_longer_answers_shuts_the_service_until_it_does(service, monkeypatch):
+    monkeypatch.setattr("triage.service.dispatch.TRY_EVERY_S", 0.1)
+    monkeypatch.setattr("triage.service.dispatch.TRY_AGAIN_S", 0.1)
+    monkeypatch.setattr(gates, "TRY_WITHIN_S", 1.0)
+    ana = service.enrol("ana")
+    with Workstation(service.address, identity=ana) as desk:
+        assert desk.connected(10)
+        service.answering = False
+        assert until(lambda: service.dispatch.shut)
+        service.put()
+        assert desk.next_offer(0.5) is None
+        service.answering = True
+        assert until(lambda: not service.dispatch.shut)
+        assert desk.next_offer(10) is not None
+    assert [e for e, _ in service.log if e in ("gate_unsound", "gate_sound")][:2] == ["gate_unsound", "gate_sound"]
+
+
+def test_the_self_test_ends_what_it_began(tmp_path):
+    security.create_service(tmp_path / "keys")
+    context = zmq.Context()
+    gate = Gate(context, tmp_path / "keys", lambda event, **f: None, lambda kind, text, who="": None)
+    test = SelfTest(gate)
+    test.begin("tcp://127.0.0.1:9")
+    test.end()
+    test.end()
+    assert not test.running
+    assert gate.who("x") is None
+    gate.close()
+    context.term()
+
+
+def test_a_key_that_does_not_name_its_service_is_a_clear_error():
+    with pytest.raises(ConfigError, match="does not name the service's key"):
+        Workstation("tcp://127.0.0.1:9", identity=security.generate("ana"))
+    with pytest.raises(ConfigError, match="the key file is of 'ana'"):
+        Workstation("tcp://127.0.0.1:9", "ben", identity=security.generate("ana"))

@@ -1,0 +1,47 @@
+"""`scanlane audit`: whether the record of what happened was touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from scanner_io import security
+
+
+@click.group()
+def audit() -> None:
+    """What happened to every scan, and who did it."""
+
+
+@audit.command()
+@click.argument("state_dir", type=click.Path(path_type=Path))
+@click.option("--checkpoints", type=click.Path(path_type=Path), help="The file that audit.checkpoints names.")
+@click.option("--service", type=click.Path(path_type=Path), help="service.pub of the service: verifies signatures.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of words.")
+def verify(state_dir: Path, checkpoints: Path | None, service: Path | None, as_json: bool) -> None:
+    """Find whether an event was changed, deleted, put in or moved, or the end of the audit cut off.
+
+    Exit code 1 if anything is wrong. Without --checkpoints a cut-off end cannot be seen; without --service nobody
+    says that the checkpoints are the service's own.
+    """
+    from triage.service import audit as chain
+
+    signing = None if service is None else security.load_public(service).signing
+    found = chain.verify(state_dir / "outbox.sqlite", checkpoints, signing)
+    if as_json:
+        report = {
+            "events": found.rows, "checkpoints": found.checkpoints, "signatures_verified": not found.unsigned,
+            "sound": not found.problems, "problems": [{"seq": p.seq, "text": p.text} for p in found.problems],
+        }  # fmt: skip
+        click.echo(json.dumps(report))
+    else:
+        for problem in found.problems:
+            click.echo(f"event {problem.seq}: {problem.text}")
+        limits = [] if checkpoints is not None else ["without checkpoints a cut-off end cannot be seen"]
+        limits += ["signatures were not verified"] if found.unsigned and checkpoints is not None else []
+        state = f"{len(found.problems)} problems" if found.problems else "whole"
+        click.echo("; ".join([f"{found.rows} events, {found.checkpoints} checkpoints: {state}", *limits]))
+    if found.problems:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,209 @@
+"""The audit: what happened to every scan and who did it, in a chain that shows when it was touched.
+
+Each row's hash covers the row and the hash of the row before: a row that is changed, taken out, put in or moved breaks
+the chain there. A chain that is cut off at its end, or written anew from its beginning, is whole in itself; that shows
+only against what was said of it elsewhere. So every few minutes the service signs how long the chain is and what its
+last hash is, and writes that to a second place, best on another machine.
+
+    h(n) = SHA-256(h(n-1) || MessagePack [seq, utc_ns, kind, scan_id, who, text]),  h(0) = 32 zero bytes
+
+Source of the idea: Haber and Stornetta, J. Cryptology 3 (1991) 99; Schneier and Kelsey, USENIX Security 1998.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from scanner_io.errors import DataError, StorageError
+from scanner_io.security import Identity, verified
+
+START = bytes(32)
+EVERY_S, EVERY_ROWS = 300.0, 1000
+"""A checkpoint is due after so long or so many rows, if anything was added."""
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Row(NamedTuple):
+    """One event. seq : from 1, without gaps."""
+
+    seq: int
+    utc_ns: int
+    kind: str
+    scan_id: str
+    who: str
+    text: str
+    hash: bytes
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far the chain had come. signature : hexadecimal Ed25519 of `signed`, empty where the service has no keys."""
+
+    seq: int
+    hash: str
+    utc_ns: int
+    signature: str = ""
+
+    @property
+    def signed(self) -> bytes:
+        """The bytes that are signed."""
+        return _encoder.encode(("scanlane audit 1", self.seq, self.hash, self.utc_ns))
+
+
+class Problem(NamedTuple):
+    """Where the audit does not hold. seq : of the row, or of the checkpoint's row."""
+
+    seq: int
+    text: str
+
+
+def link(before: bytes, seq: int, utc_ns: int, kind: str, scan_id: str, who: str, text: str) -> bytes:
+    """Return the hash of a row after the hash of the row before it."""
+    return hashlib.sha256(before + _encoder.encode((seq, utc_ns, kind, scan_id, who, text))).digest()
+
+
+def check_chain(rows: Iterable[Row]) -> Iterator[Problem]:
+    """Yield every place where the chain is broken; rows in the order of `seq`."""
+    before, expected = START, 1
+    for row in rows:
+        if row.seq != expected:
+            missing = f"rows {expected} to {row.seq - 1} are missing" if row.seq > expected else "comes out of order"
+            yield Problem(row.seq, missing)
+        if link(before, *row[:6]) != row.hash:
+            yield Problem(row.seq, f"the row ({row.kind} by {row.who or 'the service'}) or the one before was changed")
+        before, expected = row.hash, row.seq + 1
+
+
+def check_checkpoints(
+    hashes: dict[int, bytes], last: int, checkpoints: Iterable[Checkpoint], signing: str | None
+) -> Iterator[Problem]:
+    """Yield every checkpoint that the chain does not agree with.
+
+    hashes : of the rows that checkpoints name; last : highest row there is
+    signing : Ed25519 public key of the service, None where it has none
+    """
+    highest = 0
+    for c in checkpoints:
+        if signing is not None and not verified(signing, c.signed, _bytes(c.signature)):
+            yield Problem(c.seq, "a checkpoint is not signed by the service's key")
+            continue
+        if c.seq < highest:
+            yield Problem(c.seq, f"a checkpoint comes after one of row {highest}: the chain was begun anew or cut off")
+        highest = max(highest, c.seq)
+        if c.seq > last:
+            yield Problem(c.seq, f"the chain ends at row {last}, but had come to row {c.seq}: its end was cut off")
+        elif hashes.get(c.seq, b"").hex() != c.hash:
+            yield Problem(c.seq, "row and checkpoint differ: the chain was written anew up to here")
+
+
+def _bytes(hexadecimal: str) -> bytes:
+    try:
+        return bytes.fromhex(hexadecimal)
+    except ValueError:
+        return b""
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Checkpoints in a second place
+
+
+class Checkpoints:
+    """The file of checkpoints, one JSON line each, only ever added to."""
+
+    def __init__(self, path: Path, identity: Identity | None) -> None:
+        self._path, self._identity = path, identity
+        self._seq = 0
+
+    def due(self, seq: int, since_s: float) -> bool:
+        """Tell whether a chain of `seq` rows, the last checkpoint `since_s` ago, is to be told of."""
+        return seq > self._seq and (since_s >= EVERY_S or seq - self._seq >= EVERY_ROWS)
+
+    def add(self, seq: int, head: bytes, utc_ns: int) -> None:
+        """Sign and write down how far the chain has come. Raises StorageError naming the file."""
+        made = Checkpoint(seq=seq, hash=head.hex(), utc_ns=utc_ns)
+        if self._identity is not None:
+            made = msgspec.structs.replace(made, signature=self._identity.sign(made.signed).hex())
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            try:
+                # A line of a writer that was killed halfway ends here, so that it spoils no other.
+                os.write(descriptor, b"\n" + msgspec.json.encode(made) + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StorageError(f"audit.checkpoints {self._path}: cannot be written ({error.strerror})") from error
+        self._seq = seq
+
+
+def read_checkpoints(path: Path) -> tuple[list[Checkpoint], int]:
+    """Return the checkpoints of a file in their order, and how many lines are none. Raises DataError."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    found, bad = [], 0
+    for line in filter(None, lines):
+        try:
+            found.append(msgspec.json.decode(line, type=Checkpoint))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            bad += 1
+    return found, bad
+
+
+# --------------------------------------------------------------------------------------------------------------
+# The whole
+
+
+class Verified(NamedTuple):
+    """What was found. checkpoints : read; unsigned : they were not verified by a key."""
+
+    rows: int
+    checkpoints: int
+    unsigned: bool
+    problems: list[Problem]
+
+
+def verify(database: Path, checkpoints: Path | None, signing: str | None) -> Verified:
+    """Check the audit of an outbox, which may be in use. Raises DataError if it cannot be read.
+
+    checkpoints : the file in the second place; without it a chain that was cut off at its end seems whole
+    signing : Ed25519 public key of the service
+    """
+    problems: list[Problem] = []
+    told, bad = read_checkpoints(checkpoints) if checkpoints is not None else ([], 0)
+    if bad:
+        problems.append(Problem(0, f"{bad} lines of {checkpoints} are no checkpoints"))
+    named = {c.seq for c in told}
+    hashes: dict[int, bytes] = {}
+    last = 0
+    if not database.is_file():
+        raise DataError(f"{database}: there is no such outbox; give the state_dir of a lane")
+
+    def rows(db: sqlite3.Connection) -> Iterator[Row]:
+        nonlocal last
+        query = "SELECT seq, utc_ns, kind, scan_id, who, text, hash FROM events ORDER BY seq"
+        for row in map(Row._make, db.execute(query)):
+            last = max(last, row.seq)
+            if row.seq in named:
+                hashes[row.seq] = row.hash
+            yield row
+
+    try:
+        db = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            problems += check_chain(rows(db))
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise DataError(
+            f"{database}: the audit cannot be read ({error}); was it written by another version?"
+        ) from error
+    problems += check_checkpoints(hashes, last, told, signing)
+    return Verified(last, len(told), signing is None, problems)
