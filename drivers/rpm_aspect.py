@@ -206,6 +206,13 @@ def parse_description(registers: Sequence[int]) -> Description:
     return found
 
 
+def _moved_by(before: int, objects: int) -> int:
+    """Return how many objects a 16-bit counter has counted: it may have wrapped, or have begun again from 0."""
+    if objects >= before:
+        return objects - before
+    return objects - before + 0x10000 if before > 0xFF00 else objects
+
+
 def parse_block(registers: Sequence[int]) -> Block:
     """Return a monitor block of 21 registers.
 
@@ -477,15 +484,16 @@ class Decoder:
     def _counter_moved(self, last: Block | None, block: Block, restarted: bool, utc_ns: int) -> int:
         """Return by how much the object counter has moved since the last reading, 0 if it has not."""
         if last is None and self._resumed is not None:
-            return max(0, block.objects - self._resumed.number)
+            # Below where it stood when the lane ended: an epoch was begun, and it has counted anew since.
+            return _moved_by(self._resumed.number, block.objects)
         if last is None or block.objects == last.objects:
             return 0
         if restarted:
             return block.objects  # it began again from 0
-        if block.objects > last.objects:
-            return block.objects - last.objects
-        self._next_epoch(utc_ns)  # the key (epoch, number) must name one passage
-        return block.objects - last.objects + 0x10000 if last.objects > 0xFF00 else max(1, block.objects)
+        if block.objects < last.objects:
+            self._next_epoch(utc_ns)  # the key (epoch, number) must name one passage
+            return max(1, _moved_by(last.objects, block.objects))
+        return block.objects - last.objects
 
     def _tell_counter(
         self, last: Block | None, block: Block, moved: int, restarted: bool, utc_ns: int, events: list[Event]

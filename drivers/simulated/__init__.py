@@ -59,7 +59,7 @@ def simulate_passage(config: Config, index: int) -> list[Event]:
 
     They are those that the driver yields for it when `live` is off.
     """
-    return [event for _, event in passage(config, index, config.slot_start_ns(index))]
+    return [event for _, event in passage(config, index, config.slot_start_ns(index), config.slot_start_ns(0))]
 
 
 def simulate_radiograph(config: Config, index: int) -> Radiograph:
@@ -99,6 +99,7 @@ class SimulatedLane:
         self._ended = False
         self._origin: tuple[float, int] | None = None
         self._free_ns = 0
+        self._boot_ns: int | None = None
 
     def open(self) -> DeviceInfo:
         """Begin, or go on with the vehicle after the one that was interrupted."""
@@ -145,7 +146,9 @@ class SimulatedLane:
                     return self._free_ns, EndOfSource(utc_ns=self._free_ns)
                 start_ns = self._slot_ns()
                 self._free_ns = start_ns + self._config.slot_ns
-                self._events = passage(self._config, self._index, start_ns)
+                if self._boot_ns is None:
+                    self._boot_ns = start_ns if self._config.live else self._config.slot_start_ns(0)
+                self._events = passage(self._config, self._index, start_ns, self._boot_ns)
             item = next(self._events, None)
             if item is not None:
                 return item

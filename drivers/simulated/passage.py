@@ -35,8 +35,10 @@ def detector_of(config: Config) -> Detector:
     return _detector(msgspec.json.encode(config))
 
 
-def passage(config: Config, index: int, slot_utc_ns: int) -> Iterator[tuple[int, Event]]:
+def passage(config: Config, index: int, slot_utc_ns: int, boot_utc_ns: int) -> Iterator[tuple[int, Event]]:
     """Yield the events of vehicle `index` with the instants at which they become known, in order.
+
+    boot_utc_ns : when the lane's portal started, one instant for all vehicles that it counts
 
     Made as they are asked for: a block of columns takes milliseconds, a whole vehicle up to seconds.
     """
@@ -49,7 +51,7 @@ def passage(config: Config, index: int, slot_utc_ns: int) -> Iterator[tuple[int,
     if config.declarations:
         parts.append(_papers(this, slot_utc_ns))
     if config.portal:
-        parts.append(_portal(config, this, slot_utc_ns, cut_s))
+        parts.append(_portal(config, this, slot_utc_ns, boot_utc_ns, cut_s))
     if config.radiograph:
         parts.append(_scan(config, this, slot_utc_ns, cut_s))
     # merge is stable: of one instant, papers come before counts and counts before columns
@@ -61,11 +63,14 @@ def _papers(this: Plan, slot_utc_ns: int) -> Iterator[tuple[int, Event]]:
     yield at, DeclarationSeen(utc_ns=at, declaration=this.declaration, source_ref=this.truth.source_ref)
 
 
-def _portal(config: Config, this: Plan, slot_utc_ns: int, cut_s: float | None) -> Iterator[tuple[int, Event]]:
+def _portal(
+    config: Config, this: Plan, slot_utc_ns: int, boot_utc_ns: int, cut_s: float | None
+) -> Iterator[tuple[int, Event]]:
     rng = stream(config, this.truth.index, PORTAL)
     shade_mm, shade = _shade(this, config.span_mm, rng)
     transit = Transit(
         slot_utc_ns=slot_utc_ns,
+        boot_utc_ns=boot_utc_ns,
         slot_s=PASSAGE_S + config.interval_s,
         enter_s=this.enter_s,
         speed_mm_s=this.speed_mm_s,

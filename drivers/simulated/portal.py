@@ -57,11 +57,13 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 class Transit(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """How one vehicle passes the portal.
 
+    boot_utc_ns : when the portal started: its count goes on from vehicle to vehicle
     front_mm, rear_mm : ends of the vehicle; x_mm at time t is seen at t = enter_s + (x - front_mm) / speed
     shade_mm, shade : knots along the vehicle and the share of background lost there
     """
 
     slot_utc_ns: int
+    boot_utc_ns: int
     slot_s: float
     enter_s: float
     speed_mm_s: float
@@ -215,8 +217,9 @@ def decode(lines: Sequence[tuple[float, bytes]], transit: Transit, cut_s: float 
     decoder = PortalDecoder()
     events: list[Event] = []
     for line in setup_lines(transit.nsigma):
-        # Every slot begins with the set-up so that a vehicle does not depend on those before it.
-        events += decoder.feed(line, transit.slot_utc_ns)
+        # Every decoder hears the set-up so that a vehicle does not depend on those before it: when the portal started,
+        # for it counts on since then.
+        events += decoder.feed(line, transit.boot_utc_ns)
     for t, line in lines:
         if cut_s is not None and t >= cut_s:
             at = transit.slot_utc_ns + int(cut_s * NANOSECONDS)

@@ -16,8 +16,8 @@ import numpy as np
 FaultKind = Literal[
     "link_lost", "link_cut", "silence", "power_cycle", "number_reset", "tamper", "gamma_high", "gamma_low",
     "neutron_high", "dead_detector", "stuck_detector", "clock_step",
-    "missing_gx", "lost_line", "garbage", "nul", "bad_count", "split", "joined", "one_segment", "over_long", "slow",
-    "stall",
+    "missing_gx", "lost_line", "repeated_line", "garbage", "nul", "bad_count", "split", "joined", "one_segment",
+    "over_long", "slow", "stall",
 ]  # fmt: skip
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
@@ -26,13 +26,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One fault.
 
     kind : link_lost (between two lines), link_cut (in the middle of one), silence (the portal says nothing, its lines
-        are lost), power_cycle (silent for `seconds`, then the set-up lines and number 1), number_reset (without
-        set-up lines), tamper (TT, after `seconds` TC), gamma_high, gamma_low, neutron_high (GH, GL, NH while vacant),
-        dead_detector, stuck_detector (its last count again and again), clock_step (the receiver's clock, by
-        `seconds`); missing_gx, lost_line, garbage (a line of random bytes), nul (NUL bytes inside a line), bad_count
-        (a letter in a count), split (a line in pieces), joined (a line end lost), one_segment (several lines at
-        once), over_long (70,000 bytes without a line end), slow (a byte at a time), stall (the network holds the
-        lines back for `seconds`)
+        are lost), power_cycle (silent for `seconds`, then the set-up lines and number 1), number_reset (without set-up
+        lines), tamper (TT, after `seconds` TC), gamma_high, gamma_low, neutron_high (GH, GL, NH while vacant),
+        dead_detector, stuck_detector (its last count again and again), clock_step (the receiver's clock, by `seconds`);
+        missing_gx, lost_line, repeated_line (a line comes twice), garbage (a line of random bytes), nul (NUL bytes
+        inside a line), bad_count (a letter in a count), split (a line in pieces), joined (a line end lost), one_segment
+        (several lines at once), over_long (70,000 bytes without a line end), slow (a byte at a time), stall (the
+        network holds the lines back for `seconds`)
     passage : index of the vehicle, from 0
     at : where, as a share of the time from its entry (0) to its GX (1); beyond both lies vacancy
     seconds : how long, where that has a meaning
@@ -115,6 +115,13 @@ def _lost_line(said: list[Piece], hit: int, fault: Fault, rng: np.random.Generat
     return said[:hit] + said[hit + 1 :]
 
 
+def _repeated_line(said: list[Piece], hit: int, fault: Fault, rng: np.random.Generator) -> list[Piece]:
+    at = said[hit]
+    # A reader counts a count line again, for it may be two that are alike; a second GX ends nothing.
+    again = spoilt(at, at.data) if at.end else at
+    return [*said[: hit + 1], again, *said[hit + 1 :]]
+
+
 def _garbage(said: list[Piece], hit: int, fault: Fault, rng: np.random.Generator) -> list[Piece]:
     at = said[hit]
     junk = bytes(rng.integers(0, 256, int(rng.integers(1, 200)), dtype=np.uint8)) + b"\r\n"
@@ -190,6 +197,7 @@ def _stall(said: list[Piece], hit: int, fault: Fault, rng: np.random.Generator) 
 EDITS: dict[str, Edit] = {
     "missing_gx": _missing_gx,
     "lost_line": _lost_line,
+    "repeated_line": _repeated_line,
     "garbage": _garbage,
     "nul": _nul,
     "bad_count": _bad_count,

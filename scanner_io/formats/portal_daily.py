@@ -18,8 +18,8 @@ import re
 from codecs import BOM_UTF8
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, pairwise
-from operator import itemgetter
+from itertools import groupby, islice, pairwise
+from operator import eq, itemgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -80,6 +80,11 @@ NEUTRON_REACH_NS = 100_000_000
 """A neutron line comes every second to the end: GX follows the last one by less (0.002 to 0.815 s recorded)."""
 WHOLE_PASSAGES = 15
 """Passages whose shortest says whether this portal is like the recorded one, once a third of them have come."""
+REPEATED_COUNTS = 100
+"""Counts in a gamma line from which two lines in a row are not alike by chance: four detectors of 25 counts each agree
+once in 10^5 pairs, those of a recorded portal (77 each) in 10^6, so 1 passage in 15,000 is said to repeat a line."""
+REPEATED_RUN = 3
+"""Lines alike in a row at most that are put down to the wire; more of them are a detector that is stuck."""
 MAX_QUIETS = 32
 """Pauses remembered per passage."""
 MAX_CODES = 64
@@ -111,6 +116,9 @@ _MASK = re.compile(r"[01]{4}")
 _DECIMAL = re.compile(r" *\d{1,9}(\.\d{0,12})? *")
 YEARS = range(1990, 2101)
 """Years that a stamp may name: others are damaged digits."""
+STANDING_SHARE = 0.25
+"""Share of the time of its counts below which the stamps of a passage do not run with it: recorded ones are 1 or more.
+"""
 _STAMP_LEAP_NS = 6 * 3600 * NANOSECONDS
 _STAMP_BACK_NS = NANOSECONDS
 """Stamps of a daily file that go back by more are a clock that was set; recorded files never go back at all."""
@@ -312,10 +320,10 @@ class PortalDecoder:
     The record's faults are the portal's codes (GH, GL, NH, TT) in force at entry or seen since, and what the decoder
     itself found: `start_not_seen` (no vacancy since the last passage broke off, or no burst at entry),
     `passages_missed` (numbers before it never came), `damaged_line`, `unknown_line` (in it or since the vacancy before
-    it), `lines_lost` (fewer gamma or neutron lines than the time they took), `too_long`, `spectroscopic` (S1 or S2 was
-    seen: not a portal for this codec), `background_jumped` (the last background before entry is not like the one before
-    it), `background_old` (that is more than 15 minutes old), `window_alarm` (AA without a gamma line), `clock_stepped`
-    (back, by more than an interval).
+    it), `lines_lost` (fewer gamma or neutron lines than the time they took), `line_repeated` (the wire gave a count
+    line more than once), `too_long`, `spectroscopic` (S1 or S2 was seen: not a portal for this codec),
+    `background_jumped` (the last background before entry is not like the one before it), `background_old` (that is more
+    than 15 minutes old), `window_alarm` (AA without a gamma line), `clock_stepped` (back, by more than an interval).
     """
 
     def __init__(
@@ -348,7 +356,10 @@ class PortalDecoder:
         self._settings: PortalSettings | None = None
         self._number: int | None = None
         self._broken_off = 0  # passages ended without GX since the last one
+        self._broken_before = 0  # of them, before a set-up block that came since
+        self._anew = False  # a set-up block has come since the last GX, and an epoch was begun with it
         self._numbers_missing = False
+        self._repeats = False
         self._unread_at_entry: dict[str, None] = {}  # what could not be read since the last vacant line
         self._end_raw = ""  # GX, until another line of a known code comes
         self._over_ns: deque[int] = deque(maxlen=WHOLE_PASSAGES)
@@ -567,12 +578,11 @@ class PortalDecoder:
         if self._passage is None and line.raw == self._end_raw:
             raise ValueError("the end line of the last passage once more, with nothing between")
         self._part(self._unaccounted(number), events)
-        missed = 0
-        if self._number is not None and number <= self._number:
+        missed = self._missed(number)
+        if self._number is not None and number <= self._number and not self._anew:
             self._begin_epoch(utc_ns)  # an equal number too: the key (epoch, number) must name one passage
-        elif self._number is not None:
-            missed = number - self._number - 1 - self._broken_off
         late, self._broken_off, self._number = self._broken_off > 0, 0, number
+        self._broken_before, self._anew = 0, False
         if self._passage is None and late:
             self._vacant_seen = True
             return  # the passage that it ends was given up before
@@ -584,6 +594,19 @@ class PortalDecoder:
         self._tell_numbers(missed, number, utc_ns, events)
         self._leave("complete", utc_ns, events, number, neutron_milli / 1000.0)
         self._vacant_seen, self._end_raw = True, line.raw
+
+    def _missed(self, number: int) -> int:
+        """Return how many occupancies the portal counted since the last GX that no record is of.
+
+        A set-up block alone does not tell a restart from a portal that greets each client with it: the count does. One
+        that goes on says what was missed on the way; one that fell began again at 1.
+        """
+        before = self._number
+        if before is None or number == before:  # a counter that stands still counts nothing
+            return 0
+        if number > before:
+            return number - before - 1 - self._broken_off
+        return number - 1 - (self._broken_off - self._broken_before)
 
     def _tell_numbers(self, missed: int, number: int, utc_ns: int, events: list[Event]) -> None:
         if missed > 0:
@@ -638,6 +661,7 @@ class PortalDecoder:
             passage.faults["lines_lost"] = None
         if _lines_lost(passage.neutron_arrival, NEUTRON_INTERVAL_NS, 0):
             passage.faults["lines_lost"] = None
+        self._look_for_repeats(passage, utc_ns, events)
         windows = self._paired_windows(passage, utc_ns, events)
         windows_alarm = self._windows_alarm(passage)
         # A passage that timed out ended with its last line, not when that was noticed.
@@ -668,6 +692,21 @@ class PortalDecoder:
             raw_lines=tuple(passage.raw),
         )
         events.append(Occupancy(phase="left", utc_ns=max(end_ns, utc_ns), source_ref=passage.source_ref, record=record))
+
+    def _look_for_repeats(self, passage: _Passage, utc_ns: int, events: list[Event]) -> None:
+        """Mark a passage in which lines came more than once, and tell when that begins and ends.
+
+        They stay counted: a line that came twice looks like two that are alike, and a real one must not be dropped.
+        """
+        repeated = _repeated(passage.raw)
+        if repeated:
+            passage.faults["line_repeated"] = None
+        if bool(repeated) != self._repeats:
+            self._repeats = bool(repeated)
+            text = f"{repeated} count lines came more than once in one passage; check for two receivers on one wire"
+            state: Literal["ok", "degraded"] = "degraded" if repeated else "ok"
+            words = text if repeated else "no count line of a passage came more than once"
+            events.append(Health(utc_ns=utc_ns, component="repeats", state=state, text=words))
 
     def _gamma_lost(self, passage: _Passage, complete: bool, utc_ns: int, events: list[Event]) -> bool:
         """Return True if gamma lines of the passage were lost.
@@ -709,7 +748,7 @@ class PortalDecoder:
 
     def _unaccounted(self, number: int) -> int | None:
         """Return how many occupancies the portal counted that no record is of, None where that cannot be known."""
-        if self._number is None or number <= self._number:
+        if self._number is None or self._anew or number <= self._number:
             return None
         missing = number - self._number - 1
         return missing if not (missing and self._broken_off) else None
@@ -952,7 +991,7 @@ class PortalDecoder:
             if self._passage is not None:
                 self._leave("aborted", utc_ns, events)
             self._begin_epoch(utc_ns)
-            self._number = None
+            self._anew, self._broken_before = True, self._broken_off
             self._setup, self._setup_values, self._settings = {}, {}, None
         self._setup[line.code] = line
         self._setup_values.update(_setup_values(line))
@@ -1040,6 +1079,24 @@ def _lines_lost(arrival: list[int], step_ns: int, burst: int) -> bool:
     # The last line of the burst is live: of the first lines it is the least late.
     live = min(lag[:burst], default=early)
     return max(late - early, early - live) > 1.25 * step_ns
+
+
+def _repeated(raw: Sequence[str]) -> int:
+    """Return how many count lines of a passage the wire repeated.
+
+    Neutron lines are a second apart with gamma lines between them: two in a row that are alike are one. Speed lines of
+    several axles may be alike. Where all gamma lines are alike it is the portal that is stuck.
+    """
+    if not any(map(eq, raw, islice(raw, 1, None))) or len({x for x in raw if x[:2] in ("GS", "GA")}) < REPEATED_RUN:
+        return 0
+    found = 0
+    for line, alike in groupby(raw):
+        more = sum(1 for _ in alike) - 1
+        if not 0 < more < REPEATED_RUN or line[:3] not in ("GS,", "GA,", "NS,", "NA,"):
+            continue
+        counted = sum(int(f) for f in line.split(",")[1:] if f.isdecimal())
+        found += more if line[0] == "N" or counted >= REPEATED_COUNTS else 0
+    return found
 
 
 def _neutrons_lost(passage: _Passage, end_ns: int) -> bool:
@@ -1252,7 +1309,7 @@ def iter_daily_file(
     clock = _Clock(path, date, utc_offset_h)
     utc_ns: int | None = None
     latest_ns = 0
-    back = False
+    back = stands = False
     doubted: int | None = None
     for number, (line, over_long) in enumerate(_lines_of(path), 1):
         if line[:3] in ("S1,", "S2,"):
@@ -1277,7 +1334,11 @@ def iter_daily_file(
         else:
             text = line  # no stamp: it came when the line before it came
         if events := decoder.take_line(text, utc_ns or 0, over_long):
-            yield from events
+            for event in events:
+                if isinstance(event, Occupancy) and event.record is not None and _stood(event.record) != stands:
+                    stands = not stands
+                    yield _standing_health(stands, number, event.utc_ns)
+                yield event
     yield from decoder.lost(utc_ns or 0)
 
 
@@ -1289,6 +1350,19 @@ def _clock_health(back: bool, number: int, at_ns: int, latest_ns: int) -> Health
         return Health(utc_ns=at_ns, component="clock", state="degraded", text=text)
     text = f"line {number}: stamps have caught up with those before the clock was set"
     return Health(utc_ns=at_ns, component="clock", state="ok", text=text)
+
+
+def _stood(record: PortalRecord) -> bool:
+    """Return True if the stamps of a passage lie closer than its counts took: then they tell neither age nor loss."""
+    counted_ns = (record.gamma.shape[0] - BURST_LINES) * record.gamma_interval_s * NANOSECONDS
+    return bool(record.end_utc_ns - record.start_utc_ns < STANDING_SHARE * counted_ns)
+
+
+def _standing_health(stands: bool, number: int, utc_ns: int) -> Health:
+    state: Literal["ok", "degraded"] = "degraded" if stands else "ok"
+    text = "stamps stand still: a passage took less time than its counts; lost lines and old backgrounds cannot be seen"
+    text = f"line {number}: {text if stands else 'stamps run again'}"
+    return Health(utc_ns=utc_ns, component="clock", state=state, text=text)
 
 
 def _lines_of(path: Path) -> Iterator[tuple[str, bool]]:

@@ -389,7 +389,12 @@ def test_cumulative_counts_of_two_objects_follow_each_other() -> None:
     assert list(_check_portal(one)) == list(_check_portal(two)) == []
 
 
-@pytest.mark.parametrize(("objects", "faults"), [(8, None), (9, {"start_not_seen", "no_occupancy_signal"}), (3, None)])
+UNSEEN = {"start_not_seen", "no_occupancy_signal"}
+
+
+@pytest.mark.parametrize(
+    ("objects", "faults"), [(8, None), (9, UNSEEN), (0, None), (1, UNSEEN), (3, UNSEEN | {"passages_missed"})]
+)
 def test_a_lane_that_ended_knows_where_the_counter_stood(objects: int, faults: set[str] | None) -> None:
     there = decoder()
     there.resume(PortalCount(boot_epoch=5, number=8))

@@ -4,6 +4,7 @@ import pytest
 from drivers.simulated import Config, connect
 from scanner_io.model import DeclarationSeen, EndOfSource, LineBlock, Occupancy, ScanEnd, ScanStart
 from tests.contract import DriverContract, Rig
+from triage.analysis.portal_health import PortalHealth
 
 SMALL = {"columns": 300, "channels": 128, "speed": 0.0}
 
@@ -70,6 +71,19 @@ def test_each_vehicle_is_one_occupancy_and_alarms_come_from_sources():
     assert all(r.raw_lines and r.end_reason == "complete" for r in quiet)
     hot = records(events(vehicles=4, source_share=1.0, norm_share=0.0, neutron_share=0.0))
     assert any(r.gamma_alarm.any() for r in hot)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_its_portal_counts_on_from_vehicle_to_vehicle(live):
+    """A new boot epoch for each would tell a restart at each."""
+    health = PortalHealth()
+    told = []
+    records = []
+    for event in events(vehicles=3, radiograph=False, live=live):
+        told += [h.component for h in health.take(event)]
+        records += [event.record] if isinstance(event, Occupancy) and event.record is not None else []
+    assert [r.number for r in records] == [1, 2, 3] and len({r.boot_epoch for r in records}) == 1
+    assert all(r.settings is not None and r.settings.simulated for r in records) and "restart" not in told
 
 
 def test_declarations_name_valid_container_numbers_and_are_simulated():

@@ -206,6 +206,7 @@ PLANNED = [
     ("dead_detector", {"seconds": 300.0, "at": -1.0, "detector": 2}, lambda r: r[1].gamma[:, 2].sum() == 0),
     ("stuck_detector", {"seconds": 300.0, "at": -1.0, "detector": 1}, lambda r: len(set(r[1].gamma[:, 1])) == 1),
     ("number_reset", {}, lambda r: [x.number for x in r] == [1, 2, 1] and r[2].boot_epoch > r[1].boot_epoch),
+    ("repeated_line", {}, lambda r: r[1].faults == ("line_repeated",) and r[1].end_reason == "complete"),
     ("lost_line", {}, lambda r: r[1].end_reason == "complete"),
 ]
 

@@ -401,6 +401,75 @@ def test_set_up_block_begins_one_boot_epoch_and_new_settings() -> None:
     assert [r.boot_epoch for r in twice] == [2]
 
 
+def gx(number: int) -> bytes:
+    return format_line("GX", [number, 6683, 0, 0]).rstrip()
+
+
+@pytest.mark.parametrize(
+    ("between", "number", "missed"),
+    [
+        (SETUP, 18, 0),  # a portal that greets each client with its set-up: the count goes on
+        (SETUP, 21, 3),
+        (SETUP, 1, 0),  # a restart
+        (SETUP, 4, 3),
+        ([GB, GS, *SETUP], 1, 0),  # what was under way when the power failed was never counted
+        ([GB, GS, *SETUP], 2, 1),
+        ([GB, GS, *SETUP], 19, 0),  # a link that broke: it was
+        ([GB, GS, *SETUP], 20, 1),
+        ([], 1, 0),
+        ([], 3, 2),
+        ([], 17, 0),  # a counter that stands still
+    ],
+)
+def test_what_was_counted_across_a_set_up_or_a_restart_is_missed(
+    between: list[bytes], number: int, missed: int
+) -> None:
+    events = play([GB, GS, gx(17), *between, GB, GS, gx(number)])
+    first, last = (r for r in records(events) if r.number is not None)
+    assert ("passages_missed" in last.faults) == (missed > 0) and first.faults == ()
+    told = [e.text for e in events if isinstance(e, Health) and e.component == "number"]
+    assert [f"{missed} before it" in t for t in told] == [True] * (missed > 0)
+    anew = bool(between) or number <= 17
+    assert (last.boot_epoch > first.boot_epoch) == anew and last.boot_epoch - first.boot_epoch <= 1 + bool(between)
+
+
+@needs_logs
+@pytest.mark.parametrize("code", [b"GS", b"NS", b"all"])
+def test_a_wire_that_repeats_lines_marks_each_passage(code: bytes) -> None:
+    """A recorded wire whose lines come twice: no time tells it, and every line can be read."""
+    said = [x.rpartition(b",")[0] for x in (PORTAL_LOGS / "S2-C0-NONE.csv").read_bytes().splitlines()[:2600]]
+    twice = [y for x in said for y in ([x, x] if code in (b"all", x[:2]) else [x])]
+    whole, marked = records(play(said, step_ns=100_000_000)), records(play(twice, step_ns=50_000_000))
+    assert len(whole) == len(marked) >= 4 and not any("line_repeated" in r.faults for r in whole)
+    assert all("line_repeated" in r.faults for r in marked)
+    told = [e.state for e in play([*twice, *said], step_ns=50_000_000) if getattr(e, "component", "") == "repeats"]
+    assert told == ["degraded", "ok"]
+
+
+@needs_logs
+def test_stamps_that_stand_still_are_told_before_the_passage_and_until_they_run(tmp_path: Path) -> None:
+    lines = (PORTAL_LOGS / "S2-C0-NONE.csv").read_bytes().splitlines()[:2600]
+    ends = [n for n, x in enumerate(lines) if x.startswith(b"GX")]
+    still = slice(ends[0] + 1, ends[2] + 1)
+    lines[still] = [x.rpartition(b",")[0] + b"," + lines[ends[0]].rpartition(b",")[2] for x in lines[still]]
+    (tmp_path / "day.csv").write_bytes(b"\r\n".join(lines))
+    told: list[str | int] = []
+    for e in iter_daily_file(tmp_path / "day.csv"):
+        if isinstance(e, Health) and e.component == "clock":
+            told.append(e.state)
+        elif isinstance(e, Occupancy) and e.record is not None:
+            told.append(e.record.number or 0)
+    assert told[:6] == [17, "degraded", 18, 19, "ok", 20] and len(told) == len(ends) + 2
+
+
+def test_lines_alike_by_chance_or_in_a_portal_that_is_stuck_are_no_repeats() -> None:
+    few = [format_line("GS", [3, 4, 3, 5 + i // 2]).rstrip() for i in range(20)]
+    stuck = [format_line("GS", [76, 74, 81, 74]).rstrip()] * 20
+    for lines in (few, stuck):
+        (record,) = records(play([GB, *lines, GX]))
+        assert "line_repeated" not in record.faults and record.gamma.shape[0] == 20
+
+
 def test_restart_in_mid_passage_ends_it() -> None:
     events = play([GB, GS, *SETUP, GS, GX])
     one, two = records(events)

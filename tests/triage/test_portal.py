@@ -916,6 +916,18 @@ def test_dead_detector() -> None:
     assert codes(judgement) == ["portal_dead_detector"] and "detector 3: 60 counts" in judgement.quality[0].reason
 
 
+def test_an_interval_that_holds_less_than_any_load_leaves_is_never_clear(logs: dict[str, list[PortalRecord]]) -> None:
+    for n, r in enumerate(logs[NONE]):
+        wrapped, stopped = r.gamma.copy(), r.gamma.copy()
+        wrapped[10 + n, n % 4] = 0
+        stopped[10 + n] //= 10
+        for gamma in (wrapped, stopped):
+            (flag,) = judge_portal(msgspec.structs.replace(r, gamma=gamma), PROFILE).quality
+            assert flag.code == "portal_dropout" and f"first interval {10 + n}:" in flag.reason
+    shielded = msgspec.structs.replace(r, gamma=r.gamma // 2)  # deeper than any recorded vehicle
+    assert judge_portal(shielded, PROFILE).quality == ()
+
+
 def test_neutron_detectors_that_count_nothing_are_never_clear(logs: dict[str, list[PortalRecord]]) -> None:
     for r in logs[NONE]:
         silent = msgspec.structs.replace(r, neutron=0 * r.neutron)

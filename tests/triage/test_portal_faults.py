@@ -17,7 +17,7 @@ def test_no_occupancy_is_missed_merged_or_doubled():
     assert counted.incomplete == {}, counted.examples
     assert counted.inseparable == counted.inseparable_told <= 2, "a vehicle in the other's record, which says so"
     assert counted.in_parts > 30 and counted.parted > 2 and counted.unseen > 20, "the faults did strike"
-    assert sum(counted.faults_played.values()) > 1000 and len(counted.faults_played) == 23
+    assert sum(counted.faults_played.values()) > 1000 and len(counted.faults_played) == 24
     assert counted.scans >= 2000 - counted.unseen - counted.inseparable
     assert counted.rss_growth_mb < 10
     assert counted.simulated and msgspec.json.encode(counted)
@@ -36,12 +36,20 @@ def test_what_a_fault_has_cut_never_reads_as_clear(kind):
             assert run(one.scan, Profile()).outcome != "CLEAR"
 
 
-@pytest.mark.parametrize(("kind", "least", "most"), [("lost_line", 100, 150), ("one_segment", 0, 0), ("slow", 0, 0)])
-def test_one_lost_line_is_noticed_and_late_ones_are_not_taken_for_lost(kind, least, most):
-    """A lost speed line is not noticed, nor each lost neutron line."""
+@pytest.mark.parametrize(
+    ("kind", "fault", "least", "most"),
+    [
+        ("lost_line", "lines_lost", 100, 150),
+        ("repeated_line", "line_repeated", 100, 150),
+        ("one_segment", "lines_lost", 0, 0),
+        ("slow", "lines_lost", 0, 0),
+    ],
+)
+def test_one_lost_line_is_noticed_and_late_ones_are_not_taken_for_lost(kind, fault, least, most):
+    """A lost or repeated speed line is not noticed, nor each lost neutron line."""
     scans = []
     count_occupancies(150, seed=2, fault_share=1.0, faults=[kind], assembled=scans.append, **CALM)
-    assert least <= sum("lines_lost" in s.scan.portal.faults for s in scans) <= most
+    assert least <= sum(fault in s.scan.portal.faults for s in scans) <= most
 
 
 def test_without_faults_every_vehicle_is_one_complete_record():

@@ -19,7 +19,9 @@ VERIFIED_INTERVALS = 5
 """Intervals in the alarm sum for which the rule is established; for others the background is scaled by time."""
 BURST = 5
 """Intervals before entry that a Rapiscan portal buffers and sends at once."""
-_LINES_MISSING = frozenset({"start_not_seen", "damaged_line", "lines_lost", "readings_lost", "count_stepped"})
+_LINES_MISSING = frozenset(
+    {"start_not_seen", "damaged_line", "lines_lost", "line_repeated", "readings_lost", "count_stepped"}
+)
 
 
 class RuleReplay(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -143,6 +145,7 @@ def gamma_alarm_findings(record: PortalRecord, replay: RuleReplay | None, settin
     if not runs:
         return []
     intervals = int(record.gamma_alarm.sum())
+    ruled = record.settings is not None or buffered(record)  # else it is another vendor's, whose rule is not known
     if replay is not None and not np.isnan(replay.z).all():
         heights = [float(np.max(replay.z[a:b], initial=-np.inf, where=~np.isnan(replay.z[a:b]))) for a, b in runs]
     else:
@@ -152,7 +155,7 @@ def gamma_alarm_findings(record: PortalRecord, replay: RuleReplay | None, settin
     reason = (
         f"vendor gamma alarm in {intervals} of {record.gamma.shape[0]} intervals, {len(runs)} "
         f"{'run' if len(runs) == 1 else 'runs'}, the strongest {first} to {end - 1}; {_peak_words(record, replay)}; "
-        f"{_settings_words(record, settings)}"
+        f"{_settings_words(record, settings) if ruled else 'by a rule that is not known'}"
     )
     where = Intervals(first=first, end=end)
     return [
