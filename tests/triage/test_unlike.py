@@ -126,7 +126,7 @@ def test_the_package_carries_a_fuser_that_says_what_it_was_trained_on():
     assert fuser is not None
     assert fuser.trees is not None
     assert len(fuser.about.trained_on) == 33
-    assert fuser.about.simulated == "40 scans by this package's simulator"
+    assert fuser.about.simulated == "48 scans by this package's simulator"
     assert {"any", "empty", "homogeneous", "restless"} <= fuser.thresholds.keys()
     assert fusers.PACKAGED.stat().st_size < 500_000
 
