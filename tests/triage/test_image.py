@@ -149,7 +149,10 @@ def test_bracket_where_a_post_meets_a_rail_is_not_for_review():
     for x in (320, 1170):
         image[60:440, x : x + 12] *= 0.5
         image[176:190, x - 3 : x + 15] *= 0.4
-    assert not [f for f in judge_image(radiograph(image, state="raw", noise=0.003)).findings if f.tier != "note"]
+    # the rule of contrasts: trees that learned from real scans may find drawn ones strange
+    profile = ImageProfile(fuser="none")
+    judged = judge_image(radiograph(image, state="raw", noise=0.003), profile)
+    assert not [f for f in judged.findings if f.tier != "note"]
 
 
 def test_findings_are_bounded():
