@@ -19,13 +19,15 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import msgspec
-import zmq
 
 from .errors import ConfigError, DeliveryError, StorageError
 from .storage import write_durable
+
+if TYPE_CHECKING:
+    import zmq
 
 Role = Literal["analyst", "supervisor", "viewer", "lane"]
 """analyst : takes scans and decides. supervisor : as well, and takes what is held. viewer : sees the queue, no image.
@@ -112,6 +114,7 @@ class EnrolledList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 def generate(name: str, service: str = "") -> Identity:
     """Return a new identity. Raises ConfigError for a name that is none."""
+    import zmq
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     checked_name(name)
@@ -155,6 +158,8 @@ def save_identity(path: Path, identity: Identity) -> None:
 
 def load_identity(path: Path) -> Identity:
     """Read a key file. Raises ConfigError if it is none, or if others than its user can read it."""
+    import zmq
+
     identity: Identity = _read(path, Identity, secret=True)
     _checked_keys(path, {"curve": identity.curve, "curve_secret": identity.curve_secret},
                   {"signing": identity.signing, "signing_secret": identity.signing_secret})  # fmt: skip
@@ -316,6 +321,8 @@ def _checked_keys(path: Path, z85: Mapping[str, str], hexadecimal: Mapping[str, 
 
 def secure_client(socket: zmq.Socket[bytes], identity: Identity) -> None:
     """Make a socket that is not connected yet speak CURVE. Raises ConfigError if the service's key is not known."""
+    import zmq
+
     if not identity.service:
         raise ConfigError([
             f"key of {identity.name}: it does not name the service's key; enrol it with `scanlane keys enrol`, or add "
@@ -331,6 +338,8 @@ def checked_library() -> None:
 
     Source: CVE-2019-13132 (overflow before authentication) mended in 4.3.2, denials of service in 4.3.3.
     """
+    import zmq
+
     if not zmq.has("curve"):
         raise DeliveryError("libzmq was built without CURVE; install pyzmq's own wheel")
     if zmq.zmq_version_info() < (4, 3, 3):

@@ -10,6 +10,7 @@ Nothing is judged that is not on the disk. If the daemon goes, the lane goes: th
 
 from __future__ import annotations
 
+import importlib
 import os
 import queue
 import random
@@ -279,10 +280,11 @@ class Judge:
         self._buffers = screening.Buffers()
 
     def warm_up(self) -> None:
-        """Compile or load every kernel."""
-        from triage.analysis import conformal, dual_energy, screening, standing
+        """Compile or load every kernel, and what the first scan would have to read."""
+        from triage.analysis import conformal, dual_energy, fuser, screening, standing
 
         screening.warm_up()
+        fuser.fuser_named(self.profile.image.fuser)
         if self.profile.image.energy is not None:  # a second of fitting must not fall into the first scan
             dual_energy.inversion_of(self.profile.image.energy).material_table  # noqa: B018
         if self.profile.lane is not None:
@@ -440,6 +442,7 @@ class Worker(threading.Thread):
     def _judge(self, path: Path, scan: Scan, failure: str = "", live: LiveScreening | None = None) -> None:
         lane = self._lane
         lane.say(link.Judging(path=str(path)))
+        lane.hand_back()  # code of reading and writing is not needed while the search of the image takes its memory
         result = lane.judge.failed(scan, failure) if failure else lane.judge(scan, live)
         # The counts do not change: the file is exchanged for one that also holds the result.
         try:
@@ -494,10 +497,13 @@ class LaneProcess:
         # the one has touched of the compiler is not there any more when the other touches the rest.
         import numba  # noqa: F401
 
-        self._hand_back()
+        self.hand_back()
         from .packing import packer
 
-        self._hand_back()
+        self.hand_back()
+        for module in ("screening", "portal", "maps", "image"):
+            importlib.import_module(f"triage.analysis.{module}")
+            self.hand_back()
         self._lane = lane
         state = Path(config.state_dir)
         self.recordings = state / "recordings"
@@ -570,7 +576,7 @@ class LaneProcess:
         """Run until the daemon says stop, or is gone."""
         began_s = time.monotonic()
         self.judge.warm_up()  # the packer's kernels are compiled where they are imported
-        self._hand_back()
+        self.hand_back()
         self._worker.start()
         self.say(link.Ready(pid=os.getpid(), warm_up_s=round(time.monotonic() - began_s, 3)))
         for thread in self._devices:
@@ -586,8 +592,8 @@ class LaneProcess:
             self._notice_end()
         self._stop()
 
-    def _hand_back(self) -> None:
-        """Give up memory that only starting took."""
+    def hand_back(self) -> None:
+        """Give up code that is in memory and will be read again where it is needed; 15 ms."""
         try:
             footprint.hand_back_code()
         except OSError as error:  # costs memory, nothing else
