@@ -64,7 +64,8 @@ def test_a_recording_damaged_before_its_result_is_stored_is_written_anew_from_me
     scan = samples.scan()
     lane = SimpleNamespace(
         recordings=tmp_path, config_in_force={}, codec="bitshuffle-lz4", packer=packer("bitshuffle-lz4"), refs={},
-        unanswered=set(), said=[], notes=[], judge=Judge(threads=1), watch_promise=lambda result: None, hand_back=lambda: None,
+        unanswered=set(), said=[], notes=[], judge=Judge(threads=1), watch_promise=lambda result: None,
+        hand_back=lambda: None,
     )  # fmt: skip
     path = recording_path(tmp_path, scan)
 
