@@ -147,6 +147,25 @@ def test_a_picture_of_eight_bits_passed_off_as_raw():
     assert "display_windowed" in {q.code for q in judged.quality}
 
 
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (np.s_[:], "1500 of 1500 columns"),
+        (np.s_[500:540], "in 40 of 1500 columns and in 0 of 600 channels"),
+        (np.s_[:, 200:260], "in 0 of 1500 columns and in 60 of 600 channels"),
+    ],
+)
+def test_an_energy_that_shows_nothing_is_told(place, told):
+    scan = radiograph(scene(load="empty"), state="raw", energies=("low", "high"))
+    assert not judge_image(scan).quality
+    low = scan.counts[0].copy()
+    low[place] = 0
+    judged = judge_image(msgspec.structs.replace(scan, counts=(low, scan.counts[1])))
+    (fault,) = [q for q in judged.quality if q.code == "energy_dead"]
+    assert "energy low" in fault.reason and told in fault.reason
+    assert outcome(judged) == "REVIEW"
+
+
 def test_ground_that_is_dark_all_along_is_no_dead_channel():
     image = scene(load="empty")
     image[560:] = 0.0

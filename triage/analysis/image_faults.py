@@ -140,19 +140,60 @@ def _dead_channels(radiograph: Radiograph, p: FaultProfile) -> Array:
     return found & ~bad
 
 
+def energies_apart(radiograph: Radiograph, p: FaultProfile) -> list[Quality]:
+    """Return where one of several energies has no signal and another has: objects are searched by the highest alone.
+
+    The image then looks sound, but nothing is known there of what two energies would have said.
+    """
+    detector, bad = radiograph.detector, radiograph.detector.bad_channels
+    if detector.state != "raw" or len(radiograph.counts) < 2 or bad.all() or min(radiograph.counts[0].shape) < 3:
+        return []
+    lit = [_lit(c, dark, bad, p) for c, dark in zip(radiograph.counts, detector.dark, strict=True)]
+    any_column, any_channel = (np.logical_or.reduce([line[axis] for line in lit]) for axis in (0, 1))
+    found = []
+    for name, (columns, channels) in zip(detector.energies, lit, strict=True):
+        lost = int((any_column & ~columns).sum()), int((any_channel & ~channels & ~bad).sum())
+        if any(lost):
+            text = (
+                f"energy {name} shows nothing in {lost[0]} of {columns.size} columns and in {lost[1]} of "
+                f"{channels.size} channels that another energy sees: what both would say of materials there is lost"
+            )
+            found.append(Quality(code="energy_dead", reason=text))
+    return found
+
+
+def _lit(counts: Array, dark: Array, bad: Array, p: FaultProfile) -> tuple[Array, Array]:
+    """Return (columns,) and (channels,) bool: lines of one energy in which some pixel has a signal."""
+    columns = _brightest(counts, bad).astype(np.float64)
+    channels = counts[:: max(1, counts.shape[0] // 400)].max(axis=0).astype(np.float64)
+    level, zero = float(np.percentile(columns, 90)), float(np.median(dark[~bad]))
+    if level <= 2 * zero or level <= 10:
+        return np.zeros(columns.size, np.bool_), np.zeros(channels.size, np.bool_)
+    least = zero + p.dead_level * (level - zero)
+    return columns >= least, channels >= least
+
+
 def is_upside_down(upright: Array, frames: tuple[Frame, ...], c: ContainerProfile, p: FaultProfile) -> bool:
     """Return whether the image is the wrong way up; False as well where it cannot be told.
 
     upright : (rows, columns) float32, as it was taken for upright; frames : found in it, none or more
     """
-    if frames:
-        roof, floor = _ticks(upright, frames[0])
-        return roof >= p.least_ticks and roof > p.ticks_ratio * floor
     turned = np.ascontiguousarray(upright[::-1])
+    if frames:
+        if not _floor_is_on_top(upright, frames[0], p):
+            return False
+        # of what says so either way up nothing is known; without this it would be turned for ever
+        again = find_containers(turned, c)
+        return not (again and _floor_is_on_top(turned, again[0], p))
     return any(
         floor >= p.least_ticks and floor > p.ticks_ratio * roof
         for roof, floor in (_ticks(turned, frame) for frame in find_containers(turned, c))
     )
+
+
+def _floor_is_on_top(upright: Array, frame: Frame, p: FaultProfile) -> bool:
+    roof, floor = _ticks(upright, frame)
+    return roof >= p.least_ticks and roof > p.ticks_ratio * floor
 
 
 def _ticks(upright: Array, frame: Frame) -> tuple[float, float]:
