@@ -166,6 +166,16 @@ def test_an_energy_that_shows_nothing_is_told(place, told):
     assert outcome(judged) == "REVIEW"
 
 
+@pytest.mark.parametrize("first_channel", ["top", "bottom"])
+def test_a_painted_block_hides_nothing_silently(first_channel):
+    noise = np.random.default_rng(0).normal(0, 0.01, (600, 1500))
+    image = np.clip(scene(load="empty") + noise, 0, 1).astype(np.float32)
+    assert not judge_image(radiograph(image, first_channel=first_channel)).quality
+    image[200:270, 640:760] = 0.8
+    (fault,) = judge_image(radiograph(image, first_channel=first_channel)).quality
+    assert fault.code == "frozen_block" and "same value, 204" in fault.reason
+
+
 def test_ground_that_is_dark_all_along_is_no_dead_channel():
     image = scene(load="empty")
     image[560:] = 0.0
