@@ -879,7 +879,7 @@ def evaluate_portal_command(
 @click.option(
     "--profile",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Fuser trained elsewhere. Default: the packaged one; trained anew on scans it was trained on.",
+    help="Fuser or lane profile learned elsewhere. Default: the packaged fuser; trained anew on scans it has seen.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write plots into this folder (needs the extra `study`).")
 @seed_option

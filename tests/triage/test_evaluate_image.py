@@ -213,6 +213,9 @@ def test_folders_that_cannot_be_evaluated(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("name,declared_hs4\na.png,0202\n")
     with pytest.raises(DataError, match="one named `file`"):
         archives.read_archive(tmp_path)
+    (tmp_path / "manifest.csv").write_text("declared_hs4,file\n0202,a.png\n0901\n")
+    with pytest.raises(DataError, match="row 2 below the head line names no file"):
+        archives.read_archive(tmp_path)
 
 
 @pytest.mark.parametrize("quality", [30, 75, 81, 96])

@@ -143,6 +143,12 @@ def _changed(trained, **changes):
         ("feature", lambda a: np.where(np.arange(a.size) == a.size - 1, 0, a)),
         ("root", lambda a: a + 10**6),
         ("value", lambda a: a[:-1]),
+        ("value", lambda a: np.full_like(a, np.nan)),
+        ("threshold", lambda a: np.full_like(a, np.nan)),
+        ("table_values", lambda a: np.full_like(a, np.inf)),
+        ("table_values", lambda a: np.zeros_like(a)),
+        ("table_values", lambda a: a[:-1]),
+        ("bank_0", lambda a: np.full_like(a, np.nan)),
         ("header", lambda a: a[:-1]),
     ],
 )

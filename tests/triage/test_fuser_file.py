@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from scanner_io import lane_profile, recording
 from scanner_io.errors import DataError
+from scanner_io.lane_profile import Extra
+from tests import lanes
 from tests.triage.test_container import scene
 from triage.analysis import fuser as fusers
+from triage.analysis.standing import FUSER
 from triage.cli import cli
 from triage.study.fuser_file import joined_archive, train_fuser, write_fuser
+from triage.study.image_archive import load
 from triage.study.image_shipped import systems_for
 from triage.study.train_fuser import Options, thresholds_of
 
@@ -97,6 +102,26 @@ def test_a_fuser_is_tested_as_it_is_on_scans_it_has_not_seen_and_trained_anew_on
     assert (told.name, told.learns) == ("scanlane", False)
     assert "trained elsewhere" in told.how
     assert told.make().fuser.about.trained_on == ("ab",)
+
+
+def test_a_lane_profile_is_tested_by_the_fuser_in_it(folder, tmp_path):
+    archive = joined_archive([folder])
+    fuser = fusers.Fuser(features=(), trees=None, normal=_nothing(), thresholds={}, about=fusers.About())
+    extra = Extra(facts={"scans": 16}, arrays={"npz": np.frombuffer(fusers.to_bytes(fuser), np.uint8)})
+    path = tmp_path / "north.profile"
+    lane_profile.write(path, lanes.profile(extras={FUSER: extra}))
+    told = systems_for(archive, path, unseen=False)[-1]
+    assert (told.name, told.learns) == ("scanlane", False)
+    assert told.make().fuser.features == ()
+    taught = recording.pixels_hash(load(archive.sources[1]).radiograph)
+    lane_profile.write(path, lanes.profile(extras={FUSER: extra}, teachers=(taught,)))
+    assert "was trained on 1 of these scans" in systems_for(archive, path, unseen=False)[-1].how
+    lane_profile.write(path, lanes.profile())
+    with pytest.raises(DataError, match="too few for a fuser"):
+        systems_for(archive, path, unseen=False)
+    path.write_bytes(b"neither")
+    with pytest.raises(DataError, match=r"neither a fuser of .* nor a profile of"):
+        systems_for(archive, path, unseen=False)
 
 
 # -- thresholds

@@ -147,6 +147,35 @@ def test_a_picture_of_eight_bits_passed_off_as_raw():
     assert "display_windowed" in {q.code for q in judged.quality}
 
 
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (np.s_[:], "1500 of 1500 columns"),
+        (np.s_[500:540], "in 40 of 1500 columns and in 0 of 600 channels"),
+        (np.s_[:, 200:260], "in 0 of 1500 columns and in 60 of 600 channels"),
+    ],
+)
+def test_an_energy_that_shows_nothing_is_told(place, told):
+    scan = radiograph(scene(load="empty"), state="raw", energies=("low", "high"))
+    assert not judge_image(scan).quality
+    low = scan.counts[0].copy()
+    low[place] = 0
+    judged = judge_image(msgspec.structs.replace(scan, counts=(low, scan.counts[1])))
+    (fault,) = [q for q in judged.quality if q.code == "energy_dead"]
+    assert "energy low" in fault.reason and told in fault.reason
+    assert outcome(judged) == "REVIEW"
+
+
+@pytest.mark.parametrize("first_channel", ["top", "bottom"])
+def test_a_painted_block_hides_nothing_silently(first_channel):
+    noise = np.random.default_rng(0).normal(0, 0.01, (600, 1500))
+    image = np.clip(scene(load="empty") + noise, 0, 1).astype(np.float32)
+    assert not judge_image(radiograph(image, first_channel=first_channel)).quality
+    image[200:270, 640:760] = 0.8
+    (fault,) = judge_image(radiograph(image, first_channel=first_channel)).quality
+    assert fault.code == "frozen_block" and "same value, 204" in fault.reason
+
+
 def test_ground_that_is_dark_all_along_is_no_dead_channel():
     image = scene(load="empty")
     image[560:] = 0.0

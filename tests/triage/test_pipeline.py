@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from scanner_io.errors import DataError
-from scanner_io.model import Quality
+from scanner_io.model import Box, Quality
 from tests import samples
 from triage.analysis import pipeline
-from triage.analysis.image import Stream
+from triage.analysis.container import Frame
+from triage.analysis.container_seen import ContainerSeen
+from triage.analysis.image import ImageJudgement, Stream
 
 PARTS = {"radiograph": None, "portal": None, "declaration": None}
 
@@ -55,3 +57,33 @@ def test_a_detector_without_calibration_streams_nothing():
     stream.push(image.counts)
     assert stream.finish() is None
     assert pipeline.run(samples.scan(radiograph=image), pipeline.Profile(), stream=stream).outcome == "UNUSABLE"
+
+
+@pytest.mark.parametrize(
+    ("loads", "whole", "told"),
+    [
+        (("loaded", "unknown"), "loaded", ["container 2 of 2"]),
+        (("unknown", "empty", "unknown"), "unknown", ["container 1 of 3", "container 3 of 3"]),
+        (("loaded", "empty"), "loaded", []),
+        (("unknown",), "unknown", ["whether the container is empty"]),
+        (("empty",), "unknown", ["whether the container is empty"]),
+    ],
+)
+def test_a_load_that_is_not_clear_asks_for_a_look_in_every_container(loads, whole, told, monkeypatch):
+    frame = Frame(
+        left=1.0, right=9.0, roof_left=1.0, roof_right=1.0, floor_left=8.0, floor_right=8.0, floor_seen=True, cut=()
+    )
+    boxes = [Box(first_column=i, end_column=i + 1, first_channel=0, end_channel=5) for i in range(len(loads))]
+    seen = tuple(
+        ContainerSeen(frame=frame, box=box, load=load, load_share=0.0, opaque_share=0.0, size=None, structure=None)
+        for load, box in zip(loads, boxes, strict=True)
+    )
+    judged = ImageJudgement(
+        load=whole, container=boxes[0], findings=(), quality=(), timings_ms={}, containers=seen
+    )  # fmt: skip
+    monkeypatch.setattr(pipeline, "judge_image", lambda *args, **more: judged)
+    result = pipeline.run(samples.scan(quality=(), portal=None, expected=(), declaration=None), pipeline.Profile())
+    unclear = [f for f in result.findings if f.kind == "load_unclear"]
+    assert len(unclear) == len(told)
+    assert all(words in f.reason for words, f in zip(told, unclear, strict=True))
+    assert not told or result.outcome == "REVIEW"

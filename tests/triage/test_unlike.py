@@ -143,6 +143,14 @@ def test_a_fuser_that_is_not_there_is_told():
         judge_image(radiograph(noisy(0), state="raw"), ImageProfile(fuser="/nowhere/fuser.npz"))
 
 
+def test_a_package_without_its_fuser_does_not_search_by_less(monkeypatch, tmp_path):
+    monkeypatch.setattr(fusers, "PACKAGED", tmp_path / "lost.npz")
+    fusers.fuser_named.cache_clear()
+    with pytest.raises(DataError, match="cannot be read"):
+        judge_image(radiograph(noisy(0), state="raw"), ImageProfile())
+    fusers.fuser_named.cache_clear()
+
+
 def test_an_unknown_texture_is_said_once_and_its_places_ask_for_nothing(profile):
     rng = np.random.default_rng(0)
     image = scene(load="empty")

@@ -176,6 +176,7 @@ def from_bytes(content: bytes, name: str) -> Fuser:
         trees = None if header.base is None else _trees(arrays, header.base, len(header.features))
         codes = tuple(np.ascontiguousarray(arrays[f"bank_{i}"], np.float32) for i in range(_banks(arrays)))
         tables = PositionTables(names=header.tables, values=np.ascontiguousarray(arrays["table_values"], np.float32))
+        _check_numbers(header, trees, tables, codes)
     except (OSError, ValueError, KeyError, msgspec.MsgspecError) as problem:
         raise DataError(f"fuser {name}: not a file of `scanlane study train-fuser` ({problem})") from problem
     familiar = float("inf") if header.familiar is None else header.familiar
@@ -189,11 +190,12 @@ PACKAGED = Path(__file__).with_name("fuser.npz")
 
 @functools.lru_cache(maxsize=4)
 def fuser_named(name: str) -> Fuser | None:
-    """Return what a profile names: "packaged", the path of a file, or "none"; None for none and where none is packaged.
+    """Return what a profile names: "packaged", the path of a file, or "none"; None for the last.
 
-    Raises DataError for a file that cannot be read.
+    Raises DataError for a file that cannot be read, the package's own as well: an installation that has lost it must
+    not quietly search by less.
     """
-    if name == "none" or (name == "packaged" and not PACKAGED.is_file()):
+    if name == "none":
         return None
     return load(PACKAGED if name == "packaged" else Path(name))
 
@@ -209,6 +211,24 @@ def load(path: Path) -> Fuser:
 
 def _banks(arrays: dict[str, Array]) -> int:
     return sum(key.startswith("bank_") for key in arrays)
+
+
+def _check_numbers(header: _Header, trees: Trees | None, tables: PositionTables, codes: tuple[Array, ...]) -> None:
+    """Raise ValueError for numbers that would make every score NaN or 0: nothing would be found, and nobody told."""
+    if tables.values.shape[:1] != (len(tables.names),):
+        raise ValueError(f"position tables of shape {tables.values.shape} for {len(tables.names)} maps")
+    if not (np.isfinite(tables.values).all() and (tables.values > 0).all()):
+        raise ValueError("a position table holds what is not above 0 and finite")
+    if not all(np.isfinite(bank).all() for bank in codes):
+        raise ValueError("the bank of patches holds what is no number")
+    # a threshold may be infinite in a split, but then a leaf goes one way for good: only NaN goes nowhere
+    if trees is not None and not (np.isfinite(trees.value).all() and not np.isnan(trees.threshold).any()):
+        raise ValueError("a tree holds what is no number")
+    if header.familiar is not None and header.familiar <= 0:
+        raise ValueError(f"a texture is said to be known up to a distance of {header.familiar:g}, expected above 0")
+    for texture, limits in header.thresholds.items():
+        if not {"one", "tenth"} <= limits.keys():
+            raise ValueError(f"thresholds of texture {texture!r} are {sorted(limits)}, expected one and tenth")
 
 
 def _trees(arrays: dict[str, Array], base: float, features: int) -> Trees:

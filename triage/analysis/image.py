@@ -31,7 +31,14 @@ from .container_size import size_of
 from .correction import calibrate, correct, image_quality, repeated_columns
 from .dual_energy import Inversion, OneGrid, inversion_of
 from .fuser import Fuser
-from .image_faults import floor_is_real, image_faults, is_inverted, is_upside_down, without_dead_lines
+from .image_faults import (
+    energies_apart,
+    floor_is_real,
+    image_faults,
+    is_inverted,
+    is_upside_down,
+    without_dead_lines,
+)
 from .image_profile import ImageProfile
 from .kinds import scores, search
 from .known import Asked, Known
@@ -182,7 +189,7 @@ def judge_image(
     transmission = TransmissionImage(screening.q[-1])
     small = transmission.reduced(min(1.0, p.container.working_rows / radiograph.detector.channels), least=32)
     small = small.astype(np.float32) / np.float32(ONE)
-    quality = list(correction.quality)
+    quality = [*correction.quality, *energies_apart(radiograph, p.faults)]
     quality += image_quality(radiograph, correction, small, screening.column_flags, p.correction)
     if screening.overflow:
         text = f"{screening.overflow} runs of anomalous pixels found the region table full: the image is noise or torn"

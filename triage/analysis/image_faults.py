@@ -42,6 +42,9 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True):
     dead_fatal : share of dead columns from which the rest is no image
     dead_run : adjacent dead channels, as a share of all, that are rather the ground or a beam stop
     levels : different grey values up to which 16-bit counts hold a picture of 8 bits
+    frozen_share : side, as a share of the container's height (25 cm), of a square of one single value that nothing real
+        has: noise, ribs and the grain of JPEG leave 5 % at most in 33 real scans
+    frozen_range : shares of the largest count between which that is asked; black and white are one value by themselves
     """
 
     least_height_px: int = 256
@@ -55,6 +58,8 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True):
     dead_fatal: float = 0.20
     dead_run: float = 0.03
     levels: int = 256
+    frozen_share: float = 0.1
+    frozen_range: tuple[float, float] = (0.04, 0.96)
 
 
 def without_dead_lines(radiograph: Radiograph, p: FaultProfile) -> tuple[Radiograph, list[Quality]]:
@@ -140,19 +145,60 @@ def _dead_channels(radiograph: Radiograph, p: FaultProfile) -> Array:
     return found & ~bad
 
 
+def energies_apart(radiograph: Radiograph, p: FaultProfile) -> list[Quality]:
+    """Return where one of several energies has no signal and another has: objects are searched by the highest alone.
+
+    The image then looks sound, but nothing is known there of what two energies would have said.
+    """
+    detector, bad = radiograph.detector, radiograph.detector.bad_channels
+    if detector.state != "raw" or len(radiograph.counts) < 2 or bad.all() or min(radiograph.counts[0].shape) < 3:
+        return []
+    lit = [_lit(c, dark, bad, p) for c, dark in zip(radiograph.counts, detector.dark, strict=True)]
+    any_column, any_channel = (np.logical_or.reduce([line[axis] for line in lit]) for axis in (0, 1))
+    found = []
+    for name, (columns, channels) in zip(detector.energies, lit, strict=True):
+        lost = int((any_column & ~columns).sum()), int((any_channel & ~channels & ~bad).sum())
+        if any(lost):
+            text = (
+                f"energy {name} shows nothing in {lost[0]} of {columns.size} columns and in {lost[1]} of "
+                f"{channels.size} channels that another energy sees: what both would say of materials there is lost"
+            )
+            found.append(Quality(code="energy_dead", reason=text))
+    return found
+
+
+def _lit(counts: Array, dark: Array, bad: Array, p: FaultProfile) -> tuple[Array, Array]:
+    """Return (columns,) and (channels,) bool: lines of one energy in which some pixel has a signal."""
+    columns = _brightest(counts, bad).astype(np.float64)
+    channels = counts[:: max(1, counts.shape[0] // 400)].max(axis=0).astype(np.float64)
+    level, zero = float(np.percentile(columns, 90)), float(np.median(dark[~bad]))
+    if level <= 2 * zero or level <= 10:
+        return np.zeros(columns.size, np.bool_), np.zeros(channels.size, np.bool_)
+    least = zero + p.dead_level * (level - zero)
+    return columns >= least, channels >= least
+
+
 def is_upside_down(upright: Array, frames: tuple[Frame, ...], c: ContainerProfile, p: FaultProfile) -> bool:
     """Return whether the image is the wrong way up; False as well where it cannot be told.
 
     upright : (rows, columns) float32, as it was taken for upright; frames : found in it, none or more
     """
-    if frames:
-        roof, floor = _ticks(upright, frames[0])
-        return roof >= p.least_ticks and roof > p.ticks_ratio * floor
     turned = np.ascontiguousarray(upright[::-1])
+    if frames:
+        if not _floor_is_on_top(upright, frames[0], p):
+            return False
+        # of what says so either way up nothing is known; without this it would be turned for ever
+        again = find_containers(turned, c)
+        return not (again and _floor_is_on_top(turned, again[0], p))
     return any(
         floor >= p.least_ticks and floor > p.ticks_ratio * roof
         for roof, floor in (_ticks(turned, frame) for frame in find_containers(turned, c))
     )
+
+
+def _floor_is_on_top(upright: Array, frame: Frame, p: FaultProfile) -> bool:
+    roof, floor = _ticks(upright, frame)
+    return roof >= p.least_ticks and roof > p.ticks_ratio * floor
 
 
 def _ticks(upright: Array, frame: Frame) -> tuple[float, float]:
@@ -230,7 +276,35 @@ def image_faults(radiograph: Radiograph, frames: tuple[Frame, ...], vehicle: Veh
             f"the tractor is seen on the {vehicle.front}, on this lane it is on the {p.tractor}: mirrored, or backwards"
         )
         found.append(Quality(code="image_mirrored", reason=text))
+    found += [fault for f in frames if (fault := _frozen(radiograph, f, p)) is not None]
     return found + windowed(radiograph, p)
+
+
+def _frozen(radiograph: Radiograph, frame: Frame, p: FaultProfile) -> Quality | None:
+    """Return that a block inside a container holds one value: it was not measured, or was painted over."""
+    detector = radiograph.detector
+    low, high = (round(share * detector.saturation_value) for share in p.frozen_range)
+    top, bottom = int(max(0, frame.corners[:2, 1].min())), int(np.ceil(frame.corners[2:, 1].max()))
+    if detector.first_channel == "bottom":
+        top, bottom = max(0, detector.channels - bottom), detector.channels - top
+    first, end = int(max(0, frame.left)), int(np.ceil(frame.right))
+    # every second line both ways is enough for a block, and a quarter of the time
+    some = radiograph.counts[-1][first:end:2, top:bottom:2]
+    own = some[1:, 1:]
+    same = (own == some[:-1, 1:]) & (own == some[1:, :-1]) & (own > low) & (own < high)
+    side = max(8, round(p.frozen_share * frame.height / 2)) - 1
+    core = cv2.erode(
+        same.astype(np.uint8), np.ones((side, side), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0
+    )
+    at = np.argwhere(core)
+    if not at.size:
+        return None
+    column, channel = first + 2 * int(at[0, 0]), top + 2 * int(at[0, 1])
+    text = (
+        f"around column {column}, channel {channel} all pixels of a block of {2 * side} x {2 * side} or more have the "
+        f"same value, {int(radiograph.counts[-1][column, channel])}: nothing was measured there, or it was painted over"
+    )
+    return Quality(code="frozen_block", reason=text)
 
 
 def windowed(radiograph: Radiograph, p: FaultProfile) -> list[Quality]:

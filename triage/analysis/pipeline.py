@@ -135,9 +135,8 @@ def judged(
         findings += portal.findings
         quality += portal.quality
         timings["portal"] = portal_ms
-    if container is not None and load == "unknown":
-        reason = "the radiograph does not show clearly whether the container is empty"
-        findings.append(Finding(kind="load_unclear", score=1.0, reason=reason, tier="review", where=container))
+    if container is not None and image is not None:
+        findings += _unclear(image, container)
     if scan.declaration is not None and scan.radiograph is not None:
         findings += judge_declaration(scan.declaration, load, container)
         findings += judge_mass(scan.declaration, mass, container)
@@ -176,6 +175,18 @@ def _portal(scan: Scan, profile: Profile) -> PortalJudgement | None:
 def _known(scan: Scan, portal: PortalJudgement | None, previous: CargoGrid | None = None) -> Known:
     marks = portal_marks(scan.portal, portal.findings, scan.radiograph) if scan.portal and portal else ()
     return Known(declaration=scan.declaration, marks=marks, previous=previous)
+
+
+def _unclear(image: ImageJudgement, container: Box) -> Iterator[Finding]:
+    """Ask for a look where it is not seen whether a container is empty: one of several as much as the only one."""
+    several = len(image.containers)
+    unclear = [(number, seen.box) for number, seen in enumerate(image.containers, 1) if seen.load == "unknown"]
+    if several < 2 or (image.load == "unknown" and not unclear):
+        unclear = [(0, container)] if image.load == "unknown" else []
+    for number, box in unclear:
+        which = f"container {number} of {several}" if number else "the container"
+        reason = f"the radiograph does not show clearly whether {which} is empty"
+        yield Finding(kind="load_unclear", score=1.0, reason=reason, tier="review", where=box)
 
 
 def _absent(scan: Scan) -> Iterator[Quality]:

@@ -16,9 +16,10 @@ def strange_places(cargo: CargoGrid, found: Found, verdict: Verdict | None = Non
     verdict : what the lane's calibration says of this scan. With it a candidate asks for a review where its p-value is
         at most the level, without it, and for kinds that were not calibrated, from the kind's own threshold on
 
-    Reviews by a verdict come first, by p-value. Else scores of different kinds are put on the scale of their kind's own
-    threshold to be ranked together; what stands in a row of its like is the load and comes last. Of two that point at
-    one place, the stranger is kept and says what else is seen there; before that the one that says more.
+    Reviews come first, so that no number of notes can take their place or hide them; by p-value where there is a
+    verdict. Else scores of different kinds are put on the scale of their kind's own threshold to be ranked together;
+    what stands in a row of its like is the load and comes last. Of two that point at one place, the stranger is kept
+    and says what else is seen there; before that the one that says more.
     """
     every = [_Told(cargo, c, verdict) for places in found.values() for c in places]
     told = _the_one_that_says_more([t for t in every if t.review or t.candidate.score >= t.kind.note(cargo.p)])
@@ -52,7 +53,7 @@ class _Told:
     def order(self) -> tuple[object, ...]:
         at = self.candidate.at or ()
         if self._verdict is None:
-            return self.of_many, -self._strangeness, at
+            return self.of_many, not self.review, -self._strangeness, at
         p = 1.0 if self.p_value is None else self.p_value
         return self.of_many, not self.review, p, -self._strangeness, at
 

@@ -150,10 +150,13 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}); expected comma separated UTF-8 with a head line") from error
     if rows and "file" not in rows[0]:
-        raise DataError(f"{path}: columns {list(rows[0])}, expected one named `file`")
+        raise DataError(f"{path}: columns {[c for c in rows[0] if c]}, expected one named `file`")
+    for number, row in enumerate(rows, 1):
+        if not row["file"]:
+            raise DataError(f"{path}: row {number} below the head line names no file: {list(row.values())}")
     return {row["file"]: {k: v or "" for k, v in row.items() if k} for row in rows}
 
 

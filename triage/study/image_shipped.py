@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from scanner_io.errors import DataError
+from scanner_io import lane_profile, recording
+from scanner_io.errors import ConfigError, DataError
 from triage.analysis import fuser as fusers
-from triage.study.image_archive import Archive
+from triage.analysis.fuser import Fuser
+from triage.analysis.standing import fuser_of
+from triage.study.image_archive import Archive, load
 from triage.study.image_detectors import TrainedDetector, UntrainedDetector
 from triage.study.image_peers import Naive
 from triage.study.image_runs import System
@@ -27,25 +30,57 @@ class FixedDetector(TrainedDetector):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.fuser = fusers.load(path)
+        self.fuser = fuser_in(path)[0]
 
     def fit(self, clean: Sequence[Sample], rng: np.random.Generator, inserted: Sequence[Sample] = ()) -> None:
         """There is nothing to learn any more."""
 
 
+def fuser_in(path: Path) -> tuple[Fuser, frozenset[str]]:
+    """Return the fuser in a file of `scanlane study train-fuser` or in a lane's profile, and what taught the latter.
+
+    The second are hashes of the raw counts of scans that the lane's own normal was learned from, or that set its
+    thresholds.
+
+    Raises DataError for a file that is neither, and for a profile without a fuser of its own.
+    """
+    try:
+        return fusers.load(path), frozenset()
+    except DataError as no_fuser:
+        try:
+            lane = lane_profile.read(path)
+        except ConfigError as no_profile:
+            raise DataError(
+                f"{path}: neither a fuser of `scanlane study train-fuser` nor a profile of `scanlane calibrate` "
+                f"({no_fuser}; {no_profile})"
+            ) from no_profile
+    own = fuser_of(lane)
+    if own is None:
+        raise DataError(
+            f"{path}: this profile of lane {lane.lane} was learned from {lane.scans} scans, too few for a fuser with "
+            "the lane's own normal; calibrate on more, or name a file of `scanlane study train-fuser`"
+        )
+    return own, frozenset((*lane.teachers, *lane.sources))
+
+
 def systems_for(archive: Archive, profile: Path | None, *, unseen: bool) -> tuple[System, ...]:
     """Return the systems to compare: naive, untrained, scanlane.
 
-    profile : fuser file of `scanlane study train-fuser`, default the packaged one where there is one
+    profile : fuser file of `scanlane study train-fuser`, or a lane's profile that holds one; default the packaged one
+        where there is one
 
-    Raises DataError for a profile that is no fuser, and where trees must be trained and cannot.
+    Raises DataError for a profile without a fuser, and where trees must be trained and cannot.
     """
     path = profile if profile is not None else fusers.PACKAGED if fusers.PACKAGED.is_file() else None
     how = "trees trained anew for every fold"
     fixed = None
+    trained_on: frozenset[str] = frozenset()
     if path is not None:
-        trained_on = frozenset(fusers.load(path).about.trained_on)
+        fuser, taught = fuser_in(path)
+        trained_on = frozenset(fuser.about.trained_on)
         shared = [s.name for s in archive.sources if s.sha256 in trained_on]
+        if taught:
+            shared += [s.name for s in archive.sources if recording.pixels_hash(load(s).radiograph) in taught]
         if shared:
             how += f": {path.name} was trained on {len(shared)} of these scans"
         else:
@@ -54,7 +89,9 @@ def systems_for(archive: Archive, profile: Path | None, *, unseen: bool) -> tupl
         raise DataError("trees must be trained for this and need scikit-learn: pip install 'scanlane[study]'")
     ours = System("scanlane", TrainedDetector, learns=True, from_insertions=True, unseen=TrainedDetector, how=how)
     if fixed is not None:
-        ours = System("scanlane", fixed, learns=False, unseen=TrainedDetector, how=how)
+        ours = System(
+            "scanlane", fixed, learns=False, unseen=TrainedDetector, trained_on=trained_on, how=how
+        )  # fmt: skip
     return (
         System("naive", Naive, learns=False, how="box of 21 against 81, normalised per image"),
         System("untrained", UntrainedDetector, how="sum of three maps as shares of what is usual, of other folds"),

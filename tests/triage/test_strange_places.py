@@ -1,0 +1,54 @@
+"""What an analyst is shown of many candidates: nothing that asks for a look gives way to what asks for none."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from scanner_io.model import Box
+from triage.analysis.image_profile import ImageProfile
+from triage.analysis.kinds import KINDS
+from triage.analysis.regions import Candidate
+from triage.analysis.strange_places import strange_places
+
+P = ImageProfile()
+CARGO = SimpleNamespace(
+    p=P, box=lambda at: Box(first_column=at[0], end_column=at[2], first_channel=at[1], end_channel=at[3])
+)
+NOTES = [name for name, kind in KINDS.items() if kind.review is None]
+
+
+def told(*candidates):
+    found = {}
+    for candidate in candidates:
+        found.setdefault(candidate.kind, []).append(candidate)
+    return strange_places(CARGO, found)
+
+
+def at_review(kind, at):
+    return Candidate(kind, KINDS[kind].review(P), at, kind)
+
+
+def strong_notes(count, first=100):
+    """Return candidates of kinds that ask for no review, far above their notes, each at a place of its own."""
+    return [
+        Candidate(kind, 50 * KINDS[kind].note(P), (first + 20 * i, 0, first + 20 * i + 10, 10), kind)
+        for i, kind in enumerate((NOTES * count)[:count])
+    ]
+
+
+@pytest.mark.parametrize("kind", ["texture_unknown", "unlike_its_surroundings", "extra_item_in_free_space"])
+def test_a_review_is_not_pushed_out_by_notes(kind):
+    review = at_review(kind, None if kind == "texture_unknown" else (0, 0, 10, 10))
+    shown = told(review, *strong_notes(3 * P.max_findings))
+    assert len(shown) == P.max_findings
+    assert [f.tier for f in shown] == ["review"] + ["note"] * (P.max_findings - 1)
+    assert shown[0].kind == kind
+
+
+@pytest.mark.parametrize("kind", ["extra_item_in_free_space", "unlike_its_surroundings"])
+@pytest.mark.parametrize("note", NOTES)
+def test_a_review_is_not_hidden_by_a_note_at_its_place(kind, note):
+    at = (0, 0, 10, 10)
+    shown = told(Candidate(note, 50 * KINDS[note].note(P), at, note), at_review(kind, at))
+    assert [f.kind for f in shown if f.tier == "review"] == [kind]
+    assert any(KINDS[note].words in f.reason or f.kind == note for f in shown)
