@@ -168,6 +168,8 @@ def from_bytes(content: bytes, name: str) -> Fuser:
     Raises DataError where it is none, of another version, or its trees point outside of themselves.
     """
     try:
+        if not content.startswith(b"PK"):  # numpy would take it for a pickle, and advise to trust it
+            raise ValueError(f"no .npz archive: begins with {content[:8]!r}")
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
         header = msgspec.json.decode(arrays["header"].tobytes(), type=_Header)
