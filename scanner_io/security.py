@@ -35,9 +35,6 @@ lane : delivers scans to a hub."""
 ROLES: tuple[str, ...] = get_args(Role)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
-KEY_FORMAT = "scanlane key 1"
-PUBLIC_FORMAT = "scanlane public key 1"
-LIST_FORMAT = "scanlane enrolled 1"
 SERVICE_KEY, SERVICE_PUBLIC, ENROLLED = "service.key", "service.pub", "enrolled.json"
 MAX_FILE_BYTES = 16 << 20
 
@@ -52,7 +49,7 @@ class PublicKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     signing : Ed25519 public key, 64 hexadecimal digits
     """
 
-    format: Literal["scanlane public key 1"] = PUBLIC_FORMAT  # type: ignore[assignment]
+    format: Literal["scanlane public key 1"] = "scanlane public key 1"
     name: str
     curve: str
     signing: str
@@ -64,7 +61,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     service : CURVE public key of the service it talks to; empty in the service's own file and until it is known
     """
 
-    format: Literal["scanlane key 1"] = KEY_FORMAT  # type: ignore[assignment]
+    format: Literal["scanlane key 1"] = "scanlane key 1"
     name: str
     curve: str
     curve_secret: str
@@ -100,7 +97,7 @@ class Enrolled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class EnrolledList(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everybody who ever was enrolled, in the order of it."""
 
-    format: Literal["scanlane enrolled 1"] = LIST_FORMAT  # type: ignore[assignment]
+    format: Literal["scanlane enrolled 1"] = "scanlane enrolled 1"
     enrolled: tuple[Enrolled, ...] = ()
 
     def in_force(self) -> dict[str, Enrolled]:

@@ -32,7 +32,7 @@ class Service:
     def _run(self):
         outbox = Outbox(self.folder / "outbox.sqlite")
         context = zmq.Context()
-        dispatch = Dispatch(context, self.config, outbox, lambda event, **f: self.log.append((event, f)))
+        dispatch = self._open(context, outbox)
         self.address = dispatch.address
         self._up.set()
         while not self._ending.is_set():
@@ -42,10 +42,24 @@ class Service:
                 done.append(call(outbox))
             if dispatch.socket.poll(20):
                 dispatch.receive()
+            self._turn()
             dispatch.tick()
         dispatch.close()
+        self._close()
         context.term()
         outbox.close()
+
+    def _open(self, context, outbox):
+        return Dispatch(context, self.config, outbox, self._hear)
+
+    def _hear(self, event, **fields):
+        self.log.append((event, fields))
+
+    def _turn(self):
+        """What else the loop does."""
+
+    def _close(self):
+        """What else ends with it."""
 
     def do(self, call):
         """Run `call(outbox)` in the service's thread and return what it returns."""

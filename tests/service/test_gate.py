@@ -1,5 +1,3 @@
-import hashlib
-import threading
 import time
 
 import msgspec
@@ -11,63 +9,38 @@ from scanner_io.client import Workstation
 from scanner_io.config import Dispatch as DispatchConfig
 from scanner_io.errors import ConfigError, DeliveryError
 from scanner_io.model import Decision
-from tests import samples
+from tests.service.test_dispatch import Service as DispatchService
+from tests.service.test_dispatch import until
 from triage.service import gate as gates
 from triage.service.dispatch import Dispatch
 from triage.service.gate import Gate, SelfTest
-from triage.service.outbox import Outbox, ScanRow
-
-STEP_MS = 10
+from triage.service.outbox import Outbox
 
 
-class Service:
-    """A service with keys, its loop in a thread of its own as the daemon runs it."""
+class Service(DispatchService):
+    """A service with keys: the gate is answered in its loop, as the daemon's loop does."""
 
     def __init__(self, folder):
-        self.folder, self.keys = folder, folder / "keys"
+        self.keys = folder / "keys"
         if not self.keys.exists():
             security.create_service(self.keys)
-        self.log, self._work = [], []
-        self._lock, self._ending, self._up = threading.Lock(), threading.Event(), threading.Event()
         self.answering = True
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-        assert self._up.wait(20)
+        super().__init__(folder, lease_s=3.0)
 
-    def _run(self):
-        outbox = Outbox(self.folder / "outbox.sqlite")
-        context = zmq.Context()
-        gate = Gate(context, self.keys, self._hear, lambda kind, text, who="": outbox.note(kind, text, who=who))
-        config = DispatchConfig(bind="tcp://127.0.0.1:0", lease_s=3.0, heartbeat_s=0.2)
-        self.dispatch = dispatch = Dispatch(context, config, outbox, self._hear, gate)
-        self.address = dispatch.address
-        self._up.set()
-        while not self._ending.is_set():
-            with self._lock:
-                work, self._work = self._work, []
-            for call, done in work:
-                done.append(call(outbox))
-            dispatch.socket.poll(STEP_MS)
-            if self.answering:
-                gate.answer()
-            dispatch.receive()
-            dispatch.tick()
-        dispatch.close()
-        gate.close()
-        context.term()
-        outbox.close()
+    def _open(self, context, outbox):
+        def note(kind, text, who=""):
+            outbox.note(kind, text, who=who)
 
-    def _hear(self, event, **fields):
-        self.log.append((event, fields))
+        self.gate = Gate(context, self.keys, self._hear, note)
+        self.dispatch = Dispatch(context, self.config, outbox, self._hear, self.gate)
+        return self.dispatch
 
-    def do(self, call):
-        done = []
-        with self._lock:
-            self._work.append((call, done))
-        deadline = time.monotonic() + 5
-        while not done and time.monotonic() < deadline:
-            time.sleep(0.005)
-        return done[0]
+    def _turn(self):
+        if self.answering:
+            self.gate.answer()
+
+    def _close(self):
+        self.gate.close()
 
     def enrol(self, name, role="analyst"):
         service = security.load_public(self.keys / security.SERVICE_PUBLIC)
@@ -75,24 +48,8 @@ class Service:
         security.enrol(self.keys, identity.public, role)
         return identity
 
-    def put(self, number=1, outcome="REVIEW", size=2000):
-        scan_id = f"north-20260131T0945{number:02d}.000000Z-0f3a9c1e"
-        data = bytes([number]) * size
-        path = self.folder / scan_id
-        path.write_bytes(data)
-        row = ScanRow(
-            scan_id=scan_id, lane="north", path=str(path), sha256=hashlib.sha256(data).hexdigest(), size=size,
-            start_utc_ns=number, simulated=True, result=samples.result(scan_id, outcome),
-        )  # fmt: skip
-        self.do(lambda outbox: outbox.add(row))
-        return scan_id
-
     def events(self, kind):
         return self.do(lambda o: o._db.execute("SELECT who, text FROM events WHERE kind=?", (kind,)).fetchall())
-
-    def close(self):
-        self._ending.set()
-        self._thread.join(10)
 
 
 @pytest.fixture
@@ -100,15 +57,6 @@ def service(tmp_path):
     running = Service(tmp_path)
     yield running
     running.close()
-
-
-def until(condition, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 class Raw:

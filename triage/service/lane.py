@@ -612,7 +612,7 @@ class LaneProcess:
                 self.unanswered.discard(message.scan_id)
                 for number, ref in self.refs.pop(message.scan_id, ()):
                     self._devices[number].acks.put(ref)
-                    self._remember(lambda n=number, r=ref: self._memory.stored(n, r))  # type: ignore[misc]
+                    self._remember(partial(self._memory.stored, number, ref))
             case link.Rejudge():
                 self._put_work(message)
             case link.Intake():
@@ -719,7 +719,7 @@ class LaneProcess:
             record = self._recorded(begun)
             if record is not None:  # it ended after the recording was durable and before that was written down
                 self._memory.ended(number, begun.source_ref, record)
-                self._remember(lambda ref=begun.source_ref: self._memory.stored(number, ref))  # type: ignore[misc]
+                self._remember(partial(self._memory.stored, number, begun.source_ref))
                 continue
             text = "the lane's process ended in the middle of a passage; what the portal had counted is lost"
             change = Health(utc_ns=begun.start_utc_ns, component="passage", state="degraded", text=text)
