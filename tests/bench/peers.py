@@ -5,11 +5,11 @@ triage.analysis.screening.screen, is given its calibration beforehand and keeps 
 the beam: they look for no dropped column.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-
 import cv2
 import numpy as np
 from scipy import ndimage
+
+from triage.service.strip_workers import StripWorkers
 
 T_MIN, T_MAX = float(np.exp(-7.6)), float(np.exp(0.24))
 HALO = 32
@@ -60,12 +60,11 @@ class OpenCvPeer:
         self.labels = {cv2.CV_16U: np.empty((columns, channels), np.uint16)}
         kinds = {"t": "f4", "mean": "f4", "square": "f4", "best": "f4", "real": "f4", "code": "u2", "high": "u2"}
         self.work = [{name: np.empty((rows, channels), kind) for name, kind in kinds.items()} for _ in range(workers)]
-        self.pool = ThreadPoolExecutor(workers) if workers > 1 else None
+        self.pool = StripWorkers(workers)
 
     def close(self):
         """Stop the pool."""
-        if self.pool:
-            self.pool.shutdown()
+        self.pool.close()
 
     def run(self, counts):
         """Screen one radiograph; the result's images are overwritten by the next run."""
@@ -76,10 +75,7 @@ class OpenCvPeer:
             for start in starts[worker :: self.workers]:
                 self._strip(counts, start, min(start + self.strip, self.columns), self.work[worker])
 
-        if self.pool:
-            list(self.pool.map(share, range(self.workers)))
-        else:
-            share(0)
+        list(self.pool.map(share, range(self.workers)))
         cv2.setNumThreads(max(self.workers, self.cv_threads))
         cv2.compare(self.z, 64, cv2.CMP_GE, dst=self.mask)
         stats = self.components()

@@ -30,6 +30,7 @@ def test_small_bench_is_complete_agrees_and_is_json():
         "vs_opencv_strips",
         "vs_opencv_chained",
         "threads_speedup",
+        "threads_ceiling",
         "dense_over_sparse",
         "last_column_fraction",
         "streaming_over_batch",

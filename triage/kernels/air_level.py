@@ -5,10 +5,14 @@ from numba import float32, int64, njit, uint8, uint16
 
 from triage.kernels.add_any_order import add_any_order
 from triage.kernels.arrays import ro, rw
+from triage.kernels.prefetch import prefetch
 
 #: Column flags: the beam was off (or the air level is no number), or the air monitors were saturated.
 NO_BEAM = 1
 AIR_SATURATED = 2
+#: Columns between the one whose air channels are asked of memory and the one that is read: a few lines of each are
+#: wanted, a page apart, which the processor does not foresee.
+AHEAD = 8
 
 
 @njit(
@@ -42,6 +46,8 @@ def air_level(raw, dark, inv_gain, bad, first, stop, saturation_value, min_air, 
             inv_air[c] = np.float32(1.0)
             flagged += flags[c] != 0
             continue
+        if c + AHEAD < raw.shape[0]:
+            prefetch(raw[c + AHEAD, first:stop].view(np.uint8))
         counts = raw[c, first:stop]
         total = 0.0
         saturated = np.int32(0)

@@ -20,7 +20,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -57,6 +56,7 @@ from . import footprint, link
 from .assembly import Assembled, Assembly, LaneSpec
 from .outbox import ScanRow
 from .portal_memory import Begun, PortalMemory
+from .strip_workers import StripWorkers
 
 if TYPE_CHECKING:
     from triage.analysis.image import Stream
@@ -275,7 +275,7 @@ class Judge:
         self._pipeline = pipeline
         self._stream = image.Stream
         self._live = [_Place(screening.Buffers()) for _ in range(LIVE_SCREENINGS)]
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="strips") if threads > 1 else None
+        self._workers = StripWorkers(threads)
         self.profile = profile or pipeline.Profile()
         self._buffers = screening.Buffers()
 
@@ -310,7 +310,7 @@ class Judge:
         """
         try:
             return self._pipeline.run(
-                scan, self.profile, map_strips=self._pool.map if self._pool else map, buffers=self._buffers,
+                scan, self.profile, map_strips=self._workers.map, buffers=self._buffers,
                 stream=None if live is None or live.failure else live.stream, previous=previous,
             )  # fmt: skip
         except Exception as error:
@@ -322,8 +322,7 @@ class Judge:
 
     def close(self) -> None:
         """End the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        self._workers.close()
 
 
 def lane_profile(energy: str | None, usual: str | None = None, lane: str | None = None) -> Any:

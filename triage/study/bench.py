@@ -11,7 +11,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +34,7 @@ from triage.kernels.join_runs import AREA, FEATURES
 from triage.kernels.label_columns import LABELS, label_columns
 from triage.kernels.median3 import START, median3
 from triage.kernels.screen_columns import FINISHED
+from triage.service.strip_workers import StripWorkers
 from triage.study.agreement import identical, on_the_same_pixels, with_peer, with_reference
 from triage.study.bench_judgement import bench_judgement
 from triage.study.measure import Contestant, machine, peak_rss_mb, ratio, timed, versions
@@ -72,8 +72,9 @@ def bench_triage(
     that from the arrival of the last block to the result, both by the one-thread whole image and for the first of
     BLOCKS; last_column_by_block has all, with the milliseconds. dense_over_sparse is
     that of the slowest of dense_scenes (the phantom, a real scan scaled up, a simulated mixed load), each with a
-    threshold that 5 % of its pixels pass, by the phantom at 4. judgement is the whole one of a simulated scan and
-    how much of it is left after the last column (bench_judgement).
+    threshold that 5 % of its pixels pass, by the phantom at 4. threads_ceiling is what the machine's two cores give:
+    twice one thread's time by that of two radiographs at once, one thread each, which share nothing but the machine.
+    judgement is the whole one of a simulated scan and how much of it is left after the last column (bench_judgement).
 
     Raises DataError when the source checkout with its tests, where peers and reference live, is not there.
     """
@@ -85,10 +86,10 @@ def bench_triage(
     table = material_table()
     warm_up()
     times: dict[str, list[float]] = {}
-    with ThreadPoolExecutor(2) as pool:
-        ours = _ours(counts, calibration, table, pool)
+    with StripWorkers(2) as workers:
+        ours = _ours(counts, calibration, table, workers)
         streams = {block: _Stream(counts, calibration, table, block) for block in BLOCKS}
-        dense, skipped = _dense(counts, calibration, table, width, pool)
+        dense, skipped = _dense(counts, calibration, table, width, workers)
         strips = {n: peers.OpenCvPeer(calibration, table, width, strip=STRIP, workers=n, cv_threads=1) for n in (1, 2)}
         chained = peers.OpenCvPeer(calibration, table, width, strip=width, workers=1, cv_threads=2)
         contestants: dict[str, Contestant] = {
@@ -121,8 +122,8 @@ def bench_triage(
             if progress is not None:
                 progress(i + 1, rounds)
         peak_mb = peak_rss_mb()  # before the reference, which needs more than all contestants
-        judgement = bench_judgement(rounds, width, pool)
-        agreement = _agreement(counts, calibration, table, reference, pool, REFERENCE_COLUMNS if quick else width)
+        judgement = bench_judgement(rounds, width, workers)
+        agreement = _agreement(counts, calibration, table, reference, workers, REFERENCE_COLUMNS if quick else width)
         mine = screen(counts, calibration, material_table=table)
         peers_told = {f"opencv_strips_{n}t": strips[n].run(counts) for n in strips}
         peers_told["opencv_chained_2t"] = chained.run(counts)
@@ -150,6 +151,7 @@ def bench_triage(
         "vs_naive": None if quick else ratio(times["naive"], two),
         "vs_skimage": None if quick else _skimage(stages, times),
         "threads_speedup": ratio(times["ours_1t"], two),
+        "threads_ceiling": ratio([2 * t for t in times["ours_1t"]], times["ours_1t_twice_at_once"]),
         "dense_over_sparse": max(over_sparse.values(), key=lambda r: r["median"]),
         "dense_scenes": {
             **{n: {"share": s.share, "threshold_z": s.threshold_z, **over_sparse[n]} for n, s in dense.items()},
@@ -194,29 +196,36 @@ def _from_tests(name: str) -> ModuleType:
 
 
 def _ours(
-    counts: Counts, calibration: Calibration, table: NDArray[np.uint8], pool: ThreadPoolExecutor
+    counts: Counts, calibration: Calibration, table: NDArray[np.uint8], workers: StripWorkers
 ) -> dict[str, Contestant]:
-    kept = {name: Buffers() for name in ("1t", "2t")}
+    kept = {name: Buffers() for name in ("1t", "2t", "beside")}
 
     def one() -> Screening:
         return screen(counts, calibration, strips=1, material_table=table, buffers=kept["1t"])
 
     def two() -> Screening:
-        return screen(counts, calibration, map_strips=pool.map, material_table=table, buffers=kept["2t"])
+        return screen(counts, calibration, map_strips=workers.map, material_table=table, buffers=kept["2t"])
 
-    return {"ours_1t": one, "ours_2t": two}
+    def beside() -> Screening:
+        return screen(counts, calibration, strips=1, material_table=table, buffers=kept["beside"])
+
+    def two_at_once() -> None:
+        for _ in workers.map(lambda run: run(), (one, beside)):
+            pass
+
+    return {"ours_1t": one, "ours_2t": two, "ours_1t_twice_at_once": two_at_once}
 
 
 class _Dense:
     """A scene screened with a threshold that DENSE_SHARE of its pixels pass."""
 
     def __init__(
-        self, counts: Counts, calibration: Calibration, table: NDArray[np.uint8], pool: ThreadPoolExecutor,
+        self, counts: Counts, calibration: Calibration, table: NDArray[np.uint8], workers: StripWorkers,
         buffers: Buffers,
     ) -> None:  # fmt: skip
         def at(threshold_z: float) -> Screening:
             return screen(
-                counts, calibration, threshold_z=threshold_z, map_strips=pool.map, material_table=table,
+                counts, calibration, threshold_z=threshold_z, map_strips=workers.map, material_table=table,
                 buffers=buffers,
             )  # fmt: skip
 
@@ -237,7 +246,7 @@ class _Dense:
 
 
 def _dense(
-    counts: Counts, calibration: Calibration, table: NDArray[np.uint8], width: int, pool: ThreadPoolExecutor
+    counts: Counts, calibration: Calibration, table: NDArray[np.uint8], width: int, workers: StripWorkers
 ) -> tuple[dict[str, _Dense], dict[str, str]]:
     """Return the dense scenes by name, and why others are not there. They share their memory, one after the other."""
     found: dict[str, tuple[Counts, Calibration] | str] = {"phantom": (counts, calibration)}
@@ -248,7 +257,7 @@ def _dense(
         if isinstance(scene, str):
             skipped[name] = scene
         else:
-            dense[name] = _Dense(*scene, table, pool, buffers)
+            dense[name] = _Dense(*scene, table, workers, buffers)
     return dense, skipped
 
 
@@ -348,12 +357,12 @@ def _agreement(
     calibration: Calibration,
     table: NDArray[np.uint8],
     reference: ModuleType,
-    pool: ThreadPoolExecutor,
+    workers: StripWorkers,
     width: int,
 ) -> dict[str, Any]:
     """Compare with the float64 reference on `width` columns in the middle; threads and stream with one on the frame."""
     one = screen(counts, calibration, strips=1, material_table=table)
-    two = screen(counts, calibration, map_strips=pool.map, material_table=table)
+    two = screen(counts, calibration, map_strips=workers.map, material_table=table)
     same = identical(one, two) and identical(one, _Stream(counts, calibration, table, BLOCKS[0]).run())
     start, crop = _crop(counts, width)
     mine = screen(crop, calibration, material_table=table)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from scanner_io import driver
 from triage.analysis.image import Stream, judge_image
 from triage.analysis.image_profile import ImageProfile
 from triage.analysis.screening import Buffers
+from triage.service.strip_workers import StripWorkers
 from triage.study.measure import timed
 
 CHANNELS, BLOCK = 2000, 32
@@ -19,7 +19,7 @@ SEED = 3
 """Of the simulated vehicle: a loaded container."""
 
 
-def bench_judgement(rounds: int, columns: int, pool: ThreadPoolExecutor) -> dict[str, Any]:
+def bench_judgement(rounds: int, columns: int, workers: StripWorkers) -> dict[str, Any]:
     """Return what the judgement of a simulated scan of two energies takes, medians of `rounds` in milliseconds.
 
     at_once : all of it, two threads, the columns at hand; spread : the fastest and the slowest
@@ -34,7 +34,7 @@ def bench_judgement(rounds: int, columns: int, pool: ThreadPoolExecutor) -> dict
     at_once, passing, left = [], [], []
     stages: dict[str, list[float]] = {}
     for number in range(rounds + 1):
-        judge = partial(judge_image, radiograph, profile, map_strips=pool.map)
+        judge = partial(judge_image, radiograph, profile, map_strips=workers.map)
         whole = timed(partial(judge, buffers=kept))
         stream = Stream(radiograph.detector, profile, Buffers())
         streamed = timed(partial(_push, stream, radiograph))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,6 +28,7 @@ from triage.analysis.dual_energy import CLASS_BOUNDS_Z, CLASSES, Inversion, code
 from triage.analysis.image import ImageProfile, judge_image
 from triage.analysis.material import MaterialJudgement, MaterialProfile, judge_material
 from triage.analysis.transparency import FREE_STREAMING, BeamModel, alpha, fit, spectrum_of
+from triage.service.strip_workers import StripWorkers
 
 Array: TypeAlias = NDArray[Any]
 
@@ -462,10 +462,10 @@ def map_speed(rounds: int) -> dict[str, Any]:
     q = _cargo_like()
     out = np.zeros(q[0].shape, np.float32), np.zeros(q[0].shape, np.uint8)
     times: dict[str, list[float]] = {"one_thread_ms": [], "two_threads_ms": []}
-    with ThreadPoolExecutor(2) as pool:
-        inversion.look_up(*q, map_strips=pool.map, out=out)
+    with StripWorkers(2) as workers:
+        inversion.look_up(*q, map_strips=workers.map, out=out)
         for _ in range(rounds):
-            for name, mapping in (("one_thread_ms", map), ("two_threads_ms", pool.map)):
+            for name, mapping in (("one_thread_ms", map), ("two_threads_ms", workers.map)):
                 began = time.perf_counter()
                 inversion.look_up(*q, map_strips=mapping, out=out)
                 times[name].append((time.perf_counter() - began) * 1e3)
