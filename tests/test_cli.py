@@ -15,7 +15,7 @@ import pytest
 from scanner_io.client import Workstation
 from tests.service.daemon_rig import ENVIRONMENT, ROOT
 from tests.service.test_dispatch import Service
-from triage.cli import make_log
+from triage.cli.shared import make_log
 
 FIELDS = {
     "file", "passage", "kind", "outcome", "load", "container", "findings", "gamma_alarm", "neutron_alarm",

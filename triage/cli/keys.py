@@ -11,13 +11,14 @@ import click
 from scanner_io import security
 from scanner_io.errors import ConfigError
 
+from .shared import json_option
+
 folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 role_option = click.option(
     "--role", required=True, type=click.Choice(security.ROLES),
     help="analyst takes scans and decides; supervisor also takes what is held; viewer sees the queue, no image; lane "
     "delivers scans to a hub.",
 )  # fmt: skip
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of words.")
 
 
 @click.group()

@@ -1,0 +1,5 @@
+"""`python -m triage.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,107 @@
+"""`scanlane bench`: measure against named peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scanner_io.errors import ScannerError
+
+from .shared import emit, json_option, new_console, progress_bar, rounds_option
+
+
+@click.group()
+def bench() -> None:
+    """Measure against named peers, interleaved in one run."""
+
+
+@bench.command("triage")
+@click.option("--rounds", default=7, show_default=True, type=click.IntRange(3, 1000))
+@click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 20_000))
+@click.option("--quick", is_flag=True, help="Without naive numpy/scipy and scikit-image (two minutes less).")
+@json_option
+def bench_triage(rounds: int, columns: int, quick: bool, as_json: bool) -> None:
+    """The image pipeline against OpenCV and memcpy, with the agreement checked in the same run.
+
+    Needs a source checkout: the peers live beside the tests. Run nothing else meanwhile.
+    """
+    from triage.study.bench import bench_triage as measure
+
+    _bench(lambda progress: measure(rounds=rounds, width=columns, quick=quick, progress=progress), rounds, as_json)
+
+
+def _bench(measure: Callable[[Callable[[int, int], None]], dict[str, Any]], rounds: int, as_json: bool) -> None:
+    """Run a benchmark with a progress bar and print its report; figures of work that is wrong are an error."""
+    with progress_bar(rounds, "rounds", quiet=as_json) as advance:
+        report = measure(lambda *_: advance())
+    if as_json:
+        emit(report)
+    else:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("", "median", "min", "max", box=None, header_style="bold")
+        for name, cells in _bench_rows(report):
+            table.add_row(Text(name), *(Text(cell) for cell in cells))
+        new_console().print(table)
+    wrong = [name for name in ("agreement_ok", "read_back_equal") if report.get(name) is False]
+    if wrong:
+        raise ScannerError(
+            f"bench: {wrong[0]} is false, so what was timed is not what was to be done and no ratio counts; "
+            "see `agreement` of --json for what differs"
+        )
+
+
+def _bench_rows(report: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield name and cells of every figure, ratios with median, min and max."""
+    for name, value in report.items():
+        if isinstance(value, dict) and {"median", "min", "max"} <= value.keys():
+            more = {k: v for k, v in value.items() if k not in ("median", "min", "max")}
+            yield f"{prefix}{name}", [f"{value[k]:g}" for k in ("median", "min", "max")]
+            yield from _bench_rows(more, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            yield from _bench_rows(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", [f"{value:g}" if isinstance(value, float) else str(value)]
+
+
+folder_option = click.option(
+    "--folder", type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Measure on the disk of this folder. Default: the system's temporary folder.",
+)  # fmt: skip
+
+
+@bench.command("record")
+@rounds_option
+@click.option("--columns", default=5000, show_default=True, type=click.IntRange(64, 20_000))
+@folder_option
+@json_option
+def bench_record(rounds: int, columns: int, folder: Path | None, as_json: bool) -> None:
+    """A durable recording against writing the raw bytes and fsync, on the same disk."""
+    from triage.study.bench_record import bench_record as measure
+
+    _bench(lambda progress: measure(folder, rounds=rounds, columns=columns, progress=progress), rounds, as_json)
+
+
+@bench.command("deliver")
+@rounds_option
+@folder_option
+@json_option
+def bench_deliver(rounds: int, folder: Path | None, as_json: bool) -> None:
+    """From the outbox into an analyst's hands, against the same bytes over a bare TCP socket."""
+    from triage.study.bench_deliver import bench_deliver as measure
+
+    _bench(lambda progress: measure(folder, rounds=rounds, progress=progress), rounds, as_json)
+
+
+@bench.command("startup")
+@rounds_option
+@json_option
+def bench_startup(rounds: int, as_json: bool) -> None:
+    """Command line, kernels and daemon until they are ready; kernels compiled once, then from their cache."""
+    from triage.study.bench_startup import bench_startup as measure
+
+    _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)

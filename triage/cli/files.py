@@ -1,0 +1,233 @@
+"""`scanlane triage`, `replay`, `export` and `verify`: recordings and foreign files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scanner_io.errors import ScannerError
+
+from .shared import (
+    EXIT_BAD_INPUT,
+    emit,
+    energy_option,
+    expand,
+    files_argument,
+    json_option,
+    new_console,
+    new_judge,
+    profile_option,
+    progress_bar,
+)
+
+
+@click.command()
+@files_argument
+@click.option("--save", type=click.Path(path_type=Path), help="Write an annotated PNG per scan into this folder.")
+@click.option(
+    "--polarity", type=click.Choice(["auto", "air_bright", "air_dark"]), default="auto", show_default=True,
+    help="Whether air is bright or dark in image files.",
+)  # fmt: skip
+@click.option("--speed-unit", default="m/s", show_default=True, help="Of speeds in N42 files that tell no unit.")
+@click.option(
+    "--utc-offset-h", default=0.0, show_default=True, type=click.FloatRange(-24, 24),
+    help="Hours by which clocks were ahead of UTC (-7 in Arizona), for daily files and N42 files that tell no zone.",
+)  # fmt: skip
+@click.option(
+    "--previous", type=click.Path(path_type=Path, exists=True),
+    help="Recording, or folder of them, in which an earlier scan of the same container is looked for.",
+)  # fmt: skip
+@energy_option
+@profile_option
+@json_option
+def triage(
+    files: tuple[Path, ...], save: Path | None, polarity: str, speed_unit: str, utc_offset_h: float,
+    previous: Path | None, energy: Path | None, usual: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Judge images, recordings, portal daily files and N42 files.
+
+    One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1. A daily file
+    whose stamps have no date (06-00-00.000) takes that of its first line from its name (portal 2026-01-05.csv).
+    """
+    from scanner_io.formats.n42 import N42Settings
+    from scanner_io.formats.raster import RasterOptions
+    from triage.service import offline
+    from triage.service.earlier import EarlierScans
+
+    options = RasterOptions(polarity=polarity)  # type: ignore[arg-type]
+    n42_settings = N42Settings(utc_offset_h=utc_offset_h, speed_unit=speed_unit)
+    paths = expand(files, ".scan.h5")
+    earlier = None if previous is None else EarlierScans(expand((previous,), ".scan.h5"))
+    judge = new_judge(energy, usual)
+    bad, rows = 0, []
+    pictures: set[str] = set()
+    try:
+        with progress_bar(len(paths), "judging", quiet=as_json) as advance:
+            for path in paths:
+                for judged in offline.judge_file(path, judge, options, n42_settings, earlier):
+                    bad += judged.error is not None
+                    if save is not None:
+                        _save_picture(save, judged, pictures, judge.profile.image)
+                    if as_json:
+                        emit(judged.row())
+                    else:
+                        rows.append(judged)
+                advance()
+    finally:
+        judge.close()
+        if not as_json:  # after Ctrl-C too: what was judged until then
+            _print_judged(rows)
+    if bad:
+        raise click.exceptions.Exit(EXIT_BAD_INPUT)
+
+
+def _save_picture(folder: Path, judged: Any, taken: set[str], profile: Any) -> None:
+    """Write the picture of one scan, and of its materials where they can be told.
+
+    Files of one name from different folders get pictures of their own.
+    """
+    if judged.result is None or judged.scan.radiograph is None:
+        return
+    import cv2
+
+    from scanner_io.storage import write_durable
+    from triage.analysis.picture import annotate
+
+    folder.mkdir(parents=True, exist_ok=True)
+    images = {".png": annotate(judged.scan.radiograph, judged.result)}
+    if profile.energy is not None:
+        from triage.analysis.material_picture import material_map
+
+        materials = material_map(judged.scan.radiograph, profile, simulated=judged.scan.simulated)
+        if materials is not None:
+            images[".material.png"] = materials[..., ::-1].copy()
+    name = first = Path(judged.file).name
+    count = 1
+    while name in taken:
+        count += 1
+        name = f"{first}.{count}"
+    taken.add(name)
+    for suffix, image in images.items():
+        done, png = cv2.imencode(".png", image)
+        if not done:
+            raise ScannerError(f"{judged.file}: the picture could not be encoded as PNG")
+        write_durable(folder / f"{name}{suffix}", png.tobytes(), replace=True)
+
+
+def _print_judged(rows: list[Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from triage.terminal import outcome
+
+    console = new_console()
+    table = Table("file", "passage", "outcome", "load", "in alarm", "reason", box=None, header_style="bold")
+    for judged in rows:
+        row = judged.row()
+        portal, passage = "", ""
+        if row["gamma_alarm"] is not None:
+            portal = f"{row['alarm_intervals']}/{row['gamma_intervals']}" + (" + n" if row["neutron_alarm"] else "")
+        if row["start_utc"]:
+            passage = row["start_utc"][0 if console.width >= 110 else 11 : 19].replace("T", " ")
+            passage = passage if row["number"] is None else f"{row['number']:>3} {passage}"
+        reason = row["error"] or (row["reasons"][0] if row["reasons"] else "")
+        table.add_row(Text(Path(row["file"]).name), passage, outcome(row["outcome"]), row["load"], portal, Text(reason))
+    console.print(table)
+    for judged in rows:
+        for words in judged.health:
+            console.print(f"{Path(judged.file).name}: {words}", style="yellow", markup=False)
+
+
+@click.command()
+@files_argument
+@click.option(
+    "--speed",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1e6),
+    help="1 = as it happened, 20 = faster, 0 = without waiting.",
+)
+@click.option("--verify", is_flag=True, help="The new result must equal the stored one bit for bit.")
+@energy_option
+@profile_option
+@json_option
+def replay(
+    files: tuple[Path, ...], speed: float, verify: bool, energy: Path | None, usual: Path | None, as_json: bool
+) -> None:
+    """Play recordings again through driver, assembly and judgement, as beside a lane."""
+    from rich.text import Text
+
+    from scanner_io.recording import SUFFIX
+    from triage.service import offline
+
+    if speed != speed:
+        raise click.BadParameter("nan is no speed", param_hint="--speed")
+    paths = expand(files, SUFFIX)
+    judge = new_judge(energy, usual)
+    console = new_console()
+    bad = same = 0
+    try:
+        for path in paths:
+            try:
+                played = offline.replay_file(path, judge, speed)
+            except ScannerError as error:
+                bad += 1
+                emit({"file": str(path), "same": None, "error": str(error)}) if as_json else console.print(
+                    Text(f"error: {error}", style="red")
+                )
+                continue
+            failed = verify and not played.same
+            bad += failed
+            same += bool(played.same)
+            if as_json:
+                row = {"file": played.file, "outcome": played.result.outcome, "same": played.same}
+                emit({**row, "differs": list(played.differs), "error": None})
+            else:
+                word = {True: "same", False: "DIFFERS", None: "no stored result"}[played.same]
+                line = Text(f"{path.name}  {played.result.outcome}  {word}", style="red" if failed else "")
+                console.print(line, *(Text(f"    {d}") for d in played.differs), sep="\n")
+    finally:
+        judge.close()
+    if not as_json:
+        console.print(f"{len(paths)} recordings, {same} with the stored result, {bad} bad")
+    if bad or not paths:
+        raise click.exceptions.Exit(EXIT_BAD_INPUT)
+
+
+@click.command()
+@click.argument("recording", type=click.Path(path_type=Path))
+@click.option("--n42", "out", required=True, type=click.Path(path_type=Path), help="N42.42-2012 file to write.")
+@click.option("--replace", is_flag=True, help="Write over a file that is there.")
+def export(recording: Path, out: Path, replace: bool) -> None:
+    """Write the portal part of RECORDING as an ANSI N42.42-2012 file."""
+    from triage.service import offline
+
+    offline.export_n42(recording, out, replace=replace)
+    click.echo(f"{out} written")
+
+
+@click.command()
+@files_argument
+@json_option
+def verify(files: tuple[Path, ...], as_json: bool) -> None:
+    """Check recordings: layout, checksums, hashes, times, references, portal lines, result."""
+    from rich.text import Text
+
+    from scanner_io import recording
+
+    console = new_console()
+    bad = 0
+    paths = expand(files, recording.SUFFIX)
+    for path in paths:
+        problems = recording.check(path)
+        bad += bool(problems)
+        if as_json:
+            emit({"file": str(path), "sound": not problems, "problems": [str(p) for p in problems]})
+            continue
+        console.print(Text(f"{path}: {'sound' if not problems else f'{len(problems)} problems'}"))
+        for problem in problems:
+            console.print(Text(f"    {problem}", style="red"))
+    if bad or not paths:
+        raise click.exceptions.Exit(EXIT_BAD_INPUT)

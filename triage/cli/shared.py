@@ -1,0 +1,150 @@
+"""What commands share: options, the console, progress, log lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scanner_io.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXIT_BAD_INPUT, EXIT_USAGE = 1, 2
+
+LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
+
+files_argument = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of words.")
+
+connect_option = click.option(
+    "--connect", "address", default="tcp://127.0.0.1:7410", show_default=True, help="Address of the service."
+)
+
+energy_option = click.option(
+    "--energy", type=click.Path(path_type=Path), help="Energy calibration (TOML) of the lane the recordings are of."
+)
+
+key_option = click.option(
+    "--key", type=click.Path(path_type=Path), help="Your key file, where the service has keys: see `scanlane keys`."
+)
+
+profile_option = click.option(
+    "--profile", "usual", type=click.Path(path_type=Path),
+    help="What is usual on the lane: file of `scanlane calibrate`. Without it findings have no p-value.",
+)  # fmt: skip
+
+analyst_option = click.option("--analyst", default=None, help="Your name in decisions. Default: your login name.")
+
+
+def new_console(*, stderr: bool = False) -> Console:
+    """Return a console of rich on stdout or stderr."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def emit(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    click.echo(json.dumps(value))  # ASCII: a file name may hold bytes that are no text
+
+
+def make_log(*, as_json: bool) -> Callable[..., None]:
+    """Return a log function: one line per event, JSON on stdout or words on stderr."""
+    console = None if as_json else new_console(stderr=True)
+    lost = 0
+
+    def log(event: str, *, level: str = "info", **fields: Any) -> None:
+        nonlocal lost
+        try:
+            if lost:
+                write("log_lost", "warning", {"text": f"{lost} lines before this could not be written"})
+            write(event, level, fields)
+            lost = 0
+        except OSError:  # a full disk, a reader that has gone: the lanes go on, and the gap is told once it can be
+            lost += 1
+
+    def write(event: str, level: str, fields: dict[str, Any]) -> None:
+        if console is None:
+            sys.stdout.write(json.dumps({"t": time.time(), "level": level, "event": event, **fields}) + "\n")
+            sys.stdout.flush()
+            return
+        from rich.text import Text
+
+        line = Text(time.strftime("%H:%M:%S ")) + Text(f"{event:18}", style=LEVELS[level] or "bold")
+        for key, value in fields.items():
+            if value not in (None, "", False):
+                # Names and texts come from devices and peers: control characters must not reach the terminal.
+                text = "".join(c if c.isprintable() else "�" for c in str(value))
+                line.append(f" {key}=", style="dim")
+                line.append(text)
+        console.print(line, soft_wrap=True)
+
+    return log
+
+
+@contextmanager
+def progress_bar(total: int, label: str, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Show a bar on stderr and give what advances it by one of `total`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=new_console(stderr=True), transient=True, disable=quiet or total < 2) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.advance(task)
+
+
+def expand(files: tuple[Path, ...], suffix: str) -> list[Path]:
+    """Return the files named; a folder stands for the files in it that end with `suffix`.
+
+    Raises DataError for a folder that has none: nothing found must not look like nothing wrong.
+    """
+    found: list[Path] = []
+    for path in files:
+        inside = sorted(path.rglob(f"*{suffix}")) if path.is_dir() else [path]
+        if not inside:
+            raise DataError(
+                f"{path}: no recording (*{suffix}) in this folder or below; name other files one by one, "
+                f"such as {path / '*.jpg'}"
+            )
+        found += inside
+    return found
+
+
+def new_judge(energy: Path | None = None, usual: Path | None = None) -> Any:
+    """Return a judge, warm, by an energy calibration and a profile of the lane."""
+    from triage.service.lane import Judge, lane_profile
+
+    judge = Judge(lane_profile(None if energy is None else str(energy), None if usual is None else str(usual)))
+    judge.warm_up()
+    return judge
+
+
+rounds_option = click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 1000))
+
+seed_option = click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Same seed, same run.")
+
+workers_option = click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes to work with."
+)
+
+
+@contextmanager
+def worker_processes(count: int) -> Iterator[Any]:
+    """Give a pool of processes, or None for one: the result is the same."""
+    if count == 1:
+        yield None
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        yield pool
