@@ -23,7 +23,7 @@ from scanner_io.channel import MemoryChannel
 from scanner_io.errors import LinkLost, ProtocolError, ScannerError
 from scanner_io.model import CountBlock, Event, Health, Occupancy, PortalCount, PortalRecord
 from scanner_io.recording import _check_portal
-from tests.contract import DriverContract, Rig, check_order
+from tests.contract import DriverContract, Rig, check_order, drain
 from triage.analysis.portal import FAULT_WORDS, PortalProfile, judge_portal
 
 STEP_NS = 200_000_000
@@ -182,7 +182,7 @@ def read_until(
 
 
 def read_to_error(portal: rpm_aspect.AspectDriver, limit_s: float = 10.0) -> tuple[list[Event], ScannerError]:
-    return DriverContract.drain(portal, limit_s)
+    return drain(portal, limit_s)
 
 
 def records(events: list[Event]) -> list[PortalRecord]:
