@@ -44,6 +44,7 @@ _BEGIN_ANEW_S = 5.0
 service has refused its key, which may be enrolled meanwhile."""
 _SILENCE_S = 2.0
 """After so long without a chunk they are asked for again."""
+_HEADROOM = 1024
 _AT_ONCE = 4
 _TRIES = 3
 _TICK_MS = 100
@@ -327,6 +328,9 @@ class Workstation:
         self.close()
 
     def _ask(self, key: str, name: str, make: Callable[[], wire.Message], timeout_s: float) -> Any:
+        size = sum(map(len, wire.encode(make())))
+        if size > wire.MAX_INBOUND_BYTES - _HEADROOM:  # the service would cut the connection, and again at each repeat
+            raise DeliveryError(f"{name}: {size} bytes, at most {wire.MAX_INBOUND_BYTES - _HEADROOM} may be sent")
         ask = _Ask(name, make)
         with self._lock:
             self._asks[key] = ask

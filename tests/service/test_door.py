@@ -231,3 +231,22 @@ def test_a_service_that_offers_more_than_a_recording_has_is_not_believed(plain_s
         assert desk.fetch(offer) == b"\x01" * 100
         first = desk.fetch(offer)
         assert first.readonly
+
+
+def test_a_decision_too_large_for_the_wire_is_an_error_at_once(plain_service):
+    plain_service.put()
+    with Workstation(plain_service.address, "ana") as desk:
+        offer = desk.next_offer(5)
+        with pytest.raises(DeliveryError, match="at most"):
+            desk.decide(offer, "clear", codes=tuple(range(100_000)))
+        assert desk.decide(offer, "clear", note="\N{GREEK SMALL LETTER ALPHA}" * 10_000).applied
+
+
+def test_nothing_is_sent_to_a_routing_id_whose_connection_has_ended(plain_service, monkeypatch):
+    """It could be another's by then."""
+    with Raw(plain_service.address) as peer:
+        assert isinstance(peer.ask(wire.Hello(analyst="ana"), 5), wire.Welcome)
+    assert until(lambda: [c for c in plain_service.dispatch._connections.values() if c.broken], 2)
+    plain_service.put()
+    time.sleep(0.2)
+    assert not [e for e, _ in plain_service.log if e in ("offered", "offer_failed")]

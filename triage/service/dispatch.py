@@ -60,7 +60,8 @@ class Connection:
     """One analyst's connection.
 
     key : that it was let in with, empty without a gate; id : as its `welcome` says, in what the analyst signs
-    sequence : of the last statement taken; peer : its socket, None once that has ended
+    sequence : of the last statement taken; peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for
+        it may be given to another
     viewed : leases whose recording was asked for; refusals : how often it was told no
     """
 
@@ -69,6 +70,7 @@ class Connection:
     ) -> None:  # fmt: skip
         self.routing_id = routing_id
         self.peer = peer
+        self.broken = False
         self.viewed: set[str] = set()
         self.refusals = 0
         self.analyst = analyst
@@ -534,7 +536,7 @@ class Dispatch:
         for peer in self.door.look():
             for connection in self._connections.values():
                 if connection.peer is peer:
-                    connection.peer = None
+                    connection.broken = True
                     self._told_broken(connection)
 
     def _told_broken(self, connection: Connection) -> None:
@@ -557,7 +559,7 @@ class Dispatch:
 
     def _offer_pending(self) -> None:
         while True:
-            free = [c for c in self._connections.values() if len(c.leases) < c.capacity and not c.stalled]
+            free = [c for c in self._connections.values() if len(c.leases) < c.capacity and not (c.stalled or c.broken)]
             if not free:
                 return
             connection = min(free, key=lambda c: len(c.leases))
@@ -634,7 +636,8 @@ class Dispatch:
 
     def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | memoryview | None = None) -> bool:
         """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""
-        if self.shut:
+        connection = self._connections.get(routing_id)
+        if self.shut or (connection is not None and connection.broken):
             return False
         try:
             self.socket.send_multipart([routing_id, *wire.encode(message, raw)], zmq.NOBLOCK)
