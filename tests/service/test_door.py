@@ -250,3 +250,44 @@ def test_nothing_is_sent_to_a_routing_id_whose_connection_has_ended(plain_servic
     plain_service.put()
     time.sleep(0.2)
     assert not [e for e, _ in plain_service.log if e in ("offered", "offer_failed")]
+
+
+def test_who_takes_nothing_has_a_bounded_share_of_memory(plain_service, monkeypatch):
+    """Chunks go out as long as pings after them are answered; a queue is no storage."""
+    monkeypatch.setattr(dispatching, "MAX_UNREAD", 4)
+    plain_service.put(size=40 * wire.CHUNK_BYTES)
+    with Raw(plain_service.address, lambda sock: setattr(sock, "rcvhwm", 1)) as peer:
+        assert isinstance(peer.ask(wire.Hello(analyst="ana"), 5), wire.Welcome)
+        offer = peer.hear(5)
+        for _ in range(10):
+            peer.socket.send_multipart(wire.encode(wire.Fetch(scan_id=offer.scan_id, lease_id=offer.lease_id)))
+        time.sleep(0.3)
+        (connection,) = plain_service.dispatch._connections.values()
+        assert sum(connection.unread.values()) == 4
+        for offset in range(4):
+            assert peer.hear(5).offset == offset * wire.CHUNK_BYTES
+        peer.hear(0.2)  # answers the ping
+        more = wire.Fetch(scan_id=offer.scan_id, lease_id=offer.lease_id, offset=4 * wire.CHUNK_BYTES)
+        assert peer.ask(more, 5).offset == 4 * wire.CHUNK_BYTES
+
+
+def test_more_offers_than_a_queue_takes_put_nothing_on_hold(tmp_path, monkeypatch):
+    """An offer that cannot be sent is no try: the scan would be held after enough of them."""
+    plain_service = PlainService(tmp_path, max_attempts=3)
+    sent = plain_service.dispatch._send
+
+    def full(routing_id, message, raw=None):
+        return not isinstance(message, wire.Offer) and sent(routing_id, message, raw)
+
+    with Workstation(plain_service.address, "ana") as desk:
+        assert desk.connected(5)
+        monkeypatch.setattr(plain_service.dispatch, "_send", full)
+        scan_id = plain_service.put()
+        assert until(lambda: plain_service.do(lambda o: o.item(scan_id).attempts) > 5), (
+            "it is tried again at every ping"
+        )
+        assert plain_service.do(lambda o: o.item(scan_id).attempts) < 12
+        assert plain_service.state(scan_id) == "pending"
+        monkeypatch.undo()
+        assert desk.next_offer(5).scan_id == scan_id
+    plain_service.close()

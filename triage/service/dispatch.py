@@ -12,6 +12,7 @@ is of this machine alone, and analysts are who they say they are.
 from __future__ import annotations
 
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -35,8 +36,11 @@ MAX_NAME = 64
 MAX_CAPACITY = 100
 """Scans that one connection may have at once: nobody hoards the queue."""
 MAX_OF_ONE = 8
-"""Connections of one analyst; with each of them up to SEND_AHEAD chunks may lie in memory."""
-SEND_AHEAD = 2 * wire.MAX_CREDIT
+"""Connections of one analyst."""
+MAX_UNREAD = 64
+"""Chunks on their way to one analyst that no answer has come after; so much memory a slow or silent one takes."""
+SEND_AHEAD = 2 * MAX_CAPACITY + MAX_UNREAD
+"""Messages that may wait for one connection."""
 MAX_FRAMES = 8
 """More are not looked at; already three after the routing id are refused."""
 MAX_REF = 200
@@ -60,8 +64,8 @@ class Connection:
     """One analyst's connection.
 
     key : that it was let in with, empty without a gate; id : as its `welcome` says, in what the analyst signs
-    sequence : of the last statement taken; peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for
-        it may be given to another
+    sequence : of the last statement taken
+    peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for it may be another's
     viewed : leases whose recording was asked for; refusals : how often it was told no
     """
 
@@ -73,6 +77,8 @@ class Connection:
         self.broken = False
         self.viewed: set[str] = set()
         self.refusals = 0
+        self.unread: dict[int, int] = {}
+        """Chunks that went out, by the ping after them; its answer says that they have been taken."""
         self.analyst = analyst
         self.capacity = capacity
         self.key = who.key.curve if who is not None else ""
@@ -326,8 +332,9 @@ class Dispatch:
                 self._send(connection.routing_id, wire.Pong(counter=message.counter))
             case wire.Bye():
                 self._drop(connection, "signed off")
-            case _:
-                pass  # a pong: hearing it was the point
+            case wire.Pong():
+                for counter in [c for c in connection.unread if c <= message.counter]:
+                    del connection.unread[counter]
 
     def _audit_refusal(self, reason: str, analyst: str, scan_id: str = "") -> None:
         """Write down what somebody with a name tried and may not; of a flood of it, that it is one."""
@@ -398,13 +405,19 @@ class Dispatch:
             # receipt to itself has seen the picture all the same.
             self._outbox.note("fetched", message.lease_id, message.scan_id, connection.analyst)
             connection.viewed.add(message.lease_id)
+        room = MAX_UNREAD - sum(
+            sum(c.unread.values()) for c in self._connections.values() if c.analyst == connection.analyst
+        )
+        if room <= 0:
+            return  # it asks again, or its connection ends
         try:
             descriptor = os.open(item.row.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise DeliveryError(f"the recording cannot be read ({error.strerror})") from error
         try:
             offset = message.offset
-            for _ in range(min(max(1, message.credit), wire.MAX_CREDIT)):
+            count = min(max(1, message.credit), wire.MAX_CREDIT, room)
+            for _ in range(count):
                 data = self._room[: os.preadv(descriptor, [self._room], offset)]
                 last = offset + len(data) >= item.row.size
                 if not data:
@@ -415,9 +428,10 @@ class Dispatch:
                     return  # its queue is full: it asks again from where its bytes end
                 offset += len(data)
                 if last:
-                    return
+                    break
         finally:
             os.close(descriptor)
+        connection.unread[self._ping(connection)] = count
 
     def _leased(self, connection: Connection, scan_id: str, lease_id: str) -> Item:
         item = self._outbox.item(scan_id)
@@ -523,13 +537,17 @@ class Dispatch:
                 self._drop(connection, f"not heard for {silent_s:.1f} s")
             elif now_s - connection.pinged_s >= self._config.heartbeat_s:
                 connection.pinged_s = now_s
-                self._counter += 1
-                self._send(connection.routing_id, wire.Ping(counter=self._counter))
+                self._ping(connection)
         for lease_id in self._outbox.expired():
             for owner in self._connections.values():
                 owner.stalled = owner.stalled or lease_id in owner.leases
             self._end_lease(lease_id, "the lease ran out")
         self._offer_pending()
+
+    def _ping(self, connection: Connection) -> int:
+        self._counter += 1
+        self._send(connection.routing_id, wire.Ping(counter=self._counter))
+        return self._counter
 
     def _look_at_door(self) -> None:
         """Hear whose connections have ended without a word; what they had on lease they may come back for."""
@@ -587,7 +605,8 @@ class Dispatch:
         if sent:
             self._log("offered", scan=scan_id, analyst=connection.analyst, attempt=item.attempts)
         else:
-            self._end_lease(item.lease_id, "could not be sent")
+            connection.stalled = True  # it gets nothing more until it is heard again
+            self._end_lease(item.lease_id, "could not be sent", hold=False)
 
     def _claim(self, connection: Connection, scan_id: str) -> None:
         """Give a named scan. What is held was given back too often: with keys it takes a supervisor to take it on."""
@@ -598,9 +617,9 @@ class Dispatch:
             raise DeliveryError(reason)
         self._offer(connection, scan_id)
 
-    def _end_lease(self, lease_id: str, why: str) -> None:
-        """End a lease and tell every connection that shares it."""
-        scan_id = self._outbox.release(lease_id, why, self._config.max_attempts)
+    def _end_lease(self, lease_id: str, why: str, *, hold: bool = True) -> None:
+        """End a lease and tell every connection that shares it. hold : after too many tries the scan is held."""
+        scan_id = self._outbox.release(lease_id, why, self._config.max_attempts if hold else sys.maxsize)
         sharing = [c for c in self._connections.values() if c.leases.pop(lease_id, None) is not None]
         if scan_id is None:
             return

@@ -1,4 +1,4 @@
-"""A site with keys: the real daemon in a process of its own, real programs of analysts, and an attacker's bare socket."""
+"""A site with keys: the real daemon in a process of its own, analysts' real programs, and an attacker's bare socket."""
 
 from __future__ import annotations
 
@@ -69,7 +69,6 @@ class Site:
         self.port = 0
         self._with_keys, self._lease_s = keys, lease_s
         (folder / "drop").mkdir(parents=True)
-        (self.state / "recordings" / "north").mkdir(parents=True, mode=0o750)
         if keys:
             security.create_service(self.keys)
         self.lines: list[str] = []
@@ -197,6 +196,7 @@ class Site:
     def fill(self, payloads: list[bytes], outcome: str = "REVIEW") -> list[str]:
         """Enter recordings through the outbox itself, while no daemon runs; return their scans' ids."""
         assert self._process is None
+        (self.state / "recordings" / "north").mkdir(parents=True, exist_ok=True, mode=0o750)
         outbox = Outbox(self.state / "outbox.sqlite")
         ids = []
         try:
@@ -283,7 +283,7 @@ class Bare:
         self._context.term()
 
     def send(self, message: wire.Message) -> None:
-        """Send one message; on a connection that is cut off it may wait in its queue, or be dropped once that is full."""
+        """Send one message; where the connection is cut off it waits, and is dropped once its queue is full."""
         with suppress(zmq.Again):
             self.socket.send_multipart(wire.encode(message), zmq.NOBLOCK)
 
@@ -293,7 +293,7 @@ class Bare:
         while (left_s := deadline - time.monotonic()) > 0:
             if not self.socket.poll(int(left_s * 1000) + 1):
                 continue
-            answer, _ = wire.decode_from_service(list(self.socket.recv_multipart()))
+            answer, _ = wire.decode_from_service(self.socket.recv_multipart())
             if isinstance(answer, wire.Ping):
                 self.send(wire.Pong(counter=answer.counter))
             elif not isinstance(answer, wire.Pong):
@@ -307,7 +307,9 @@ class Bare:
         while (left_s := deadline - time.monotonic()) > 0:
             if isinstance(answer := self.hear(left_s), kind):
                 return answer
-        raise ScannerError(f"no {kind.__name__} came within {wait_s:.0f} s, only {[type(m).__name__ for m in self.came]}")
+        raise ScannerError(
+            f"no {kind.__name__} came within {wait_s:.0f} s, only {[type(m).__name__ for m in self.came]}"
+        )
 
     def hello(self, capacity: int = 1, analyst: str = "") -> wire.Welcome:
         """Say hello and return the welcome."""
