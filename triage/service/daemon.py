@@ -205,6 +205,9 @@ class Daemon:
 
     def run(self, *, signals: bool = True) -> None:
         """Run until stopped. Raises StorageError, DeliveryError if it cannot begin."""
+        if signals:  # first of all: whoever saw it listening may stop it
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, self.stop)
         with state_folder(self._state):
             for part in quarantine_parts(self._state / "recordings", self._state / "quarantine"):
                 self._log("part_quarantined", level="warning", text=str(part))
@@ -220,9 +223,6 @@ class Daemon:
                 self._log(
                     "listening", address=self.address, state_dir=str(self._state), encrypted=self._gate is not None
                 )  # fmt: skip
-                if signals:
-                    signal.signal(signal.SIGTERM, self.stop)
-                    signal.signal(signal.SIGINT, self.stop)
                 if self._config.audit.checkpoints is not None:
                     identity = None if self._gate is None else self._gate.identity
                     self._checkpoints = audit.Checkpoints(Path(self._config.audit.checkpoints), identity)
