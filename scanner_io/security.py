@@ -134,7 +134,7 @@ def keep_secrets() -> None:
 
     Source: prctl(2), PR_SET_DUMPABLE: it holds where the kernel pipes cores to a program and ignores RLIMIT_CORE, too.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it
     if prctl is not None:
         prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -22,9 +22,12 @@ from scanner_io.errors import ConfigError
 from triage.service import audit
 from triage.service.sparing import LONGEST
 
-from .site import Bare, Outcome, Site, site
+from .outcome import Outcome, cannot_run, judged, stood_in
+from .site import Bare, Site, site
 
 ROOT = Path(__file__).resolve().parents[2]
+CLD_DUMPED = 3
+"""waitid(2): killed, and a core was written."""
 KEY_MODE, FILE_MODE, FOLDER_MODE = 0o600, 0o640, 0o750
 
 
@@ -62,12 +65,16 @@ def s9_secrets(folder: Path, full: bool) -> Outcome:
             control = _hits(identities, [(folder / "ana.key").read_bytes()])
     finally:
         os.umask(before)
-    figure = {"too_open": wide, "secrets_found": hits, "control_found_in_key_file": control, "core": core}
-    passed = not wide and not any(hits.values()) and control > 0 and core["dumped"] is False and core["limit"] == "0"
-    note = (
-        "" if core["control_dumped"] else "this machine writes no cores at all, so that the limit alone was looked at"
-    )
-    return Outcome(figure, "keys 0600, files 0640, folders 0750; 0 secrets anywhere; no core", passed, note)
+    figure = {
+        "files_too_open": len(wide), "secrets_found": sum(hits.values()), "looked_in": list(hits),
+        "secrets_in_key_file": control, **core,
+    }  # fmt: skip
+    bar = {
+        "files_too_open": "== 0", "secrets_found": "== 0", "secrets_in_key_file": "> 0", "core_limit": "== 0",
+        "core_dumped": "== 0",
+    }  # fmt: skip
+    alone = "" if core["control_dumped"] else "this machine writes no cores at all: the limit alone was looked at"
+    return judged(figure, bar, "; ".join(filter(None, (alone, *wide))))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -128,16 +135,21 @@ def _core_of(s: Site) -> dict[str, Any]:
     """Let the daemon die as of a fault in a library; return whether its memory was written down."""
     limits = Path(f"/proc/{s.pid}/limits").read_text()
     line = next(x for x in limits.splitlines() if x.startswith("Max core file size"))
-    assert s._process is not None  # noqa: SLF001 -- its status is told to its parent alone
     os.kill(s.pid, signal.SIGSEGV)
-    _, status = os.waitpid(s.pid, 0)
-    s._process.returncode = -os.WTERMSIG(status)  # noqa: SLF001
-    code = "import os, resource; resource.setrlimit(resource.RLIMIT_CORE, (-1, -1)); os.kill(os.getpid(), 11)"
+    # What became of it is told once, so it is looked at without taking it away from whoever waits for the daemon.
+    status = os.waitid(os.P_PID, s.pid, os.WEXITED | os.WNOWAIT)
+    assert status is not None
+    code = (
+        "import os, resource as r; hard = r.getrlimit(r.RLIMIT_CORE)[1]; r.setrlimit(r.RLIMIT_CORE, (hard, hard)); "
+        "os.kill(os.getpid(), 11)"
+    )  # fmt: skip
     control = subprocess.Popen([sys.executable, "-c", code], cwd=s.folder, stderr=subprocess.DEVNULL)  # noqa: S603
     _, of_control = os.waitpid(control.pid, 0)
     control.returncode = of_control
     dumped = os.WIFSIGNALED(of_control) and os.WCOREDUMP(of_control)
-    return {"dumped": os.WCOREDUMP(status), "limit": line.split()[4], "control_dumped": dumped}
+    return {
+        "core_limit": int(line.split()[4]), "core_dumped": status.si_code == CLD_DUMPED, "control_dumped": dumped
+    }  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -166,9 +178,11 @@ def s10_audit(folder: Path, full: bool) -> Outcome:
                 path.write_bytes(data)
         again = _verify(s)
     missed = [name for name, code in found.items() if code != 1]
-    figure = {"events": events, "ways": len(found), "found": len(found) - len(missed), "missed": missed,
-              "untouched_exit_codes": [whole, again]}  # fmt: skip
-    return Outcome(figure, "each found, nothing where nothing was touched", not missed and whole == again == 0)
+    figure = {
+        "events": events, "ways": len(found), "not_found": len(missed), "found_where_nothing_was": max(whole, again)
+    }  # fmt: skip
+    bar = {"ways": ">= 18", "not_found": "== 0", "found_where_nothing_was": "== 0"}
+    return judged(figure, bar, ", ".join(missed))
 
 
 def _verify(s: Site) -> int:
@@ -267,7 +281,7 @@ LINE_BYTES = 6 * LONGEST + 600
 def s11_log(folder: Path, full: bool) -> Outcome:
     """Names and texts that would forge a line of the log, and a flood of what is logged."""
     count = 100_000 if full else 10_000
-    figure: dict[str, Any] = {}
+    figures: list[dict[str, Any]] = []
     for keys in (True, False):
         with site(folder / ("keys" if keys else "plain"), [os.urandom(1000)], keys=keys) as s:
             identity = s.enrol("ana") if keys else None
@@ -287,15 +301,15 @@ def s11_log(folder: Path, full: bool) -> Outcome:
             with Bare(s.address, identity) as peer:
                 peer.hello(analyst="ana")
             time.sleep(0.5)
-            figure["keys" if keys else "plain"] = _log_figure(s, sent, before)
-    sound = all(
-        f["forged"] == f["control_characters"] == f["control_characters_in_audit"] == 0
-        and f["longest_line"] <= LINE_BYTES and f["told"] > 0
-        and f["lines_of_flood"] <= 1000 and f["audit_rows_of_flood"] <= 1000 and f["sent"] >= count
-        for f in figure.values()
-    )  # fmt: skip
-    bar = f"one line per event, <= {LINE_BYTES} bytes; of {count} bad messages <= 1000 lines and audit rows"
-    return Outcome(figure, bar, sound)
+            figures.append(_log_figure(s, sent, before))
+    worst = {name: max(f[name] for f in figures) for name in figures[0]}
+    worst |= {name: min(f[name] for f in figures) for name in ("sent", "told")}
+    bar = {
+        "sent": f">= {count}", "told": "> 0", "forged": "== 0", "control_characters": "== 0",
+        "control_characters_in_audit": "== 0", "longest_line": f"<= {LINE_BYTES}", "lines_of_flood": "<= 1000",
+        "audit_rows_of_flood": "<= 1000",
+    }  # fmt: skip
+    return judged(worst, bar, "the worse of a service with keys and of one without")
 
 
 def _flood_log(s: Site, identity: security.Identity | None, count: int) -> int:
@@ -325,7 +339,7 @@ def _log_figure(s: Site, sent: int, before: tuple[int, int]) -> dict[str, Any]:
         "sent": sent, "lines": len(lines), "lines_of_flood": len(lines) - before[0],
         "audit_rows_of_flood": s.rows("SELECT COUNT(*) FROM events")[0][0] - before[1],
         "bytes": sum(map(len, lines)), "longest_line": max(map(len, lines)),
-        "forged": sum(e.get("event") in ("forged", "unreadable line") for e in s.events),
+        "forged": sum(e.get("event") in ("forged", "unreadable_line") for e in s.events),
         "control_characters": sum(not c.isprintable() for line in lines for c in line.rstrip("\n")),
         "control_characters_in_audit": sum(not c.isprintable() for text in texts for c in text),
         "told": len(s.named("refused")),
@@ -338,20 +352,21 @@ def _log_figure(s: Site, sent: int, before: tuple[int, int]) -> dict[str, Any]:
 
 def s12_shut_in(folder: Path, full: bool) -> Outcome:
     """How far systemd shuts the service in, by its own measure; and whether the list of parts is that of the lock."""
-    bar = "systemd-analyze security <= 2.0; parts equal the lock"
     units = sorted(p for p in ROOT.rglob("scanlane*.service") if ".venv" not in p.parts)
     lists = [p.name for pattern in ("*.cdx.json", "*lock*.txt", "pylock.toml", "uv.lock") for p in ROOT.glob(pattern)]
-    note = "" if lists else "no list of parts and no lock in this version; "
+    figure: dict[str, Any] = {"units": len(units), "lists": len(lists)}
+    bar = "exposure_max <= 2"
+    missing = "" if lists else "no list of parts and no lock to hold against each other in this version; "
     if not units:
-        return Outcome({"units": 0, "lists": lists}, bar, None, f"{note}no unit for systemd in this version")
+        return cannot_run(f"{missing}no unit for systemd in this version", bar, figure)
     try:
         done = subprocess.run(  # noqa: S603 -- of systemd, by its name
-            ["systemd-analyze", "security", "--offline=true", "--no-pager", "--json=short", *map(str, units)],  # noqa: S607
+            ["systemd-analyze", "security", "--offline=true", "--no-pager", *map(str, units)],  # noqa: S607
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     except OSError:
-        return Outcome({"units": len(units), "lists": lists}, bar, None, f"{note}systemd-analyze is not installed here")
-    exposed = [float(w) for line in (done.stdout + done.stderr).splitlines() if "exposure level" in line
-               for w in line.split() if w.replace(".", "", 1).isdigit()]  # fmt: skip
-    passed = bool(exposed) and max(exposed) <= 2.0 and (None if not lists else True)
-    return Outcome({"exposure": exposed, "lists": lists}, bar, passed, note)
+        return cannot_run(f"{missing}systemd-analyze is not installed here", bar, figure)
+    words = [line.split() for line in done.stdout.splitlines() if "exposure level" in line]
+    found = [float(w) for line in words for w in line if w.replace(".", "", 1).isdigit()]
+    outcome = judged({**figure, "exposure_max": max(found, default=None)}, {"exposure_max": "<= 2"}, missing)
+    return outcome if lists else stood_in(outcome, "the unit alone was looked at")

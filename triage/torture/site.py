@@ -3,183 +3,132 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import resource
+import shutil
 import sqlite3
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import zmq
 
 from scanner_io import security, wire
-from scanner_io.errors import DeliveryError, ScannerError
+from scanner_io.errors import ScannerError
 from scanner_io.model import TriageResult
 from triage.service.outbox import Outbox, ScanRow
 
-CONFIG = """\
-state_dir = "state"
-
-[storage]
-min_free_mb = 64
-
-[dispatch]
-bind = "tcp://127.0.0.1:{port}"
-{keys}lease_s = {lease_s}
-heartbeat_s = 1.0
-max_attempts = 1000
-
-[audit]
-checkpoints = "checkpoints"
-
-[[lane]]
-name = "north"
-
-[[lane.device]]
-driver = "file_drop"
-path = "drop"
-"""
-START_S = 180.0
+from . import bed
 
 
-class Outcome(NamedTuple):
-    """What a row found. passed : None if it cannot run here, and `note` says why."""
+class _Heard(bed.Child):
+    """A child whose lines are kept as they came."""
 
-    figure: Any
-    bar: str
-    passed: bool | None
-    note: str = ""
+    def __init__(self, *command: str, **how: Any) -> None:
+        self.lines: list[str] = []
+        super().__init__(*command, **how)
+
+    def _hear(self, stream: IO[str]) -> None:
+        super()._hear(self._kept(stream))  # type: ignore[arg-type]  # lines are all that is read of it
+
+    def _kept(self, stream: IO[str]) -> Iterator[str]:
+        for line in stream:
+            self.lines.append(line)
+            yield line
 
 
 class Site:
     """One state folder with its keys and its daemon."""
 
-    def __init__(self, folder: Path, *, keys: bool = True, lease_s: float = 30.0, max_files: int | None = None) -> None:
+    def __init__(self, folder: Path, *, keys: bool = True, max_files: int | None = None) -> None:
         """Make it; `start` does the rest. max_files : the daemon's limit of descriptors; None: the system's."""
         self.folder = folder
         self.keys = folder / "keys"
         self.state = folder / "state"
         self._max_files = max_files
-        self.port = 0
-        self._with_keys, self._lease_s = keys, lease_s
-        (folder / "drop").mkdir(parents=True)
+        self._with_keys = keys
+        self._port = bed.free_port()
         if keys:
             security.create_service(self.keys)
-        self.lines: list[str] = []
-        self.events: list[dict[str, Any]] = []
-        self._process: subprocess.Popen[str] | None = None
-        self._threads: list[threading.Thread] = []
-        self._errors: list[str] = []
+        self._before: list[_Heard] = []
+        self._child: _Heard | None = None
         self._numbers = 0
 
     # ------------------------------------------------------------------------------------------------ the daemon
 
     def start(self) -> None:
-        """Start the daemon; after a stop, on the same port. Raises DeliveryError if it does not come up."""
-        keys = 'keys = "keys"\n' if self._with_keys else ""
-        config = self.folder / "lane.toml"
-        config.write_text(CONFIG.format(port=self.port, keys=keys, lease_s=self._lease_s))
-        before = len(self.events)
-        self._process = subprocess.Popen(  # noqa: S603 -- our own program
-            [sys.executable, "-m", "triage.cli", "run", str(config), "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, preexec_fn=self._limit,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        """Start the daemon, each time on the same port. Raises DeliveryError if it does not come up."""
+        config = bed.write_config(
+            self.folder, bed.drop_lane(self.folder / "drop"), port=self._port, lease_s=30.0, heartbeat_s=1.0,
+            keys=self._with_keys,
         )  # fmt: skip
-        assert self._process.stdout is not None and self._process.stderr is not None
-        self._threads = [
-            threading.Thread(target=self._hear, args=(self._process.stdout,), name="daemon's log"),
-            threading.Thread(target=self._hear_errors, args=(self._process.stderr,), name="daemon's errors"),
-        ]
-        for thread in self._threads:
-            thread.start()
-        listening = self.wait(lambda: self._named("listening", before), START_S, "the daemon did not come up")
-        self.address: str = listening[0]["address"]
+        self._child = _Heard(
+            "-m", "triage.cli", "run", str(config), "--json", name="daemon", cwd=self.folder, before=self._limits()
+        )
+        self._before.append(self._child)
+        self.address = bed.address_of(self._child)
         self.port = int(self.address.rpartition(":")[2])
 
-    def _limit(self) -> None:
-        if self._max_files is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (self._max_files, self._max_files))
+    def _limits(self) -> tuple[str, ...]:
+        """Return the command that sets the limits the daemon begins with: cores as large as they like, for one."""
+        tool = shutil.which("prlimit")
+        if tool is None:
+            return ()
+        files = () if self._max_files is None else (f"--nofile={self._max_files}:{self._max_files}",)
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        largest = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
+        return (tool, f"--core={largest}:{largest}", *files, "--")
 
-    def _hear(self, stream: IO[str]) -> None:
-        for line in stream:
-            self.lines.append(line)
-            try:
-                self.events.append(json.loads(line))
-            except ValueError:
-                self.events.append({"event": "unreadable line"})
+    @property
+    def child(self) -> bed.Child:
+        """The daemon that runs."""
+        assert self._child is not None
+        return self._child
 
-    def _hear_errors(self, stream: IO[str]) -> None:
-        self._errors.extend(stream)
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What all daemons of this site have logged."""
+        return [event for child in self._before for event in list(child.events)]
 
-    def _named(self, event: str, since: int = 0) -> list[dict[str, Any]]:
-        return [e for e in self.events[since:] if e.get("event") == event]
-
-    def named(self, event: str) -> list[dict[str, Any]]:
-        """Return what the daemon logged under this name."""
-        return self._named(event)
+    @property
+    def lines(self) -> list[str]:
+        """The same as lines."""
+        return [line for child in self._before for line in list(child.lines)]
 
     @property
     def errors(self) -> str:
-        """What the daemon wrote to stderr."""
-        return "".join(self._errors)
+        """What they wrote to stderr."""
+        return "".join(child.errors for child in self._before)
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        """Return what was logged under this name."""
+        return [e for e in self.events if e.get("event") == event]
 
     @property
     def pid(self) -> int:
         """The daemon's process."""
-        assert self._process is not None
-        return self._process.pid
+        return self.child.pid
 
     @property
     def alive(self) -> bool:
         """The daemon runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._child is not None and self._child.running
 
     def rss_mb(self) -> float:
         """Return the memory of the daemon's process, without its lanes, MiB."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * resource.getpagesize() / (1 << 20)
-
-    def wait(self, condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
-        """Return what `condition` gives as soon as it is something. Raises DeliveryError if it is nothing in time."""
-        deadline = time.monotonic() + timeout_s
-        while not (found := condition()):
-            if time.monotonic() > deadline or not self.alive:
-                raise DeliveryError(f"{what} within {timeout_s:.0f} s: {self.errors[-1000:]} {self.events[-3:]}")
-            time.sleep(0.02)
-        return found
+        return bed.rss_mb(self.pid)
 
     def kill(self) -> None:
-        """End the daemon as a power cut ends it."""
-        if self._process is not None:
-            self._process.kill()
-        self._ended()
+        """End the daemon with its lanes at once."""
+        self.child.kill()
+        self._child = None
 
     def stop(self) -> None:
         """End the daemon as an operator does; may be called twice."""
-        if self._process is not None:
-            self._process.terminate()
-        self._ended()
-
-    def _ended(self) -> None:
-        if self._process is None:
-            return
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for thread in self._threads:
-            thread.join(10)
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
-        self._process = None
+        if self._child is not None:
+            self._child.stop()
+        self._child = None
 
     # ------------------------------------------------------------------------------------------- people and scans
 
@@ -195,7 +144,7 @@ class Site:
 
     def fill(self, payloads: list[bytes], outcome: str = "REVIEW") -> list[str]:
         """Enter recordings through the outbox itself, while no daemon runs; return their scans' ids."""
-        assert self._process is None
+        assert self._child is None
         (self.state / "recordings" / "north").mkdir(parents=True, exist_ok=True, mode=0o750)
         outbox = Outbox(self.state / "outbox.sqlite")
         ids = []

@@ -36,6 +36,18 @@ TESTS: dict[str, Test] = {
     "R1": Test("kill -9 at a random moment, restart", "rows_kills.r1_kills"),
     "R13": Test("restart storm of SIGTERM and SIGHUP", "rows_kills.r13_restarts"),
     "R14": Test("two daemons on one state folder", "rows_kills.r14_two_daemons"),
+    "S1": Test("CURVE: who is let in, who is cut off", "rows_identity.s1_matrix"),
+    "S2": Test("another's routing id", "rows_identity.s2_routing_ids"),
+    "S3": Test("decisions replayed, pasted and borrowed", "rows_identity.s3_replay"),
+    "S4": Test("a flood of connections", "rows_hostile.s4_flood"),
+    "S5": Test("mutated messages", "rows_hostile.s5_mutated"),
+    "S6": Test("a message one byte too large", "rows_hostile.s6_too_large"),
+    "S7": Test("hostile foreign files", "rows_hostile.s7_foreign_files"),
+    "S8": Test("a listener on the cable", "rows_hostile.s8_capture"),
+    "S9": Test("modes of files, secrets lying about", "rows_secrets.s9_secrets"),
+    "S10": Test("an audit that was touched", "rows_secrets.s10_audit"),
+    "S11": Test("forged and flooded logs", "rows_secrets.s11_log"),
+    "S12": Test("how the service is shut in", "rows_secrets.s12_shut_in"),
 }
 
 
