@@ -211,11 +211,13 @@ class Dispatch:
             return
         if wrong and not self.shut:
             self._log("gate_unsound", level="error", text=f"nothing goes out: {wrong}")
+            self._keep("gate_unsound", wrong)
             for connection in list(self._connections.values()):
                 self._drop(connection, "cut off: the gate is not sound")
             self.door.cut_all()
         elif self.shut and not wrong:
             self._log("gate_sound", text="it keeps strangers out again")
+            self._keep("gate_sound", "")
         self.shut = wrong
 
     # ------------------------------------------------------------------------------------------------- receiving
@@ -557,12 +559,15 @@ class Dispatch:
                     connection.broken = True
                     self._told_broken(connection)
 
+    def _keep(self, kind: str, text: str, who: str = "") -> None:
+        with suppress(StorageError):  # the log has it
+            self._outbox.note(kind, text, who=who)
+
     def _told_broken(self, connection: Connection) -> None:
         text = f"its program or the network failed, or it sent more than {wire.MAX_INBOUND_BYTES} bytes at once"
         if (more := self._broken.ask()) is not None:
             self._log("connection_broken", analyst=connection.analyst, text=text + more, level="warning")
-            with suppress(StorageError):  # the log has it
-                self._outbox.note("connection_broken", text + more, who=connection.analyst)
+            self._keep("connection_broken", text + more, connection.analyst)
 
     def _look_at_list(self) -> None:
         """Cut off at once whoever has lost their right or has another role now."""
