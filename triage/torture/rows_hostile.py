@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import resource
@@ -472,7 +473,23 @@ def _captured(folder: Path, *, keys: bool) -> tuple[int, list[str], int]:
 # S7
 
 
+HOSTILE = "triage.study.hostile_files"
+
+
 def s7_foreign_files(folder: Path, full: bool) -> Outcome:
-    """Hostile files of every format; tried by the sandbox's own function."""
-    bar = "nothing read or written outside; <= 2 GiB, <= 10 s"
-    return cannot_run("readers of foreign files are not confined in this version", bar)
+    """Hostile files of every format, made and read as the drivers and commands read them."""
+    try:
+        hostile = importlib.import_module(HOSTILE)
+    except ModuleNotFoundError as error:
+        if error.name != HOSTILE:
+            raise
+        return cannot_run("readers of foreign files are not confined in this version", "nothing outside is touched")
+    confine = importlib.import_module("scanner_io.sandbox")
+    limits = confine.Limits() if full else confine.Limits(cpu_s=2, wall_s=6.0)  # of those that misbehave on demand
+    seen = hostile.figures(hostile.run(folder, limits), limits)
+    figure = {**seen, "not_refused": len(seen["not_refused"]), "outside": len(seen["outside"])}
+    bar = {
+        "files": ">= 50", "not_refused": "== 0", "outside": "== 0", "peak_mib": "<= 2048",
+        "longest_cpu_s": f"<= {limits.cpu_s + 1}", "passed": "== 1",
+    }  # fmt: skip
+    return judged(figure, bar, ", ".join([*seen["not_refused"], *seen["outside"]]))
