@@ -16,10 +16,13 @@ import contextlib
 import getpass
 import hashlib
 import itertools
+import mmap
 import queue
+import random
 import threading
 import time
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -27,6 +30,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 import msgspec
+import numpy as np
 import zmq
 
 from . import __version__, wire
@@ -38,7 +42,14 @@ _REPEAT_S = 1.0
 _BEGIN_ANEW_S = 5.0
 """A connection with keys that is not welcomed is made anew after so long: libzmq does not try again by itself once the
 service has refused its key, which may be enrolled meanwhile."""
+_SILENCE_S = 2.0
+"""After so long without a chunk they are asked for again."""
+_HEADROOM = 1024
+_AT_ONCE = 4
+_TRIES = 3
 _TICK_MS = 100
+MAX_RECORDING_BYTES = 8 << 30
+"""More is no recording: a service is not to say how much memory this program takes."""
 
 
 def default_analyst() -> str:
@@ -49,16 +60,63 @@ def default_analyst() -> str:
         return "analyst"
 
 
-class _Fetch:
-    """One recording on its way."""
+class _Room:
+    """Memory for recordings. What the caller has let go of is used again: new pages cost more than all the copying."""
 
-    def __init__(self, offer: wire.Offer) -> None:
+    def __init__(self) -> None:
+        self._spare: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
+
+    def take(self, size: int) -> memoryview:
+        """Return room for `size` bytes; it is free again once nobody refers to it."""
+        block = None
+        with contextlib.suppress(queue.Empty):
+            block = self._spare.get_nowait()
+        if block is None or not size <= len(block) <= 2 * size:
+            block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if hasattr(mmap, "MADV_HUGEPAGE"):
+                with contextlib.suppress(OSError):  # only a hint; a kernel may be built without
+                    block.madvise(mmap.MADV_HUGEPAGE)
+        array = np.frombuffer(block, np.uint8, size)
+        weakref.finalize(array, self._free, block).atexit = False
+        return array.data
+
+    def _free(self, block: mmap.mmap) -> None:
+        if self._spare.empty():  # one is enough: images are looked at one after the other
+            self._spare.put(block)
+
+
+class _Fetch:
+    """One recording on its way: the network's thread puts the bytes into their place, the caller's hashes them there.
+
+    data : room for all of it; have : how many bytes of it are here; asked : up to which byte they were asked for
+    gap : where the last chunk was missed; news : `have` after every chunk, or what went wrong
+    """
+
+    def __init__(self, offer: wire.Offer, room: memoryview) -> None:
         self.offer = offer
-        self.data = bytearray()
-        self.future: Future[bytes] = Future()
+        self.data = room
+        self.news: queue.SimpleQueue[int | DeliveryError] = queue.SimpleQueue()
         self.asked_s = 0.0
-        self.outstanding = 0
-        self.tries = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew."""
+        self.have = self.asked = 0
+        self.gap = -1
+
+    def hashed(self, until_s: float) -> str:
+        """Return the hash of all of it once it is here. Raises DeliveryError, TimeoutError at `until_s`."""
+        digest, at = hashlib.sha256(), 0
+        while at < self.offer.size:
+            try:
+                news = self.news.get(timeout=max(0.0, until_s - time.monotonic()))
+            except queue.Empty:
+                raise TimeoutError from None
+            if isinstance(news, DeliveryError):
+                raise news
+            digest.update(self.data[at:news])
+            at = news
+        return digest.hexdigest()
 
 
 class _Ask:
@@ -102,6 +160,7 @@ class Workstation:
         self._renewed_s: dict[str, float] = {}
         self._asks: dict[str, _Ask] = {}
         self._fetches: dict[str, _Fetch] = {}
+        self._room = _Room()
         self._outgoing: queue.SimpleQueue[wire.Message] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._welcome: wire.Welcome | None = None
@@ -172,25 +231,33 @@ class Workstation:
         view: wire.Queue = self._ask("queue", "queue", wire.QueueRequest, timeout_s)
         return view
 
-    def fetch(self, offer: wire.Offer, timeout_s: float = 60.0) -> bytes:
-        """Return the bytes of the offered recording, checked against its SHA-256.
+    def fetch(self, offer: wire.Offer, timeout_s: float = 60.0) -> memoryview:
+        """Return the bytes of the offered recording, read-only, checked against its SHA-256.
 
         Raises DeliveryError if they do not come in time, or come wrong three times.
         """
-        fetch = _Fetch(offer)
-        with self._lock:
-            self._fetches[offer.scan_id] = fetch
-        self._wake()
+        if not 0 < offer.size <= MAX_RECORDING_BYTES:
+            raise DeliveryError(f"scan {offer.scan_id}: offered with {offer.size} bytes, which no recording has")
+        fetch = _Fetch(offer, self._room.take(offer.size))
         try:
-            return fetch.future.result(timeout_s)
-        except FutureTimeout:
+            until_s = time.monotonic() + timeout_s
+            for _ in range(_TRIES):
+                fetch.begin()
+                with self._lock:
+                    self._fetches[offer.scan_id] = fetch
+                self._wake()
+                seen = fetch.hashed(until_s)
+                self._send(wire.Received(scan_id=offer.scan_id, lease_id=offer.lease_id, sha256=seen))
+                if seen == offer.sha256:
+                    return fetch.data.toreadonly()
+        except TimeoutError:
             raise DeliveryError(
-                f"scan {offer.scan_id}: {len(fetch.data)} of {offer.size} bytes came in {timeout_s:.0f} s from "
+                f"scan {offer.scan_id}: {fetch.have} of {offer.size} bytes came in {timeout_s:.0f} s from "
                 f"{self.address}; {self._state()}"
             ) from None
         finally:
-            with self._lock:
-                self._fetches.pop(offer.scan_id, None)
+            self._end_fetch(fetch)
+        raise DeliveryError(f"scan {offer.scan_id}: came wrong {_TRIES} times: hash {seen}, offered {offer.sha256}")
 
     def decide(
         self,
@@ -261,6 +328,9 @@ class Workstation:
         self.close()
 
     def _ask(self, key: str, name: str, make: Callable[[], wire.Message], timeout_s: float) -> Any:
+        size = sum(map(len, wire.encode(make())))
+        if size > wire.MAX_INBOUND_BYTES - _HEADROOM:  # the service would cut the connection, and again at each repeat
+            raise DeliveryError(f"{name}: {size} bytes, at most {wire.MAX_INBOUND_BYTES - _HEADROOM} may be sent")
         ask = _Ask(name, make)
         with self._lock:
             self._asks[key] = ask
@@ -329,15 +399,19 @@ class Workstation:
             self._opened_s = now_s
         if self._identity is None or now_s - self._opened_s < _BEGIN_ANEW_S:
             return False
-        self._opened_s, self._hello_s = now_s, 0.0
+        # At random, so that the workstations of a site do not all come back at the same moments.
+        self._opened_s, self._hello_s = now_s + random.uniform(0, _BEGIN_ANEW_S / 2), 0.0  # noqa: S311 -- no secret
         return True
 
     def _connect(self) -> zmq.Socket[bytes]:
         sock = self._context.socket(zmq.DEALER)
         for option, value in (
-            (zmq.IMMEDIATE, 1), (zmq.SNDHWM, 64), (zmq.RCVHWM, 64), (zmq.RECONNECT_IVL, 200),
-            (zmq.RECONNECT_IVL_MAX, 5000), (zmq.MAXMSGSIZE, wire.MAX_CLIENT_INBOUND_BYTES),
-            (zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 10),
+            (zmq.IMMEDIATE, 1), (zmq.SNDHWM, 64), (zmq.RCVHWM, 64), (zmq.LINGER, 0),
+            (zmq.RECONNECT_IVL, 200),  # libzmq adds up to as much again at random, so that not all come at once
+            (zmq.RECONNECT_IVL_MAX, 5000), (zmq.MAXMSGSIZE, wire.MAX_CLIENT_INBOUND_BYTES), (zmq.HANDSHAKE_IVL, 5000),
+            (zmq.HEARTBEAT_IVL, 2000), (zmq.HEARTBEAT_TIMEOUT, 6000), (zmq.HEARTBEAT_TTL, 6000),
+            (zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 10), (zmq.TCP_KEEPALIVE_INTVL, 5),
+            (zmq.TCP_KEEPALIVE_CNT, 3),
         ):  # fmt: skip
             sock.setsockopt(option, value)
         try:
@@ -357,20 +431,20 @@ class Workstation:
         return messages
 
     def _receive_all(self, sock: zmq.Socket[bytes]) -> None:
-        while True:
+        for _ in range(_AT_ONCE):  # then there is credit to be given anew
             try:
-                frames = sock.recv_multipart(zmq.NOBLOCK)
+                parts = sock.recv_multipart(zmq.NOBLOCK, copy=False)  # a chunk is copied once, to its place
             except zmq.Again:
                 return
             try:
-                message, raw = wire.decode_from_service(frames)
+                message, raw = wire.decode_from_service([part.buffer for part in parts])
             except ProtocolError as error:
                 self._fail_all(DeliveryError(f"{self.address}: {error}"))
                 continue
             self._heard_s = time.monotonic()
             self._take(message, raw)
 
-    def _take(self, message: wire.FromService, raw: bytes) -> None:
+    def _take(self, message: wire.FromService, raw: bytes | memoryview) -> None:
         match message:
             case wire.Welcome():
                 self._welcome, self._refusal = message, ""
@@ -420,48 +494,49 @@ class Workstation:
         if ask is not None:
             ask.future.set_exception(error)
         if fetch is not None:
-            fetch.future.set_exception(error)
+            fetch.news.put(error)
         if message.about == "hello":
             self._refusal = str(error)
             self._fail_all(error)
 
     def _fail_all(self, error: DeliveryError) -> None:
         with self._lock:
-            waiting: list[Future[Any]] = [a.future for a in self._asks.values()]
-            waiting += [f.future for f in self._fetches.values()]
+            asks, fetches = list(self._asks.values()), list(self._fetches.values())
             self._asks.clear()
             self._fetches.clear()
-        for future in waiting:
-            future.set_exception(error)
+        for ask in asks:
+            ask.future.set_exception(error)
+        for fetch in fetches:
+            fetch.news.put(error)
 
-    def _take_chunk(self, chunk: wire.Chunk, raw: bytes) -> None:
+    def _take_chunk(self, chunk: wire.Chunk, raw: bytes | memoryview) -> None:
         fetch = self._fetches.get(chunk.scan_id)
-        if fetch is None or chunk.offset != len(fetch.data):
-            return  # of an earlier try; bytes are taken in order only
-        fetch.data += raw
-        fetch.outstanding -= 1
-        fetch.asked_s = time.monotonic()
-        if not chunk.last and len(fetch.data) < fetch.offer.size:  # never more than was offered
+        if fetch is None or chunk.offset < fetch.have:
+            return  # of an earlier try
+        if chunk.offset > fetch.have:  # bytes are taken in order only: one was missed, and is asked for again, once
+            if fetch.gap != fetch.have:
+                fetch.gap = fetch.asked = fetch.have
             return
-        seen = hashlib.sha256(fetch.data).hexdigest()
-        offer = fetch.offer
-        self._outgoing.put(wire.Received(scan_id=offer.scan_id, lease_id=offer.lease_id, sha256=seen))
-        if seen == offer.sha256:
-            with self._lock:
-                self._fetches.pop(chunk.scan_id, None)
-            fetch.future.set_result(bytes(fetch.data))
-            return
-        fetch.tries += 1
-        fetch.data.clear()
-        fetch.outstanding = 0
-        if fetch.tries >= 3:
-            with self._lock:
-                self._fetches.pop(chunk.scan_id, None)
-            fetch.future.set_exception(
-                DeliveryError(
-                    f"scan {offer.scan_id}: came wrong {fetch.tries} times: hash {seen}, offered {offer.sha256}"
-                )
+        end = fetch.have + len(raw)
+        if end > fetch.offer.size or (chunk.last and end < fetch.offer.size):
+            self._end_fetch(fetch)
+            text = (
+                f"scan {chunk.scan_id}: {end} bytes came{'' if chunk.last else ' and more'}, {fetch.offer.size} offered"
             )
+            fetch.news.put(DeliveryError(text))
+            return
+        fetch.data[fetch.have : end] = raw
+        fetch.have = end
+        fetch.asked = max(fetch.asked, end)
+        fetch.asked_s = time.monotonic()
+        if end == fetch.offer.size:
+            self._end_fetch(fetch)
+        fetch.news.put(end)
+
+    def _end_fetch(self, fetch: _Fetch) -> None:
+        with self._lock:
+            if self._fetches.get(fetch.offer.scan_id) is fetch:
+                del self._fetches[fetch.offer.scan_id]
 
     def _tick(self, sock: zmq.Socket[bytes]) -> None:
         now_s = time.monotonic()
@@ -490,20 +565,21 @@ class Workstation:
             ask.asked_s = now_s
             self._transmit(sock, ask.make())
         for fetch in fetches:
-            self._ask_chunks(sock, fetch, now_s, welcome.max_credit)
+            self._ask_chunks(sock, fetch, now_s, welcome)
 
-    def _ask_chunks(self, sock: zmq.Socket[bytes], fetch: _Fetch, now_s: float, max_credit: int) -> None:
-        """Keep up to `max_credit` chunks on their way; after a silence ask again from where the bytes end."""
-        if fetch.outstanding > 0 and now_s - fetch.asked_s < 2.0:
-            return
-        fetch.outstanding = max_credit
-        fetch.asked_s = now_s
-        self._transmit(
-            sock,
-            wire.Fetch(
-                scan_id=fetch.offer.scan_id, lease_id=fetch.offer.lease_id, offset=len(fetch.data), credit=max_credit
-            ),
-        )
+    def _ask_chunks(self, sock: zmq.Socket[bytes], fetch: _Fetch, now_s: float, welcome: wire.Welcome) -> None:
+        """Keep as many chunks on their way as the credit allows; after a silence ask from where the bytes end."""
+        if now_s - fetch.asked_s >= _SILENCE_S:
+            fetch.asked = fetch.have
+        half = max(1, welcome.max_credit // 2)
+        while fetch.asked < fetch.offer.size and fetch.asked - fetch.have <= half * welcome.chunk_bytes:
+            offer = fetch.offer
+            self._transmit(
+                sock,
+                wire.Fetch(scan_id=offer.scan_id, lease_id=offer.lease_id, offset=fetch.asked, credit=half),
+            )
+            fetch.asked += half * welcome.chunk_bytes
+            fetch.asked_s = now_s
 
     def _transmit(self, sock: zmq.Socket[bytes], message: wire.Message) -> None:
         try:

@@ -12,9 +12,11 @@ Source: CURVE, RFC 26 of ZeroMQ (CurveZMQ); Ed25519, RFC 8032.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import re
+import resource
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +39,7 @@ ROLES: tuple[str, ...] = get_args(Role)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")
 SERVICE_KEY, SERVICE_PUBLIC, ENROLLED = "service.key", "service.pub", "enrolled.json"
 MAX_FILE_BYTES = 16 << 20
+_PR_SET_DUMPABLE = 4
 
 _T = TypeVar("_T")
 
@@ -115,12 +118,26 @@ def generate(name: str, service: str = "") -> Identity:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     checked_name(name)
+    keep_secrets()
     public, secret = zmq.curve_keypair()
     signing = Ed25519PrivateKey.generate()
     return Identity(
         name=name, curve=public.decode(), curve_secret=secret.decode(), service=service,
         signing=signing.public_key().public_bytes_raw().hex(), signing_secret=signing.private_bytes_raw().hex(),
     )  # fmt: skip
+
+
+def keep_secrets() -> None:
+    """Keep this process's memory from core files and from other programs of the same user, for good.
+
+    Called by whatever brings a secret key into memory. A program that this one starts is not covered, and knows none.
+
+    Source: prctl(2), PR_SET_DUMPABLE: it holds where the kernel pipes cores to a program and ignores RLIMIT_CORE, too.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux alone has it
+    if prctl is not None:
+        prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def checked_name(name: str) -> str:
@@ -157,7 +174,8 @@ def load_identity(path: Path) -> Identity:
     """Read a key file. Raises ConfigError if it is none, or if others than its user can read it."""
     import zmq
 
-    identity: Identity = _read(path, Identity, secret=True)
+    keep_secrets()
+    identity: Identity = _read(path, Identity, forbidden=_NOT_READ)
     _checked_keys(path, {"curve": identity.curve, "curve_secret": identity.curve_secret},
                   {"signing": identity.signing, "signing_secret": identity.signing_secret})  # fmt: skip
     if identity.service:
@@ -176,15 +194,19 @@ def save_public(path: Path, key: PublicKey) -> None:
 
 def load_public(path: Path) -> PublicKey:
     """Read a file with public keys. Raises ConfigError if it is none, or if it holds a secret."""
-    key: PublicKey = _read(path, PublicKey, secret=False)
+    key: PublicKey = _read(path, PublicKey, forbidden=_ANYTHING)
     checked_name(key.name)
     _checked_keys(path, {"curve": key.curve}, {"signing": key.signing})
     return key
 
 
 def load_enrolled(path: Path) -> EnrolledList:
-    """Read the list of the enrolled. Raises ConfigError if it is none or names a key or a name twice."""
-    listed: EnrolledList = _read(path, EnrolledList, secret=False)
+    """Read the list of the enrolled.
+
+    Raises ConfigError if it is none, names a key or a name twice, or if others could write it.
+    """
+    listed: EnrolledList = _read(path, EnrolledList, forbidden=_NOT_WRITE)
+    _check_folder(path.parent)
     for what, values in (
         ("name", [e.key.name for e in listed.enrolled]),
         ("CURVE key", [e.key.curve for e in listed.enrolled]),
@@ -203,6 +225,7 @@ def save_enrolled(path: Path, listed: EnrolledList) -> None:
 def create_service(folder: Path, name: str = "service") -> Identity:
     """Make the service's keys and an empty list of the enrolled in a folder. Raises StorageError if there are some."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_folder(folder)
     for file in (SERVICE_KEY, SERVICE_PUBLIC, ENROLLED):
         if (folder / file).exists():
             raise StorageError(
@@ -275,16 +298,36 @@ def _write(path: Path, value: msgspec.Struct, mode: int, *, replace: bool = Fals
     write_durable(path, text, replace=replace, mode=mode)
 
 
-def _read(path: Path, kind: type[_T], *, secret: bool) -> _T:
+_ANYTHING, _NOT_WRITE, _NOT_READ = 0, 0o022, 0o077
+"""Rights that others must not have."""
+
+
+def _check_rights(path: Path, state: os.stat_result, forbidden: int) -> None:
+    """Raise ConfigError if others than its user could read or change what only its user may."""
+    mode = stat.S_IMODE(state.st_mode)
+    if forbidden and state.st_uid not in (0, os.geteuid()):
+        raise ConfigError([f"{path}: belongs to user {state.st_uid}, who could exchange it; `chown` it"])
+    if forbidden == _NOT_READ and mode & forbidden:
+        raise ConfigError([
+            f"{path}: mode {mode:04o} lets others read this secret; `chmod 600` it, and make a new key if somebody may "
+            "have"
+        ])  # fmt: skip
+    if mode & forbidden:
+        raise ConfigError([f"{path}: mode {mode:04o} lets others say who may connect; `chmod go-w` it"])
+
+
+def _check_folder(folder: Path) -> None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        _check_rights(folder, folder.stat(), _NOT_WRITE)
+    except OSError as error:
+        raise ConfigError([f"{folder}: {error.strerror}; make it with `scanlane keys init`"]) from error
+
+
+def _read(path: Path, kind: type[_T], *, forbidden: int) -> _T:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe of that name would wait
         with os.fdopen(descriptor, "rb") as file:
-            state = os.fstat(file.fileno())
-            if secret and stat.S_IMODE(state.st_mode) & 0o077:
-                raise ConfigError([
-                    f"{path}: mode {stat.S_IMODE(state.st_mode):04o} lets others read this secret; `chmod 600` it, and "
-                    "make a new key if somebody may have"
-                ])  # fmt: skip
+            _check_rights(path, os.fstat(file.fileno()), forbidden)
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror})"]) from error
@@ -320,6 +363,7 @@ def secure_client(socket: zmq.Socket[bytes], identity: Identity) -> None:
     """Make a socket that is not connected yet speak CURVE. Raises ConfigError if the service's key is not known."""
     import zmq
 
+    checked_library()
     if not identity.service:
         raise ConfigError([
             f"key of {identity.name}: it does not name the service's key; enrol it with `scanlane keys enrol`, or add "

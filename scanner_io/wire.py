@@ -13,6 +13,7 @@ answers a repeat like the first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -245,13 +246,13 @@ def decode_statement(data: bytes) -> Statement:
         raise ProtocolError(f"statement of {len(data)} bytes: {error}") from error
 
 
-def decode_from_analyst(frames: list[bytes]) -> FromAnalyst:
+def decode_from_analyst(frames: Sequence[bytes | memoryview]) -> FromAnalyst:
     """Return the message in `frames` as the service receives it. Raises ProtocolError."""
     message: FromAnalyst = _decode(_from_analyst, frames, raw_allowed=False)
     return message
 
 
-def decode_from_service(frames: list[bytes]) -> tuple[FromService, bytes]:
+def decode_from_service(frames: Sequence[bytes | memoryview]) -> tuple[FromService, bytes | memoryview]:
     """Return the message in `frames` as a workstation receives it, and its raw part. Raises ProtocolError."""
     message: FromService = _decode(_from_service, frames, raw_allowed=True)
     has_raw = len(frames) == 3
@@ -260,11 +261,15 @@ def decode_from_service(frames: list[bytes]) -> tuple[FromService, bytes]:
     return message, frames[2] if has_raw else b""
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], frames: list[bytes], *, raw_allowed: bool) -> Any:
+def _decode(
+    decoder: msgspec.msgpack.Decoder[Any], frames: Sequence[bytes | memoryview], *, raw_allowed: bool
+) -> Any:  # fmt: skip
     if not 2 <= len(frames) <= (3 if raw_allowed else 2):
         raise ProtocolError(f"message of {len(frames)} frames, expected {'2 or 3' if raw_allowed else '2'}")
     if frames[0] != PROTOCOL:
-        raise ProtocolError(f"protocol {frames[0][:32]!r}, this side speaks {PROTOCOL!r}; upgrade the older side")
+        raise ProtocolError(
+            f"protocol {bytes(frames[0][:32])!r}, this side speaks {PROTOCOL!r}; upgrade the older side"
+        )
     try:
         return decoder.decode(frames[1])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:  # ValidationError is a DecodeError

@@ -442,3 +442,18 @@ def test_a_folder_without_recordings_is_an_error_and_not_all_good(tmp_path, comm
     done = scanlane(command, str(tmp_path))
     assert done.returncode == 1
     assert f"{tmp_path}: no recording (*.scan.h5)" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_foreign_text_cannot_move_the_terminals_cursor():
+    from rich.table import Table
+    from rich.text import Text
+
+    from triage.cli.shared import new_console
+
+    console = new_console()
+    table = Table("good")
+    table.add_row(Text("\x1b]0;owned\x07\x1b[2J\u202egnp\x9b31m"))
+    with console.capture() as capture:
+        console.print(table)
+        console.print("a\x1b[2Jb", markup=False)
+    assert not set(capture.get()) & set("\x1b\x07\x9b\u202e")

@@ -27,8 +27,11 @@ def test_record_reads_back_what_it_wrote(tmp_path):
 def test_deliver_brings_every_byte_and_commits_every_decision(tmp_path):
     report = bench_deliver(tmp_path, rounds=2, size=3_000_017)
     assert json.loads(json.dumps(report)) == report
-    assert set(report["medians_ms"]) == {"socket", "fetch", "offer", "decide"}
-    assert report["deliver_over_socket"]["min"] > 0
+    assert set(report["medians_ms"]) == {"raw", "plain", "raw_curve", "curve", "raw_unhashed"}
+    for name in ("plain_over_raw", "curve_over_raw", "plain_over_raw_unhashed"):
+        assert 0 < report[name]["min"] <= report[name]["median"] <= report[name]["max"]
+    assert 0 < report["offer_latency_ms"]["p50"] <= report["offer_latency_ms"]["p99"]
+    assert 0 < report["chunk_header_us"] < report["header_us"]
     assert list(tmp_path.iterdir()) == []
 
 

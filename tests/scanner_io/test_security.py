@@ -1,11 +1,16 @@
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from scanner_io import security
 from scanner_io.errors import ConfigError, StorageError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -128,3 +133,39 @@ def test_a_list_that_names_a_key_twice_lets_nobody_in(folder):
     security.save_enrolled(folder / security.ENROLLED, security.EnrolledList(enrolled=(one, twice)))
     with pytest.raises(ConfigError, match=r"CURVE key .* is there twice"):
         security.load_enrolled(folder / security.ENROLLED)
+
+
+@pytest.mark.parametrize("what", ["list", "folder"])
+def test_a_list_that_others_could_write_lets_nobody_in(folder, what):
+    path = folder / security.ENROLLED if what == "list" else folder
+    path.chmod(path.stat().st_mode | 0o020)
+    with pytest.raises(ConfigError, match="lets others say who may connect"):
+        security.load_enrolled(folder / security.ENROLLED)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_files_of_another_user_are_not_trusted(folder):
+    for name, load in ((security.ENROLLED, security.load_enrolled), (security.SERVICE_KEY, security.load_identity)):
+        os.chown(folder / name, 12345, -1)
+        with pytest.raises(ConfigError, match="belongs to user 12345"):
+            load(folder / name)
+
+
+def test_a_pipe_in_a_keys_place_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "key", 0o600)
+    with pytest.raises(ConfigError, match="is no file of"):
+        security.load_identity(tmp_path / "key")
+
+
+def test_memory_with_secrets_gets_into_no_core_and_no_other_program(folder):
+    """In a process of its own: what is set cannot be taken back."""
+    code = f"""
+import resource
+from pathlib import Path
+from scanner_io import security
+security.load_identity(Path({str(folder / security.SERVICE_KEY)!r}))
+import ctypes
+print(resource.getrlimit(resource.RLIMIT_CORE)[0], ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "0 0\n"

@@ -4,8 +4,9 @@ import sqlite3
 import pytest
 from click.testing import CliRunner
 
-from scanner_io import security
+from scanner_io import security, wire
 from scanner_io.errors import DataError
+from scanner_io.model import Decision
 from tests import samples
 from triage.cli import cli
 from triage.service import audit
@@ -153,7 +154,7 @@ def test_events_of_before_the_chain_are_linked_when_the_schema_is_brought_up(tmp
     outbox = Outbox(path)
     outbox.note("viewed", "after")
     outbox.close()
-    assert audit.verify(path, None, None) == audit.Verified(4, 0, True, [])
+    assert audit.verify(path, None, None) == audit.Verified(4, 0, True, [], 0)
 
 
 def test_a_transaction_that_fails_leaves_no_link(tmp_path):
@@ -173,7 +174,7 @@ def test_the_command_says_it(state):
     arguments = [str(state), "--checkpoints", str(state / "checkpoints"), "--service", str(state / "keys/service.pub")]
     told = CliRunner().invoke(cli, ["audit", "verify", *arguments])
     assert told.exit_code == 0
-    assert told.output == "10 events, 3 checkpoints: whole\n"
+    assert told.output == "10 events, 3 checkpoints, 0 decisions: whole\n"
     change(state, "DELETE FROM events WHERE seq=6")
     told = CliRunner().invoke(cli, ["audit", "verify", *arguments, "--json"])
     assert told.exit_code == 1
@@ -182,3 +183,70 @@ def test_the_command_says_it(state):
     assert report["problems"][0] == {"seq": 7, "text": "rows 6 to 6 are missing"}
     with pytest.raises(DataError, match="there is no such outbox"):
         audit.verify(state / "none.sqlite", None, None)
+
+
+@pytest.fixture
+def decided(tmp_path):
+    """A state folder with a signed decision and one that came too late."""
+    ana = security.generate("ana")
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    scan = row().scan_id
+    outbox.add(row())
+    lease = outbox.lease(scan, "ana", 60).lease_id
+    for number, lease_id in enumerate((lease, "gone")):
+        decision = Decision(
+            decision_id=f"d{number}", scan_id=scan, sha256="0" * 64, analyst="ana", verdict="clear",
+            decided_utc_ns=1, lease_id=lease_id,
+        )  # fmt: skip
+        statement = wire.encode_statement(wire.Statement(decision=decision, connection_id="c", sequence=number + 1))
+        assert outbox.decide(decision, statement=statement, signature=ana.sign(statement)).applied is (number == 0)
+    outbox.close()
+    return tmp_path, {"ana": ana.signing}
+
+
+def found_in(folder, signers):
+    found = audit.verify(folder / "outbox.sqlite", None, None, signers)
+    return [p.text for p in found.problems], found.decisions
+
+
+def test_decisions_agree_with_the_audit_and_their_signatures(decided):
+    folder, signers = decided
+    assert found_in(folder, signers) == ([], 2)
+    assert found_in(folder, None) == ([], 2)
+
+
+DECISIONS_TOUCHED = [
+    ("UPDATE decisions SET verdict='inspect' WHERE decision_id='d0'", "the audit has no event of ana's 'inspect'"),
+    ("UPDATE decisions SET analyst='ben' WHERE decision_id='d0'", "the audit has no event of ben's 'clear'"),
+    ("UPDATE decisions SET applied=1 WHERE decision_id='d1'", "the audit has no event of ana's 'clear'"),
+    ("DELETE FROM decisions WHERE decision_id='d0'", "that are not kept any more"),
+    ("UPDATE decisions SET decision=replace(decision, 'd0', 'd9') WHERE decision_id='d0'", "differ from each other"),
+    ("UPDATE decisions SET decision=CAST(replace(decision, '\"note\":\"\"', '\"note\":\"x\"') AS BLOB)",
+     "it is not what was signed"),
+    ("UPDATE decisions SET signature=zeroblob(64) WHERE decision_id='d0'", "its signature is not ana's"),
+    ("UPDATE decisions SET decision=x'00' WHERE decision_id='d0'", "it cannot be read any more"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("statement", "what"), DECISIONS_TOUCHED, ids=[w for _, w in DECISIONS_TOUCHED])
+def test_decisions_that_were_touched_are_found(decided, statement, what):
+    folder, signers = decided
+    change(folder, statement.replace("SET decision=replace", "SET decision=CAST(replace").replace(
+        "'d9') WHERE", "'d9') AS BLOB) WHERE"))  # fmt: skip
+    problems, _ = found_in(folder, signers)
+    assert any(what in p for p in problems), problems
+
+
+def test_a_table_made_anew_without_hashes_is_a_problem_and_no_crash(state):
+    change(
+        state, "CREATE TABLE other AS SELECT * FROM events", "DROP TABLE events", "ALTER TABLE other RENAME TO events",
+        "UPDATE events SET hash=NULL WHERE seq=3",
+    )  # fmt: skip
+    assert any("its table was made anew" in p.text for p in problems(state, checkpoints=False))
+
+
+def test_what_a_forger_wrote_does_not_reach_the_terminal(state):
+    change(state, "UPDATE events SET who='\x1b]0;mine\x07\x1b[2J' WHERE seq=3")
+    done = CliRunner().invoke(cli, ["audit", "verify", str(state)])
+    assert done.exit_code == 1
+    assert "\x1b" not in done.output

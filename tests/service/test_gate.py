@@ -387,6 +387,8 @@ def test_a_gate_that_no_longer_answers_shuts_the_service_until_it_does(service, 
         assert until(lambda: not service.dispatch.shut)
         assert desk.next_offer(10) is not None
     assert [e for e, _ in service.log if e in ("gate_unsound", "gate_sound")][:2] == ["gate_unsound", "gate_sound"]
+    assert service.events("gate_unsound")
+    assert service.events("gate_sound")
 
 
 def test_the_self_test_ends_what_it_began(tmp_path):

@@ -22,6 +22,7 @@ from .lanes import check, demo, run
 from .shared import EXIT_BAD_INPUT, EXIT_USAGE
 from .simulate import simulate
 from .study import study
+from .torture import torture
 
 
 def main() -> None:
@@ -71,6 +72,6 @@ def cli() -> None:
 
 for command in (
     run, check, demo, triage, replay, simulate, export, verify, watch, decide, keys, audit, drivers, bench, evaluate,
-    calibrate, study,
+    calibrate, study, torture,
 ):  # fmt: skip
     cli.add_command(command)

@@ -9,6 +9,8 @@ import click
 
 from scanner_io import security
 
+from .shared import MISLEADING
+
 
 @click.group()
 def audit() -> None:
@@ -19,9 +21,16 @@ def audit() -> None:
 @click.argument("state_dir", type=click.Path(path_type=Path))
 @click.option("--checkpoints", type=click.Path(path_type=Path), help="The file that audit.checkpoints names.")
 @click.option("--service", type=click.Path(path_type=Path), help="service.pub of the service: verifies signatures.")
+@click.option(
+    "--keys", type=click.Path(path_type=Path), help="Folder of `scanlane keys`: verifies the signatures of decisions."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of words.")
-def verify(state_dir: Path, checkpoints: Path | None, service: Path | None, as_json: bool) -> None:
+def verify(
+    state_dir: Path, checkpoints: Path | None, service: Path | None, keys: Path | None, as_json: bool
+) -> None:  # fmt: skip
     """Find whether an event was changed, deleted, put in or moved, or the end of the audit cut off.
+
+    Decisions are held against what the audit says of them; with --keys each one against its analyst's signature too.
 
     Exit code 1 if anything is wrong. Without --checkpoints a cut-off end cannot be seen; without --service nobody
     says that the checkpoints are the service's own.
@@ -29,19 +38,27 @@ def verify(state_dir: Path, checkpoints: Path | None, service: Path | None, as_j
     from triage.service import audit as chain
 
     signing = None if service is None else security.load_public(service).signing
-    found = chain.verify(state_dir / "outbox.sqlite", checkpoints, signing)
+    signers = None
+    if keys is not None:
+        signers = {e.key.name: e.key.signing for e in security.load_enrolled(keys / security.ENROLLED).enrolled}
+    found = chain.verify(state_dir / "outbox.sqlite", checkpoints, signing, signers)
     if as_json:
         report = {
             "events": found.rows, "checkpoints": found.checkpoints, "signatures_verified": not found.unsigned,
+            "decisions": found.decisions, "decisions_verified": signers is not None,
             "sound": not found.problems, "problems": [{"seq": p.seq, "text": p.text} for p in found.problems],
         }  # fmt: skip
         click.echo(json.dumps(report))
     else:
         for problem in found.problems:
-            click.echo(f"event {problem.seq}: {problem.text}")
+            click.echo(MISLEADING.sub("�", f"event {problem.seq}: {problem.text}"))  # whoever changed it wrote it
         limits = [] if checkpoints is not None else ["without checkpoints a cut-off end cannot be seen"]
         limits += ["signatures were not verified"] if found.unsigned and checkpoints is not None else []
         state = f"{len(found.problems)} problems" if found.problems else "whole"
-        click.echo("; ".join([f"{found.rows} events, {found.checkpoints} checkpoints: {state}", *limits]))
+        click.echo(
+            "; ".join(
+                [f"{found.rows} events, {found.checkpoints} checkpoints, {found.decisions} decisions: {state}", *limits]
+            )
+        )
     if found.problems:
         raise click.exceptions.Exit(1)

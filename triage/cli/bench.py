@@ -91,7 +91,10 @@ def bench_record(rounds: int, columns: int, folder: Path | None, as_json: bool) 
 @folder_option
 @json_option
 def bench_deliver(rounds: int, folder: Path | None, as_json: bool) -> None:
-    """From the outbox into an analyst's hands, against the same bytes over a bare TCP socket."""
+    """A 40 MB recording into an analyst's hands, against bare pyzmq with the same chunks and hash, plain and CURVE.
+
+    Run nothing else meanwhile.
+    """
     from triage.study.bench_deliver import bench_deliver as measure
 
     _bench(lambda progress: measure(folder, rounds=rounds, progress=progress), rounds, as_json)

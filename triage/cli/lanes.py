@@ -22,8 +22,9 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     """
     from scanner_io import config as configuration
     from triage.service.checkup import check_energy, check_profile
-    from triage.service.daemon import Daemon
+    from triage.service.daemon import Daemon, settle_process
 
+    settle_process()
     config = config.resolve()  # as the lanes see it: recordings are known by their paths
     loaded = configuration.load(config)
     problems: list[str] = []

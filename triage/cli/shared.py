@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EXIT_BAD_INPUT, EXIT_USAGE = 1, 2
+
+MISLEADING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and newline, and those that change the direction of writing."""
 
 LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
 
@@ -46,10 +50,21 @@ analyst_option = click.option("--analyst", default=None, help="Your name in deci
 
 
 def new_console(*, stderr: bool = False) -> Console:
-    """Return a console of rich on stdout or stderr."""
-    from rich.console import Console
+    """Return a console of rich on stdout or stderr.
 
-    return Console(stderr=stderr, highlight=False)
+    What is printed comes from devices, manifests and peers as well, and rich passes an escape sequence on: here no text
+    reaches the terminal with characters that would move its cursor, rename its window or turn the line around.
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Harmless(Console):
+        def render(self, *arguments: Any, **options: Any) -> Iterator[Segment]:
+            for segment in super().render(*arguments, **options):
+                clean = segment.control is not None or not MISLEADING.search(segment.text)
+                yield segment if clean else Segment(MISLEADING.sub("�", segment.text), segment.style)
+
+    return Harmless(stderr=stderr, highlight=False)
 
 
 def emit(value: Any) -> None:

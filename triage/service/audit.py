@@ -15,14 +15,18 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from scanner_io.errors import DataError, StorageError
+from scanner_io.errors import DataError, ProtocolError, StorageError
+from scanner_io.model import Decision
 from scanner_io.security import Identity, verified
+from scanner_io.storage import sync_folder
+from scanner_io.wire import decode_statement
 
 START = bytes(32)
 EVERY_S, EVERY_ROWS = 300.0, 1000
@@ -72,6 +76,11 @@ def check_chain(rows: Iterable[Row]) -> Iterator[Problem]:
     """Yield every place where the chain is broken; rows in the order of `seq`."""
     before, expected = START, 1
     for row in rows:
+        number: Any = row.seq  # whoever makes the table anew can put anything into it
+        link_: Any = row.hash
+        if not isinstance(number, int) or not isinstance(link_, bytes):
+            yield Problem(expected, "a row has no number or no hash: its table was made anew")
+            return
         if row.seq != expected:
             missing = f"rows {expected} to {row.seq - 1} are missing" if row.seq > expected else "comes out of order"
             yield Problem(row.seq, missing)
@@ -130,8 +139,11 @@ class Checkpoints:
         if self._identity is not None:
             made = msgspec.structs.replace(made, signature=self._identity.sign(made.signed).hex())
         try:
+            is_new = not self._path.exists()
             descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
             try:
+                if is_new:
+                    sync_folder(self._path.absolute().parent)
                 # A line of a writer that was killed halfway ends here, so that it spoils no other.
                 os.write(descriptor, b"\n" + msgspec.json.encode(made) + b"\n")
                 os.fsync(descriptor)
@@ -162,19 +174,78 @@ def read_checkpoints(path: Path) -> tuple[list[Checkpoint], int]:
 
 
 class Verified(NamedTuple):
-    """What was found. checkpoints : read; unsigned : they were not verified by a key."""
+    """What was found. checkpoints, decisions : read; unsigned : the checkpoints were not verified by a key."""
 
     rows: int
     checkpoints: int
     unsigned: bool
     problems: list[Problem]
+    decisions: int
 
 
-def verify(database: Path, checkpoints: Path | None, signing: str | None) -> Verified:
+class Told(NamedTuple):
+    """A decision as the outbox keeps it beside the chain."""
+
+    decision_id: str
+    scan_id: str
+    analyst: str
+    verdict: str
+    decision: bytes
+    applied: int
+    statement: bytes
+    signature: bytes
+
+
+def check_decisions(
+    told: Iterable[Told], events: Counter[tuple[str, str, str, str]], signers: Mapping[str, str] | None
+) -> Iterator[Problem]:
+    """Yield every decision that the chain does not know, or knows otherwise, or that its analyst did not sign.
+
+    events : how often the chain has (kind, scan, analyst, verdict) of a decision
+    signers : Ed25519 public key of everybody who ever was enrolled, by name; None: signatures are not looked at
+    """
+    left = Counter(events)
+    for d in told:
+        kind = "decided" if d.applied else "decision_not_applied"
+        key = (kind, d.scan_id, d.analyst, d.verdict)
+        where = f"decision {d.decision_id} on {d.scan_id}"
+        if not left[key]:
+            yield Problem(0, f"{where}: the audit has no event of {d.analyst}'s {d.verdict!r}")
+        left[key] -= 1
+        yield from (Problem(0, f"{where}: {why}") for why in _against_itself(d, signers))
+    for key, count in left.items():
+        if count > 0:
+            yield Problem(0, f"the audit tells of {count} decisions {' '.join(key)} that are not kept any more")
+
+
+def _against_itself(d: Told, signers: Mapping[str, str] | None) -> Iterator[str]:
+    try:
+        kept = msgspec.json.decode(d.decision, type=Decision)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        yield "it cannot be read any more"
+        return
+    if (kept.decision_id, kept.scan_id, kept.analyst, kept.verdict) != d[:4]:
+        yield "its parts differ from each other"
+    if signers is None:
+        return
+    if not verified(signers.get(d.analyst, ""), d.statement, d.signature):
+        yield f"its signature is not {d.analyst}'s"
+        return
+    try:
+        if decode_statement(d.statement).decision != kept:
+            yield "it is not what was signed"
+    except ProtocolError:
+        yield "what was signed is no statement"
+
+
+def verify(
+    database: Path, checkpoints: Path | None, signing: str | None, signers: Mapping[str, str] | None = None
+) -> Verified:  # fmt: skip
     """Check the audit of an outbox, which may be in use. Raises DataError if it cannot be read.
 
     checkpoints : the file in the second place; without it a chain that was cut off at its end seems whole
     signing : Ed25519 public key of the service
+    signers : of everybody who ever was enrolled, by name
     """
     problems: list[Problem] = []
     told, bad = read_checkpoints(checkpoints) if checkpoints is not None else ([], 0)
@@ -182,6 +253,7 @@ def verify(database: Path, checkpoints: Path | None, signing: str | None) -> Ver
         problems.append(Problem(0, f"{bad} lines of {checkpoints} are no checkpoints"))
     named = {c.seq for c in told}
     hashes: dict[int, bytes] = {}
+    events: Counter[tuple[str, str, str, str]] = Counter()
     last = 0
     if not database.is_file():
         raise DataError(f"{database}: there is no such outbox; give the state_dir of a lane")
@@ -193,12 +265,20 @@ def verify(database: Path, checkpoints: Path | None, signing: str | None) -> Ver
             last = max(last, row.seq)
             if row.seq in named:
                 hashes[row.seq] = row.hash
+            if row.kind in ("decided", "decision_not_applied"):
+                events[row.kind, row.scan_id, row.who, row.text.partition(" ")[0]] += 1
             yield row
 
     try:
         db = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
         try:
+            db.execute("BEGIN")  # one moment of a database that may be in use
             problems += check_chain(rows(db))
+            query = (
+                "SELECT decision_id, scan_id, analyst, verdict, decision, applied, statement, signature FROM decisions"
+            )
+            kept = [Told._make(row) for row in db.execute(query)]
+            problems += check_decisions(kept, events, signers)
         finally:
             db.close()
     except sqlite3.Error as error:
@@ -206,4 +286,4 @@ def verify(database: Path, checkpoints: Path | None, signing: str | None) -> Ver
             f"{database}: the audit cannot be read ({error}); was it written by another version?"
         ) from error
     problems += check_checkpoints(hashes, last, told, signing)
-    return Verified(last, len(told), signing is None, problems)
+    return Verified(last, len(told), signing is None, problems, len(kept))

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import fcntl
 import multiprocessing
+import os
+import resource
 import shutil
 import signal
 import time
@@ -56,6 +58,20 @@ WARM_UP_S = 600.0
 TICK_S = 0.2
 DISK_CHECK_S = 1.0
 STOP_WAIT_S = 30.0
+MAX_FILES = 65536
+
+
+def settle_process() -> None:
+    """Set what holds for the whole process of a daemon, and for its lanes: called first of all by `scanlane run`.
+
+    What it writes is not for everybody's eyes; images and results never get into a core file; and there are descriptors
+    for as many connections as the system gives.
+    """
+    os.umask(0o027)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < MAX_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES if hard < 0 else min(MAX_FILES, hard), hard))
 
 
 @contextmanager
@@ -189,6 +205,9 @@ class Daemon:
 
     def run(self, *, signals: bool = True) -> None:
         """Run until stopped. Raises StorageError, DeliveryError if it cannot begin."""
+        if signals:  # first of all: whoever saw it listening may stop it
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, self.stop)
         with state_folder(self._state):
             for part in quarantine_parts(self._state / "recordings", self._state / "quarantine"):
                 self._log("part_quarantined", level="warning", text=str(part))
@@ -204,9 +223,6 @@ class Daemon:
                 self._log(
                     "listening", address=self.address, state_dir=str(self._state), encrypted=self._gate is not None
                 )  # fmt: skip
-                if signals:
-                    signal.signal(signal.SIGTERM, self.stop)
-                    signal.signal(signal.SIGINT, self.stop)
                 if self._config.audit.checkpoints is not None:
                     identity = None if self._gate is None else self._gate.identity
                     self._checkpoints = audit.Checkpoints(Path(self._config.audit.checkpoints), identity)
@@ -247,9 +263,8 @@ class Daemon:
     def _poll(self) -> None:
         """Wait for the wire or a lane, at most one tick; serve what is there."""
         poller = zmq.Poller()
-        poller.register(self._dispatch.socket, zmq.POLLIN)
-        if self._gate is not None:
-            poller.register(self._gate.socket, zmq.POLLIN)
+        for socket in self._dispatch.sockets:
+            poller.register(socket, zmq.POLLIN)
         pipes = {h.pipe.fileno(): h for h in self._lanes.values() if h.pipe is not None}
         for descriptor in pipes:
             poller.register(descriptor, zmq.POLLIN)
@@ -257,10 +272,8 @@ class Daemon:
         for descriptor, handle in pipes.items():
             if descriptor in ready:
                 self._hear(handle)
-        if self._gate is not None and self._gate.socket in ready:
-            self._gate.answer()
-        if self._dispatch.socket in ready:
-            self._dispatch.receive()
+        if any(socket in ready for socket in self._dispatch.sockets):
+            self._dispatch.serve()
 
     def _note(self, kind: str, text: str, who: str = "") -> None:
         """Write down what happens at the gate."""

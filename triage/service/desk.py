@@ -26,7 +26,7 @@ WATCH_S = 0.3
 KEYS: dict[str, Verdict] = {"c": "clear", "x": "inspect", "r": "rescan"}
 
 
-def scan_of(data: bytes) -> Scan:
+def scan_of(data: bytes | memoryview) -> Scan:
     """Return the scan in the bytes of a recording. Raises DataError."""
     with tempfile.TemporaryDirectory(prefix="scanlane-") as folder:
         path = Path(folder) / "fetched.h5"

@@ -1,6 +1,6 @@
 """Results to the workstations: one ROUTER socket, leases, chunks, acknowledged decisions.
 
-Called from one loop: `poll`able socket, `receive` when it is readable, `tick` several times a second. Only committed
+Called from one loop: `serve` when one of `sockets` is readable, `tick` several times a second. Only committed
 scans are offered; `decided` is sent after the COMMIT; everything about delivery is in the outbox, so this object can be
 thrown away at any moment. Connections are known by the routing ids the socket itself makes.
 
@@ -12,6 +12,7 @@ is of this machine alone, and analysts are who they say they are.
 from __future__ import annotations
 
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -25,11 +26,27 @@ from scanner_io.errors import DeliveryError, ProtocolError, StorageError
 from scanner_io.model import Decision
 from scanner_io.security import Enrolled, verified
 
+from .door import Door, Peer
 from .gate import TRY_EVERY_S, Gate, SelfTest, user_of
 from .outbox import Item, Outbox
+from .sparing import Sparing, one_line
 
 QUEUE_ROWS = 200
 MAX_NAME = 64
+MAX_CAPACITY = 100
+"""Scans that one connection may have at once: nobody hoards the queue."""
+MAX_OF_ONE = 8
+"""Connections of one analyst."""
+MAX_UNREAD = 64
+"""Chunks on their way to one analyst that no answer has come after; so much memory a slow or silent one takes."""
+SEND_AHEAD = 2 * MAX_CAPACITY + MAX_UNREAD
+"""Messages that may wait for one connection."""
+MAX_FRAMES = 8
+"""More are not looked at; already three after the routing id are refused."""
+MAX_REF = 200
+MAX_REFUSALS = 1000
+"""A connection that was refused so often is ended."""
+REFUSALS_TOLD, REFUSAL_AGAIN_S = 100, 2.0
 TRY_AGAIN_S = 5.0
 """After a self-test that failed."""
 
@@ -48,10 +65,20 @@ class Connection:
 
     key : that it was let in with, empty without a gate; id : as its `welcome` says, in what the analyst signs
     sequence : of the last statement taken
+    peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for it may be another's
+    viewed : leases whose recording was asked for; refusals : how often it was told no
     """
 
-    def __init__(self, routing_id: bytes, analyst: str, capacity: int, now_s: float, who: Enrolled | None) -> None:
+    def __init__(
+        self, routing_id: bytes, peer: Peer | None, analyst: str, capacity: int, now_s: float, who: Enrolled | None
+    ) -> None:  # fmt: skip
         self.routing_id = routing_id
+        self.peer = peer
+        self.broken = False
+        self.viewed: set[str] = set()
+        self.refusals = 0
+        self.unread: dict[int, int] = {}
+        """Chunks that went out, by the ping after them; its answer says that they have been taken."""
         self.analyst = analyst
         self.capacity = capacity
         self.key = who.key.curve if who is not None else ""
@@ -88,37 +115,52 @@ class Dispatch:
         self._connections: dict[bytes, Connection] = {}
         self._counter = 0
         self._storage_told = False
-        self._refusals = 0
+        self._unreadable = Sparing(burst=20, every_s=10.0)
+        self._broken = Sparing(burst=20, every_s=10.0)
+        self._not_allowed: dict[str, Sparing] = {}
+        self._room = memoryview(bytearray(wire.CHUNK_BYTES))
+        """A chunk between disk and socket: memory that is new each time costs more than the copy."""
         if why := self._tried_before_opening():
             raise DeliveryError(f"dispatch.bind {config.bind}: not opened: {why}")
-        self.socket = self._server(config.bind)
+        self.socket = self._new_server()
+        self.door = Door(context, self.socket, log)
+        try:
+            self._bind(self.socket, config.bind)
+        except DeliveryError:
+            self.close()
+            raise
         self.address: str = self.socket.get_string(zmq.LAST_ENDPOINT)
+        self.door.opened(self.address)
         self._outbox.rearm(config.lease_s)
 
-    def _server(self, address: str) -> zmq.Socket[bytes]:
-        """Return a bound socket; whom it lets in is settled before it is bound."""
+    def _new_server(self) -> zmq.Socket[bytes]:
+        """Return a socket that is not bound yet; whom it lets in is settled."""
         socket = self._context.socket(zmq.ROUTER)
         for option, value in (
-            (zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 0), (zmq.SNDHWM, 64), (zmq.RCVHWM, 64), (zmq.LINGER, 0),
-            (zmq.MAXMSGSIZE, wire.MAX_INBOUND_BYTES), (zmq.HANDSHAKE_IVL, 3000), (zmq.HEARTBEAT_IVL, 2000),
-            (zmq.HEARTBEAT_TIMEOUT, 6000), (zmq.HEARTBEAT_TTL, 6000), (zmq.TCP_KEEPALIVE, 1), (zmq.BACKLOG, 512),
+            (zmq.ROUTER_MANDATORY, 1), (zmq.ROUTER_HANDOVER, 0), (zmq.SNDHWM, SEND_AHEAD), (zmq.RCVHWM, 64),
+            (zmq.LINGER, 0), (zmq.MAXMSGSIZE, wire.MAX_INBOUND_BYTES), (zmq.HANDSHAKE_IVL, 3000),
+            (zmq.HEARTBEAT_IVL, 2000), (zmq.HEARTBEAT_TIMEOUT, 6000), (zmq.HEARTBEAT_TTL, 6000),
+            (zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 10), (zmq.TCP_KEEPALIVE_INTVL, 5),
+            (zmq.TCP_KEEPALIVE_CNT, 3), (zmq.BACKLOG, 512),
         ):  # fmt: skip
             socket.setsockopt(option, value)
+        if self._gate is not None:
+            self._gate.secure(socket)
+        return socket
+
+    def _bind(self, socket: zmq.Socket[bytes], address: str) -> None:
         try:
-            if self._gate is not None:
-                self._gate.secure(socket)
             socket.bind(address)
         except zmq.ZMQError as error:
-            socket.close()
             raise DeliveryError(
                 f"dispatch.bind {address}: cannot be bound ({error}); is another scanlane running here?"
             ) from error
-        return socket
 
     def close(self) -> None:
         """Close the socket. Leases stay in the outbox and are armed again at the next start."""
         if self._test is not None:
             self._test.end()
+        self.door.close()
         self.socket.close(linger=0)
 
     # ------------------------------------------------------------------------------------------- trying the gate
@@ -127,11 +169,12 @@ class Dispatch:
         """Have a stranger and a known program try a port of this machine alone; return what is wrong, or nothing."""
         if self._gate is None or self._test is None:
             return ""
-        server = self._server("tcp://127.0.0.1:*")
+        server = self._new_server()
         poller = zmq.Poller()
         poller.register(server, zmq.POLLIN)
         poller.register(self._gate.socket, zmq.POLLIN)
         try:
+            self._bind(server, "tcp://127.0.0.1:*")
             self._test.begin(server.get_string(zmq.LAST_ENDPOINT))
             while (wrong := self._test.step()) is None:
                 poller.poll(50)
@@ -168,13 +211,28 @@ class Dispatch:
             return
         if wrong and not self.shut:
             self._log("gate_unsound", level="error", text=f"nothing goes out: {wrong}")
+            self._keep("gate_unsound", wrong)
             for connection in list(self._connections.values()):
                 self._drop(connection, "cut off: the gate is not sound")
+            self.door.cut_all()
         elif self.shut and not wrong:
             self._log("gate_sound", text="it keeps strangers out again")
+            self._keep("gate_sound", "")
         self.shut = wrong
 
     # ------------------------------------------------------------------------------------------------- receiving
+
+    @property
+    def sockets(self) -> tuple[zmq.Socket[bytes], ...]:
+        """What to poll: `serve` as soon as one of them can be read."""
+        return (self.socket, self.door.socket, *(() if self._gate is None else (self._gate.socket,)))
+
+    def serve(self) -> None:
+        """Take all that has come: questions about new connections, connections and messages."""
+        if self._gate is not None:
+            self._gate.answer()
+        self._look_at_door()
+        self.receive()
 
     def receive(self) -> None:
         """Take all messages that are there."""
@@ -183,17 +241,19 @@ class Dispatch:
                 parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            frames = [bytes(part.buffer) for part in parts]
+            frames = [bytes(part.buffer) for part in parts[:MAX_FRAMES]]
+            descriptor = _descriptor_of(parts[-1])
             if self._gate is None:
-                self._take(frames[0], frames[1:], None)
+                self._take(frames[0], descriptor, frames[1:], None)
             else:
-                self._take_by_key(self._gate, user_of(parts[-1]), frames[0], frames[1:])
+                self._take_by_key(self._gate, user_of(parts[-1]), frames[0], descriptor, frames[1:])
 
-    def _take_by_key(self, gate: Gate, key: str, routing_id: bytes, frames: list[bytes]) -> None:
+    def _take_by_key(self, gate: Gate, key: str, routing_id: bytes, descriptor: int, frames: list[bytes]) -> None:
         """Take a message of whoever the list says this key is now; of nobody, nothing is taken and nothing answered."""
         if gate.is_probe(key):
             if self._test is not None:
                 self._test.heard()
+            self.door.greeted(descriptor)
             return
         who = gate.who(key)
         if who is None or self.shut:
@@ -201,14 +261,16 @@ class Dispatch:
             connection = self._connections.get(routing_id)
             if connection is not None:
                 self._drop(connection, "revoked")
+            if (peer := self.door.greeted(descriptor)) is not None:
+                self.door.cut(peer)
             return
         connection = self._connections.get(routing_id)
         if connection is not None and connection.key != key:
             self._refused(f"a message of {who.key.name} on {connection.analyst}'s connection")
             return
-        self._take(routing_id, frames, who)
+        self._take(routing_id, descriptor, frames, who)
 
-    def _take(self, routing_id: bytes, frames: list[bytes], who: Enrolled | None) -> None:
+    def _take(self, routing_id: bytes, descriptor: int, frames: list[bytes], who: Enrolled | None) -> None:
         if not routing_id.startswith(b"\0"):
             # Only ids made by this socket are trusted: a self-chosen one could be another analyst's.
             self._refused("a peer chose its own routing id")
@@ -217,30 +279,39 @@ class Dispatch:
             message = wire.decode_from_analyst(frames)
         except ProtocolError as error:
             self._refused(str(error))
-            self._send(routing_id, wire.Refused(about="message", reason=str(error)))
+            self._tell_refused(routing_id, "message", str(error))
             return
         connection = self._connections.get(routing_id)
         if who is not None and who.role not in MAY.get(type(message), frozenset()):
             reason = f"{who.key.name} is {who.role}, who may not send {_type(message)}"
             self._audit_refusal(reason, who.key.name)
-            self._send(routing_id, wire.Refused(about=_type(message), reason=reason, ref=_ref(message)))
+            self._tell_refused(routing_id, _type(message), reason, _ref(message))
         elif isinstance(message, wire.Hello):
-            self._hello(routing_id, message, who)
+            self._hello(routing_id, descriptor, message, who)
         elif connection is None:
-            self._send(routing_id, wire.Refused(about="hello_first", reason="this connection has not said hello"))
+            self._tell_refused(routing_id, "hello_first", "this connection has not said hello")
         else:
             connection.heard_s = time.monotonic()
             connection.stalled = False
             try:
                 self._act(connection, message)
             except (DeliveryError, StorageError) as error:
-                self._send(routing_id, wire.Refused(about=_type(message), reason=str(error), ref=_ref(message)))
+                self._tell_refused(routing_id, _type(message), str(error), _ref(message))
 
     def _refused(self, why: str) -> None:
-        """Log a message that cannot be taken: the first ones, then every doubling, so that a flood fills no disk."""
-        self._refusals += 1
-        if self._refusals & (self._refusals - 1) == 0:
-            self._log("refused", text=f"{why} ({self._refusals} refused so far)", level="warning")
+        """Log a message that cannot be taken."""
+        if (more := self._unreadable.ask()) is not None:
+            self._log("refused", text=one_line(why) + more, level="warning")
+
+    def _tell_refused(self, routing_id: bytes, about: str, reason: str, ref: str = "") -> None:
+        """Answer no. Who does nothing but ask for what is refused is cut off."""
+        self._send(routing_id, wire.Refused(about=about, reason=one_line(reason), ref=ref[:MAX_REF]))
+        connection = self._connections.get(routing_id)
+        if connection is None:
+            return
+        connection.refusals += 1
+        if connection.refusals > MAX_REFUSALS:
+            self._drop(connection, f"refused {MAX_REFUSALS} times", cut=True)
 
     def _act(self, connection: Connection, message: wire.FromAnalyst) -> None:
         match message:
@@ -263,37 +334,47 @@ class Dispatch:
                 self._send(connection.routing_id, wire.Pong(counter=message.counter))
             case wire.Bye():
                 self._drop(connection, "signed off")
-            case _:
-                pass  # a pong: hearing it was the point
+            case wire.Pong():
+                for counter in [c for c in connection.unread if c <= message.counter]:
+                    del connection.unread[counter]
 
     def _audit_refusal(self, reason: str, analyst: str, scan_id: str = "") -> None:
-        """Write down what somebody with a name tried and may not."""
+        """Write down what somebody with a name tried and may not; of a flood of it, that it is one."""
+        name = analyst if self._gate is not None else ""  # without keys anybody can think of any number of names
+        sparing = self._not_allowed.setdefault(name, Sparing(REFUSALS_TOLD, REFUSAL_AGAIN_S))
+        if (more := sparing.ask()) is None:
+            return
+        reason = one_line(reason) + more
         self._log("not_allowed", analyst=analyst, text=reason, level="warning")
         with suppress(StorageError):  # the log has it
             self._outbox.note("not_allowed", reason, scan_id, analyst)
 
-    def _hello(self, routing_id: bytes, hello: wire.Hello, who: Enrolled | None) -> None:
+    def _hello(self, routing_id: bytes, descriptor: int, hello: wire.Hello, who: Enrolled | None) -> None:
         if hello.proto_min > wire.MINOR_MAX or hello.proto_max < wire.MINOR_MIN:
             reason = f"speaks minor {hello.proto_min}-{hello.proto_max}, this service {wire.MINOR_MIN}-{wire.MINOR_MAX}"
-            self._send(routing_id, wire.Refused(about="hello", reason=f"{reason}; upgrade the older side"))
+            self._tell_refused(routing_id, "hello", f"{reason}; upgrade the older side")
             return
         analyst = hello.analyst if who is None else who.key.name
         if who is not None and hello.analyst not in ("", analyst):
             reason = f"says it is {hello.analyst[:MAX_NAME]!r}, but its key is of {analyst!r}"
             self._audit_refusal(reason, analyst)
-            self._send(routing_id, wire.Refused(about="hello", reason=reason))
+            self._tell_refused(routing_id, "hello", reason)
             return
         if not analyst or len(hello.analyst) > MAX_NAME or not hello.analyst.isprintable():
             reason = f"analyst {hello.analyst[:MAX_NAME]!r}, expected a printable name of 1-{MAX_NAME} characters"
-            self._send(routing_id, wire.Refused(about="hello", reason=reason))
+            self._tell_refused(routing_id, "hello", reason)
             return
+        peer = self.door.greeted(descriptor)
         now_s = time.monotonic()
-        capacity = hello.capacity if who is None or who.role in _DECIDERS else 0
+        capacity = min(hello.capacity, MAX_CAPACITY) if who is None or who.role in _DECIDERS else 0
         known = self._connections.get(routing_id)
         if known is None or known.analyst != analyst:
             if known is not None:
                 self._drop(known, "said hello as somebody else")
-            known = self._connections[routing_id] = Connection(routing_id, analyst, capacity, now_s, who)
+            known = self._connections[routing_id] = Connection(
+                routing_id, peer, analyst, capacity, now_s, who
+            )  # fmt: skip
+            self._end_oldest_of(analyst)
             if not any(c.leases for c in self._connections.values() if c.analyst == analyst):
                 # this service, or the analyst's program, was restarted: what they hold counts
                 known.leases.update(self._outbox.leases_of(analyst))
@@ -311,18 +392,35 @@ class Dispatch:
             ),
         )
 
+    def _end_oldest_of(self, analyst: str) -> None:
+        """Keep the number of one analyst's connections: the one that was silent longest gives way to the new one."""
+        own = [c for c in self._connections.values() if c.analyst == analyst]
+        if len(own) > MAX_OF_ONE:
+            self._drop(min(own, key=lambda c: c.heard_s), f"has more than {MAX_OF_ONE} connections", cut=True)
+
     def _fetch(self, connection: Connection, message: wire.Fetch) -> None:
         item = self._leased(connection, message.scan_id, message.lease_id)
         if not 0 <= message.offset < item.row.size:
             raise DeliveryError(f"offset {message.offset}, the recording has {item.row.size} bytes")
+        if message.lease_id not in connection.viewed:
+            # Written down before the first byte goes out, not when its receipt comes: a program that keeps the
+            # receipt to itself has seen the picture all the same.
+            self._outbox.note("fetched", message.lease_id, message.scan_id, connection.analyst)
+            connection.viewed.add(message.lease_id)
+        room = MAX_UNREAD - sum(
+            sum(c.unread.values()) for c in self._connections.values() if c.analyst == connection.analyst
+        )
+        if room <= 0:
+            return  # it asks again, or its connection ends
         try:
             descriptor = os.open(item.row.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise DeliveryError(f"the recording cannot be read ({error.strerror})") from error
         try:
             offset = message.offset
-            for _ in range(min(max(1, message.credit), wire.MAX_CREDIT)):
-                data = os.pread(descriptor, wire.CHUNK_BYTES, offset)
+            count = min(max(1, message.credit), wire.MAX_CREDIT, room)
+            for _ in range(count):
+                data = self._room[: os.preadv(descriptor, [self._room], offset)]
                 last = offset + len(data) >= item.row.size
                 if not data:
                     raise DeliveryError(f"the recording ends at byte {offset}, expected {item.row.size}")
@@ -332,9 +430,10 @@ class Dispatch:
                     return  # its queue is full: it asks again from where its bytes end
                 offset += len(data)
                 if last:
-                    return
+                    break
         finally:
             os.close(descriptor)
+        connection.unread[self._ping(connection)] = count
 
     def _leased(self, connection: Connection, scan_id: str, lease_id: str) -> Item:
         item = self._outbox.item(scan_id)
@@ -370,10 +469,14 @@ class Dispatch:
             decision = self._verified(connection, message)
             if decision.analyst != connection.analyst:
                 raise DeliveryError(f"signed {decision.analyst}, but this connection is {connection.analyst}'s")
+            if not 0 < len(decision.decision_id) <= MAX_NAME or not decision.decision_id.isprintable():
+                raise DeliveryError(
+                    f"decision_id {decision.decision_id[:MAX_NAME]!r}, expected 1-{MAX_NAME} characters"
+                )
+            answer = self._outbox.decide(decision, statement=message.statement, signature=message.signature)
         except (DeliveryError, ProtocolError) as error:
             self._audit_refusal(f"a decision is not taken: {error}", connection.analyst)
             raise DeliveryError(str(error)) from error
-        answer = self._outbox.decide(decision, statement=message.statement, signature=message.signature)
         if answer.applied:
             connection.leases.pop(decision.lease_id, None)
             for other in self._connections.values():  # the same analyst's other programs learn that it is over
@@ -429,19 +532,42 @@ class Dispatch:
         now_s = time.monotonic()
         self._look_at_list()
         self._try_gate()
+        self._look_at_door()
         for connection in list(self._connections.values()):
             silent_s = now_s - connection.heard_s
             if silent_s > 3 * self._config.heartbeat_s:
                 self._drop(connection, f"not heard for {silent_s:.1f} s")
             elif now_s - connection.pinged_s >= self._config.heartbeat_s:
                 connection.pinged_s = now_s
-                self._counter += 1
-                self._send(connection.routing_id, wire.Ping(counter=self._counter))
+                self._ping(connection)
         for lease_id in self._outbox.expired():
             for owner in self._connections.values():
                 owner.stalled = owner.stalled or lease_id in owner.leases
             self._end_lease(lease_id, "the lease ran out")
         self._offer_pending()
+
+    def _ping(self, connection: Connection) -> int:
+        self._counter += 1
+        self._send(connection.routing_id, wire.Ping(counter=self._counter))
+        return self._counter
+
+    def _look_at_door(self) -> None:
+        """Hear whose connections have ended without a word; what they had on lease they may come back for."""
+        for peer in self.door.look():
+            for connection in self._connections.values():
+                if connection.peer is peer:
+                    connection.broken = True
+                    self._told_broken(connection)
+
+    def _keep(self, kind: str, text: str, who: str = "") -> None:
+        with suppress(StorageError):  # the log has it
+            self._outbox.note(kind, text, who=who)
+
+    def _told_broken(self, connection: Connection) -> None:
+        text = f"its program or the network failed, or it sent more than {wire.MAX_INBOUND_BYTES} bytes at once"
+        if (more := self._broken.ask()) is not None:
+            self._log("connection_broken", analyst=connection.analyst, text=text + more, level="warning")
+            self._keep("connection_broken", text + more, connection.analyst)
 
     def _look_at_list(self) -> None:
         """Cut off at once whoever has lost their right or has another role now."""
@@ -450,13 +576,13 @@ class Dispatch:
         for connection in list(self._connections.values()):
             who = self._gate.who(connection.key)
             if who is None or who.key.name != connection.analyst:
-                self._drop(connection, "revoked")
+                self._drop(connection, "revoked", cut=True)
             elif who.role not in _DECIDERS and connection.capacity:
-                self._drop(connection, f"is {who.role} now")
+                self._drop(connection, f"is {who.role} now", cut=True)
 
     def _offer_pending(self) -> None:
         while True:
-            free = [c for c in self._connections.values() if len(c.leases) < c.capacity and not c.stalled]
+            free = [c for c in self._connections.values() if len(c.leases) < c.capacity and not (c.stalled or c.broken)]
             if not free:
                 return
             connection = min(free, key=lambda c: len(c.leases))
@@ -484,7 +610,8 @@ class Dispatch:
         if sent:
             self._log("offered", scan=scan_id, analyst=connection.analyst, attempt=item.attempts)
         else:
-            self._end_lease(item.lease_id, "could not be sent")
+            connection.stalled = True  # it gets nothing more until it is heard again
+            self._end_lease(item.lease_id, "could not be sent", hold=False)
 
     def _claim(self, connection: Connection, scan_id: str) -> None:
         """Give a named scan. What is held was given back too often: with keys it takes a supervisor to take it on."""
@@ -495,9 +622,9 @@ class Dispatch:
             raise DeliveryError(reason)
         self._offer(connection, scan_id)
 
-    def _end_lease(self, lease_id: str, why: str) -> None:
-        """End a lease and tell every connection that shares it."""
-        scan_id = self._outbox.release(lease_id, why, self._config.max_attempts)
+    def _end_lease(self, lease_id: str, why: str, *, hold: bool = True) -> None:
+        """End a lease and tell every connection that shares it. hold : after too many tries the scan is held."""
+        scan_id = self._outbox.release(lease_id, why, self._config.max_attempts if hold else sys.maxsize)
         sharing = [c for c in self._connections.values() if c.leases.pop(lease_id, None) is not None]
         if scan_id is None:
             return
@@ -506,9 +633,14 @@ class Dispatch:
         for connection in sharing:
             self._send(connection.routing_id, wire.Revoked(scan_id=scan_id, lease_id=lease_id, reason=why))
 
-    def _drop(self, connection: Connection, why: str) -> None:
-        """Forget a connection; leases that no other program of the same analyst shares go back."""
+    def _drop(self, connection: Connection, why: str, *, cut: bool = False) -> None:
+        """Forget a connection; leases that no other program of the same analyst shares go back.
+
+        cut : end it too, so that nothing that waits in its queue goes out any more
+        """
         self._connections.pop(connection.routing_id, None)
+        if connection.peer is not None:
+            (self.door.cut if cut else self.door.left)(connection.peer)
         shared = {lease for c in self._connections.values() if c.analyst == connection.analyst for lease in c.leases}
         for lease_id in list(connection.leases):
             if lease_id not in shared:
@@ -526,9 +658,10 @@ class Dispatch:
         )  # fmt: skip
         return wire.Queue(rows=rows, counts=self._outbox.counts())
 
-    def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | None = None) -> bool:
+    def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | memoryview | None = None) -> bool:
         """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""
-        if self.shut:
+        connection = self._connections.get(routing_id)
+        if self.shut or (connection is not None and connection.broken):
             return False
         try:
             self.socket.send_multipart([routing_id, *wire.encode(message, raw)], zmq.NOBLOCK)
@@ -542,6 +675,14 @@ class Dispatch:
                 self._drop(connection, "disconnected")
             return False
         return True
+
+
+def _descriptor_of(frame: zmq.Frame) -> int:
+    """Return the descriptor of the connection that a message came by, -1 if libzmq does not tell."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return -1
 
 
 def _type(message: wire.FromAnalyst) -> str:

@@ -24,6 +24,8 @@ import zmq
 from scanner_io import security
 from scanner_io.errors import ConfigError, DeliveryError
 
+from .sparing import Sparing, one_line
+
 DOMAIN = b"scanlane"
 ENDPOINT = "inproc://zeromq.zap.01"
 LOOK_AGAIN_S = 0.2
@@ -31,6 +33,8 @@ LOOK_AGAIN_S = 0.2
 TRY_EVERY_S = 60.0
 TRY_WITHIN_S = 5.0
 PROBE = "probe"
+HANDSHAKES, HANDSHAKE_AGAIN_S = 200, 0.02
+"""A key may begin so many connections at once, then one after so long; more wait until libzmq tries again."""
 
 
 class Gate:
@@ -60,7 +64,8 @@ class Gate:
         self._allowed: dict[str, security.Enrolled] = {}
         self._probe_key = self._stranger_key = ""
         self._stranger_denied = False
-        self.refused = 0
+        self._refused = Sparing(burst=20, every_s=10.0)
+        self._handshakes: dict[str, Sparing] = {}
         self._load()
         self.socket = context.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -69,6 +74,11 @@ class Gate:
         except zmq.ZMQError as error:
             self.socket.close()
             raise DeliveryError(f"{ENDPOINT}: {error}; another authenticator runs in this context") from error
+
+    @property
+    def refused(self) -> int:
+        """How many connections were refused, the self-test's not counted."""
+        return self._refused.count
 
     def close(self) -> None:
         """Stop answering: from then on nobody new gets in."""
@@ -120,8 +130,8 @@ class Gate:
             self._allowed = security.load_enrolled(self._path).in_force()
         except ConfigError as error:
             self._allowed = {}
-            self._log("enrolled_unreadable", level="error", text=f"nobody is let in: {error}")
-            self._note("enrolled_unreadable", str(error))
+            self._log("enrolled_unreadable", level="error", text=f"nobody is let in: {one_line(str(error))}")
+            self._note("enrolled_unreadable", one_line(str(error)))
         for key in self._allowed.keys() - before.keys():
             who = self._allowed[key]
             self._log("enrolled", analyst=who.key.name, role=who.role)
@@ -158,21 +168,29 @@ class Gate:
             key = z85.encode(frames[6]).decode()
             if key not in self._allowed:
                 self._look()  # it may have been enrolled a moment ago, and libzmq does not ask twice
+            if self._too_often(key):
+                return [b"1.0", request, b"300", b"too often", b"", b""]  # libzmq tries again by itself
+            # Keys are public and proven by the handshake; there is no secret here whose comparison could take a telling
+            # time.
             if key in self._allowed or self.is_probe(key):
                 code, text, user = b"200", b"welcome", key.encode()
             else:
                 self._deny(key, f"key {key} from {_shown(frames, 3)} is not enrolled, or is revoked")
         return [b"1.0", request, code, text, user, b""]
 
+    def _too_often(self, key: str) -> bool:
+        return key in self._allowed and (
+            self._handshakes.setdefault(key, Sparing(HANDSHAKES, HANDSHAKE_AGAIN_S)).ask() is None
+        )
+
     def _deny(self, key: str, why: str) -> None:
-        """Count; tell of the first, then of every doubling, so that a flood fills no disk."""
+        """Count and tell, of a flood only that it is one."""
         if key and key == self._stranger_key:
             self._stranger_denied = True
             return
-        self.refused += 1
-        if self.refused & (self.refused - 1) == 0:
-            self._log("denied", level="warning", text=f"{why} ({self.refused} refused so far)")
-            self._note("denied", f"{why} ({self.refused} refused so far)")
+        if (more := self._refused.ask()) is not None:
+            self._log("denied", level="warning", text=one_line(why) + more)
+            self._note("denied", one_line(why) + more)
 
     def probe_with(self, key: str, stranger: str) -> None:
         """Expect a self-test: let `key` in, without a role, so that nothing can be done with it; watch `stranger`."""

@@ -1,0 +1,75 @@
+"""The short form of the test list, once; and that the list itself can fail."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.service.daemon_rig import ENVIRONMENT, ROOT
+from triage.torture import suite
+from triage.torture.outcome import cannot_run, judged, stood_in
+
+
+@pytest.mark.timeout(1200)
+def test_the_short_form_of_every_row():
+    done = subprocess.run(
+        [sys.executable, "-m", "triage.cli", "torture", "--json"], capture_output=True, text=True, env=ENVIRONMENT,
+        cwd=ROOT,
+    )  # fmt: skip
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["row"] for row in rows] == list(suite.TESTS), done.stderr[-3000:]
+    failed = [row for row in rows if row["passed"] is False]
+    assert not failed, failed
+    for row in rows:
+        print(row["row"], row["passed"], row["seconds"], row["figure"], row["note"])
+        assert row["passed"] is True or row["note"], f"{row['row']} did not run and does not say why"
+    assert done.returncode == 0
+
+
+def test_a_bar_is_held_against_every_figure():
+    assert judged({"lost": 0, "s": 4.9}, {"lost": "== 0", "s": "<= 5"}).passed is True
+    assert judged({"lost": 1, "s": 4.9}, {"lost": "== 0", "s": "<= 5"}).passed is False
+    assert judged({"lost": 0}, {"lost": "== 0", "s": "<= 5"}).passed is False
+    assert judged({"s": None}, {"s": "<= 5"}).passed is False
+
+
+def test_what_stands_in_never_counts_as_passed():
+    assert stood_in(judged({"s": 1}, {"s": "<= 5"}), "no root").passed is None
+    assert stood_in(judged({"s": 9}, {"s": "<= 5"}), "no root").passed is False
+    assert cannot_run("no root").passed is None
+
+
+@pytest.mark.timeout(120)
+def test_interrupted_it_leaves_nothing_behind(tmp_path):
+    torture = subprocess.Popen(
+        [sys.executable, "-m", "triage.cli", "torture", "--row", "R1", "--folder", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, cwd=ROOT,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("*/state/outbox.sqlite")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        torture.send_signal(signal.SIGINT)
+        said, _ = torture.communicate(timeout=60)
+    finally:
+        torture.kill()
+    assert torture.returncode == 130, said
+    assert list(tmp_path.iterdir()) == []
+    assert not running_below(tmp_path)
+
+
+def running_below(folder):
+    """Return the command lines of processes that name `folder`."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in line:
+            found.append(line)
+    return found

@@ -1,0 +1,1 @@
+"""The test list of reliability: faults and attacks on the real daemon, each with its figure."""

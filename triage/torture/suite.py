@@ -1,0 +1,108 @@
+"""The test list as a table, and what runs it: one row after the other, each in a folder of its own.
+
+A row is a function `(folder, full) -> Outcome` in a module named `rows_…`; `folder` is empty and goes when the row is
+over. Whatever a row raises is a row that failed. After every row the suite looks for processes that the row left and
+ends them; that too is a failure.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from scanner_io.errors import ConfigError
+
+from . import bed
+from .outcome import Outcome, say
+
+RowFunction = Callable[[Path, bool], Outcome]
+
+
+class Test(NamedTuple):
+    """A row of the list. where : module of this package and function."""
+
+    title: str
+    where: str
+
+
+TESTS: dict[str, Test] = {
+    "R1": Test("kill -9 at a random moment, restart", "rows_kills.r1_kills"),
+    "R13": Test("restart storm of SIGTERM and SIGHUP", "rows_kills.r13_restarts"),
+    "R14": Test("two daemons on one state folder", "rows_kills.r14_two_daemons"),
+    "S1": Test("CURVE: who is let in, who is cut off", "rows_identity.s1_matrix"),
+    "S2": Test("another's routing id", "rows_identity.s2_routing_ids"),
+    "S3": Test("decisions replayed, pasted and borrowed", "rows_identity.s3_replay"),
+    "S4": Test("a flood of connections", "rows_hostile.s4_flood"),
+    "S5": Test("mutated messages", "rows_hostile.s5_mutated"),
+    "S6": Test("a message one byte too large", "rows_hostile.s6_too_large"),
+    "S7": Test("hostile foreign files", "rows_hostile.s7_foreign_files"),
+    "S8": Test("a listener on the cable", "rows_hostile.s8_capture"),
+    "S9": Test("modes of files, secrets lying about", "rows_secrets.s9_secrets"),
+    "S10": Test("an audit that was touched", "rows_secrets.s10_audit"),
+    "S11": Test("forged and flooded logs", "rows_secrets.s11_log"),
+    "S12": Test("how the service is shut in", "rows_secrets.s12_shut_in"),
+}
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One row's result. passed : None if it cannot run here; then it counts neither way."""
+
+    row: str
+    figure: Any
+    bar: str
+    passed: bool | None
+    seconds: float
+    note: str = ""
+
+
+def chosen(names: Iterable[str]) -> list[str]:
+    """Return the rows that `names` name, in the order of the list; all without any. Raises ConfigError."""
+    wanted = [n.strip().upper() for name in names for n in name.split(",") if n.strip()]
+    unknown = [n for n in wanted if n not in TESTS]
+    if unknown:
+        raise ConfigError([f"--row {n}: there is no such row; expected one of {', '.join(TESTS)}" for n in unknown])
+    return [n for n in TESTS if not wanted or n in wanted]
+
+
+def run(names: Iterable[str], *, full: bool, folder: Path | None = None) -> Iterator[Row]:
+    """Run rows one after the other and yield each as it ends.
+
+    full : the long form, for the night
+    folder : where their folders are made; the system's temporary folder by default. Power and disk rows depend on what
+        file system this is
+    """
+    for name in chosen(names):
+        say(f"{name} {TESTS[name].title}")
+        yield _run_one(name, full, folder)
+
+
+def _run_one(name: str, full: bool, folder: Path | None) -> Row:
+    began_s = time.monotonic()
+    place = Path(tempfile.mkdtemp(prefix=f"scanlane-{name}-", dir=folder))
+    try:
+        outcome = _outcome(name, full, place)
+    finally:
+        left = bed.end_everything()
+        shutil.rmtree(place, ignore_errors=True)
+    if left:
+        outcome = outcome._replace(passed=False, note=f"{outcome.note}; it left behind: {', '.join(left)}".strip("; "))
+    return Row(
+        row=name, figure=outcome.figure, bar=outcome.bar, passed=outcome.passed,
+        seconds=round(time.monotonic() - began_s, 1), note=outcome.note,
+    )  # fmt: skip
+
+
+def _outcome(name: str, full: bool, place: Path) -> Outcome:
+    module, _, function = TESTS[name].where.rpartition(".")
+    try:
+        row: RowFunction = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+        return row(place, full)
+    except Exception as error:  # a row that falls over has not shown what it was to show
+        return Outcome({}, "", False, f"{type(error).__name__}: {error}")
