@@ -11,6 +11,7 @@ silence means is told as a DataError of its file; the process that asked goes on
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -34,7 +35,7 @@ from .answers import NotBelievedError
 from .confine import Confinement, Limits
 from .spawner import MAX_MESSAGE, Broken, Ended, FromSpawner, Job, Ready, Start
 
-__all__ = ["Confinement", "Limits", "NotBelievedError", "Sandbox", "Task", "Used"]
+__all__ = ["Confinement", "Limits", "NotBelievedError", "Sandbox", "Task", "Used", "end_put_by", "put_by"]
 
 START_S = 60.0
 """A spawner must have imported within; that takes 0.3 s of an idle core."""
@@ -47,14 +48,18 @@ _BOOT = (
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A kind of file: where its reader is, `function(file, name, ask)`, and what to import before the first one.
+    """A kind of file: where its reader is, `function(file, name, ask)`.
 
     The reader is given a binary file object, what messages call the file, and the options, of its annotation's type.
+
+    imports : modules to import before the first file
+    warm_up : function of the module to call before the first file, on a sample of its own making
     """
 
     module: str
     function: str
-    warm: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
+    warm_up: str = ""
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +71,7 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sandbox:
-    """Readers of foreign files, of any number of kinds; one file at a time, for any thread.
+    """Readers of foreign files, of any number of kinds; one file at a time, for any thread. Closed, it stays closed.
 
     require : refuse to read where this system cannot confine a reader as a whole, instead of reading with what is left
     """
@@ -108,11 +113,13 @@ class Sandbox:
         where the reader says that the end is missing); ConfigError and LinkLost as `confinement` does, and LinkLost
         when another thread closes the sandbox.
         """
-        with self._lock, _descriptor(file) as descriptor:
+        # bytes of a name that are no text have no place in a message
+        name = name.encode("utf-8", "backslashreplace").decode()
+        with self._lock, _descriptor(file) as descriptor, _descriptor(msgspec.msgpack.encode(ask)) as options:
             spawner = self._ready(task)
-            job = Job(name=name, ask=msgspec.msgpack.encode(ask), limits=self.limits)
+            job = Job(name=name, limits=self.limits)
             try:
-                received, ended = spawner.read(job, descriptor)
+                received, ended = spawner.read(job, descriptor, options)
             except LinkLost:
                 self._discard(task)
                 if self._closed:
@@ -124,16 +131,25 @@ class Sandbox:
     def close(self) -> None:
         """End all readers. May be called by any thread, any time, twice."""
         self._closed = True
-        for spawner in list(self._spawners.values()):
-            spawner.kill()  # a thread that waits for its reader is set free by this
-        with self._lock:
+        idle = self._lock.acquire(blocking=False)
+        if not idle:
+            for spawner in list(self._spawners.values()):
+                spawner.kill()  # the thread that waits for its reader is set free by this
+            self._lock.acquire()
+        try:
             for task in list(self._spawners):
-                self._discard(task)
-            self._closed = False
+                if idle and self._spawners[task].put_by():
+                    del self._spawners[task]
+                else:
+                    self._discard(task)
+        finally:
+            self._lock.release()
 
     def _spawner(self, task: Task) -> _Spawner:
+        if self._closed:
+            raise LinkLost("sandbox: is closed, and reads no more")
         if task not in self._spawners:
-            self._spawners[task] = _Spawner(task)
+            self._spawners[task] = _put_by.pop(task, None) or _Spawner(task)
         return self._spawners[task]
 
     def _ready(self, task: Task) -> _Spawner:
@@ -177,7 +193,7 @@ class _Spawner:
             raise LinkLost(f"sandbox: no process can be started ({error}); see the limits of this service") from error
         finally:
             far.close()
-        start = Start(module=task.module, function=task.function, warm=task.warm)
+        start = Start(module=task.module, function=task.function, imports=task.imports, warm_up=task.warm_up)
         self._send(msgspec.msgpack.encode(start), [])
 
     def wait_until_ready(self) -> None:
@@ -192,7 +208,7 @@ class _Spawner:
                 text = other.text if isinstance(other, Broken) else str(other)
                 raise LinkLost(f"sandbox: readers of {self._task.function} cannot be started ({text})")
 
-    def read(self, job: Job, descriptor: int) -> tuple[answers.Received | NotBelievedError | None, Ended]:
+    def read(self, job: Job, descriptor: int, options: int) -> tuple[answers.Received | NotBelievedError | None, Ended]:
         """Have a file read; return the answer, or what was wrong with it, or None if there is none; and the end.
 
         Raises LinkLost if the spawner itself fails.
@@ -203,7 +219,7 @@ class _Spawner:
             try:
                 with contextlib.suppress(OSError):  # a small pipe is as good, only slower
                     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-                self._send(msgspec.msgpack.encode(job), [descriptor, writing])
+                self._send(msgspec.msgpack.encode(job), [descriptor, writing, options])
             finally:
                 os.close(writing)
             received: answers.Received | NotBelievedError | None = None
@@ -239,11 +255,37 @@ class _Spawner:
         """End the process, and with it the reader that it may have. For any thread."""
         self._process.kill()
 
+    def put_by(self) -> bool:
+        """Keep the process for the next sandbox of this interpreter: it has parsed nothing foreign, and took 0.3 s to start."""
+        if not self._is_ready or self._process.poll() is not None:
+            return False
+        return _put_by.setdefault(self._task, self) is self
+
+    def holds(self) -> tuple[int, int]:
+        """Return the number of the process and the descriptor of its socket."""
+        return self._process.pid, self._control.fileno()
+
     def close(self) -> None:
         """End the process and forget it."""
         self._process.kill()
         self._process.wait()
         self._control.close()
+
+
+_put_by: dict[Task, _Spawner] = {}
+"""Processes between two sandboxes. Each ends by itself when this interpreter does, since its socket is closed then."""
+
+
+def put_by() -> list[tuple[int, int]]:
+    """Return process number and socket of what is kept for the next sandbox."""
+    return [spawner.holds() for spawner in list(_put_by.values())]
+
+
+@atexit.register
+def end_put_by() -> None:
+    """End what is kept for the next sandbox."""
+    while _put_by:
+        _put_by.popitem()[1].close()
 
 
 def _environment() -> dict[str, str]:

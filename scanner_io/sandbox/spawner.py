@@ -2,11 +2,12 @@
 
 It imports what the reader needs, once, and forks a child for every file; so a file costs a fork and not the start of an
 interpreter, and no child lives to meet a second file: one that has been taken over could turn what follows. Forking is
-safe here, as it would not be in a lane: this process has a single thread, which never parses anything.
+safe here, as it would not be in a lane: this process has a single thread, which parses nothing but samples of its own making.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import select
@@ -34,14 +35,14 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 
     module: str
     function: str
-    warm: tuple[str, ...]
+    imports: tuple[str, ...]
+    warm_up: str
 
 
 class Job(msgspec.Struct, frozen=True, tag="job"):
-    """A file to read; descriptors of the file and of the pipe for the answer come with it."""
+    """A file to read; descriptors of the file, of the pipe for the answer, and of the options come with it."""
 
     name: str
-    ask: bytes
     limits: Limits
 
 
@@ -82,27 +83,40 @@ def main(control_fd: int) -> None:
     with socket.socket(fileno=control_fd) as control:
         try:
             start = msgspec.msgpack.decode(control.recv(MAX_MESSAGE), type=Start)
-            for name in start.warm:
-                importlib.import_module(name)
-            reader = getattr(importlib.import_module(start.module), start.function)
+            reader, form = _reader(start)
             libraries = tuple(_libraries())
             control.send(msgspec.msgpack.encode(Ready(confinement=_self_test(libraries))))
         except Exception as error:
             control.send(msgspec.msgpack.encode(Broken(text=f"{type(error).__name__}: {error}"[:2000])))
             return
         while True:
-            message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 2)
+            message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 3)
             if not message:
                 return
             job = msgspec.msgpack.decode(message, type=Job)
-            file, answer = descriptors
+            file, answer, ask = descriptors
             try:
-                ended: FromSpawner = _serve(job, reader, file, answer, control, libraries)
+                ended: FromSpawner = _serve(job, reader, form, file, answer, ask, control, libraries)
             except OSError as error:
                 ended = Broken(text=f"no reader could be forked ({error})")
             finally:
                 os.close(file)
+                os.close(ask)
             control.send(msgspec.msgpack.encode(ended))
+
+
+def _reader(start: Start) -> tuple[Callable[..., Any], msgspec.msgpack.Decoder[Any]]:
+    """Return the reader and what decodes its options, with all done beforehand that would cost every child anew."""
+    for name in start.imports:
+        importlib.import_module(name)
+    module = importlib.import_module(start.module)
+    if start.warm_up:
+        getattr(module, start.warm_up)()
+    reader = getattr(module, start.function)
+    form = msgspec.msgpack.Decoder(get_type_hints(reader)["ask"])
+    gc.collect()
+    gc.freeze()  # a collection in a child would copy the pages that it shares with this process
+    return reader, form
 
 
 def _libraries() -> Iterator[str]:
@@ -145,8 +159,10 @@ def _self_test(libraries: tuple[str, ...]) -> Confinement:
 def _serve(
     job: Job,
     reader: Callable[..., Any],
+    form: msgspec.msgpack.Decoder[Any],
     file: int,
     answer: int,
+    ask: int,
     control: socket.socket,
     libraries: tuple[str, ...],
 ) -> Ended:
@@ -164,7 +180,7 @@ def _serve(
             die_with_parent(parent)
             control.close()
             confine(libraries, file, job.limits)
-            _read(job, reader, file, answer)
+            _read(job, reader, form, file, answer, ask)
             code = 0
         finally:
             os._exit(code)
@@ -187,12 +203,15 @@ def _serve(
     )
 
 
-def _read(job: Job, reader: Callable[..., Any], file: int, answer: int) -> None:
+def _read(
+    job: Job, reader: Callable[..., Any], form: msgspec.msgpack.Decoder[Any], file: int, answer: int, ask: int
+) -> None:  # fmt: skip
     """Read the file and write the answer, in the child."""
     try:
-        ask = msgspec.msgpack.decode(job.ask, type=get_type_hints(reader)["ask"])
+        with os.fdopen(ask, "rb", closefd=False) as stream:
+            options = form.decode(stream.read())
         with os.fdopen(file, "rb", closefd=False) as stream:
-            parts = answers.encode(reader(stream, job.name, ask))
+            parts = answers.encode(reader(stream, job.name, options))
             first = next(parts)
         _write(answer, first)
         for part in parts:

@@ -482,7 +482,7 @@ def test_a_defect_of_the_reader_rejects_one_file(folder, opened, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr(file_drop, "decode_raster", fail)
+    monkeypatch.setattr(file_drop.ForeignFiles, "raster", fail)
     (folder / "a.png").write_bytes(PNG)
     (event,) = read_all(opened())
     assert "ZeroDivisionError: a defect" in event.reason
@@ -491,7 +491,7 @@ def test_a_defect_of_the_reader_rejects_one_file(folder, opened, monkeypatch):
 def test_a_file_that_kills_the_process_is_given_up(folder, opened):
     (folder / "a.png").write_bytes(PNG)
     code = (
-        "import os, sys; from drivers import file_drop; file_drop.decode_raster = lambda *a, **k: os._exit(7)\n"
+        "import os, sys; from drivers import file_drop; file_drop.ForeignFiles.raster = lambda *a, **k: os._exit(7)\n"
         "d = file_drop.FileDrop(file_drop.Config(path=sys.argv[1], stable_s=0, poll_s=0.01)); d.open()\n"
         "while True: d.read(0.1)"
     )
