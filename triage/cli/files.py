@@ -206,14 +206,31 @@ def replay(
 
 @click.command()
 @click.argument("recording", type=click.Path(path_type=Path))
-@click.option("--n42", "out", required=True, type=click.Path(path_type=Path), help="N42.42-2012 file to write.")
-@click.option("--replace", is_flag=True, help="Write over a file that is there.")
-def export(recording: Path, out: Path, replace: bool) -> None:
-    """Write the portal part of RECORDING as an ANSI N42.42-2012 file."""
+@click.option("--n42", type=click.Path(path_type=Path), help="N42.42-2012 file to write: the portal part.")
+@click.option("--dicos", type=click.Path(path_type=Path), help="Folder for DICOS files: images and threat report.")
+@click.option(
+    "--kvp", type=click.FloatRange(min=1), metavar="KILOVOLT",
+    help="Source's peak voltage, 6000 for 6 MV; DICOS wants it, and energies' names may not tell it.",
+)  # fmt: skip
+@click.option("--replace", is_flag=True, help="Write over files that are there.")
+def export(recording: Path, n42: Path | None, dicos: Path | None, kvp: float | None, replace: bool) -> None:
+    """Write RECORDING for other systems: as ANSI N42.42-2012, as DICOS (NEMA IIC 1), or both.
+
+    DICOS needs the extra `dicom`. A file is written for every energy, with the counts as they are, and one with what
+    was found; REVIEW is exported as "unknown", for a machine's doubt is no clearance.
+    """
     from triage.service import offline
 
-    offline.export_n42(recording, out, replace=replace)
-    click.echo(f"{out} written")
+    if n42 is None and dicos is None:
+        raise click.UsageError("give --n42 FILE, --dicos FOLDER, or both")
+    written = []
+    if n42 is not None:
+        offline.export_n42(recording, n42, replace=replace)
+        written.append(n42)
+    if dicos is not None:
+        written += offline.export_dicos(recording, dicos, kvp=kvp, replace=replace)
+    for path in written:
+        click.echo(f"{path} written")
 
 
 @click.command()

@@ -26,7 +26,7 @@ from scanner_io.model import (
     Scan,
     TriageResult,
 )
-from scanner_io.storage import write_durable
+from scanner_io.storage import make_folder, write_durable
 from triage.analysis.portal_health import PortalHealth
 
 from .assembly import Assembly, LaneSpec, make_scan_id
@@ -213,6 +213,29 @@ def export_n42(recording_path: Path, out: Path, *, replace: bool = False) -> Non
     )
     remarks = (*document.remarks, f"scan {scan.scan_id}", *(f"quality: {q}" for q in scan.quality))
     write_durable(out, n42.write(msgspec.structs.replace(document, remarks=remarks)), replace=replace)
+
+
+def export_dicos(recording_path: Path, folder: Path, *, kvp: float | None = None, replace: bool = False) -> list[Path]:
+    """Write the images of a recording, and its result, as DICOS files into `folder`; return their paths.
+
+    kvp : peak voltage of the source in kilovolts, where the energies' names do not tell it
+
+    Raises DataError if it cannot be read or exported, StorageError if a file cannot be written.
+    """
+    try:
+        from scanner_io.formats import dicos
+    except ImportError as error:
+        raise DataError("DICOS needs pydicom, which is not installed: pip install 'scanlane[dicom]'") from error
+    stored = recording.read(recording_path)
+    objects = dicos.objects_of(stored.scan, stored.result, kvp=kvp)
+    make_folder(folder)
+    paths = [folder / o.name for o in objects]
+    there = [str(p) for p in paths if p.exists()]
+    if there and not replace:
+        raise StorageError(f"{', '.join(there)}: there already; give --replace to write over them")
+    for path, o in zip(paths, objects, strict=True):
+        write_durable(path, dicos.encode(o.dataset), replace=replace)
+    return paths
 
 
 def _file_sha256(path: Path) -> str:
