@@ -22,9 +22,10 @@ from .errors import DataError
 from .formats.n42 import N42Document, N42Settings
 from .formats.raster import Provenance, RasterOptions, check_size
 from .model import CountBlock, Event, Health, Occupancy, Radiograph, Rejected, Scan, TriageResult
-from .sandbox import Confinement, Sandbox, Task, Used
+from .sandbox import Confinement, Sandbox, Task
 
 if TYPE_CHECKING:
+    from .formats.sidecar import Sidecar
     from .recording import Problem, Recording
 
 _HERE = __name__
@@ -34,6 +35,7 @@ CHECK = Task(_HERE, "check_recording", ("hdf5plugin", "scanner_io.recording"))
 N42 = Task(_HERE, "read_n42", ("scanner_io.formats.n42",))
 DAILY = Task(_HERE, "read_daily", ("scanner_io.formats.portal_daily",))
 SPECTRA = Task(_HERE, "read_spectra", ("scanner_io.formats.spectra",))
+SIDECAR = Task(_HERE, "read_sidecar", ("scanner_io.formats.sidecar",))
 
 MAX_CONFIG_BYTES = 4 << 20
 
@@ -66,9 +68,9 @@ class ForeignFiles:
         return self._sandbox.confinement(task)
 
     @property
-    def used(self) -> Used | None:
-        """What the last reader took."""
-        return self._sandbox.used
+    def sandbox(self) -> Sandbox:
+        """Where the readers are; its `used` tells what the last one took."""
+        return self._sandbox
 
     # -- the formats
 
@@ -96,16 +98,20 @@ class ForeignFiles:
 
     def recording(self, path: Path) -> Recording:
         """Return what `recording.read` does."""
+        with _opened(path) as descriptor:
+            return self.recording_of(descriptor, str(path))
+
+    def recording_of(self, file: int | bytes, name: str) -> Recording:
+        """Return what a recording holds that is open, or of these bytes. name : what messages call it."""
         from .recording import Recording
 
-        with _opened(path) as descriptor:
-            told: _RecordingAnswer = self._run(RECORDING, descriptor, str(path), None, _RecordingAnswer)
+        told: _RecordingAnswer = self._run(RECORDING, file, name, None, _RecordingAnswer)
         if len(told.config) > MAX_CONFIG_BYTES:
-            raise DataError(f"{path}: a configuration of {len(told.config)} bytes, at most {MAX_CONFIG_BYTES} are read")
+            raise DataError(f"{name}: a configuration of {len(told.config)} bytes, at most {MAX_CONFIG_BYTES} are read")
         try:
             config = msgspec.json.decode(told.config, type=dict[str, Any])
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise DataError(f"{path}: its configuration cannot be read ({error})") from error
+            raise DataError(f"{name}: its configuration cannot be read ({error})") from error
         fields = {f: getattr(told, f) for f in told.__struct_fields__}
         return Recording(**{**fields, "config": config})
 
@@ -131,6 +137,13 @@ class ForeignFiles:
         with _opened(path) as descriptor:
             document: N42Document = self._run(SPECTRA, descriptor, str(path), None, N42Document)
         return document
+
+    def sidecar(self, contents: bytes, *, name: str, utc_offset_h: float | None = None) -> Sidecar:
+        """Return what `formats.sidecar.parse_sidecar` does."""
+        from .formats.sidecar import Sidecar
+
+        sidecar: Sidecar = self._run(SIDECAR, contents, name, utc_offset_h, Sidecar)
+        return sidecar
 
     def daily(self, path: Path, *, utc_offset_h: float = 0.0) -> Iterator[Event]:
         """Yield what `formats.portal_daily.iter_daily_file` does."""
@@ -261,10 +274,17 @@ def read_daily(file: BinaryIO, name: str, ask: float) -> _DailyAnswer:
     events = []
     try:
         for event in iter_daily_file(name, utc_offset_h=ask, stream=file):
-            events.append(_DailyEvent(**{_EVENT_FIELD[type(event)]: event}))  # type: ignore[index, arg-type]
+            events.append(_DailyEvent(**{_EVENT_FIELD[type(event)]: event}))  # type: ignore[arg-type]
     except DataError as error:  # the passages before are told
         return _DailyAnswer(events=events, error=str(error))
     return _DailyAnswer(events=events)
+
+
+def read_sidecar(file: BinaryIO, name: str, ask: float | None) -> Any:
+    """Read a scanner's sidecar; see `ForeignFiles.sidecar`."""
+    from .formats.sidecar import MAX_BYTES, parse_sidecar
+
+    return parse_sidecar(file.read(MAX_BYTES + 1), name=name, utc_offset_h=ask)
 
 
 def read_spectra(file: BinaryIO, name: str, ask: None) -> N42Document:

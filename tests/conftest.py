@@ -89,7 +89,7 @@ def _threads() -> set[str]:
 
 def _children() -> set[str]:
     found = set()
-    # kept between tests on purpose, as between the sandboxes of a lane: it has read nothing, and starting it takes 0.3 s
+    # Kept between tests on purpose, as between the sandboxes of a lane: to start one takes 0.3 s.
     kept = {pid for pid, _ in sandbox.put_by()}
     for child in _child_processes():
         if child.pid in kept:

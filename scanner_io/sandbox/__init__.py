@@ -42,9 +42,7 @@ START_S = 60.0
 GRACE_S = 5.0
 """So long after a reader's own time a spawner must have told of its end."""
 _PIPE_BYTES = 1 << 20
-_BOOT = (
-    "import sys; sys.path[:] = sys.argv[2:]; from scanner_io.sandbox.spawner import main; main(int(sys.argv[1]))"
-)
+_BOOT = "import sys; sys.path[:] = sys.argv[2:]; from scanner_io.sandbox.spawner import main; main(int(sys.argv[1]))"
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -149,7 +147,7 @@ class Sandbox:
         if self._closed:
             raise LinkLost("sandbox: is closed, and reads no more")
         if task not in self._spawners:
-            self._spawners[task] = _put_by.pop(task, None) or _Spawner(task)
+            self._spawners[task] = _put_by.pop(task) if task in _put_by else _Spawner(task)
         return self._spawners[task]
 
     def _ready(self, task: Task) -> _Spawner:
@@ -183,7 +181,7 @@ class _Spawner:
         self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = [str(Path(p or ".").resolve()) for p in sys.path]
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 -- this interpreter, no words of others
                 [sys.executable, "-I", "-S", "-c", _BOOT, str(far.fileno()), *path],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
                 env=_environment(), pass_fds=(far.fileno(),),
@@ -246,17 +244,21 @@ class _Spawner:
     def _hear(self, deadline_s: float) -> FromSpawner:
         if not _readable(self._control.fileno(), deadline_s):
             raise LinkLost(f"sandbox: the process that readers of {self._task.function} come from is silent")
-        message = self._control.recv(MAX_MESSAGE)
+        try:
+            message = self._control.recv(MAX_MESSAGE)
+        except ConnectionResetError:  # it ended with a job unread
+            message = b""
         if not message:
             raise LinkLost(f"sandbox: the process that readers of {self._task.function} come from has ended")
-        return msgspec.msgpack.decode(message, type=FromSpawner)
+        told: FromSpawner = msgspec.msgpack.decode(message, type=FromSpawner)
+        return told
 
     def kill(self) -> None:
         """End the process, and with it the reader that it may have. For any thread."""
         self._process.kill()
 
     def put_by(self) -> bool:
-        """Keep the process for the next sandbox of this interpreter: it has parsed nothing foreign, and took 0.3 s to start."""
+        """Keep the process for the next sandbox: it has parsed nothing foreign, and starting it took 0.3 s."""
         if not self._is_ready or self._process.poll() is not None:
             return False
         return _put_by.setdefault(self._task, self) is self

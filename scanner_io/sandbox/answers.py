@@ -190,5 +190,13 @@ def value_of(received: Received, answer: Any) -> Any:
 
     try:
         return msgspec.msgpack.decode(received.head.value, type=answer, dec_hook=array)
-    except (msgspec.MsgspecError, ScannerError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as e:
+    except (
+        msgspec.MsgspecError,
+        ScannerError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        RecursionError,
+    ) as e:
         raise NotBelievedError(f"a value that is no {getattr(answer, '__name__', answer)} ({e})") from e

@@ -2,7 +2,7 @@
 
 It imports what the reader needs, once, and forks a child for every file; so a file costs a fork and not the start of an
 interpreter, and no child lives to meet a second file: one that has been taken over could turn what follows. Forking is
-safe here, as it would not be in a lane: this process has a single thread, which parses nothing but samples of its own making.
+safe here, as it would not be in a lane: this process has a single thread, which parses nothing but samples of its own.
 """
 
 from __future__ import annotations
