@@ -35,7 +35,8 @@ import msgspec
 
 from scanner_io.channel import Channel
 from scanner_io.errors import ConfigError, DataError, LinkLost
-from scanner_io.formats.raster import RasterOptions, TruncatedError, check_size, decode_raster
+from scanner_io.foreign import RASTER, ForeignFiles
+from scanner_io.formats.raster import RasterOptions, TruncatedError, check_size
 from scanner_io.model import DeviceInfo, Event, Health, Kind, LineBlock, Radiograph, Rejected, ScanEnd, ScanStart
 
 BLOCK_COLUMNS = 256
@@ -76,6 +77,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         finds the scan's time in the file's name; default: the file's modification time
     name_utc_offset_h : hours by which times in names are ahead of UTC
     pace_s : least time between the beginnings of two scans, so that a backlog does not flood the lane
+    sandbox : files are read in a process that can do nothing else; `require` refuses to open where this system cannot
+        confine one as a whole, `auto` tells it once and reads with the limits that there are
     """
 
     path: str
@@ -89,6 +92,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     from_name_time: str = ""
     name_utc_offset_h: Annotated[float, msgspec.Meta(ge=-24, le=24)] = 0.0
     pace_s: Seconds = 0.0
+    sandbox: Literal["auto", "require"] = "auto"
     vendor: str = "unknown"
     raster: RasterOptions = RasterOptions()
 
@@ -150,6 +154,8 @@ class FileDrop:
         self._patterns = tuple(p.casefold() for p in config.pattern)
         self._closed = threading.Event()
         self._closed.set()
+        self._readers = self._new_readers()
+        self._told_confinement = False
         self._device = 0
         self._ready: deque[Event] = deque()
         self._seen: dict[str, _Seen] = {}
@@ -172,12 +178,17 @@ class FileDrop:
     def open(self) -> DeviceInfo:
         """Find the folder and prove that files can be put into done and quarantine.
 
-        Raises LinkLost if it is not there or not writable, ConfigError if a file stands in a folder's place.
+        Raises LinkLost if it is not there or not writable, ConfigError if a file stands in a folder's place or the
+        sandbox that is required cannot be had.
         """
         self._abandon()
+        self._readers.close()
         self._device = self._check_folder()
         for place in (self._done, self._quarantine):
             _prepare(place)
+        self._readers = self._new_readers()
+        if self._config.sandbox == "require":
+            self._readers.confinement(RASTER)
         self._ready.extend(self._untold_events())
         self._next_listing_s = 0.0
         self._unfinished = self._last_attempt()
@@ -231,6 +242,10 @@ class FileDrop:
     def close(self) -> None:
         """Stop reading. May be called by any thread; all else is left to the thread that reads."""
         self._closed.set()
+        self._readers.close()
+
+    def _new_readers(self) -> ForeignFiles:
+        return ForeignFiles(require=self._config.sandbox == "require")
 
     def _abandon(self) -> None:
         """Let go of what was not handed out: a scan not read to its end is offered again, a rejection told again."""
@@ -396,14 +411,23 @@ class FileDrop:
         with contextlib.suppress(OSError):  # without the marker a crash is merely not counted
             marker.write_bytes(msgspec.json.encode(attempt))
         try:
+            self._tell_confinement()
             start_utc_ns, how = self._start(name, file)
-            radiograph, provenance = decode_raster(
+            radiograph, provenance = self._readers.raster(
                 contents, name=_printable(name), start_utc_ns=start_utc_ns, start_how=how, options=self._config.raster
             )
         finally:
             with contextlib.suppress(OSError):
                 marker.unlink()
         return radiograph, provenance.sha256
+
+    def _tell_confinement(self) -> None:
+        """Tell once if readers are less confined here than they should be. Raises LinkLost if there can be none."""
+        if not self._told_confinement:
+            held = self._readers.confinement(RASTER)
+            self._told_confinement = True
+            if not held.whole:
+                self._health("degraded", f"files are read in a sandbox with gaps: {held}")
 
     def _last_attempt(self) -> _Attempt:
         with contextlib.suppress(OSError, msgspec.DecodeError):  # there is none, which is the usual case

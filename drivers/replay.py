@@ -19,6 +19,7 @@ import msgspec
 from scanner_io import recording
 from scanner_io.channel import Channel
 from scanner_io.errors import ConfigError, DataError, LinkLost
+from scanner_io.foreign import ForeignFiles
 from scanner_io.model import (
     DeclarationSeen,
     DeviceInfo,
@@ -77,12 +78,17 @@ def find(paths: tuple[str, ...]) -> list[Path]:
 
 
 class Replay:
-    """Plays recordings one after the other."""
+    """Plays recordings one after the other.
+
+    readers : what reads them, where there is one already; it is not closed
+    """
 
     pausable = True
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, readers: ForeignFiles | None = None) -> None:
         self._config = config
+        self._given = readers
+        self._readers: ForeignFiles | None = None
         self._events: Iterator[Event] | None = None
         self._next: Event | None = None
         self._first_utc_ns: int | None = None
@@ -94,7 +100,9 @@ class Replay:
             files = find(self._config.paths)
         except DataError as error:
             raise LinkLost(str(error)) from error
-        self._events = self._play(files)
+        self.close()
+        self._readers = self._given or ForeignFiles()
+        self._events = self._play(files, self._readers)
         self._first_utc_ns = None
         return DeviceInfo(
             vendor="scanlane", model="replay", kinds=self._config.expected,
@@ -123,6 +131,9 @@ class Replay:
         """Forget where it was."""
         self._events = None
         self._next = None
+        if self._readers is not None and self._readers is not self._given:
+            self._readers.close()
+        self._readers = None
 
     def _wait_s(self, event: Event) -> float:
         """Return how long `event` must still wait for its time."""
@@ -133,10 +144,10 @@ class Replay:
         due_s = (_utc_ns(event) - self._first_utc_ns) / 1e9 / self._config.speed
         return self._began_s + due_s - time.monotonic()
 
-    def _play(self, files: list[Path]) -> Iterator[Event]:
+    def _play(self, files: list[Path], readers: ForeignFiles) -> Iterator[Event]:
         for path in files:
             try:
-                events = deque(scan_events(recording.read(path).scan, str(path)))
+                events = deque(scan_events(readers.recording(path).scan, str(path)))
             except DataError as error:  # told as a scan that cannot be read; the others are played
                 yield Rejected(
                     source_ref=str(path), utc_ns=time.time_ns(), reason=str(error), source=path.name,

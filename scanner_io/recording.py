@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 import h5py
 import msgspec
@@ -40,6 +40,7 @@ from blake3 import blake3
 
 from . import __version__
 from .errors import DataError
+from .hdf5_safety import refuse_unsafe
 from .model import (
     MAX_PIXELS,
     Declaration,
@@ -59,9 +60,7 @@ SCHEMA_VERSION = 2
 SUFFIX = ".scan.h5"
 Codec = Literal["bitshuffle-lz4", "gzip", "none"]
 
-_FILTERS_ALLOWED = {1, 2, 3, 32008}  # deflate, shuffle, Fletcher32, bitshuffle
 _MAX_TEXT = 32 << 20
-_MAX_CHUNK_BYTES = 64 << 20
 _CHUNK = (256, 2048)  # 1 MiB of uint16
 _AHEAD = 8
 """Chunks that may be packed before they are written."""
@@ -600,25 +599,28 @@ _FOREIGN = (
 """What h5py, numpy and msgspec raise on a file whose parts are not what they should be."""
 
 
-def read(path: Path) -> Recording:
+def read(path: Path, file: BinaryIO | None = None) -> Recording:
     """Return what the recording at `path` holds, checked against its hashes.
+
+    file : it, where it is open already; a recording from elsewhere is read so, in `foreign`
 
     Raises DataError naming the file, the place in it, the value seen and what to do.
     """
-    found = _read(path)
+    found = _read(path, file)
     if problem := next(_check_hashes(found), None):
         raise DataError(f"{path}: {problem}; see `scanlane verify {path.name}`")
     return found
 
 
-def _read(path: Path) -> Recording:
+def _read(path: Path, file: BinaryIO | None) -> Recording:
     import hdf5plugin  # noqa: F401 -- registers the bitshuffle filter
 
-    if not path.is_file():  # a pipe would be waited for
+    if file is None and not path.is_file():  # a pipe would be waited for
         raise DataError(f"{path}: {'is no plain file' if path.exists() else 'no such file'}")
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            return _Reader(path, file).recording()
+        with h5py.File(file or path, "r", locking=False) as stored:
+            refuse_unsafe(stored, str(path))
+            return _Reader(path, stored).recording()
     except _FOREIGN as error:
         raise DataError(f"{path}: not readable as a recording ({error}); see `scanlane verify {path.name}`") from error
 
@@ -647,7 +649,7 @@ def _stored_pixels_hash(file: h5py.File, version: int) -> str:
 
 
 class _Reader:
-    """Reads one open file with a foreign file's suspicion: own links, own data, bounded sizes, known filters."""
+    """Reads one open file, of which `refuse_unsafe` has made sure that it holds its own data, in known filters."""
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         self._path = path
@@ -777,14 +779,8 @@ class _Reader:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise DataError(f"{where}: missing or not an own part of this file")
         dataset = group[name]
-        if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-            raise DataError(f"{where}: data kept in another file or of another kind; such files are refused")
-        plist = dataset.id.get_create_plist()
-        filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
-        if not filters <= _FILTERS_ALLOWED:
-            raise DataError(f"{where}: filters {sorted(filters)}, allowed are {sorted(_FILTERS_ALLOWED)}")
-        if dataset.chunks and int(np.prod(dataset.chunks)) * dataset.dtype.itemsize > _MAX_CHUNK_BYTES:
-            raise DataError(f"{where}: chunks of {dataset.chunks}, at most {_MAX_CHUNK_BYTES} bytes are accepted")
+        if not isinstance(dataset, h5py.Dataset):
+            raise DataError(f"{where}: a {type(dataset).__name__}, expected values")
         return dataset
 
     def checked(self, group: h5py.Group, name: str, dtype: str, ndim: int, limit: int = 16_000_000) -> h5py.Dataset:
@@ -836,15 +832,18 @@ class _Reader:
 # --------------------------------------------------------------------------------------------------------- checking
 
 
-def check(path: Path) -> list[Problem]:
-    """Return every problem found in the recording at `path`; an empty list means it is sound."""
+def check(path: Path, file: BinaryIO | None = None) -> list[Problem]:
+    """Return every problem found in the recording at `path`; an empty list means it is sound.
+
+    file : it, where it is open already
+    """
     try:
-        recording = _read(path)
+        recording = _read(path, file)
     except DataError as error:
         return [Problem(check="readable", where=str(path), text=str(error))]
     problems: list[Problem] = []
     try:
-        problems += _check_layout(path, recording)
+        problems += _check_layout(file or path, recording)
     except (DataError, *_FOREIGN) as error:
         problems.append(_problem("layout", str(path), f"what viewers need cannot be followed ({error})"))
     problems += _check_identity(path, recording)
@@ -863,9 +862,9 @@ def _problem(check: str, where: str, text: str) -> Problem:
     return Problem(check=check, where=where, text=text)
 
 
-def _check_layout(path: Path, recording: Recording) -> Iterator[Problem]:
+def _check_layout(place: Path | BinaryIO, recording: Recording) -> Iterator[Problem]:
     """The NeXus default chain leads to an image that is linked hard, with axes of its lengths."""
-    with h5py.File(path, "r", locking=False) as file:
+    with h5py.File(place, "r", locking=False) as file:
         if (name := _attribute(file, "default", None)) != "entry":
             yield _problem("default chain", "/@default", f"{name!r}, expected 'entry'")
         if recording.scan.radiograph is None:

@@ -16,6 +16,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from scanner_io import sandbox
+
 pytest.register_assert_rewrite("tests.contract", "tests.rigs")
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -87,7 +89,11 @@ def _threads() -> set[str]:
 
 def _children() -> set[str]:
     found = set()
+    # Kept between tests on purpose, as between the sandboxes of a lane: to start one takes 0.3 s.
+    kept = {pid for pid, _ in sandbox.put_by()}
     for child in _child_processes():
+        if child.pid in kept:
+            continue
         try:
             line = " ".join(child.cmdline())
         except psutil.Error:  # ended since it was listed
@@ -118,13 +124,14 @@ def _child_processes() -> list[psutil.Process]:
 def _descriptors() -> set[str]:
     found = set()
     # pipe of the process named in _children
-    lasting = getattr(multiprocessing.resource_tracker._resource_tracker, "_fd", None)
+    lasting = {getattr(multiprocessing.resource_tracker._resource_tracker, "_fd", None)}
+    lasting |= {descriptor for _, descriptor in sandbox.put_by()}
     for fd in Path("/proc/self/fd").iterdir():
         try:
             target = str(fd.readlink())
         except OSError:  # that of the listing itself
             continue
-        if not target.startswith(LASTING) and ".coverage" not in target and int(fd.name) != lasting:
+        if not target.startswith(LASTING) and ".coverage" not in target and int(fd.name) not in lasting:
             found.add(f"descriptor {fd.name} -> {target}")
     return found
 

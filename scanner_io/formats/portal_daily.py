@@ -13,6 +13,7 @@ Source: RPM-Simulator and Daily-File-Reader (Rapiscan Labs, 2016); SRLS (Sandia 
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 from codecs import BOM_UTF8
@@ -22,7 +23,7 @@ from itertools import groupby, islice, pairwise
 from operator import eq, itemgetter
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -1295,11 +1296,13 @@ def iter_daily_file(
     date: dt.date | None = None,
     utc_offset_h: float = 0.0,
     decoder: PortalDecoder | None = None,
+    stream: BinaryIO | None = None,
 ) -> Iterator[Event]:
     """Yield the events of a daily file as the stamps drive the decoder, in constant memory.
 
     date : day of the first line where stamps have none and the file name has none
     utc_offset_h : hours east of UTC where stamps do not say
+    stream : the file, where it is open already; it is not closed
 
     A passage still open at the end of the file ends as `link_lost`. Raises DataError if the file cannot be read, is a
     spectroscopic daily file, or its date cannot be known.
@@ -1311,7 +1314,7 @@ def iter_daily_file(
     latest_ns = 0
     back = stands = False
     doubted: int | None = None
-    for number, (line, over_long) in enumerate(_lines_of(path), 1):
+    for number, (line, over_long) in enumerate(_lines_of(path, stream), 1):
         if line[:3] in ("S1,", "S2,"):
             raise DataError(
                 f"{path} line {number}: {line[:40]!r} belongs to a spectroscopic daily file, whose counts mean "
@@ -1365,10 +1368,10 @@ def _standing_health(stands: bool, number: int, utc_ns: int) -> Health:
     return Health(utc_ns=utc_ns, component="clock", state=state, text=text)
 
 
-def _lines_of(path: Path) -> Iterator[tuple[str, bool]]:
+def _lines_of(path: Path, opened: BinaryIO | None) -> Iterator[tuple[str, bool]]:
     cutter = LineCutter()
     try:
-        with path.open("rb") as stream:
+        with path.open("rb") if opened is None else contextlib.nullcontext(opened) as stream:
             # An editor may have marked the file as UTF-8; the mark is no part of its first line.
             for line, over_long in cutter.push(stream.read(len(BOM_UTF8)).removeprefix(BOM_UTF8)):
                 yield line.decode("latin-1"), over_long

@@ -41,18 +41,21 @@ _CLASSES: dict[str, MeasurementClass] = {
 }
 
 
-def read_spectra(path: str | Path) -> N42Document:
+def read_spectra(path: str | Path, *, opened_as: str | None = None) -> N42Document:
     """Return what the spectrum file at `path` holds.
+
+    opened_as : path under which it is opened where that is another than messages are to tell
 
     Raises DataError if the extra `spectra` is not installed, the file is N42, is too large, or cannot be read.
     """
     path = Path(path)
+    place = path if opened_as is None else Path(opened_as)
     try:
-        if not path.is_file():
-            raise DataError(f"{path}: {'is no plain file' if path.exists() else 'no such file'}")
-        with path.open("rb") as file:
+        if not place.is_file():
+            raise DataError(f"{path}: {'is no plain file' if place.exists() else 'no such file'}")
+        with place.open("rb") as file:
             head = file.read(4096)
-        size = path.stat().st_size
+        size = place.stat().st_size
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     if n42.sniff(head):
@@ -62,7 +65,7 @@ def read_spectra(path: str | Path) -> N42Document:
     spec_utils = _library(path)
     file = spec_utils.SpecFile()
     try:
-        file.loadFile(str(path), spec_utils.ParserType.Auto, path.suffix.lstrip("."))
+        file.loadFile(str(place), spec_utils.ParserType.Auto, path.suffix.lstrip("."))
     except (RuntimeError, ValueError) as error:
         raise DataError(
             f"{path}: SpecUtils cannot read it ({error}); expected {', '.join(sorted(SUFFIXES))}"

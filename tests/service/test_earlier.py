@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from scanner_io import recording
+from scanner_io.foreign import ForeignFiles
 from scanner_io.model import Declaration
 from triage.cli import cli
 from triage.service.earlier import EarlierScans
@@ -45,16 +46,18 @@ def archive(tmp_path_factory):
 
 
 def test_the_last_scan_before_is_taken(archive):
-    earlier = EarlierScans(sorted(archive["folder"].glob("*.h5")))
+    readers = ForeignFiles()
+    earlier = EarlierScans(sorted(archive["folder"].glob("*.h5")), readers)
 
     def of(name):
-        found = earlier.of(recording.read(archive[name]).scan)
+        found = earlier.of(recording.read(archive[name]).scan, readers)
         return None if found is None else found.counts[0]
 
     assert (of("now") == recording.read(archive["last"]).scan.radiograph.counts[0]).all()
     assert (of("last") == recording.read(archive["old"]).scan.radiograph.counts[0]).all()
     assert of("old") is None
     assert of("other") is None
+    readers.close()
 
 
 def test_triage_says_what_was_added(archive):

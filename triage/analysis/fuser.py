@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import zipfile
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,6 +27,8 @@ from .position_tables import NORMALISED, PositionTables
 Array: TypeAlias = NDArray[Any]
 
 VERSION = 1
+MAX_BYTES = 256 << 20
+"""Unpacked; the packaged one has half a megabyte."""
 _NODES = ("feature", "threshold", "right", "value", "root")
 PLAIN = (
     "x", "mean_21", "mean_63", "mean_181", "std_9", "std_21", "std_45", "z_7_63", "z_21_81", "dog_2", "dog_4", "dog_8",
@@ -170,6 +173,10 @@ def from_bytes(content: bytes, name: str) -> Fuser:
     try:
         if not content.startswith(b"PK"):  # numpy would take it for a pickle, and advise to trust it
             raise ValueError(f"no .npz archive: begins with {content[:8]!r}")
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_BYTES:  # a few kilobytes may unpack to as much as the machine has
+            raise ValueError(f"unpacks to {size} bytes, at most {MAX_BYTES} are accepted")
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
         header = msgspec.json.decode(arrays["header"].tobytes(), type=_Header)
@@ -179,7 +186,7 @@ def from_bytes(content: bytes, name: str) -> Fuser:
         codes = tuple(np.ascontiguousarray(arrays[f"bank_{i}"], np.float32) for i in range(_banks(arrays)))
         tables = PositionTables(names=header.tables, values=np.ascontiguousarray(arrays["table_values"], np.float32))
         _check_numbers(header, trees, tables, codes)
-    except (OSError, ValueError, KeyError, msgspec.MsgspecError) as problem:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, msgspec.MsgspecError) as problem:
         raise DataError(f"fuser {name}: not a file of `scanlane study train-fuser` ({problem})") from problem
     familiar = float("inf") if header.familiar is None else header.familiar
     normal = Normal(tables=tables, bank=Bank(codes=codes), familiar=familiar, scans=header.scans)

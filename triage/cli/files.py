@@ -51,6 +51,7 @@ def triage(
     One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1. A daily file
     whose stamps have no date (06-00-00.000) takes that of its first line from its name (portal 2026-01-05.csv).
     """
+    from scanner_io.foreign import ForeignFiles
     from scanner_io.formats.n42 import N42Settings
     from scanner_io.formats.raster import RasterOptions
     from triage.service import offline
@@ -59,14 +60,16 @@ def triage(
     options = RasterOptions(polarity=polarity)  # type: ignore[arg-type]
     n42_settings = N42Settings(utc_offset_h=utc_offset_h, speed_unit=speed_unit)
     paths = expand(files, ".scan.h5")
-    earlier = None if previous is None else EarlierScans(expand((previous,), ".scan.h5"))
-    judge = new_judge(energy, usual)
+    readers = ForeignFiles()
+    judge = None
     bad, rows = 0, []
     pictures: set[str] = set()
     try:
+        earlier = None if previous is None else EarlierScans(expand((previous,), ".scan.h5"), readers)
+        judge = new_judge(energy, usual)
         with progress_bar(len(paths), "judging", quiet=as_json) as advance:
             for path in paths:
-                for judged in offline.judge_file(path, judge, options, n42_settings, earlier):
+                for judged in offline.judge_file(path, judge, options, n42_settings, earlier, readers):
                     bad += judged.error is not None
                     if save is not None:
                         _save_picture(save, judged, pictures, judge.profile.image)
@@ -76,7 +79,9 @@ def triage(
                         rows.append(judged)
                 advance()
     finally:
-        judge.close()
+        readers.close()
+        if judge is not None:
+            judge.close()
         if not as_json:  # after Ctrl-C too: what was judged until then
             _print_judged(rows)
     if bad:
@@ -159,6 +164,7 @@ def replay(
     """Play recordings again through driver, assembly and judgement, as beside a lane."""
     from rich.text import Text
 
+    from scanner_io.foreign import ForeignFiles
     from scanner_io.recording import SUFFIX
     from triage.service import offline
 
@@ -166,12 +172,13 @@ def replay(
         raise click.BadParameter("nan is no speed", param_hint="--speed")
     paths = expand(files, SUFFIX)
     judge = new_judge(energy, usual)
+    readers = ForeignFiles()
     console = new_console()
     bad = same = 0
     try:
         for path in paths:
             try:
-                played = offline.replay_file(path, judge, speed)
+                played = offline.replay_file(path, judge, speed, readers)
             except ScannerError as error:
                 bad += 1
                 emit({"file": str(path), "same": None, "error": str(error)}) if as_json else console.print(
@@ -189,6 +196,7 @@ def replay(
                 line = Text(f"{path.name}  {played.result.outcome}  {word}", style="red" if failed else "")
                 console.print(line, *(Text(f"    {d}") for d in played.differs), sep="\n")
     finally:
+        readers.close()
         judge.close()
     if not as_json:
         console.print(f"{len(paths)} recordings, {same} with the stored result, {bad} bad")
@@ -233,18 +241,20 @@ def verify(files: tuple[Path, ...], as_json: bool) -> None:
     from rich.text import Text
 
     from scanner_io import recording
+    from scanner_io.foreign import ForeignFiles
 
     console = new_console()
     bad = 0
     paths = expand(files, recording.SUFFIX)
-    for path in paths:
-        problems = recording.check(path)
-        bad += bool(problems)
-        if as_json:
-            emit({"file": str(path), "sound": not problems, "problems": [str(p) for p in problems]})
-            continue
-        console.print(Text(f"{path}: {'sound' if not problems else f'{len(problems)} problems'}"))
-        for problem in problems:
-            console.print(Text(f"    {problem}", style="red"))
+    with ForeignFiles() as readers:
+        for path in paths:
+            problems = readers.check(path)
+            bad += bool(problems)
+            if as_json:
+                emit({"file": str(path), "sound": not problems, "problems": [str(p) for p in problems]})
+                continue
+            console.print(Text(f"{path}: {'sound' if not problems else f'{len(problems)} problems'}"))
+            for problem in problems:
+                console.print(Text(f"    {problem}", style="red"))
     if bad or not paths:
         raise click.exceptions.Exit(EXIT_BAD_INPUT)

@@ -11,6 +11,7 @@ import zmq
 from scanner_io import config as configuration
 from scanner_io import driver as drivers
 from scanner_io.errors import ConfigError, ScannerError
+from scanner_io.foreign import ForeignFiles
 
 from .lane import expected_kinds, lane_profile
 
@@ -25,6 +26,7 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     _check_state_dir(config, problems, notes)
     _check_bind(config, problems, notes)
+    _check_sandbox(config, problems, notes)
     for lane in config.lane:
         notes.append(f"lane {lane.name}: expects {', '.join(lane.expected or expected_kinds(lane))}")
         check_energy(lane, problems, notes)
@@ -63,6 +65,25 @@ def _check_bind(config: configuration.Config, problems: list[str], notes: list[s
     finally:
         sock.close(linger=0)
         context.term()
+
+
+def _check_sandbox(config: configuration.Config, problems: list[str], notes: list[str]) -> None:
+    """Try out what holds readers of foreign files on this system, if a device reads such files."""
+    asked = {getattr(device.config, "sandbox", None) for lane in config.lane for device in lane.device}
+    if not asked & {"auto", "require"}:
+        return
+    try:
+        with ForeignFiles() as readers:
+            held = readers.confinement()
+    except ScannerError as error:
+        problems.append(str(error))
+        return
+    if held.whole:
+        notes.append(f"sandbox for foreign files: {held}")
+    elif "require" in asked:
+        problems.append(f"sandbox for foreign files: required, but this system gives only: {held}")
+    else:
+        notes.append(f'sandbox for foreign files: DEGRADED: {held}; sandbox = "require" refuses to read so')
 
 
 def check_energy(lane: configuration.Lane, problems: list[str], notes: list[str]) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import select
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scanner_io import recording, wire
+from scanner_io import wire
 from scanner_io.client import Workstation, plain
 from scanner_io.errors import DeliveryError, ScannerError
+from scanner_io.foreign import ForeignFiles
 from scanner_io.model import Scan, Verdict
 
 if TYPE_CHECKING:
@@ -28,10 +27,8 @@ KEYS: dict[str, Verdict] = {"c": "clear", "x": "inspect", "r": "rescan"}
 
 def scan_of(data: bytes | memoryview) -> Scan:
     """Return the scan in the bytes of a recording. Raises DataError."""
-    with tempfile.TemporaryDirectory(prefix="scanlane-") as folder:
-        path = Path(folder) / "fetched.h5"
-        path.write_bytes(data)
-        return recording.read(path).scan
+    with ForeignFiles() as readers:
+        return readers.recording_of(data, "fetched recording").scan
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from scanner_io import recording
+from scanner_io.foreign import ForeignFiles
 from scanner_io.model import Radiograph, Scan
 
 
@@ -16,19 +16,19 @@ class EarlierScans:
     is meant, not a port's.
     """
 
-    def __init__(self, files: Iterable[Path]) -> None:
+    def __init__(self, files: Iterable[Path], readers: ForeignFiles) -> None:
         """Read the numbers. Raises DataError for a file that is no recording."""
         self._by_number: dict[str, list[tuple[int, Path]]] = {}
         for path in files:
-            scan = recording.read(path).scan
+            scan = readers.recording(path).scan
             if scan.radiograph is not None and scan.declaration is not None:
                 for number in scan.declaration.container_numbers:
                     self._by_number.setdefault(number, []).append((scan.start_utc_ns, path))
 
-    def of(self, scan: Scan) -> Radiograph | None:
+    def of(self, scan: Scan, readers: ForeignFiles) -> Radiograph | None:
         """Return the last radiograph before this scan of the one container that its papers name; None without."""
         if scan.declaration is None or len(scan.declaration.container_numbers) != 1:
             return None
         known = self._by_number.get(scan.declaration.container_numbers[0], [])
         before = [entry for entry in known if entry[0] < scan.start_utc_ns]
-        return recording.read(max(before)[1]).scan.radiograph if before else None
+        return readers.recording(max(before)[1]).scan.radiograph if before else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 from scanner_io import driver as drivers
 from scanner_io import recording
 from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
+from scanner_io.foreign import ForeignFiles
 from scanner_io.formats import n42, portal_daily, raster, spectra
 from scanner_io.model import (
     NANOSECONDS,
@@ -21,7 +23,6 @@ from scanner_io.model import (
     Occupancy,
     PortalRecord,
     Quality,
-    Radiograph,
     Scan,
     TriageResult,
 )
@@ -87,11 +88,30 @@ def judge_file(
     options: raster.RasterOptions | None = None,
     n42_settings: n42.N42Settings | None = None,
     earlier: EarlierScans | None = None,
+    readers: ForeignFiles | None = None,
 ) -> Iterator[Judged]:
     """Judge every passage in the file at `path`; a bad file gives one row with its error and never raises.
 
     earlier : where a recording's container may have been scanned before
+    readers : what reads the files, where there are many of them: to start it takes 0.3 s
     """
+    with _at_hand(readers) as files:
+        yield from _judge_file(path, judge, options, n42_settings, earlier, files)
+
+
+@contextmanager
+def _at_hand(readers: ForeignFiles | None) -> Iterator[ForeignFiles]:
+    if readers is not None:
+        yield readers
+        return
+    with ForeignFiles() as own:
+        yield own
+
+
+def _judge_file(
+    path: Path, judge: Judge, options: raster.RasterOptions | None, n42_settings: n42.N42Settings | None,
+    earlier: EarlierScans | None, readers: ForeignFiles,
+) -> Iterator[Judged]:  # fmt: skip
     kind = "unknown"
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for, a device read for ever
@@ -100,13 +120,13 @@ def judge_file(
             head = file.read(_HEAD_BYTES)
         if head.startswith(HDF5_MAGIC):
             kind = "recording"
-            scan = recording.read(path).scan
-            previous = None if earlier is None else earlier.of(scan)
+            scan = readers.recording(path).scan
+            previous = None if earlier is None else earlier.of(scan, readers)
             result = judge(scan, previous=previous)
             yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=result)
         elif raster.sniff(head) is not None:
             kind = "radiograph"
-            scan = image_scan(path, options)
+            scan = image_scan(path, options, readers)
             yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
         elif portal_daily.sniff(head):
             kind = "portal"
@@ -114,7 +134,7 @@ def judge_file(
             health = PortalHealth()
             changed: list[str] = []
             utc_offset_h = n42_settings.utc_offset_h if n42_settings else 0.0
-            for event in portal_daily.iter_daily_file(path, utc_offset_h=utc_offset_h):
+            for event in readers.daily(path, utc_offset_h=utc_offset_h):
                 changes = [*health.take(event), *([event] if isinstance(event, Health) else [])]
                 changed += [f"{recording.iso(c.utc_ns)} {c.component} {c.state}: {c.text}" for c in changes]
                 if isinstance(event, Occupancy) and event.record is not None:
@@ -131,7 +151,7 @@ def judge_file(
         elif n42.sniff(head) or path.suffix.lower() in (".n42", *spectra.SUFFIXES):
             kind = "n42"
             ours = n42.sniff(head) or path.suffix.lower() == ".n42"
-            yield from _judge_n42(path, judge, n42_settings, ours=ours)
+            yield from _judge_n42(path, judge, n42_settings, readers, ours=ours)
         else:
             told = f"begins with {head[:12]!r}" if head else "is empty"
             raise DataError(
@@ -143,12 +163,14 @@ def judge_file(
         yield Judged(file=str(path), passage="", kind=kind, scan=None, result=None, error=text)
 
 
-def _judge_n42(path: Path, judge: Judge, settings: n42.N42Settings | None, *, ours: bool) -> Iterator[Judged]:
+def _judge_n42(
+    path: Path, judge: Judge, settings: n42.N42Settings | None, readers: ForeignFiles, *, ours: bool
+) -> Iterator[Judged]:  # fmt: skip
     """Judge every passage of an N42 file, or of a spectrum file of another kind where `ours` is False.
 
     Raises DataError for a file without a passage, and after the passages where one may be hidden by damage.
     """
-    document = n42.read(path, settings) if ours else spectra.read_spectra(path)
+    document = readers.n42(path, settings) if ours else readers.spectra(path)
     lost = [str(p) for p in document.problems if p.counts_lost]
     damaged = f"; counts could not be read: {lost[0]} ({len(lost)} such places)" if lost else ""
     found = n42.passages(document, settings)
@@ -178,7 +200,8 @@ def export_n42(recording_path: Path, out: Path, *, replace: bool = False) -> Non
 
     Raises DataError if it cannot be read or has no portal part, StorageError if the file cannot be written.
     """
-    stored = recording.read(recording_path)
+    with ForeignFiles() as readers:
+        stored = readers.recording(recording_path)
     scan = stored.scan
     if scan.portal is None:
         raise DataError(f"{recording_path}: scan {scan.scan_id} has no portal record, so there is nothing to export")
@@ -220,10 +243,13 @@ def _file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def image_scan(path: Path, options: raster.RasterOptions | None = None) -> Scan:
+def image_scan(
+    path: Path, options: raster.RasterOptions | None = None, readers: ForeignFiles | None = None
+) -> Scan:  # fmt: skip
     """Return the image file at `path` as a scan of its own. Raises DataError."""
-    image: Radiograph = raster.read_raster(path, options=options)
-    sha256 = _file_sha256(path)
+    with _at_hand(readers) as files:
+        image, provenance = files.raster_file(path, options=options)
+    sha256 = provenance.sha256
     start, end = int(image.column_utc_ns[0]), int(image.column_utc_ns[-1])
     return Scan(
         scan_id=make_scan_id(LANE, start, sha256), lane=LANE, start_utc_ns=start, end_utc_ns=end,
@@ -261,14 +287,21 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     differs: tuple[str, ...]
 
 
-def replay_file(path: Path, judge: Judge, speed: float) -> Replayed:
+def replay_file(path: Path, judge: Judge, speed: float, readers: ForeignFiles | None = None) -> Replayed:
     """Play the recording at `path` through driver, assembly and judgement, as beside a lane.
+
+    readers : what reads recordings, where there are many of them: to start it takes 0.3 s
 
     Raises DataError if it cannot be read or gives another number of scans than one.
     """
-    stored = recording.read(path)
+    with _at_hand(readers) as files:
+        return _replay(path, judge, speed, files)
+
+
+def _replay(path: Path, judge: Judge, speed: float, readers: ForeignFiles) -> Replayed:
+    stored = readers.recording(path)
     module = drivers.load("replay")
-    source = drivers.connect("replay", module.Config(paths=(str(path),), speed=speed))
+    source = module.Replay(module.Config(paths=(str(path),), speed=speed), readers)
     spec = LaneSpec(
         name=stored.scan.lane, expected=stored.scan.expected, join_window_s=3600.0, join_wait_s=float("inf"),
         passage_timeout_s=float("inf"),

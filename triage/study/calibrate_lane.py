@@ -30,6 +30,7 @@ from scipy.special import betaincinv
 
 from scanner_io import __version__, recording
 from scanner_io.errors import ConfigError, DataError, ScannerError
+from scanner_io.foreign import ForeignFiles
 from scanner_io.formats import raster
 from scanner_io.lane_profile import Cell, Excluded, Extra, LaneProfile, Stratum
 from scanner_io.model import Scan
@@ -116,10 +117,12 @@ class How(msgspec.Struct, frozen=True, kw_only=True):
 def example_of(path: Path, how: How) -> tuple[Example, Maps | None]:
     """Return what is learned from the recording or image at `path`; one that cannot be read says so."""
     try:
-        if path.name.endswith(recording.SUFFIX):
-            scan = recording.read(path).scan
-        else:
-            scan = image_scan(path, raster.RasterOptions(polarity=how.polarity))  # type: ignore[arg-type]
+        with ForeignFiles() as readers:
+            if path.name.endswith(recording.SUFFIX):
+                scan = readers.recording(path).scan
+            else:
+                options = raster.RasterOptions(polarity=how.polarity)  # type: ignore[arg-type]
+                scan = image_scan(path, options, readers)
     except (ScannerError, OSError) as error:
         return Example(file=str(path), why_not=f"cannot be read: {error}"), None
     profile = _profile(how.energy)

@@ -31,8 +31,9 @@ from scipy.special import betaincinv
 
 from scanner_io import driver as drivers
 from scanner_io.errors import DataError
+from scanner_io.foreign import ForeignFiles
 from scanner_io.formats.portal_daily import read_daily_file
-from scanner_io.model import NANOSECONDS, PortalRecord
+from scanner_io.model import NANOSECONDS, Occupancy, PortalRecord
 from triage.analysis.portal import PortalProfile, judge_portal
 from triage.analysis.portal_shape import form_of
 from triage.analysis.portal_tests import SHARES, assess
@@ -508,7 +509,9 @@ def steps(passes: int, *, real: bool) -> int:
 
 
 def _records(path: Path) -> list[PortalRecord]:
-    records = read_daily_file(path)
+    with ForeignFiles() as readers:
+        events = list(readers.daily(path))
+    records = [e.record for e in events if isinstance(e, Occupancy) and e.record is not None]
     usable = [r for r in records if r.gamma_background is not None and r.gamma.shape[1] == 4]
     if not usable:
         raise DataError(f"{path}: {len(records)} passages, none with four detectors and a background; expected some")

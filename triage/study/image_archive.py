@@ -20,9 +20,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from scanner_io import recording
 from scanner_io.errors import DataError
-from scanner_io.formats import raster
+from scanner_io.foreign import ForeignFiles
 from scanner_io.model import Radiograph
 from triage.analysis.container import Frame, find_container
 from triage.analysis.picture import transmission
@@ -184,7 +183,8 @@ def _source(path: Path, name: str, told: dict[str, str]) -> Source | None:
 def _read(path: Path) -> tuple[Loaded, str, bool]:
     """Return image, declared commodity and whether it is simulated. Raises DataError."""
     if path.suffix.lower() in RECORDINGS:
-        scan = recording.read(path).scan
+        with ForeignFiles() as readers:
+            scan = readers.recording(path).scan
         if scan.radiograph is None:
             raise DataError(f"{path}: holds no radiograph")
         declared = scan.declaration
@@ -193,7 +193,8 @@ def _read(path: Path) -> tuple[Loaded, str, bool]:
             code = declared.hs_codes[0][:4] if declared.hs_codes else UNDECLARED
             commodity = EMPTY if declared.declared_empty else code
         return _loaded(scan.radiograph), commodity, scan.simulated
-    return _loaded(raster.read_raster(path)), UNDECLARED, False
+    with ForeignFiles() as readers:
+        return _loaded(readers.raster_file(path)[0]), UNDECLARED, False
 
 
 def _loaded(radiograph: Radiograph) -> Loaded:

@@ -47,16 +47,17 @@ from .tree import Node, Report
 _T = TypeVar("_T", Detector, Item, EnergyWindows, Calibration)
 
 
-def read(source: str | Path | bytes, settings: N42Settings | None = None) -> N42Document:
+def read(source: str | Path | bytes, settings: N42Settings | None = None, *, name: str = "") -> N42Document:
     """Return what the N42 file at `source`, or of these bytes, holds.
 
+    name : what messages call it; default: the path
     Several documents end to end in one file become one, in which all ids are unique.
 
     Raises DataError naming file, line, what was seen and what to do: for what is no N42 file, holds document types or
     entities, is beyond a cap, or holds nothing that can be read.
     """
     settings = settings or N42Settings()
-    name = "N42 document" if isinstance(source, bytes) else str(source)
+    name = name or ("N42 document" if isinstance(source, bytes) else str(source))
     content = source if isinstance(source, bytes) else _content(Path(source))
     report = Report()
     try:
