@@ -101,7 +101,7 @@ class ForeignFiles:
         with _opened(path) as descriptor:
             return self.recording_of(descriptor, str(path))
 
-    def recording_of(self, file: int | bytes, name: str) -> Recording:
+    def recording_of(self, file: int | bytes | memoryview, name: str) -> Recording:
         """Return what a recording holds that is open, or of these bytes. name : what messages call it."""
         from .recording import Recording
 
@@ -154,7 +154,7 @@ class ForeignFiles:
         if told.error:
             raise DataError(told.error)
 
-    def _run(self, task: Task, file: int | bytes, name: str, ask: Any, answer: Any) -> Any:
+    def _run(self, task: Task, file: int | bytes | memoryview, name: str, ask: Any, answer: Any) -> Any:
         return self._sandbox.run(task, file, name=name, ask=ask, answer=answer)
 
 

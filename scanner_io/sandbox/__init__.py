@@ -101,7 +101,7 @@ class Sandbox:
         with self._lock:
             return self._ready(task).confinement
 
-    def run(self, task: Task, file: int | bytes, *, name: str, ask: Any, answer: Any) -> Any:
+    def run(self, task: Task, file: int | bytes | memoryview, *, name: str, ask: Any, answer: Any) -> Any:
         """Return what the reader of `task` gives for a file.
 
         file : an open descriptor, or the file's bytes; name : what messages call it
@@ -312,7 +312,7 @@ def _readable(descriptor: int, deadline_s: float) -> bool:
 
 
 @contextlib.contextmanager
-def _descriptor(file: int | bytes) -> Iterator[int]:
+def _descriptor(file: int | bytes | memoryview) -> Iterator[int]:
     """Give a descriptor of a file, or of a file in memory with these bytes."""
     if isinstance(file, int):
         os.lseek(file, 0, os.SEEK_SET)
