@@ -215,6 +215,8 @@ def test_check_reports_what_is_wrong_on_this_machine(tmp_path):
     )
     done = scanlane("check", config, "--json", "--timeout", "0.2")
     assert done.returncode == 2
+    notes = json.loads(done.stdout)["notes"]
+    assert [n for n in notes if n.startswith("sandbox for foreign files: ")]
     told = json.loads(done.stdout)["problems"]
     assert len(told) == 2
     assert "cannot connect" in told[0]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,13 @@ import pytest
 from drivers import file_drop
 from drivers.file_drop import Config
 from scanner_io import driver as drivers
+from scanner_io import sandbox
 from scanner_io.errors import ConfigError, LinkLost
 from scanner_io.formats.raster import RasterOptions, decode_raster
 from scanner_io.model import Health, LineBlock, Rejected, ScanEnd, ScanStart
+from scanner_io.sandbox import Task
 from tests.contract import DriverContract, Rig, check_order
+from triage.study.hostile_files import MISBEHAVE
 
 
 def picture(seed=0, columns=600, rows=40):
@@ -486,6 +490,41 @@ def test_a_defect_of_the_reader_rejects_one_file(folder, opened, monkeypatch):
     (folder / "a.png").write_bytes(PNG)
     (event,) = read_all(opened())
     assert "ZeroDivisionError: a defect" in event.reason
+
+
+def test_a_file_that_crashes_its_reader_is_put_away_and_the_next_is_read(folder, opened, monkeypatch):
+    def crash_on(self, contents, *, name, **how):
+        if contents == b"crash":
+            return self.sandbox.run(MISBEHAVE, contents, name=name, ask="crash", answer=dict[str, str])
+        return real(self, contents, name=name, **how)
+
+    real = file_drop.ForeignFiles.raster
+    monkeypatch.setattr(file_drop.ForeignFiles, "raster", crash_on)
+    (folder / "a.png").write_bytes(b"crash")
+    (folder / "b.png").write_bytes(PNG)
+    events = read_all(opened(), quiet_s=1.0)
+    (event,) = rejections(events)
+    assert re.search(r"a\.png: its reader crashed \(SIGSEGV\).*kept as .*quarantine", event.reason)
+    assert (folder / "quarantine" / "a.png").read_bytes() == b"crash"
+    assert starts(events) == ["b.png"]
+
+
+def test_a_sandbox_with_gaps_is_told_once_or_refused(folder, opened, monkeypatch, tmp_path):
+    (tmp_path / "kernel_of_old.py").write_text(
+        "from scanner_io.sandbox import confine\nconfine._landlock = lambda *_: 0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(file_drop, "RASTER", Task(MISBEHAVE.module, MISBEHAVE.function, ("kernel_of_old",)))
+    with pytest.raises(ConfigError, match="sandbox: required"):
+        opened(sandbox="require")
+    for number in range(2):
+        (folder / f"{number}.png").write_bytes(png(number))
+    events = read_all(opened(), quiet_s=1.0)
+    (told,) = [e for e in events if isinstance(e, Health)]
+    assert told.state == "degraded"
+    assert "NO Landlock" in told.text
+    assert len(starts(events)) == 2
+    sandbox.end_put_by()
 
 
 def test_a_file_that_kills_the_process_is_given_up(folder, opened):

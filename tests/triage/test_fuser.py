@@ -1,6 +1,7 @@
 """The fuser: trees as plain arrays say what their trainer says, files are checked, training finds what was put in."""
 
 import io
+import zipfile
 
 import cv2
 import numpy as np
@@ -162,6 +163,12 @@ def test_what_is_no_fuser_is_refused(trained, tmp_path):
         fusers.load(tmp_path / "none.npz")
     with pytest.raises(DataError, match=r"not a file of .* begins with b'no archi'"):
         fusers.from_bytes(b"no archive", "x")
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("header.npy", "w") as member:
+        for _ in range(fusers.MAX_BYTES // (32 << 20) + 1):
+            member.write(bytes(32 << 20))
+    with pytest.raises(DataError, match="unpacks to 301989888 bytes, at most 268435456"):
+        fusers.from_bytes(bomb.getvalue(), "x")
     older = _changed(
         trained, header=lambda a: np.frombuffer(a.tobytes().replace(b'"version":1', b'"version":0'), np.uint8)
     )
