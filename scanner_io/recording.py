@@ -361,7 +361,7 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-_LATER_SCAN: dict[str, Any] = {"sidecar": None, "attachments": []}
+_LATER_SCAN: dict[str, Any] = {"sidecar": None, "attachments": ()}
 _LATER_RESULT: dict[str, Any] = {"standing": None}
 _LATER_PORTAL: dict[str, Any] = dict.fromkeys(
     ("neutron_arrival_ns", "neutron_start_utc_ns", "gamma_windows", "gamma_windows_background", "gamma_windows_alarm")

@@ -213,7 +213,7 @@ class FileDrop:
         self._closed.clear()
         return DeviceInfo(
             vendor=self._config.vendor,
-            model="file drop",
+            model="file drop" if self._config.passages == "files" else f"file drop, passages by {self._config.passages}",
             kinds=kinds(self._config),
             address=_printable(self._config.path),
         )
