@@ -161,7 +161,7 @@ def test_a_transaction_that_fails_leaves_no_link(tmp_path):
     outbox = Outbox(tmp_path / "outbox.sqlite")
     outbox.note("a", "b")
     head = outbox.audit_head()
-    with pytest.raises(RuntimeError), outbox._transaction():
+    with pytest.raises(RuntimeError), outbox.store.transaction():
         outbox._event("c")
         raise RuntimeError
     assert outbox.audit_head() == head

@@ -58,7 +58,7 @@ def test_a_row_survives_as_it_was_and_is_entered_once(outbox):
 
 def test_clear_scans_are_filed_and_not_offered(outbox):
     outbox.add(row(outcome="CLEAR"))
-    assert outbox.next_pending() is None
+    assert outbox.lease_next("ana", 10) is None
     assert outbox.item(row().scan_id).state == "filed"
 
 
@@ -66,9 +66,8 @@ def test_alarms_come_first_then_the_oldest(outbox):
     for number, outcome in ((3, "REVIEW"), (2, "REVIEW"), (5, "ALARM"), (4, "UNUSABLE")):
         outbox.add(row(number, outcome))
     order = []
-    while (scan_id := outbox.next_pending()) is not None:
-        outbox.lease(scan_id, "ana", 10)
-        order.append(outbox.item(scan_id).row.start_utc_ns)
+    while (item := outbox.lease_next("ana", 10)) is not None:
+        order.append(item.row.start_utc_ns)
     assert order == [5, 4, 2, 3]
 
 
@@ -78,7 +77,7 @@ def test_a_leased_scan_is_one_analysts_alone(outbox):
     assert outbox.lease(row().scan_id, "ana", 10).lease_id == first.lease_id
     with pytest.raises(DeliveryError, match="leased by ana"):
         outbox.lease(row().scan_id, "ben", 10)
-    assert outbox.next_pending() is None
+    assert outbox.lease_next("ben", 10) is None
 
 
 def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
@@ -93,18 +92,26 @@ def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
     assert outbox.expired() == [lease]
     assert outbox.release(lease, "ran out", 20) == row().scan_id
     assert not outbox.renew(lease, 10)
-    assert outbox.next_pending() == row().scan_id
+    assert outbox.lease_next("ben", 10).row.scan_id == row().scan_id
 
 
 def test_a_scan_given_back_goes_to_another_first_and_never_behind_a_less_urgent_one(outbox):
     older, newer = row(), msgspec.structs.replace(row(), scan_id="n-2", start_utc_ns=row().start_utc_ns + 1)
     for each in (older, newer):
         outbox.add(each)
-    outbox.release(outbox.lease(older.scan_id, "ana", 10).lease_id, "given back", 20)
-    assert outbox.next_pending("ana") == newer.scan_id
-    assert outbox.next_pending("ben") == outbox.next_pending() == older.scan_id
+
+    def next_for(analyst):
+        """Return the scan that is next for them, which they then have had last."""
+        item = outbox.lease_next(analyst, 10)
+        outbox.release(item.lease_id, "given back", 20)
+        return item.row.scan_id
+
+    assert next_for("ana") == older.scan_id
+    assert next_for("ana") == newer.scan_id
+    assert next_for("ben") == older.scan_id
+    assert next_for("ana") == older.scan_id
     outbox.lease(newer.scan_id, "ben", 10)
-    assert outbox.next_pending("ana") == older.scan_id
+    assert next_for("ana") == older.scan_id
 
 
 def test_after_too_many_tries_a_scan_is_held_and_can_be_claimed(outbox):
@@ -114,7 +121,7 @@ def test_after_too_many_tries_a_scan_is_held_and_can_be_claimed(outbox):
     item = outbox.item(row().scan_id)
     assert item.state == "held"
     assert "offered 3 times" in item.note
-    assert outbox.next_pending() is None
+    assert outbox.lease_next("ben", 10) is None
     assert outbox.lease(row().scan_id, "supervisor", 10).state == "leased"
 
 
@@ -219,8 +226,8 @@ def test_unknown_scans_are_named(outbox):
 
 
 def test_synchronous_full_is_in_force(outbox):
-    assert outbox._db.execute("PRAGMA synchronous").fetchone()[0] == 2
-    assert outbox._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert outbox.store.rows("PRAGMA synchronous") == [(2,)]
+    assert outbox.store.rows("PRAGMA journal_mode") == [("wal",)]
 
 
 def test_results_keep_their_bytes(outbox):
@@ -231,13 +238,13 @@ def test_results_keep_their_bytes(outbox):
 
 def test_a_full_disk_is_a_storage_error_and_loses_nothing(outbox):
     assert outbox.add(row(1))
-    pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]
-    outbox._db.execute(f"PRAGMA max_page_count={pages}")
+    ((pages,),) = outbox.store.rows("PRAGMA page_count")
+    outbox.store.rows(f"PRAGMA max_page_count={pages}")
     large = row(2, declaration=samples.declaration(goods="x" * 100_000))
     with pytest.raises(StorageError, match="make room on its disk"):
         outbox.add(large)
     assert outbox.counts()["recorded"] == 1
-    outbox._db.execute("PRAGMA max_page_count=1000000")
+    outbox.store.rows("PRAGMA max_page_count=1000000")
     assert outbox.add(large)
     assert outbox.counts()["recorded"] == 2
 
