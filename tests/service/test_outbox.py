@@ -23,8 +23,16 @@ def clock():
 
 
 @pytest.fixture
-def outbox(tmp_path, clock):
-    box = Outbox(tmp_path / "outbox.sqlite", monotonic=clock)
+def outbox(place, clock):
+    box = Outbox(place, monotonic=clock)
+    yield box
+    box.close()
+
+
+@pytest.fixture
+def in_file(tmp_path):
+    """An outbox in SQLite."""
+    box = Outbox(tmp_path / "outbox.sqlite")
     yield box
     box.close()
 
@@ -84,12 +92,12 @@ def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
     outbox.add(row())
     lease = outbox.lease(row().scan_id, "ana", 10).lease_id
     clock.now += 9
-    assert outbox.expired() == []
+    assert outbox.expired(10) == []
     assert outbox.renew(lease, 10)
     clock.now += 9
-    assert outbox.expired() == []
+    assert outbox.expired(10) == []
     clock.now += 2
-    assert outbox.expired() == [lease]
+    assert outbox.expired(10) == [lease]
     assert outbox.release(lease, "ran out", 20) == row().scan_id
     assert not outbox.renew(lease, 10)
     assert outbox.lease_next("ben", 10).row.scan_id == row().scan_id
@@ -178,17 +186,17 @@ def test_delivery_needs_the_right_hash(outbox):
     assert outbox.counts()["delivered"] == 1
 
 
-def test_leases_of_before_a_restart_are_armed_again(tmp_path, clock):
-    box = Outbox(tmp_path / "o", monotonic=clock)
+def test_leases_of_before_a_restart_are_armed_again(place, clock):
+    box = Outbox(place, monotonic=clock)
     box.add(row())
     lease = box.lease(row().scan_id, "ana", 10).lease_id
     box.close()
     clock.now = 3.0  # another boot: the monotonic clock began anew
-    box = Outbox(tmp_path / "o", monotonic=clock)
+    box = Outbox(place, monotonic=clock)
     assert box.rearm(10) == 1
-    assert box.expired() == []
+    assert box.expired(10) == []
     clock.now += 11
-    assert box.expired() == [lease]
+    assert box.expired(10) == [lease]
     box.close()
 
 
@@ -225,9 +233,9 @@ def test_unknown_scans_are_named(outbox):
         outbox.item("x")
 
 
-def test_synchronous_full_is_in_force(outbox):
-    assert outbox.store.rows("PRAGMA synchronous") == [(2,)]
-    assert outbox.store.rows("PRAGMA journal_mode") == [("wal",)]
+def test_synchronous_full_is_in_force(in_file):
+    assert in_file.store.rows("PRAGMA synchronous") == [(2,)]
+    assert in_file.store.rows("PRAGMA journal_mode") == [("wal",)]
 
 
 def test_results_keep_their_bytes(outbox):
@@ -236,17 +244,17 @@ def test_results_keep_their_bytes(outbox):
     assert msgspec.json.encode(outbox.item(row().scan_id).row.declaration) == msgspec.json.encode(samples.declaration())
 
 
-def test_a_full_disk_is_a_storage_error_and_loses_nothing(outbox):
-    assert outbox.add(row(1))
-    ((pages,),) = outbox.store.rows("PRAGMA page_count")
-    outbox.store.rows(f"PRAGMA max_page_count={pages}")
+def test_a_full_disk_is_a_storage_error_and_loses_nothing(in_file):
+    assert in_file.add(row(1))
+    ((pages,),) = in_file.store.rows("PRAGMA page_count")
+    in_file.store.rows(f"PRAGMA max_page_count={pages}")
     large = row(2, declaration=samples.declaration(goods="x" * 100_000))
     with pytest.raises(StorageError, match="make room on its disk"):
-        outbox.add(large)
-    assert outbox.counts()["recorded"] == 1
-    outbox.store.rows("PRAGMA max_page_count=1000000")
-    assert outbox.add(large)
-    assert outbox.counts()["recorded"] == 2
+        in_file.add(large)
+    assert in_file.counts()["recorded"] == 1
+    in_file.store.rows("PRAGMA max_page_count=1000000")
+    assert in_file.add(large)
+    assert in_file.counts()["recorded"] == 2
 
 
 def test_judging_counts_only_when_it_begins(outbox):

@@ -27,7 +27,7 @@ from scanner_io.security import Identity, verified
 from scanner_io.storage import sync_folder
 from scanner_io.wire import decode_statement
 
-from .store import Reader, reading
+from .store import Place, Reader, reading
 
 START = bytes(32)
 EVERY_S, EVERY_ROWS = 300.0, 1000
@@ -240,7 +240,7 @@ def _against_itself(d: Told, signers: Mapping[str, str] | None) -> Iterator[str]
 
 
 def verify(
-    database: Path, checkpoints: Path | None, signing: str | None, signers: Mapping[str, str] | None = None
+    database: Place, checkpoints: Path | None, signing: str | None, signers: Mapping[str, str] | None = None
 ) -> Verified:  # fmt: skip
     """Check the audit of an outbox, which may be in use. Raises DataError if it cannot be read.
 
@@ -256,8 +256,6 @@ def verify(
     hashes: dict[int, bytes] = {}
     events: Counter[tuple[str, str, str, str]] = Counter()
     last = 0
-    if not database.is_file():
-        raise DataError(f"{database}: there is no such outbox; give the state_dir of a lane")
 
     def rows(reader: Reader) -> Iterator[Row]:
         nonlocal last

@@ -540,7 +540,7 @@ class Dispatch:
             elif now_s - connection.pinged_s >= self._config.heartbeat_s:
                 connection.pinged_s = now_s
                 self._ping(connection)
-        for lease_id in self._outbox.expired():
+        for lease_id in self._outbox.expired(self._config.lease_s):
             for owner in self._connections.values():
                 owner.stalled = owner.stalled or lease_id in owner.leases
             self._end_lease(lease_id, "the lease ran out")

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
@@ -105,11 +104,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Outbox:
     """The database of one service. Use it from one thread only."""
 
-    def __init__(self, place: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, place: store.Place, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Open or create it. Raises StorageError if it is not usable or was written by a newer scanlane."""
         self._monotonic = monotonic
         self._deadlines: dict[str, float] = {}
-        self.store: store.Store = store.SqliteStore(place)
+        self.store = store.opened(place)
+        self._connections = self.store.connections
+        """Of the store, when last looked at."""
         try:
             while self._migrated():
                 pass
@@ -228,9 +229,15 @@ class Outbox:
 
     def rearm(self, lease_s: float) -> int:
         """Give every lease of before the start a new deadline on this clock; return how many there are."""
-        leases = [lease for (lease,) in self.store.rows("SELECT lease_id FROM outbox WHERE state='leased'")]
-        self._deadlines = {lease: self._monotonic() + lease_s for lease in leases}
-        return len(leases)
+        self._deadlines = {}
+        self._arm(self._leases(), lease_s)
+        return len(self._deadlines)
+
+    def _leases(self) -> set[str]:
+        return {lease for (lease,) in self.store.rows("SELECT lease_id FROM outbox WHERE state='leased'")}
+
+    def _arm(self, leases: Iterable[str], lease_s: float) -> None:
+        self._deadlines.update(dict.fromkeys(leases, self._monotonic() + lease_s))
 
     def lease_next(self, analyst: str, lease_s: float) -> Item | None:
         """Give an analyst the scan that is next: most urgent tier first, then the oldest; None if none waits.
@@ -245,7 +252,9 @@ class Outbox:
                 skip=True,
             )
             item = self._leased(found[0], analyst, lease_s) if found else None
-        return self._armed(item, lease_s) if item is not None else None
+        if item is not None:
+            self._arm([item.lease_id], lease_s)
+        return item
 
     def lease(self, scan_id: str, analyst: str, lease_s: float) -> Item:
         """Give a scan to one analyst.
@@ -260,7 +269,8 @@ class Outbox:
                     whose = f" by {item.analyst}" if item.analyst else ""
                     raise DeliveryError(f"scan {scan_id} is {item.state}{whose}")
                 item = self._leased(scan_id, analyst, lease_s)
-        return self._armed(item, lease_s)
+        self._arm([item.lease_id], lease_s)
+        return item
 
     def _leased(self, scan_id: str, analyst: str, lease_s: float) -> Item:
         lease_id = uuid.uuid4().hex
@@ -272,15 +282,11 @@ class Outbox:
         self._event("leased", scan_id, analyst, lease_id)
         return self.item(scan_id)
 
-    def _armed(self, item: Item, lease_s: float) -> Item:
-        self._deadlines[item.lease_id] = self._monotonic() + lease_s
-        return item
-
     def renew(self, lease_id: str, lease_s: float) -> bool:
         """Extend a lease; False if it has ended."""
         if lease_id not in self._deadlines:
             return False
-        self._deadlines[lease_id] = self._monotonic() + lease_s
+        self._arm([lease_id], lease_s)
         return True
 
     def release(self, lease_id: str, why: str, max_attempts: int) -> str | None:
@@ -303,9 +309,13 @@ class Outbox:
         self._deadlines.pop(lease_id, None)
         return str(found[0]) if found else None
 
-    def expired(self) -> list[str]:
+    def expired(self, lease_s: float) -> list[str]:
         """Return the leases whose time is over."""
         now = self._monotonic()
+        if self._connections != self.store.connections:
+            # Some lease may be committed whose COMMIT was never answered; nobody else would end it.
+            self._arm(self._leases() - self._deadlines.keys(), lease_s)
+            self._connections = self.store.connections
         return [lease for lease, deadline in self._deadlines.items() if deadline <= now]
 
     # ------------------------------------------------------------------------------------------------- decisions
@@ -433,11 +443,11 @@ class Outbox:
             self._event(kind, scan_id, who, text)
 
 
-def decisions_in(path: Path) -> list[Decision]:
-    """Return the decisions in force of the outbox at `path`, without writing to it; a daemon may be using it.
+def decisions_in(place: store.Place) -> list[Decision]:
+    """Return the decisions in force of an outbox, without writing to it; a daemon may be using it.
 
     Raises StorageError if it cannot be read.
     """
     query = "SELECT decision FROM decisions WHERE applied<>0 ORDER BY committed_utc_ns"
-    with store.reading(path) as reader:
+    with store.reading(place) as reader:
         return [msgspec.json.decode(blob, type=Decision) for (blob,) in reader.rows(query)]

@@ -15,11 +15,94 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import msgspec
+
+from scanner_io.config import Config, is_url, url_problem
 from scanner_io.errors import StorageError
+from scanner_io.storage import write_durable
 
 Row = tuple[Any, ...]
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A database on a PostgreSQL server. url : without a password, which is in `password_file` or in ~/.pgpass"""
+
+    url: str
+    password_file: str | None = None
+
+    def __str__(self) -> str:
+        return self.url
+
+
+FILE, SIGN = "outbox.sqlite", "outbox.url"
+Place = Path | Server
+"""Where an outbox is: a file of SQLite, or a database on a server."""
+
+
+def place_of(config: Config) -> Place:
+    """Return where the outbox of a configuration is."""
+    if config.outbox.url is None:
+        return Path(config.state_dir) / FILE
+    return Server(config.outbox.url, config.outbox.password_file)
+
+
+def sign(folder: Path, place: Place) -> None:
+    """Write into a state folder which server has its outbox, for who looks for it there. Raises StorageError."""
+    path = folder / SIGN
+    if isinstance(place, Path):
+        path.unlink(missing_ok=True)
+    elif found_in(folder) != place:
+        write_durable(path, msgspec.json.encode(place), replace=True)
+
+
+def found_in(folder: Path) -> Place | None:
+    """Return the outbox of a state folder, None if it is none. Raises StorageError."""
+    try:
+        return msgspec.json.decode((folder / SIGN).read_bytes(), type=Server)
+    except (OSError, msgspec.DecodeError) as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise StorageError(f"{folder / SIGN}: does not name a database ({error}); start the lane again") from error
+    path = folder / FILE
+    return path if path.is_file() else None
+
+
+def named(text: str) -> Place:
+    """Return the outbox that a person names by the state_dir of a lane or the URL of a database.
+
+    Raises StorageError if there is none.
+    """
+    if is_url(text):
+        if why := url_problem(text):
+            raise StorageError(f"the URL {why}")
+        return Server(text)
+    place = found_in(Path(text))
+    if place is None:
+        raise StorageError(
+            f"{text}: there is no outbox; give the state_dir of a lane or postgresql://USER@HOST/DATABASE"
+        )
+    return place
+
+
+def opened(place: Place) -> Store:
+    """Open or create a database. Raises StorageError if it is not usable."""
+    return SqliteStore(place) if isinstance(place, Path) else _postgres().PostgresStore(place)
+
+
+def reading(place: Place) -> AbstractContextManager[Reader]:
+    """Give a database as it is at this moment, without writing to it. Raises StorageError."""
+    return _sqlite_read(place) if isinstance(place, Path) else _postgres().reading(place)
+
+
+def _postgres() -> ModuleType:
+    try:
+        from . import store_postgres
+    except ImportError as error:
+        raise StorageError(f"no client for PostgreSQL ({error}); pip install 'scanlane[postgres]'") from error
+    return store_postgres
+
 
 REMEDY = (
     "move it away: it is made anew from the recordings at the next start; the decisions in it are not, so that scans "
@@ -177,8 +260,7 @@ class _SqliteReader(Reader):
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Reader]:
-    """Give the database as it is at this moment, without writing to it. Raises StorageError."""
+def _sqlite_read(path: Path) -> Iterator[Reader]:
     try:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     except sqlite3.Error as error:
