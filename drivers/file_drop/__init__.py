@@ -211,9 +211,10 @@ class FileDrop:
         self._next_listing_s = 0.0
         self._unfinished = self._last_attempt()
         self._closed.clear()
+        how = self._config.passages
         return DeviceInfo(
             vendor=self._config.vendor,
-            model="file drop" if self._config.passages == "files" else f"file drop, passages by {self._config.passages}",
+            model="file drop" if how == "files" else f"file drop, passages by {how}",
             kinds=kinds(self._config),
             address=_printable(self._config.path),
         )
