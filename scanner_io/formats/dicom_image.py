@@ -1,9 +1,9 @@
 """DICOM and DICOS files from other systems: images as radiographs, threat reports as the vendor's detections.
 
 Counts are the stored values, masked to the bits that are stored; signed ones are moved up by half their range, so that
-no count is lost. Slope and intercept of a rescaling stand in the note and are not applied: counts stay counts. Which end
-is air is told by Pixel Intensity Relationship Sign, which is of stored values, else found in the image: MONOCHROME1 and
-2 say only which grey a screen shows.
+no count is lost. Slope and intercept of a rescaling stand in the note and are not applied: counts stay. Which end
+is air is told by Pixel Intensity Relationship Sign, which is of stored values, else found in the image: MONOCHROME1
+and 2 say only which grey a screen shows.
 
 Refused by name: colour, several frames, one bit, 32 bits, floats, more pixels than accepted, pixel data that are cut.
 Images that a lossy code has been at are flagged. Pixel data are decoded by pydicom's plug-ins (extra `dicom`).
@@ -26,10 +26,9 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     JPEG2000,
-    JPEG2000MC,
     UID,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -49,7 +48,7 @@ from .dicos import DX, TDR
 from .raster import RasterHeader, RasterOptions, TruncatedError, check_header, grey_of, radiograph_of
 from .sidecar import check_digit_ok
 
-LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, JPEG2000MC})
+LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000})
 """Transfer syntaxes that may have changed values; JPEG 2000 under its general name is taken for lossy."""
 
 
