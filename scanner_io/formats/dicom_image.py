@@ -134,7 +134,7 @@ def _header(dataset: Dataset, name: str) -> RasterHeader:
         what = f"{frames} frames, a volume or a film; expected one projection"
     elif photometric not in ("MONOCHROME1", "MONOCHROME2", "RGB"):
         what = f"{photometric or 'no photometric interpretation'}; expected MONOCHROME1, MONOCHROME2 or grey RGB"
-    elif not any(tag in dataset for tag in ("PixelData",)):
+    elif dataset.get("PixelData") is None:
         what = "no pixel data, or floats; expected integers"
     if what:
         raise DataError(f"{name}: {what}")
