@@ -30,8 +30,8 @@ import msgspec
 from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, evt
 from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.sop_class import (
-    Verification,  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    Verification,
     register_uid,
     uid_to_service_class,
 )
