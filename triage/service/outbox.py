@@ -72,8 +72,11 @@ MIGRATIONS = (
 
 CHAINED_FROM = 4
 """Schema from which events are a chain (`audit`)."""
-BEAT_S, LOST_S = 5.0, 30.0
-"""A service that shares its database says so often that it lives; silent for so long it is taken as gone."""
+BEAT_S, LOST_BEATS = 5.0, 6
+"""A service that shares its database says so often that it lives; silent at so many looks at it, it is taken as gone.
+
+Looks are counted and not time, so that nobody is taken as gone while it is the database that is away.
+"""
 
 
 class ScanRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +129,8 @@ class Outbox:
         """Of the store, when last looked at."""
         self._hub, self._shared = (place.hub, place.shared) if isinstance(place, store.Server) else ("", False)
         self._beaten_s = -BEAT_S
-        self._beats: dict[str, tuple[int, float]] = {}
-        """Of the other services: the last number seen, and since when."""
+        self._beats: dict[str, tuple[int, int]] = {}
+        """Of the other services: the last number seen, and at how many looks since."""
         try:
             while self._migrated():
                 pass
@@ -368,10 +371,9 @@ class Outbox:
         self._beaten_s = now
         gone = []
         for hub, beat in self.store.rows("SELECT hub, beat FROM hubs WHERE hub<>? AND lost=0", (self._hub,)):
-            seen = self._beats.get(hub)
-            if seen is None or seen[0] != beat:
-                self._beats[hub] = (beat, now)
-            elif now - seen[1] >= LOST_S and (told := self._lost(hub, beat)):
+            seen, looks = self._beats.get(hub, (beat, -1))
+            self._beats[hub] = (beat, looks + 1 if seen == beat else 0)
+            if self._beats[hub][1] >= LOST_BEATS and (told := self._lost(hub, beat)):
                 gone.append(told)
         return gone
 
