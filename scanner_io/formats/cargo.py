@@ -3,7 +3,7 @@
 One message tells of equipment (containers) and of consignments with their parties and goods. The names are those of
 the WCO Data Model where it has them. A message may be late, a correction, a double or a cancellation: it keeps its own
 identity, function and time, and what is odd in it is listed in `problems`. A declaration with problems never lowers a
-risk.
+risk. The names that the types have in JSON stand beside them (`cargo_json`).
 
 Source: WCO Data Model 3 (class and attribute names); UN/EDIFACT D.95B directory (codes of functions, parties, units);
 UN/ECE Recommendation 16 (UN/LOCODE), 20 (units) and 21 (packages).
@@ -53,7 +53,13 @@ HS_EDITIONS = (1988, 1996, 2002, 2007, 2012, 2017, 2022)
 """Years from which editions of the Harmonized System are in force."""
 
 
-class Party(msgspec.Struct, frozen=True, kw_only=True):
+_PARTY = {
+    "role": "RoleCode", "code": "TypeCode", "identifier": "ID", "scheme": "IdentificationSchemeID", "name":
+    "Name", "address": "Address", "country": "CountryCode", "authorised": "AuthorisedEconomicOperator",
+}  # fmt: skip
+
+
+class Party(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_PARTY):
     """A party of a consignment.
 
     code : qualifier as it was written
@@ -71,7 +77,12 @@ class Party(msgspec.Struct, frozen=True, kw_only=True):
     authorised: bool | None = None
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+_PLACE = {
+    "role": "RoleCode", "code": "TypeCode", "locode": "ID", "name": "Name",
+}  # fmt: skip
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_PLACE):
     """A place by UN/LOCODE, or by name where there is no code."""
 
     role: PlaceRole
@@ -80,14 +91,26 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
 
 
-class Packed(msgspec.Struct, frozen=True, kw_only=True):
+_PACKED = {
+    "container": "ID", "packages": "QuantityQuantity",
+}  # fmt: skip
+
+
+class Packed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_PACKED):
     """How much of one goods item lies in one container; packages is None where that was not told."""
 
     container: str
     packages: int | None = None
 
 
-class GoodsItem(msgspec.Struct, frozen=True, kw_only=True):
+_GOODSITEM = {
+    "number": "SequenceNumeric", "hs_code": "ClassificationID", "hs_edition": "ClassificationEdition", "text":
+    "Description", "packages": "PackageQuantity", "package_kind": "PackageTypeCode", "gross_kg":
+    "GrossMassMeasure", "origin": "OriginCountryCode", "dangerous": "UNDGID", "packed": "TransportEquipment",
+}  # fmt: skip
+
+
+class GoodsItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_GOODSITEM):
     """One line of goods.
 
     hs_code : 2 to 12 digits; the first six are the Harmonized System's, the rest a country's own
@@ -108,7 +131,14 @@ class GoodsItem(msgspec.Struct, frozen=True, kw_only=True):
     packed: tuple[Packed, ...] = ()
 
 
-class Consignment(msgspec.Struct, frozen=True, kw_only=True):
+_CONSIGNMENT = {
+    "number": "SequenceNumeric", "document": "TransportContractDocumentID", "master":
+    "MasterTransportContractDocumentID", "booking": "BookingReferenceID", "places": "Location", "parties":
+    "Party", "goods": "ConsignmentItem", "gross_kg": "GrossMassMeasure",
+}  # fmt: skip
+
+
+class Consignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_CONSIGNMENT):
     """Goods of one transport document.
 
     document : number of the bill of lading or waybill; house documents name their master in `master`
@@ -124,7 +154,13 @@ class Consignment(msgspec.Struct, frozen=True, kw_only=True):
     gross_kg: float | None = None
 
 
-class Equipment(msgspec.Struct, frozen=True, kw_only=True):
+_EQUIPMENT = {
+    "number": "ID", "size_type": "CharacteristicCode", "full": "Full", "gross_kg": "GrossMassMeasure",
+    "tare_kg": "TareMassMeasure", "seals": "SealID", "prior_scans": "PriorScanQuantity",
+}  # fmt: skip
+
+
+class Equipment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_EQUIPMENT):
     """A container.
 
     number : as written, without blanks and hyphens; never mended
@@ -142,7 +178,16 @@ class Equipment(msgspec.Struct, frozen=True, kw_only=True):
     prior_scans: int | None = None
 
 
-class CargoMessage(msgspec.Struct, frozen=True, kw_only=True):
+_CARGOMESSAGE = {
+    "form": "Form", "sender": "SubmitterID", "recipient": "RecipientID", "reference": "FunctionalReferenceID",
+    "document": "ID", "function": "FunctionCode", "prepared_utc_ns": "IssueDateTime", "transport":
+    "BorderTransportMeansName", "voyage": "JourneyID", "plate": "BorderTransportMeansRegistrationID", "places":
+    "Location", "parties": "Party", "equipment": "TransportEquipment", "consignments": "Consignment",
+    "problems": "Problem",
+}  # fmt: skip
+
+
+class CargoMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_CARGOMESSAGE):
     """One message.
 
     form : what it came in

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydifact.control import Characters
 from pydifact.exceptions import EDISyntaxError
 from pydifact.parser import Parser
 from pydifact.segments import Segment, SegmentFactory
@@ -60,16 +59,9 @@ def looks_like_edifact(data: bytes) -> bool:
 
 
 def read_interchange(data: bytes, name: str) -> tuple[CargoMessage, ...]:
-    """Return the messages of an interchange.
+    """Return the messages of an interchange; `name` is what errors call it.
 
-    Parameters
-    ----------
-    data : the file's bytes
-    name : what to call it in errors and problems
-
-    Raises
-    ------
-    DataError : no interchange, cut off, without an end, a message of another kind, or too large
+    Raises DataError: no interchange, cut off, without an end, a message of another kind, or too large.
     """
     segments, problems = _segments(data, name)
     sender, recipient, messages, odd = _envelope(segments, name)
@@ -129,9 +121,7 @@ def _other_reading(body: bytes) -> str:
         return body.decode("iso8859-1")
 
 
-def _envelope(
-    segments: list[Segment], name: str
-) -> tuple[str, str, list[tuple[Segment, list[Segment]]], list[str]]:
+def _envelope(segments: list[Segment], name: str) -> tuple[str, str, list[tuple[Segment, list[Segment]]], list[str]]:
     """Return sender, recipient, each message's header and body, and what is odd about the frame."""
     if not segments or segments[0].tag != "UNB":
         raise DataError(f"{name}: the first segment is {segments[0].tag if segments else 'missing'}, not UNB")
@@ -409,7 +399,6 @@ class _Message:
             self._item["dangerous"].append(_at(segment, 2, 0))
 
 
-
 # --------------------------------------------------------------------------------------------------------------
 # Times
 
@@ -453,9 +442,7 @@ def write_interchange(messages: Iterable[CargoMessage], prepared_utc_ns: int, co
 
     What the messages have no place for (status of traders, edition of goods codes, earlier scans) is not written.
 
-    Raises
-    ------
-    DataError : no message, or messages of several senders or recipients, or a consignment too many for IFTMCS
+    Raises DataError: no message, or messages of several senders or recipients, or a consignment too many for IFTMCS.
     """
     told = list(messages)
     frames = {(m.sender, m.recipient) for m in told}
@@ -473,7 +460,7 @@ def write_interchange(messages: Iterable[CargoMessage], prepared_utc_ns: int, co
         segments += body
         segments.append(Segment("UNT", str(len(body) + 2), message.reference))
     segments.append(Segment("UNZ", str(len(told)), control))
-    text = Serializer(Characters()).serialize(segments, with_una_header=True, break_lines=True)
+    text = Serializer().serialize(segments, with_una_header=True, break_lines=True)
     return str(text).encode()
 
 
@@ -498,7 +485,7 @@ def _segments_of(message: CargoMessage) -> Iterable[Segment]:
         for seal in box.seals:
             yield Segment("SEL", seal, "CA")
     if message.form == "IFTMCS" and len(message.consignments) > 1:
-        raise DataError(f"message {message.reference}: IFTMCS tells of one consignment, not {len(message.consignments)}")
+        raise DataError(f"message {message.reference}: IFTMCS tells of one consignment, not of several")
     for consignment in message.consignments:
         yield from _consignment_segments(consignment, message.form)
 

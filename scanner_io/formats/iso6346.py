@@ -19,7 +19,8 @@ LENGTHS_FT = {"1": 10.0, "2": 20.0, "3": 30.0, "4": 40.0, "L": 45.0, "M": 48.0}
 """First character of a size and type code, in feet; other lengths have letters that few use."""
 GROUPS = {
     "G": "general purpose", "V": "ventilated", "B": "dry bulk", "S": "named cargo", "R": "refrigerated",
-    "H": "insulated", "U": "open top", "P": "platform", "T": "tank", "K": "tank", "N": "dry bulk", "A": "air and surface",
+    "H": "insulated", "U": "open top", "P": "platform", "T": "tank", "K": "tank", "N": "dry bulk",
+    "A": "air and surface",
 }  # fmt: skip
 """Third character of a size and type code."""
 
