@@ -14,6 +14,7 @@ Source: UN/EDIFACT directory D.95B (messages CUSCAR and IFTMCS, segments, code l
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -508,7 +509,7 @@ def _consignment_segments(consignment: Consignment, form: str) -> Iterable[Segme
         packages = "" if item.packages is None else str(item.packages)
         yield Segment("GID", str(item.number), [packages, item.package_kind] if item.package_kind else packages)
         if item.text:
-            parts = [item.text[i : i + 70] for i in range(0, len(item.text), 70)]
+            parts = textwrap.wrap(item.text, 70, break_on_hyphens=False)  # a reader joins the parts with blanks
             for start in range(0, len(parts), 5):
                 yield Segment("FTX", "AAA", "", "", parts[start : start + 5])
         if item.hs_code:

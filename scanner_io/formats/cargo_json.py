@@ -183,7 +183,7 @@ def _tidied(message: CargoMessage) -> CargoMessage:
 def read_table(data: bytes, name: str, sender: str = "") -> tuple[CargoMessage, ...]:
     """Return a table's messages, one for each document number, in the order of the table.
 
-    Raises DataError: too large, not in UTF-8, a missing or unknown column, a row of another length, a cell of a wrong kind.
+    Raises DataError: too large, not in UTF-8, a missing or unknown column, a row of another length, a wrong cell.
     """
     if len(data) > MAX_BYTES:
         raise DataError(f"{name}: {len(data)} bytes; tables of up to {MAX_BYTES} are read, so split it")
