@@ -98,8 +98,9 @@ def _children() -> set[str]:
             line = " ".join(child.cmdline())
         except psutil.Error:  # ended since it was listed
             line = ""
-        # one process per session keeps account of shared memory; it ends with the session
-        if "resource_tracker" not in line:
+        # One process per session keeps account of shared memory, another is the database server; both end with it,
+        # though a test may have restarted the server.
+        if "resource_tracker" not in line and "/scanlane-pg-" not in line:
             found.add(f"child process {child.pid} {line[:120]}")
     return found
 

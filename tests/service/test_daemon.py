@@ -54,7 +54,7 @@ def items(state):
     """Return every scan of the stopped daemon's outbox."""
     outbox = Outbox(state / "outbox.sqlite")
     try:
-        ids = [row[0] for row in outbox._db.execute("SELECT scan_id FROM scans")]
+        ids = [row[0] for row in outbox.store.rows("SELECT scan_id FROM scans")]
         return [outbox.item(scan_id) for scan_id in ids]
     finally:
         outbox.close()

@@ -393,13 +393,13 @@ def test_a_lease_held_over_a_restart_counts_against_the_capacity(tmp_path):
 
 def test_while_the_outbox_cannot_commit_nothing_is_offered_and_it_recovers(service):
     service.put(1)
-    service.do(lambda o: o._db.execute("PRAGMA query_only=1"))
+    service.do(lambda o: o.store.rows("PRAGMA query_only=1"))
     with Workstation(service.address, "ana") as desk:
         assert desk.connected()
         assert until(lambda: any(event == "outbox_fault" for event, _ in service.log))
         assert desk.next_offer(0.5) is None
         assert [event for event, _ in service.log].count("outbox_fault") == 1
-        service.do(lambda o: o._db.execute("PRAGMA query_only=0"))
+        service.do(lambda o: o.store.rows("PRAGMA query_only=0"))
         assert desk.next_offer(5) is not None
     assert any(event == "outbox_back" for event, _ in service.log)
 

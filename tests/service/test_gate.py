@@ -49,7 +49,7 @@ class Service(DispatchService):
         return identity
 
     def events(self, kind):
-        return self.do(lambda o: o._db.execute("SELECT who, text FROM events WHERE kind=?", (kind,)).fetchall())
+        return self.do(lambda o: o.store.rows("SELECT who, text FROM events WHERE kind=?", (kind,)))
 
 
 @pytest.fixture

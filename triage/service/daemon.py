@@ -3,7 +3,8 @@
 State folder:
 
     lock                        held while a daemon runs here
-    outbox.sqlite               what analysts owe an answer
+    outbox.sqlite               what analysts owe an answer, where no server keeps it
+    outbox.url                  which server does
     recordings/LANE/YYYYMMDD/   one file per scan
     quarantine/                 what could not be used, each with its reason beside it
     lanes/LANE.json             passages of the lane that are on no disk yet, and where its portals' counts stood
@@ -42,6 +43,7 @@ from . import lane as lane_process
 from .dispatch import Dispatch
 from .gate import Gate
 from .outbox import Outbox
+from .store import place_of, sign
 
 Log = Callable[..., None]
 
@@ -211,7 +213,9 @@ class Daemon:
         with state_folder(self._state):
             for part in quarantine_parts(self._state / "recordings", self._state / "quarantine"):
                 self._log("part_quarantined", level="warning", text=str(part))
-            self._outbox = Outbox(self._state / "outbox.sqlite")
+            place = place_of(self._config)
+            self._outbox = Outbox(place)
+            sign(self._state, place)
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             try:
                 for scan_id in self._outbox.hold_missing(lambda p: Path(p).is_file()):
@@ -447,7 +451,7 @@ class Daemon:
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of the outbox; usable after `run` too."""
-        outbox = Outbox(self._state / "outbox.sqlite")
+        outbox = Outbox(place_of(self._config))
         try:
             return dict(outbox.counts())
         finally:

@@ -540,7 +540,7 @@ class Dispatch:
             elif now_s - connection.pinged_s >= self._config.heartbeat_s:
                 connection.pinged_s = now_s
                 self._ping(connection)
-        for lease_id in self._outbox.expired():
+        for lease_id in self._outbox.expired(self._config.lease_s):
             for owner in self._connections.values():
                 owner.stalled = owner.stalled or lease_id in owner.leases
             self._end_lease(lease_id, "the lease ran out")
@@ -586,29 +586,24 @@ class Dispatch:
             if not free:
                 return
             connection = min(free, key=lambda c: len(c.leases))
-            scan_id = self._outbox.next_pending(connection.analyst)
-            if scan_id is None:
+            item = self._outbox.lease_next(connection.analyst, self._config.lease_s)
+            if item is None:
                 return
-            try:
-                self._offer(connection, scan_id)
-            except DeliveryError as error:
-                self._log("offer_failed", scan=scan_id, text=str(error), level="warning")
-                return
+            self._offer(connection, item)
 
-    def _offer(self, connection: Connection, scan_id: str) -> None:
-        item = self._outbox.lease(scan_id, connection.analyst, self._config.lease_s)
-        connection.leases[item.lease_id] = scan_id
+    def _offer(self, connection: Connection, item: Item) -> None:
         row = item.row
+        connection.leases[item.lease_id] = row.scan_id
         sent = self._send(
             connection.routing_id,
             wire.Offer(
-                scan_id=scan_id, lease_id=item.lease_id, lease_s=self._config.lease_s, size=row.size,
+                scan_id=row.scan_id, lease_id=item.lease_id, lease_s=self._config.lease_s, size=row.size,
                 sha256=row.sha256, lane=row.lane, start_utc_ns=row.start_utc_ns, attempt=item.attempts,
                 simulated=row.simulated, result=row.result, declaration=row.declaration,
             ),
         )  # fmt: skip
         if sent:
-            self._log("offered", scan=scan_id, analyst=connection.analyst, attempt=item.attempts)
+            self._log("offered", scan=row.scan_id, analyst=connection.analyst, attempt=item.attempts)
         else:
             connection.stalled = True  # it gets nothing more until it is heard again
             self._end_lease(item.lease_id, "could not be sent", hold=False)
@@ -620,7 +615,7 @@ class Dispatch:
             reason = f"scan {scan_id} is held; a supervisor may take it, {who.key.name} is {who.role}"
             self._audit_refusal(reason, connection.analyst, scan_id)
             raise DeliveryError(reason)
-        self._offer(connection, scan_id)
+        self._offer(connection, self._outbox.lease(scan_id, connection.analyst, self._config.lease_s))
 
     def _end_lease(self, lease_id: str, why: str, *, hold: bool = True) -> None:
         """End a lease and tell every connection that shares it. hold : after too many tries the scan is held."""

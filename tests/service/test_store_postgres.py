@@ -1,0 +1,249 @@
+import json
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from scanner_io import config
+from scanner_io.errors import ConfigError, StorageError
+from tests import samples
+from triage.cli import cli
+from triage.service import audit
+from triage.service.outbox import MIGRATIONS, Outbox, ScanRow, decisions_in
+from triage.service.store import Server, found_in, named, sign
+
+
+@pytest.fixture
+def server(cluster):
+    """Where an outbox of this test alone may be made."""
+    return Server(cluster.new())
+
+
+def row(number):
+    scan_id = f"north-20260131T0945{number:02d}.000000Z-0f3a9c1e"
+    return ScanRow(
+        scan_id=scan_id, lane="north", path=f"/r/{scan_id}", sha256="ab" * 32, size=100, start_utc_ns=number,
+        simulated=True, result=samples.result(scan_id, "REVIEW"),
+    )  # fmt: skip
+
+
+def problems(place):
+    return audit.verify(place, None, None).problems
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
+def test_the_server_may_be_restarted_and_nothing_acknowledged_is_lost(cluster, server, how):
+    now = [0.0]
+    outbox = Outbox(server, monotonic=lambda: now[0])
+    try:
+        outbox.add(row(1))
+        lease = outbox.lease_next("ana", 10).lease_id
+        with pytest.raises(StorageError, match="postgresql://"), outbox.store.transaction():
+            outbox.store.change("UPDATE outbox SET analyst='eve'")
+            cluster.stop(how=how)
+            outbox.note("never", "committed")
+        with pytest.raises(StorageError, match="no connection"):
+            outbox.add(row(2))
+        cluster.start()
+        # The first attempt after it was away waits its turn, so that a server that is away does not hold up the loop.
+        outbox.store._not_before_s = 0.0
+        assert outbox.add(row(2))
+        assert outbox.item(row(1).scan_id).analyst == "ana"
+        assert outbox.expired(10) == []
+        now[0] += 11
+        assert outbox.expired(10) == [lease]
+        assert outbox.store.connections == 2
+    finally:
+        outbox.close()
+    assert problems(server) == []
+
+
+def test_a_step_after_a_restart_that_nobody_noticed_is_done_on_a_new_connection(cluster, server):
+    outbox = Outbox(server)
+    try:
+        cluster.stop()
+        cluster.start()
+        assert outbox.add(row(1))
+        cluster.stop()
+        cluster.start()
+        assert outbox.counts()["recorded"] == 1
+    finally:
+        outbox.close()
+
+
+def test_a_lease_whose_commit_was_not_answered_ends_all_the_same(cluster, server):
+    now = [0.0]
+    outbox = Outbox(server, monotonic=lambda: now[0])
+    try:
+        outbox.add(row(1))
+        lease = outbox.lease_next("ana", 10).lease_id
+        outbox._deadlines.clear()  # as if the answer to its COMMIT had been lost with the connection
+        cluster.stop()
+        cluster.start()
+        assert outbox.counts()["leased"] == 1
+        assert outbox.expired(10) == []
+        now[0] += 11
+        assert outbox.expired(10) == [lease]
+    finally:
+        outbox.close()
+
+
+def test_services_that_take_at_the_same_time_never_take_the_same(server):
+    first = Outbox(server)
+    count = 40
+    for number in range(count):
+        first.add(row(number))
+    first.close()
+    taken, errors = [], []
+
+    def take(analyst):
+        outbox = Outbox(server)
+        try:
+            while (item := outbox.lease_next(analyst, 10)) is not None:
+                taken.append(item.row.scan_id)
+        except StorageError as error:
+            errors.append(error)
+        finally:
+            outbox.close()
+
+    threads = [threading.Thread(target=take, args=(f"analyst {i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert sorted(taken) == sorted(row(n).scan_id for n in range(count))
+    found = audit.verify(server, None, None)
+    assert found.problems == []
+    assert found.rows == 2 * count
+
+
+def test_who_takes_passes_over_what_another_is_taking(server):
+    one, other = Outbox(server), Outbox(server)
+    try:
+        one.add(row(1))
+        one.add(row(2))
+        with one.store.transaction():
+            assert one.store.locked("SELECT scan_id FROM outbox WHERE scan_id=?", (row(1).scan_id,))
+            assert other.lease_next("ben", 10).row.scan_id == row(2).scan_id
+    finally:
+        one.close()
+        other.close()
+
+
+def test_two_services_may_bring_up_the_schema_at_the_same_time(server):
+    opened, barrier = [], threading.Barrier(2)
+
+    def begin():
+        barrier.wait()
+        opened.append(Outbox(server))
+
+    threads = [threading.Thread(target=begin) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for outbox in opened:
+        outbox.close()
+    assert len(opened) == 2
+
+
+def test_a_newer_schema_is_refused(cluster, server):
+    Outbox(server).close()
+    outbox = Outbox(server)
+    with outbox.store.transaction():
+        outbox.store.change("INSERT INTO migrations VALUES (?, now())", (len(MIGRATIONS) + 1,))
+    outbox.close()
+    with pytest.raises(StorageError, match="upgrade scanlane"):
+        Outbox(server)
+
+
+def test_a_server_that_gives_up_durability_is_refused(cluster, server):
+    outbox = Outbox(server)
+    outbox.close()
+    for value, refused in (("off", True), ("on", False)):
+        cluster.set("full_page_writes", value)
+        if refused:
+            with pytest.raises(StorageError, match="full_page_writes is off, expected on"):
+                Outbox(server)
+        else:
+            Outbox(server).close()
+
+
+def test_the_password_comes_from_a_file_and_is_told_nobody(cluster, tmp_path):
+    url = cluster.url(host="127.0.0.1")
+    file = tmp_path / "password"
+    with pytest.raises(StorageError, match="no password supplied"):
+        Outbox(Server(url))
+    file.write_text(cluster.password + "\n")
+    file.chmod(0o644)
+    with pytest.raises(StorageError, match="lets others read this secret"):
+        Outbox(Server(url, str(file)))
+    file.chmod(0o600)
+    outbox = Outbox(Server(url, str(file)))
+    outbox.close()
+    assert cluster.password not in repr(outbox.store.__dict__)
+    file.write_text("wrong" + cluster.password)
+    with pytest.raises(StorageError, match="password authentication failed") as told:
+        Outbox(Server(url, str(file)))
+    assert cluster.password not in str(told.value)
+
+
+def test_the_audit_of_a_server_is_verified_by_its_url_or_its_state_folder(cluster, server, tmp_path):
+    outbox = Outbox(server)
+    for number in range(5):
+        outbox.add(row(number))
+    outbox.close()
+    sign(tmp_path, server)
+    for name in (server.url, str(tmp_path)):
+        told = CliRunner().invoke(cli, ["audit", "verify", name])
+        assert told.exit_code == 0, told.output
+        assert told.output.startswith("5 events")
+    cluster.ask(server.url, "UPDATE events SET who='eve' WHERE seq=3 RETURNING 1")
+    told = CliRunner().invoke(cli, ["audit", "verify", server.url, "--json"])
+    assert told.exit_code == 1
+    assert [p["seq"] for p in json.loads(told.output)["problems"]] == [3]
+    assert decisions_in(server) == []
+
+
+def test_a_state_folder_says_where_its_outbox_is(tmp_path, server):
+    assert found_in(tmp_path) is None
+    sign(tmp_path, server)
+    assert found_in(tmp_path) == named(str(tmp_path)) == server
+    (tmp_path / "outbox.url").write_text("{")
+    with pytest.raises(StorageError, match="does not name a database"):
+        found_in(tmp_path)
+    sign(tmp_path, tmp_path / "outbox.sqlite")
+    assert found_in(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("postgresql://lane@localhost/site", ""),
+        ("postgresql://lane@/site?host=/run/postgresql", ""),
+        ("postgresql://lane@db.site:5433/site?sslmode=verify-full", ""),
+        ("postgresql://lane@127.0.0.1,[::1]:5433/site", ""),
+        ("postgresql://lane:secret@localhost/site", "has a password in it"),
+        ("postgresql://lane@localhost/site?password=secret", "has a password in it"),
+        ("postgresql://lane@db.site/site", "db.site is another machine"),
+        ("postgresql://lane@db.site/site?sslmode=require", "db.site is another machine"),
+        ("postgresql://lane@localhost,db.site/site", "db.site is another machine"),
+        ("postgresql://lane@/site?host=db.site", "db.site is another machine"),
+        ("postgresql://localhost/site", "expected postgresql://USER@HOST/DATABASE"),
+        ("postgresql://lane@localhost", "expected postgresql://USER@HOST/DATABASE"),
+        ("sqlite:///x", "expected postgresql://USER@HOST/DATABASE"),
+    ],
+)
+def test_urls_are_checked_before_anything_is_tried(url, why, tmp_path):
+    told = config.url_problem(url)
+    assert why in told if why else told == ""
+    assert "secret" not in told
+    text = f'state_dir = "s"\n[outbox]\nurl = "{url}"\n[[lane]]\nname = "n"\n[[lane.device]]\ndriver = "simulated"\n'
+    if why:
+        with pytest.raises(ConfigError, match=r"outbox\.url"):
+            config.parse(text, "x", Path(tmp_path))
+    else:
+        assert config.parse(text, "x", Path(tmp_path)).outbox.url == url
