@@ -136,7 +136,8 @@ def declared(seed, form):
     for number in range(1, 2 if form == "IFTMCS" else draw.randint(2, 4)):
         goods = tuple(
             GoodsItem(
-                number=n, hs_code=draw.choice(["69", "6907", "690721", "0803901100"]), text=" ".join(word(1, 30) for _ in range(12)),
+                number=n, hs_code=draw.choice(["69", "6907", "690721", "0803901100"]),
+                text=" ".join(word(1, 30) for _ in range(12)),
                 packages=draw.choice([None, draw.randint(1, 999)]), gross_kg=draw.choice([None, 12.5, 800.0]),
                 origin=draw.choice(["", "CN"]), dangerous=tuple(draw.sample(["1203", "1950"], draw.randint(0, 2))),
                 packed=tuple(Packed(container=b.number, packages=draw.choice([None, 7])) for b in boxes[:2]),
