@@ -24,7 +24,7 @@ GOLDEN = {
         "a7616e616c797374" "a3616e61"           # analyst: ana
         "a86361706163697479" "02"               # capacity: 2
         "a970726f746f5f6d696e" "00"             # proto_min: 0
-        "a970726f746f5f6d6178" "00"             # proto_max: 0
+        "a970726f746f5f6d6178" "01"             # proto_max: 1
         "ae636c69656e745f76657273696f6e" "a5302e312e30",  # client_version: 0.1.0
     wire.Fetch(scan_id="s", lease_id="1f", offset=1048576, credit=4):
         "85"
@@ -76,6 +76,16 @@ GOLDEN = {
     wire.Revoked(scan_id="s", lease_id="1f", reason="x"):
         "84" "a474797065" "a77265766f6b6564" "a77363616e5f6964" "a173" "a86c656173655f6964" "a23166"
         "a6726561736f6e" "a178",
+    wire.Alarm(kind="unattended", text="2 wait", utc_ns=7, scan_id="s", waiting=2, waited_s=150.0):
+        "88"
+        "a474797065" "a5616c61726d"             # type: alarm
+        "a46b696e64" "aa756e617474656e646564"   # kind: unattended
+        "a474657874" "a6322077616974"           # text: 2 wait
+        "a67574635f6e73" "07"                   # utc_ns: 7
+        "a77363616e5f6964" "a173"
+        "a777616974696e67" "02"                 # waiting: 2
+        "a87761697465645f73" "cb4062c00000000000"  # waited_s: 150.0
+        "a46f766572" "c2",                      # over: false
     wire.Refused(about="claim", reason="x", ref="s"):
         "84" "a474797065" "a772656675736564" "a561626f7574" "a5636c61696d" "a6726561736f6e" "a178"
         "a3726566" "a173",

@@ -15,7 +15,7 @@ from tests.service.test_dispatch import until
 
 @pytest.fixture
 def service(tmp_path):
-    running = test_dispatch.Service(tmp_path)
+    running = test_dispatch.Service(tmp_path, escalate_s=1.0)  # there are alarms, of which it does not know
     yield running
     running.close()
 
@@ -72,6 +72,9 @@ def test_the_previous_client_with_this_service(service):
         client.send("claim", scan_id="none")
         assert "there is no scan" in client.hear("refused")[0]["reason"]
         assert until(lambda: client.pings or client.send("ping", counter=6) or client.hear("pong") is None)
+        assert until(lambda: any(event == "alarm" for event, _ in service.log) or client.send("ping", counter=7))
+        client.send("claim", scan_id="none")
+        client.hear("refused")
         client.send("bye")
         assert until(lambda: service.state(second) == "pending")
     assert service.state(scan_id) == "decided"
