@@ -97,10 +97,15 @@ class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         password; on another machine it needs `?sslmode=verify-full`; none: a file of SQLite in the state_dir
     password_file : file whose only line is the password; none: ~/.pgpass, or the server asks for none. Relative paths
         count from the configuration file
+    hub : name of this service among those that share the database; keep it, its scans and leases are known by it
+    recordings_shared : the services find each other's recordings under the same paths, so that each offers all scans,
+        and takes over from one that is gone; otherwise each offers its own
     """
 
     url: str | None = None
     password_file: str | None = None
+    hub: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")] | None = None
+    recordings_shared: bool = False
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,9 +216,13 @@ def _with_checkpoints(audit: Audit, base: Path, problems: list[str]) -> Audit:
 def _with_password(outbox: Outbox, base: Path, problems: list[str]) -> Outbox:
     """Return `outbox` with the whole path of its password, which has been read once."""
     if outbox.url is None:
-        if outbox.password_file is not None:
-            problems.append(f"outbox.password_file: {outbox.password_file!r}, expected only with outbox.url")
+        problems += [
+            f"outbox.{key}: {_shown(told)}, expected only with outbox.url"
+            for key in ("password_file", "hub", "recordings_shared") if (told := getattr(outbox, key))
+        ]  # fmt: skip
         return outbox
+    if outbox.hub is None:
+        problems.append("outbox.hub: missing, expected a name of this service among those that share the database")
     if why := url_problem(outbox.url):
         problems.append(f"outbox.url: {why}")
     if outbox.password_file is None:

@@ -9,6 +9,7 @@ from scanner_io import wire
 from scanner_io.errors import ProtocolError
 from scanner_io.model import Decision
 from tests import samples
+from tests.scanner_io.previous_peer import PREVIOUS
 
 DECISION = Decision(
     decision_id="5a3c", scan_id=samples.SCAN_ID, sha256="ab", analyst="ana", verdict="inspect", decided_utc_ns=7,
@@ -123,6 +124,28 @@ def test_nested_messages_come_back(message):
 def test_every_message_has_its_golden_bytes_or_round_trip():
     tested = {type(m) for m in GOLDEN} | {wire.Decide, wire.Offer, wire.Queue}
     assert tested == set(wire.FromAnalyst.__args__) | set(wire.FromService.__args__)
+
+
+@pytest.mark.parametrize("name", PREVIOUS)
+def test_what_was_sent_before_is_understood(name):
+    header, says = PREVIOUS[name]
+    if name == "statement":
+        message = wire.decode_statement(header)
+    elif says["type"] in {kind.__struct_config__.tag for kind in wire.FromAnalyst.__args__}:
+        message = wire.decode_from_analyst([wire.PROTOCOL, header])
+    else:
+        frames = [wire.PROTOCOL, header, *([b"raw"] if name == "chunk" else [])]
+        message, _ = wire.decode_from_service(frames)
+    assert says_all_of(msgspec.json.decode(msgspec.json.encode(message)), says)
+
+
+def says_all_of(now, then):
+    """Tell whether every value of then is there now; there may be more fields."""
+    if isinstance(then, dict):
+        return then.keys() <= now.keys() and all(says_all_of(now[key], then[key]) for key in then)
+    if isinstance(then, list):
+        return len(then) == len(now) and all(map(says_all_of, now, then))
+    return now == then
 
 
 def test_unknown_fields_are_tolerated_and_wrong_types_refused():

@@ -286,17 +286,18 @@ class Dispatch:
             reason = f"{who.key.name} is {who.role}, who may not send {_type(message)}"
             self._audit_refusal(reason, who.key.name)
             self._tell_refused(routing_id, _type(message), reason, _ref(message))
-        elif isinstance(message, wire.Hello):
-            self._hello(routing_id, descriptor, message, who)
-        elif connection is None:
-            self._tell_refused(routing_id, "hello_first", "this connection has not said hello")
-        else:
-            connection.heard_s = time.monotonic()
-            connection.stalled = False
-            try:
+            return
+        try:
+            if isinstance(message, wire.Hello):
+                self._hello(routing_id, descriptor, message, who)
+            elif connection is None:
+                self._tell_refused(routing_id, "hello_first", "this connection has not said hello")
+            else:
+                connection.heard_s = time.monotonic()
+                connection.stalled = False
                 self._act(connection, message)
-            except (DeliveryError, StorageError) as error:
-                self._tell_refused(routing_id, _type(message), str(error), _ref(message))
+        except (DeliveryError, StorageError) as error:
+            self._tell_refused(routing_id, _type(message), str(error), _ref(message))
 
     def _refused(self, why: str) -> None:
         """Log a message that cannot be taken."""
@@ -540,6 +541,8 @@ class Dispatch:
             elif now_s - connection.pinged_s >= self._config.heartbeat_s:
                 connection.pinged_s = now_s
                 self._ping(connection)
+        for told in self._outbox.beat():
+            self._log("hub_lost", level="error", text=told)
         for lease_id in self._outbox.expired(self._config.lease_s):
             for owner in self._connections.values():
                 owner.stalled = owner.stalled or lease_id in owner.leases
@@ -638,8 +641,12 @@ class Dispatch:
             (self.door.cut if cut else self.door.left)(connection.peer)
         shared = {lease for c in self._connections.values() if c.analyst == connection.analyst for lease in c.leases}
         for lease_id in list(connection.leases):
-            if lease_id not in shared:
+            if lease_id in shared:
+                continue
+            try:
                 self._end_lease(lease_id, f"{connection.analyst} {why}")
+            except StorageError as error:  # it ends when its time is over
+                self._log("release_failed", level="warning", text=one_line(str(error)))
         self._log("analyst_left", analyst=connection.analyst, text=why)
 
     def queue(self) -> wire.Queue:

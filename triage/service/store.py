@@ -29,10 +29,17 @@ Row = tuple[Any, ...]
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A database on a PostgreSQL server. url : without a password, which is in `password_file` or in ~/.pgpass"""
+    """A database on a PostgreSQL server.
+
+    url : without a password, which is in `password_file` or in ~/.pgpass
+    hub : the service among those that share it, see `scanner_io.config.Outbox`; empty for who only looks
+    shared : the services find each other's recordings
+    """
 
     url: str
     password_file: str | None = None
+    hub: str = ""
+    shared: bool = False
 
     def __str__(self) -> str:
         return self.url
@@ -45,9 +52,10 @@ Place = Path | Server
 
 def place_of(config: Config) -> Place:
     """Return where the outbox of a configuration is."""
-    if config.outbox.url is None:
+    o = config.outbox
+    if o.url is None:
         return Path(config.state_dir) / FILE
-    return Server(config.outbox.url, config.outbox.password_file)
+    return Server(o.url, o.password_file, hub=o.hub or "", shared=o.recordings_shared)
 
 
 def sign(folder: Path, place: Place) -> None:
