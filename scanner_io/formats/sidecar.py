@@ -27,6 +27,8 @@ from defusedxml.ElementTree import fromstring
 from scanner_io.errors import DataError
 from scanner_io.vendor_record import Detection, Instant, NumberRead, Operation, Resource, Role, Sidecar
 
+from .iso6346 import check_digit_ok
+
 MAX_BYTES = 1 << 20
 """Bytes of the largest sidecar read; real ones have 1 to 9 thousand."""
 MAX_ELEMENTS = 20_000
@@ -70,22 +72,6 @@ def role_of_name(name: str, dialect: str = "") -> Role:
             found: Role = role
             return found
     return "unknown"
-
-
-def check_digit_ok(number: str) -> bool | None:
-    """Return whether a container number ends with its check digit; None where it is not eleven characters of one.
-
-    Source: ISO 6346:2022, annex A.
-    """
-    if not re.fullmatch(r"[A-Z]{3}[A-Z][0-9]{7}", number):
-        return None
-    values = [int(c) if c.isdigit() else _letter(c) for c in number[:10]]
-    return sum(v << i for i, v in enumerate(values)) % 11 % 10 == int(number[10])
-
-
-def _letter(character: str) -> int:
-    value = ord(character) - ord("A") + 10
-    return value + (value - 1) // 10  # 11, 22 and 33 are left out
 
 
 @lru_cache(maxsize=1)
