@@ -40,13 +40,14 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from scanner_io.formats.iso6346 import check_digit_ok
+
 from ..errors import DataError
 from ..model import Quality, Radiograph
 from ..vendor_record import Detection, Instant, NumberRead, Sidecar
 from .dicom_object import DicomAsk, DicomObject
 from .dicos import DX, TDR
 from .raster import RasterHeader, RasterOptions, TruncatedError, check_header, grey_of, radiograph_of
-from .sidecar import check_digit_ok
 
 LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000})
 """Transfer syntaxes that may have changed values; JPEG 2000 under its general name is taken for lossy."""
