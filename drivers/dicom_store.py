@@ -37,6 +37,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from pynetdicom.transport import ThreadedAssociationServer
 
+from scanner_io import disk
 from scanner_io.channel import Channel
 from scanner_io.errors import ConfigError, DataError, LinkLost, StorageError
 from scanner_io.foreign import DICOM, ForeignFiles
@@ -55,7 +56,7 @@ from scanner_io.model import (
     ScanEnd,
     ScanStart,
 )
-from scanner_io.storage import write_durable
+from scanner_io.storage import make_folder, move_aside, write_durable
 from scanner_io.vendor_record import Sidecar
 
 BLOCK_COLUMNS = 256
@@ -229,7 +230,7 @@ class DicomStore:
         context = None if config.tls is None else _tls(config.tls)
         try:
             for folder in (self._spool, self._done, self._quarantine):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             waiting = sorted(p.name for p in self._spool.glob("*.dcm"))
         except OSError as error:
             raise LinkLost(f"dicom_store: spool_dir {self._spool} cannot be used ({error})") from error
@@ -446,13 +447,15 @@ class DicomStore:
     def _put_away(self, name: str, reason: str) -> None:
         try:
             if reason:
-                (self._quarantine / f"{name}.reason.txt").write_text(f"{reason}\n")
-                (self._spool / name).replace(self._quarantine / name)
+                move_aside(self._spool / name, self._quarantine, reason)
             elif self._config.keep_done:
-                (self._spool / name).replace(self._done / name)
+                disk.io().rename(self._spool / name, self._done / name)
             else:
-                (self._spool / name).unlink()
-        except OSError as error:  # it is offered again after the next start, and known by its scan's name then
+                disk.io().unlink(self._spool / name)
+        except (
+            OSError,
+            StorageError,
+        ) as error:  # it is offered again after the next start, and known by its scan's name then
             text = f"{name}: stored, but cannot be put away ({error})"
             self._ready.append(Health(utc_ns=time.time_ns(), component="dicom_store", state="degraded", text=text))
 
