@@ -446,7 +446,7 @@ class Worker(threading.Thread):
         result = lane.judge.failed(scan, failure) if failure else lane.judge(scan, live)
         lane.watch_promise(result)
         if (after := lane.as_promised(scan)) is not scan:  # with this very scan the profile has gone stale
-            scan, result = after, lane.judge.failed(after, failure) if failure else lane.judge(after, live)
+            scan, result = after, lane.judge(after)
         # The counts do not change: the file is exchanged for one that also holds the result.
         try:
             sha256 = self._write(path, scan, result=result, replace=True, counts_from=path)

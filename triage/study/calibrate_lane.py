@@ -380,7 +380,8 @@ def in_words(report: dict[str, Any]) -> Iterator[str]:
 def _unknown_in_words(unknown: dict[str, Any]) -> Iterator[str]:
     yield (
         "beside the promise: a load of a look that is not known is always reviewed; expected "
-        f"{unknown['expected_rate']:.2%} ({unknown['scans']} of the scans learned from), with 95 % at most {unknown['rate_high_95']:.2%}"
+        f"{unknown['expected_rate']:.2%} ({unknown['scans']} of the scans learned from), "
+        f"with 95 % at most {unknown['rate_high_95']:.2%}"
     )
     yield f"  known from {unknown['needed']} scans on: " + ", ".join(f"{k} {n}" for k, n in unknown["looks"].items())
     if missing := unknown["missing"]:
