@@ -70,6 +70,11 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lease_s : an offered scan belongs to one analyst for so long; renewed while they look at it
     heartbeat_s : a workstation silent for three of these is taken as gone and its leases go to others
     max_attempts : a scan offered so often without a decision is held, with an alarm
+    escalate_s : a flagged scan that nobody has taken for so long is an alarm; so is every scan that is held, at once
+    escalate_again_s : the alarm is told again after so long, then after twice as long each time ...
+    escalate_again_max_s : ... up to this
+    age_tier_s : a scan that has waited so long is offered as if it were one tier more urgent, so that none waits for
+        ever behind others that keep coming
     """
 
     bind: str = "tcp://127.0.0.1:7410"
@@ -77,6 +82,10 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lease_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 120.0
     heartbeat_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+    escalate_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 180.0
+    escalate_again_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 300.0
+    escalate_again_max_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 3600.0
+    age_tier_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 1800.0
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,10 +106,15 @@ class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         password; on another machine it needs `?sslmode=verify-full`; none: a file of SQLite in the state_dir
     password_file : file whose only line is the password; none: ~/.pgpass, or the server asks for none. Relative paths
         count from the configuration file
+    hub : name of this service among those that share the database; keep it, its scans and leases are known by it
+    recordings_shared : the services find each other's recordings under the same paths, so that each offers all scans,
+        and takes over from one that is gone; otherwise each offers its own
     """
 
     url: str | None = None
     password_file: str | None = None
+    hub: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")] | None = None
+    recordings_shared: bool = False
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,9 +225,13 @@ def _with_checkpoints(audit: Audit, base: Path, problems: list[str]) -> Audit:
 def _with_password(outbox: Outbox, base: Path, problems: list[str]) -> Outbox:
     """Return `outbox` with the whole path of its password, which has been read once."""
     if outbox.url is None:
-        if outbox.password_file is not None:
-            problems.append(f"outbox.password_file: {outbox.password_file!r}, expected only with outbox.url")
+        problems += [
+            f"outbox.{key}: {_shown(told)}, expected only with outbox.url"
+            for key in ("password_file", "hub", "recordings_shared") if (told := getattr(outbox, key))
+        ]  # fmt: skip
         return outbox
+    if outbox.hub is None:
+        problems.append("outbox.hub: missing, expected a name of this service among those that share the database")
     if why := url_problem(outbox.url):
         problems.append(f"outbox.url: {why}")
     if outbox.password_file is None:

@@ -16,7 +16,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from scanner_io import sandbox
+from scanner_io import disk, sandbox
+from triage.torture.faults import Decide, FaultyDisk
 
 pytest.register_assert_rewrite("tests.contract", "tests.rigs")
 
@@ -76,6 +77,20 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 # ----------------------------------------------------------------------------------------------------------------
 # Leaks
+
+
+@pytest.fixture
+def faulty_disk() -> Iterator[Callable[[Decide], FaultyDisk]]:
+    """Put disks in force whose calls meet the faults that a function decides on."""
+    before = disk.io()
+
+    def put(decide: Decide) -> FaultyDisk:
+        faulty = FaultyDisk(decide)
+        disk.use(faulty)
+        return faulty
+
+    yield put
+    disk.use(before)
 
 
 def held() -> set[str]:

@@ -7,11 +7,13 @@ import pytest
 from click.testing import CliRunner
 
 from scanner_io import config
-from scanner_io.errors import ConfigError, StorageError
+from scanner_io.client import Workstation
+from scanner_io.errors import ConfigError, DeliveryError, StorageError
 from tests import samples
+from tests.service.daemon_rig import daemon, lane_with_drop, put_image, write_config
 from triage.cli import cli
-from triage.service import audit
-from triage.service.outbox import MIGRATIONS, Outbox, ScanRow, decisions_in
+from triage.service import audit, store_postgres
+from triage.service.outbox import BEAT_S, LOST_BEATS, MIGRATIONS, Outbox, ScanRow, decisions_in
 from triage.service.store import Server, found_in, named, sign
 
 
@@ -39,7 +41,7 @@ def test_the_server_may_be_restarted_and_nothing_acknowledged_is_lost(cluster, s
     outbox = Outbox(server, monotonic=lambda: now[0])
     try:
         outbox.add(row(1))
-        lease = outbox.lease_next("ana", 10).lease_id
+        lease = outbox.lease_next("ana", 10, 1800).lease_id
         with pytest.raises(StorageError, match="postgresql://"), outbox.store.transaction():
             outbox.store.change("UPDATE outbox SET analyst='eve'")
             cluster.stop(how=how)
@@ -78,7 +80,7 @@ def test_a_lease_whose_commit_was_not_answered_ends_all_the_same(cluster, server
     outbox = Outbox(server, monotonic=lambda: now[0])
     try:
         outbox.add(row(1))
-        lease = outbox.lease_next("ana", 10).lease_id
+        lease = outbox.lease_next("ana", 10, 1800).lease_id
         outbox._deadlines.clear()  # as if the answer to its COMMIT had been lost with the connection
         cluster.stop()
         cluster.start()
@@ -101,7 +103,7 @@ def test_services_that_take_at_the_same_time_never_take_the_same(server):
     def take(analyst):
         outbox = Outbox(server)
         try:
-            while (item := outbox.lease_next(analyst, 10)) is not None:
+            while (item := outbox.lease_next(analyst, 10, 1800)) is not None:
                 taken.append(item.row.scan_id)
         except StorageError as error:
             errors.append(error)
@@ -127,7 +129,7 @@ def test_who_takes_passes_over_what_another_is_taking(server):
         one.add(row(2))
         with one.store.transaction():
             assert one.store.locked("SELECT scan_id FROM outbox WHERE scan_id=?", (row(1).scan_id,))
-            assert other.lease_next("ben", 10).row.scan_id == row(2).scan_id
+            assert other.lease_next("ben", 10, 1800).row.scan_id == row(2).scan_id
     finally:
         one.close()
         other.close()
@@ -219,6 +221,104 @@ def test_a_state_folder_says_where_its_outbox_is(tmp_path, server):
     assert found_in(tmp_path) is None
 
 
+class Hubs:
+    """Two services on one database, and the clock of both."""
+
+    def __init__(self, url, *, shared):
+        self.now = 0.0
+        self.a, self.b = (
+            Outbox(Server(url, hub=hub, shared=shared), monotonic=lambda: self.now) for hub in ("a", "b")
+        )  # fmt: skip
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.a.close()
+        self.b.close()
+
+
+def test_services_that_do_not_share_recordings_offer_their_own(cluster):
+    url = cluster.new()
+    with Hubs(url, shared=False) as hubs:
+        hubs.a.add(row(1))
+        assert hubs.b.lease_next("ben", 10, 1800) is None
+        assert hubs.a.known_paths() == {row(1).path}
+        assert hubs.b.known_paths() == set()
+        with pytest.raises(DeliveryError, match="its recording is at hub 'a'; ask there"):
+            hubs.b.lease(row(1).scan_id, "ben", 10)
+        assert hubs.b.hold_missing(lambda _: False) == []
+        item = hubs.a.lease_next("ana", 10, 1800)
+        assert hubs.b.rearm(10) == 0
+        assert hubs.b.leases_of("ana") == {}
+        assert hubs.a.leases_of("ana") == {item.lease_id: row(1).scan_id}
+    again = Outbox(Server(url, hub="renamed"))
+    assert not again.add(row(1))
+    assert again.item(row(1).scan_id).hub == "renamed"
+    again.close()
+
+
+def test_a_service_that_shares_its_recordings_is_taken_over_from_when_it_is_gone(cluster):
+    url = cluster.new()
+    with Hubs(url, shared=True) as hubs:
+        for number in (1, 2):
+            hubs.a.add(row(number))
+        lease = hubs.a.lease_next("ana", 1000, 1800).lease_id
+        assert hubs.b.lease_next("ben", 1000, 1800).row.scan_id == row(2).scan_id
+        for _ in range(12):  # as long as both live nobody is lost, however long it takes
+            assert hubs.a.beat() == hubs.b.beat() == []
+            hubs.now += BEAT_S
+        hubs.now += 3600  # the database was away for both of them
+        for _ in range(LOST_BEATS - 1):
+            assert hubs.b.beat() == []
+            hubs.now += BEAT_S
+        assert hubs.b.beat() == ["hub a is silent; 0 scans wait there, 1 are out on lease"]
+        assert hubs.b.lease_next("ben", 10, 1800).row.scan_id == row(1).scan_id
+        assert hubs.a.holder(lease) == ""
+        hubs.now += BEAT_S
+        assert hubs.b.beat() == []
+        hubs.a.beat()
+        kinds = [kind for (kind,) in hubs.a.store.rows("SELECT kind FROM events WHERE who='a' ORDER BY seq")]
+        assert kinds == ["hub_lost", "hub_back"]
+    assert problems(Server(url)) == []
+
+
+def test_a_name_is_one_services_alone(cluster, monkeypatch):
+    monkeypatch.setitem(store_postgres.SESSION, "lock_timeout", "200ms")
+    server = Server(cluster.new(), hub="site")
+    outbox = Outbox(server)
+    with pytest.raises(StorageError, match="another service is hub 'site' there"):
+        Outbox(server)
+    outbox.close()
+    Outbox(server).close()
+
+
+@pytest.mark.timeout(120)
+def test_a_daemon_outlives_a_restart_of_its_server(cluster, tmp_path):
+    drop, lane = lane_with_drop(tmp_path)
+    outbox = f'[outbox]\nurl = "{cluster.new()}"\nhub = "north"\n'
+    with daemon(write_config(tmp_path, outbox + lane)) as service:
+        address = service.wait_for("listening")["address"]
+        put_image(drop, "a.png", 1)
+        service.wait_for("scan")
+        with Workstation(address, "ana") as desk:
+            offer = desk.next_offer(20)
+            cluster.stop()
+            put_image(drop, "b.png", 2)
+            service.wait_for("outbox_fault")
+            with pytest.raises(DeliveryError, match="no connection"):
+                desk.decide(offer, "clear", timeout_s=5)
+            assert desk.silent_s < 5
+            cluster.start()
+            service.wait_for("scan")
+            assert desk.decide(offer, "clear", timeout_s=30).applied
+            assert desk.next_offer(30).scan_id != offer.scan_id
+        assert service.stop() == 0
+    told = CliRunner().invoke(cli, ["audit", "verify", str(tmp_path / "state")])
+    assert told.exit_code == 0, told.output
+    assert not (tmp_path / "state" / "outbox.sqlite").exists()
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [
@@ -241,7 +341,8 @@ def test_urls_are_checked_before_anything_is_tried(url, why, tmp_path):
     told = config.url_problem(url)
     assert why in told if why else told == ""
     assert "secret" not in told
-    text = f'state_dir = "s"\n[outbox]\nurl = "{url}"\n[[lane]]\nname = "n"\n[[lane.device]]\ndriver = "simulated"\n'
+    text = f'state_dir = "s"\n[outbox]\nurl = "{url}"\nhub = "a"\n[[lane]]\nname = "n"\n'
+    text += '[[lane.device]]\ndriver = "simulated"\n'
     if why:
         with pytest.raises(ConfigError, match=r"outbox\.url"):
             config.parse(text, "x", Path(tmp_path))

@@ -14,6 +14,7 @@ acknowledged after its COMMIT. Delivery state lives here and never in a socket.
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -62,10 +63,28 @@ MIGRATIONS = (
     ALTER TABLE decisions ADD COLUMN signature BLOB NOT NULL DEFAULT x'';
     """,
     "ALTER TABLE events ADD COLUMN hash BLOB NOT NULL DEFAULT x''",
+    """
+    ALTER TABLE scans ADD COLUMN hub TEXT NOT NULL DEFAULT '';
+    ALTER TABLE outbox ADD COLUMN lease_hub TEXT NOT NULL DEFAULT '';
+    CREATE TABLE hubs (hub TEXT PRIMARY KEY, beat INTEGER NOT NULL, lost INTEGER NOT NULL) STRICT;
+    """,
+    """
+    ALTER TABLE outbox ADD COLUMN waits_since_utc_ns INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN escalated INTEGER NOT NULL DEFAULT 0;
+    UPDATE outbox SET waits_since_utc_ns = (SELECT added_utc_ns FROM scans WHERE scans.scan_id = outbox.scan_id);
+    """,
 )
 
 CHAINED_FROM = 4
 """Schema from which events are a chain (`audit`)."""
+CLOCK_SKEW_NS = 60 * 10**9
+"""So far two services' clocks may differ without it counting as a step."""
+BEAT_S, LOST_BEATS = 5.0, 6
+"""A service that shares its database says so often that it lives; silent at so many looks at it, it is taken as gone.
+
+Looks are counted and not time, so that nobody is taken as gone while it is the database that is away.
+"""
 
 
 class ScanRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +102,7 @@ class ScanRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """A scan with its delivery state."""
+    """A scan with its delivery state. hub : the service that has its recording, where several share the database"""
 
     row: ScanRow
     state: State
@@ -91,6 +110,20 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     lease_id: str
     attempts: int
     note: str
+    hub: str = ""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Flagged scans that nobody has taken for too long, and scans that are held.
+
+    scan_id, outcome : of the most urgent; waited_s : the longest; held : how many of them are held
+    """
+
+    scans: int
+    held: int
+    scan_id: str
+    outcome: str
+    waited_s: float
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +135,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outbox:
-    """The database of one service. Use it from one thread only."""
+    """The database of one service, or one service's view of a database that several share. For one thread only.
+
+    Whose recording it is, and who gave a lease and ends it when its time is over, are in the rows: `hub`, `lease_hub`.
+    A service's clock is its own; that another one lives is seen from a number that it raises, not from any clock.
+    """
 
     def __init__(self, place: store.Place, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Open or create it. Raises StorageError if it is not usable or was written by a newer scanlane."""
@@ -111,6 +148,10 @@ class Outbox:
         self.store = store.opened(place)
         self._connections = self.store.connections
         """Of the store, when last looked at."""
+        self._hub, self._shared = (place.hub, place.shared) if isinstance(place, store.Server) else ("", False)
+        self._beaten_s = -BEAT_S
+        self._beats: dict[str, tuple[int, int]] = {}
+        """Of the other services: the last number seen, and at how many looks since."""
         try:
             while self._migrated():
                 pass
@@ -159,28 +200,36 @@ class Outbox:
     # --------------------------------------------------------------------------------------------------- intake
 
     def add(self, row: ScanRow) -> bool:
-        """Commit a judged recording; False if it was known already (then nothing changes)."""
+        """Commit a judged recording; False if it was known already.
+
+        Then nothing changes but whose it is: this service has the recording, whatever its name was before.
+        """
         state = "filed" if row.result.outcome == "CLEAR" else "pending"
         declaration = msgspec.json.encode(row.declaration) if row.declaration is not None else None
         with self.store.transaction():
             self.store.change("DELETE FROM unjudged WHERE path=?", (row.path,))
-            new = self.store.change(
+            self.store.change(
                 "INSERT INTO scans (scan_id, lane, path, sha256, size, outcome, tier, start_utc_ns, simulated, result, "
-                "declaration, added_utc_ns) VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (scan_id) DO NOTHING",
+                "declaration, added_utc_ns, hub) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (scan_id) DO UPDATE "
+                "SET hub=excluded.hub, path=excluded.path WHERE scans.hub<>excluded.hub",
                 (
                     row.scan_id, row.lane, row.path, row.sha256, row.size, row.result.outcome,
                     TIERS[row.result.outcome], row.start_utc_ns, int(row.simulated), msgspec.json.encode(row.result),
-                    declaration, time.time_ns(),
+                    declaration, time.time_ns(), self._hub,
                 ),
             )  # fmt: skip
+            new = self.store.change(
+                "INSERT INTO outbox (scan_id, state, waits_since_utc_ns) VALUES (?, ?, ?) "
+                "ON CONFLICT (scan_id) DO NOTHING",
+                (row.scan_id, state, time.time_ns()),
+            )
             if new:
-                self.store.change("INSERT INTO outbox (scan_id, state) VALUES (?, ?)", (row.scan_id, state))
                 self._event("recorded", row.scan_id, row.lane, row.result.outcome)
         return bool(new)
 
     def known_paths(self) -> set[str]:
-        """Return the paths of all recordings with a row."""
-        return {path for (path,) in self.store.rows("SELECT path FROM scans")}
+        """Return the paths of all recordings of this service with a row."""
+        return {path for (path,) in self.store.rows("SELECT path FROM scans WHERE hub=?", (self._hub,))}
 
     def count_judging(self, path: str) -> int:
         """Note that judging of `path` begins; return how often it has begun without a result."""
@@ -204,13 +253,18 @@ class Outbox:
     def leases_of(self, analyst: str) -> dict[str, str]:
         """Return the leases in force of one analyst: lease -> scan."""
         return dict(
-            self.store.rows("SELECT lease_id, scan_id FROM outbox WHERE analyst=? AND state='leased'", (analyst,))
+            self.store.rows(
+                "SELECT lease_id, scan_id FROM outbox WHERE analyst=? AND lease_hub=? AND state='leased'",
+                (analyst, self._hub),
+            )
         )
 
     def hold_missing(self, exists: Callable[[str], bool]) -> list[str]:
         """Hold every undecided scan whose recording is gone; return their ids. Called at start."""
         rows = self.store.rows(
-            "SELECT scan_id, path FROM scans JOIN outbox USING (scan_id) WHERE state IN ('pending', 'leased')"
+            "SELECT scan_id, path FROM scans JOIN outbox USING (scan_id) WHERE state IN ('pending', 'leased') "
+            "AND hub=?",
+            (self._hub,),
         )
         gone = [scan_id for scan_id, path in rows if not exists(path)]
         with self.store.transaction():
@@ -234,21 +288,25 @@ class Outbox:
         return len(self._deadlines)
 
     def _leases(self) -> set[str]:
-        return {lease for (lease,) in self.store.rows("SELECT lease_id FROM outbox WHERE state='leased'")}
+        query = "SELECT lease_id FROM outbox WHERE state='leased' AND lease_hub=?"
+        return {lease for (lease,) in self.store.rows(query, (self._hub,))}
 
     def _arm(self, leases: Iterable[str], lease_s: float) -> None:
         self._deadlines.update(dict.fromkeys(leases, self._monotonic() + lease_s))
 
-    def lease_next(self, analyst: str, lease_s: float) -> Item | None:
+    def lease_next(self, analyst: str, lease_s: float, age_tier_s: float) -> Item | None:
         """Give an analyst the scan that is next: most urgent tier first, then the oldest; None if none waits.
 
-        Within a tier, a scan that they had last and did not decide comes after the others.
+        Within a tier, a scan that they had last and did not decide comes after the others. Every `age_tier_s` of
+        waiting counts as one tier.
         """
+        age, now = int(age_tier_s * 1e9), time.time_ns()
         with self.store.transaction():
             found = self.store.locked(
-                "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state='pending' "
-                "ORDER BY tier, returned_by<>'' AND returned_by=?, start_utc_ns, scan_id LIMIT 1",
-                (analyst,),
+                "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state='pending' AND (hub=? OR ?=1) "
+                "ORDER BY CASE WHEN ? - added_utc_ns >= tier * ? THEN 0 ELSE tier - (? - added_utc_ns) / ? END, "
+                "returned_by<>'' AND returned_by=?, start_utc_ns, scan_id LIMIT 1",
+                (self._hub, int(self._shared), now, age, now, age, analyst),
                 skip=True,
             )
             item = self._leased(found[0], analyst, lease_s) if found else None
@@ -268,6 +326,8 @@ class Outbox:
                 if item.state not in ("pending", "held", "filed"):
                     whose = f" by {item.analyst}" if item.analyst else ""
                     raise DeliveryError(f"scan {scan_id} is {item.state}{whose}")
+                if item.hub != self._hub and not self._shared:
+                    raise DeliveryError(f"scan {scan_id}: its recording is at hub {item.hub!r}; ask there")
                 item = self._leased(scan_id, analyst, lease_s)
         self._arm([item.lease_id], lease_s)
         return item
@@ -275,9 +335,9 @@ class Outbox:
     def _leased(self, scan_id: str, analyst: str, lease_s: float) -> Item:
         lease_id = uuid.uuid4().hex
         self.store.change(
-            "UPDATE outbox SET state='leased', analyst=?, lease_id=?, lease_until_utc_ns=?, attempts=attempts+1 "
-            "WHERE scan_id=?",
-            (analyst, lease_id, time.time_ns() + int(lease_s * 1e9), scan_id),
+            "UPDATE outbox SET state='leased', analyst=?, lease_id=?, lease_until_utc_ns=?, lease_hub=?, taken=0, "
+            "attempts=attempts+1 WHERE scan_id=?",
+            (analyst, lease_id, time.time_ns() + int(lease_s * 1e9), self._hub, scan_id),
         )
         self._event("leased", scan_id, analyst, lease_id)
         return self.item(scan_id)
@@ -293,18 +353,22 @@ class Outbox:
         """End a lease without a decision; return the scan, which is pending again, or held after too many tries."""
         with self.store.transaction():
             found = self.store.locked(
-                "SELECT scan_id, attempts, analyst, outcome FROM outbox JOIN scans USING (scan_id) "
+                "SELECT scan_id, attempts, analyst, outcome, taken FROM outbox JOIN scans USING (scan_id) "
                 "WHERE lease_id=? AND state='leased'",
                 (lease_id,),
             )
             if found is not None:
-                scan_id, attempts, analyst, outcome = found
+                scan_id, attempts, analyst, outcome, taken = found
                 state = "held" if attempts >= max_attempts else "filed" if outcome == "CLEAR" else "pending"
                 note = f"offered {attempts} times without a decision; last {analyst}: {why}" if state == "held" else ""
                 self.store.change(
                     "UPDATE outbox SET state=?, analyst='', lease_id='', note=?, returned_by=? WHERE scan_id=?",
                     (state, note, analyst, scan_id),
                 )
+                if taken:  # who only had it offered leaves it waiting as before
+                    self.store.change(
+                        "UPDATE outbox SET waits_since_utc_ns=? WHERE scan_id=?", (time.time_ns(), scan_id)
+                    )  # fmt: skip
                 self._event("held" if state == "held" else "released", scan_id, analyst, why)
         self._deadlines.pop(lease_id, None)
         return str(found[0]) if found else None
@@ -317,6 +381,109 @@ class Outbox:
             self._arm(self._leases() - self._deadlines.keys(), lease_s)
             self._connections = self.store.connections
         return [lease for lease, deadline in self._deadlines.items() if deadline <= now]
+
+    # -------------------------------------------------------------------------------------------- other services
+
+    def beat(self) -> list[str]:
+        """Say that this service lives and look who of the others does; return in words who is gone, each once."""
+        now = self._monotonic()
+        if not self._hub or now - self._beaten_s < BEAT_S:
+            return []
+        with self.store.transaction():
+            was = self.store.row("SELECT lost FROM hubs WHERE hub=?", (self._hub,))
+            self.store.change(
+                "INSERT INTO hubs VALUES (?, 1, 0) ON CONFLICT (hub) DO UPDATE SET beat=hubs.beat+1, lost=0",
+                (self._hub,),
+            )
+            if was is not None and was[0]:
+                self._event("hub_back", who=self._hub)
+        self._beaten_s = now
+        gone = []
+        for hub, beat in self.store.rows("SELECT hub, beat FROM hubs WHERE hub<>? AND lost=0", (self._hub,)):
+            seen, looks = self._beats.get(hub, (beat, -1))
+            self._beats[hub] = (beat, looks + 1 if seen == beat else 0)
+            if self._beats[hub][1] >= LOST_BEATS and (told := self._lost(hub, beat)):
+                gone.append(told)
+        return gone
+
+    def _lost(self, hub: str, beat: int) -> str:
+        """Note that a service is gone, if nobody has; its leases go back where others can offer its scans."""
+        with self.store.transaction():
+            if not self.store.change("UPDATE hubs SET lost=1 WHERE hub=? AND beat=? AND lost=0", (hub, beat)):
+                return ""
+            query = (
+                "SELECT COUNT(*) FROM scans JOIN outbox USING (scan_id) WHERE hub=? AND state IN ('pending', 'held')"
+            )
+            ((waiting,),) = self.store.rows(query, (hub,))
+            leases = [
+                lease for (lease,) in self.store.rows(
+                    "SELECT lease_id FROM outbox WHERE lease_hub=? AND state='leased'", (hub,)
+                )
+            ]  # fmt: skip
+            told = f"hub {hub} is silent; {waiting} scans wait there, {len(leases)} are out on lease"
+            self._event("hub_lost", who=hub, text=told)
+        for lease_id in leases if self._shared else []:
+            self.release(lease_id, f"hub {hub} is silent", sys.maxsize)
+        return told
+
+    # ------------------------------------------------------------------------------------------------ escalation
+
+    def taken(self, scan_id: str, lease_id: str, analyst: str) -> None:
+        """Note that an analyst has begun to fetch a scan on lease: somebody is at it."""
+        with self.store.transaction():
+            self.store.change(
+                "UPDATE outbox SET taken=1, escalated=0 WHERE scan_id=? AND lease_id=?", (scan_id, lease_id)
+            )
+            self._event("fetched", scan_id, analyst, lease_id)
+
+    def waiting(self, wait_s: float) -> Waiting | None:
+        """Return what nobody has taken for so long, and what is held; None if that is nothing.
+
+        A scan that seems to wait since the future is counted: the clock was put back, and nobody knows how long it is.
+        """
+        found = self.store.row(
+            "SELECT COUNT(*) OVER (), COUNT(CASE WHEN state='held' THEN 1 END) OVER (), scan_id, outcome, "
+            "MIN(waits_since_utc_ns) OVER () FROM outbox JOIN scans USING (scan_id) "
+            "WHERE (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR state='leased' AND "
+            "taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
+            "ORDER BY tier, start_utc_ns, scan_id LIMIT 1",
+            (self._hub, int(self._shared), *self._since(wait_s)),
+        )
+        if found is None:
+            return None
+        scans, held, scan_id, outcome, since = found
+        waited_s = max(0.0, (time.time_ns() - since) / 1e9)
+        return Waiting(scans=scans, held=held, scan_id=scan_id, outcome=outcome, waited_s=waited_s)
+
+    def escalate(self, wait_s: float, limit: int) -> list[tuple[str, str]]:
+        """Write an event for scans that `waiting` counts and that have none yet, `limit` at a time.
+
+        Returns each one's id and what it waits for, in words.
+        """
+        told = []
+        with self.store.transaction():
+            rows = self.store.rows(
+                "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts FROM outbox JOIN scans USING (scan_id) "
+                "WHERE escalated=0 AND (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR "
+                "state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
+                "ORDER BY tier, start_utc_ns LIMIT ?",
+                (self._hub, int(self._shared), *self._since(wait_s), limit),
+            )
+            for scan_id, outcome, state, since, attempts in rows:
+                if not self.store.change("UPDATE outbox SET escalated=1 WHERE scan_id=? AND escalated=0", (scan_id,)):
+                    continue  # another service was quicker
+                waited_s = max(0.0, (time.time_ns() - since) / 1e9)
+                what = "is held" if state == "held" else f"nobody has taken it for {waited_s:.0f} s"
+                told.append((scan_id, f"{outcome}, {what}; offered {attempts} times"))
+            for scan_id, text in told:
+                self._event("unattended", scan_id, text=text)
+        return told
+
+    @staticmethod
+    def _since(wait_s: float) -> tuple[int, int]:
+        """Return the last moment since which a scan has waited for too long, and the first that cannot be true."""
+        now = time.time_ns()
+        return now - int(wait_s * 1e9), now + CLOCK_SKEW_NS
 
     # ------------------------------------------------------------------------------------------------- decisions
 
@@ -389,7 +556,7 @@ class Outbox:
     def _item(self, scan_id: str, ask: Callable[[str, tuple[str]], store.Row | None]) -> Item:
         found = ask(
             "SELECT lane, path, sha256, size, start_utc_ns, simulated, result, declaration, state, analyst, lease_id, "
-            "attempts, note FROM scans JOIN outbox USING (scan_id) WHERE scan_id=?",
+            "attempts, note, hub FROM scans JOIN outbox USING (scan_id) WHERE scan_id=?",
             (scan_id,),
         )
         if found is None:
@@ -399,7 +566,8 @@ class Outbox:
             simulated=bool(found[5]), result=msgspec.json.decode(found[6], type=TriageResult),
             declaration=msgspec.json.decode(found[7], type=Declaration) if found[7] is not None else None,
         )  # fmt: skip
-        return Item(row=row, state=found[8], analyst=found[9], lease_id=found[10], attempts=found[11], note=found[12])
+        state, analyst, lease_id, attempts, note, hub = found[8:]
+        return Item(row=row, state=state, analyst=analyst, lease_id=lease_id, attempts=attempts, note=note, hub=hub)
 
     def undecided(self, limit: int) -> list[Item]:
         """Return scans that wait for an answer, most urgent first."""

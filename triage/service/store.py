@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from scanner_io import disk
 from scanner_io.config import Config, is_url, url_problem
 from scanner_io.errors import StorageError
 from scanner_io.storage import write_durable
@@ -28,10 +29,17 @@ Row = tuple[Any, ...]
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A database on a PostgreSQL server. url : without a password, which is in `password_file` or in ~/.pgpass"""
+    """A database on a PostgreSQL server.
+
+    url : without a password, which is in `password_file` or in ~/.pgpass
+    hub : the service among those that share it, see `scanner_io.config.Outbox`; empty for who only looks
+    shared : the services find each other's recordings
+    """
 
     url: str
     password_file: str | None = None
+    hub: str = ""
+    shared: bool = False
 
     def __str__(self) -> str:
         return self.url
@@ -44,16 +52,18 @@ Place = Path | Server
 
 def place_of(config: Config) -> Place:
     """Return where the outbox of a configuration is."""
-    if config.outbox.url is None:
+    o = config.outbox
+    if o.url is None:
         return Path(config.state_dir) / FILE
-    return Server(config.outbox.url, config.outbox.password_file)
+    return Server(o.url, o.password_file, hub=o.hub or "", shared=o.recordings_shared)
 
 
 def sign(folder: Path, place: Place) -> None:
     """Write into a state folder which server has its outbox, for who looks for it there. Raises StorageError."""
     path = folder / SIGN
     if isinstance(place, Path):
-        path.unlink(missing_ok=True)
+        if path.exists():
+            disk.io().unlink(path)
     elif found_in(folder) != place:
         write_durable(path, msgspec.json.encode(place), replace=True)
 

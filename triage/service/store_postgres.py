@@ -36,9 +36,12 @@ AWAIT_S, AWAIT_MAX_S = 0.5, 10.0
 """After a connection that could not be made the next try is so much later, twice as long each time."""
 CHAIN, SCHEMA = 0x5CA91A7E01, 0x5CA91A7E02
 """Advisory locks: of the chain of events, of the schema."""
+HUB = 0x5CA91A7E
+"""Of a service's name, with the hash of the name: held as long as the connection lives."""
 SESSION = {
     "synchronous_commit": "on", "lock_timeout": "5s", "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "30s", "default_transaction_isolation": "read committed",
+    "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3", "tcp_user_timeout": "10s",
 }  # fmt: skip
 
 
@@ -123,6 +126,12 @@ class PostgresStore(Store):
                     wrong.append(f"{name} is {found and found[0]}, expected {expected}")
             if connection.execute("SELECT pg_is_in_recovery()").fetchone() != (False,):
                 wrong.append("it is a standby, expected the primary")
+            if self._where.hub:  # the connection of one that was just killed needs a moment to end
+                connection.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (HUB, self._where.hub))
+        except psycopg.errors.LockNotAvailable as error:
+            raise StorageError(
+                f"{self.place}: another service is hub {self._where.hub!r} there; give each its own outbox.hub"
+            ) from error
         except psycopg.Error as error:
             raise self._fault(error) from error
         if wrong:
