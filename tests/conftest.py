@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import multiprocessing.resource_tracker
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +45,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="a long test; give --soak to run it"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test marked `quiet` run alone where several processes run tests: it measures, or it loads all cores.
+
+    All others hold a lock together; a quiet one waits for them, and the gate keeps new ones from going ahead of it. No
+    test's time begins before it has the lock.
+    """
+    run = getattr(item.config, "workerinput", {}).get("testrunuid")
+    if run is None:
+        return (yield)
+    kind = fcntl.LOCK_EX if item.get_closest_marker("quiet") else fcntl.LOCK_SH
+    folder = Path(tempfile.gettempdir())
+    with (folder / f"gate-{run}").open("w") as gate, (folder / f"lock-{run}").open("w") as lock:
+        fcntl.flock(gate, kind)
+        fcntl.flock(lock, kind)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        return (yield)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    run = getattr(session.config, "workerinput", {}).get("testrunuid")
+    for name in ("gate", "lock"):
+        (Path(tempfile.gettempdir()) / f"{name}-{run}").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
