@@ -149,7 +149,7 @@ def test_a_look_that_the_lane_hardly_has_never_reads_clear_and_is_counted_apart(
 def test_calibration_says_which_looks_are_missing_and_how_many_will_be_reviewed_for_it():
     kept = lanes.examples(np.random.default_rng(1), 200)
     scarce = [msgspec.structs.replace(one, cell=("homogeneous", "85")) for one in kept[:3]]
-    odd = [msgspec.structs.replace(one, unknown=True) for one in kept[3:5]]
+    odd = [msgspec.structs.replace(one, unknown=True, cell=("restless", "85")) for one in kept[3:5]]
     others = [msgspec.structs.replace(one, cell=("restless", one.cell[1])) for one in kept[5:]]
     profile = study.profile_of([*scarce, *others, *odd], (), flag_rate=0.1, thresholds="t")
     report = study.report_of(profile)["unknown"]
