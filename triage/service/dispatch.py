@@ -135,6 +135,7 @@ class Dispatch:
             raise
         self.address: str = self.socket.get_string(zmq.LAST_ENDPOINT)
         self.door.opened(self.address)
+        self._outbox.arrange(config.age_tier_s)
         self._outbox.rearm(config.lease_s)
 
     def _new_server(self) -> zmq.Socket[bytes]:
@@ -606,9 +607,7 @@ class Dispatch:
             if not free:
                 return
             connection = min(free, key=lambda c: len(c.leases))
-            item = self._outbox.lease_next(
-                connection.analyst, self._config.lease_s, self._config.age_tier_s
-            )  # fmt: skip
+            item = self._outbox.lease_next(connection.analyst, self._config.lease_s)
             if item is None:
                 return
             self._offer(connection, item)
