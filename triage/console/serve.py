@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 
@@ -27,16 +29,23 @@ def default_state_dir() -> Path:
 
 
 class _Server(uvicorn.Server):
-    """Ends the pages' event streams when it is told to stop: they would keep it open."""
+    """Ends by our own signal handlers: uvicorn's raise the signal once more, and nothing after it would run."""
 
-    def __init__(self, config: uvicorn.Config, station: Station) -> None:
-        super().__init__(config)
-        self._station = station
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Called by uvicorn around serving."""
+        yield
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called at SIGINT and SIGTERM."""
-        self._station.events.close()
-        super().handle_exit(sig, frame)
+
+async def _serve(server: _Server, station: Station, listening: socket.socket) -> None:
+    def stop() -> None:
+        station.events.close()  # the pages' streams would keep it open
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    await server.serve(sockets=[listening])
 
 
 def run_console(
@@ -58,6 +67,7 @@ def run_console(
             listening.bind(("127.0.0.1", port))
         except OSError as error:
             raise ConfigError([f"--port {port}: cannot be bound ({error}); choose another, or 0 for any"]) from error
+        listening.listen(128)  # whoever is told the address may come at once
         lock = Lock(listening.getsockname()[1])
         station = Station(
             addresses, analyst, state_dir, identities=identities, hold_s=hold_s, memory_bytes=memory_mb * 1_000_000
@@ -70,7 +80,7 @@ def run_console(
             say(lock.new_address())
             if sys.stdin.isatty():
                 threading.Thread(target=_new_addresses, args=(lock, say), daemon=True).start()
-            _Server(config, station).run(sockets=[listening])
+            asyncio.run(_serve(_Server(config), station, listening))
         finally:
             station.close()
 

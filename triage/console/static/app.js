@@ -174,7 +174,7 @@ function scanHead(meta) {
     ${meta.training ? html`<span class="tag strong">${t('training.tag')}</span>` : nothing}
     <span class="spacer"></span>
     <span class="alarms">${alarm('gamma', meta.gamma_alarm)} ${alarm('neutron', meta.neutron_alarm)}</span>
-    <span class="clock"><span class="dim">${t('scan.age')}</span> <b class="age" data-since=${meta.start_utc_ns}>${age(secondsSince(meta.start_utc_ns))}</b></span>
+    <span class="clock"><span class="dim">${t('scan.age')}</span> <b class="age" data-since=${meta.start_utc_ns} .textContent=${age(secondsSince(meta.start_utc_ns))}></b></span>
   </header>`;
 }
 const alarm = (kind, value) => html`<span class="portal-alarm ${value ? 'on' : ''}">${t(`portal.${kind}`)}: <b>${value == null ? t('portal.not_measured') : value ? t('portal.alarm') : t('portal.no_alarm')}</b></span>`;
@@ -193,6 +193,7 @@ function workView() {
         ${meta ? scanHead(meta) : nothing}
         <div class="picture">
           ${state.compare && meta ? html`<div class="compare"><button class="small close" @click=${() => { state.compare = null; changed(); }}>${t('compare.close')} <kbd>v</kbd></button><scan-compare .left=${meta} .right=${state.compare}></scan-compare></div>`
+            : meta?.energies.length && !customElements.get('scan-view') ? html`<img class="plain" alt=${t('scan.picture')} src=${plainPicture(meta)}>`
             : meta?.energies.length ? html`<scan-view id="main" .scan=${meta} .overlays=${state.overlays} .regions=${meta.regions} .selectedFinding=${state.selectedFinding}
               .tool=${state.drawing ?? 'pan'} .palette=${setting('palette', 'grey')} .overlayOpacity=${setting('overlayOpacity', 0.9)}></scan-view>`
             : meta ? html`<div class="welcome"><p class="big">${t('scan.no_image')}</p></div>` : openingView()}
@@ -204,6 +205,9 @@ function workView() {
       <div class="right">${panelsView(actions)}${deliveryView()}</div>
     </main>`;
 }
+
+/** The whole picture as the server draws it, for a browser in which the viewer could not be loaded. */
+const plainPicture = (meta) => `/tile/${meta.scan_id}/${meta.sha256}/${meta.default_energy}/${meta.levels - 1}/0/0.png?low=${meta.presets[1].low}&high=${meta.presets[1].high}`;
 
 const PAGES = ['work', 'training', 'metrics', 'history', 'settings'];
 function topBar() {
@@ -235,7 +239,7 @@ function takeHash() {
 async function begin() {
   await setLanguage('en');
   onChange(() => render(view(), root));
-  for (const name of ['scan-view', 'portal-chart', 'scan-compare']) await import(`/static/view/${name}.js`).catch((error) => notice('alarm', `${name}: ${error.message}`));
+  for (const name of ['scan-view', 'portal-chart', 'scan-compare']) await import(`/static/view/${name}.js`).catch((error) => console.warn(`${name}: ${error.message}`));
   onEvent('queue', takeQueue);
   onEvent('services', ({services}) => { state.services = services; });
   onEvent('opening', takeOpening);

@@ -140,7 +140,7 @@ export function deliveryView() {
       ${shown.length ? html`<ul>${shown.map((d) => html`
         <li class="delivery delivery-${d.state}">
           <span class="mark" aria-hidden="true">${MARK[d.state]}</span>
-          <span class="what"><b>${t(`verdict.${d.verdict}`)}</b> ${short(d.scan_id)}<br><span class="how" data-decision=${d.id}>${deliveryText(d)}</span></span>
+          <span class="what"><b>${t(`verdict.${d.verdict}`)}</b> ${short(d.scan_id)}<br><span class="how" data-decision=${d.id} .textContent=${deliveryText(d)}></span></span>
           ${d.state === 'held' ? html`<button class="small" @click=${() => undo(d.id)}>${t('decide.undo')} <kbd>${keyName(keysOf('undo')[0])}</kbd></button>` : nothing}
           ${d.state === 'sending' && d.reason ? html`<button class="small" @click=${() => giveUp(d.id)}>${t('decide.give_up')}</button>` : nothing}
           ${d.state === 'acknowledged' ? html`<time>${clock(d.made_utc_ms)}</time>` : nothing}
@@ -166,7 +166,7 @@ export function decisionView() {
     <section class="decide ${draft ? `choosing choosing-${draft.verdict}` : ''}" aria-label=${t('decide.title')}>
       ${active && !draft && active.state !== 'undone' ? html`
         <p class="decided decided-${active.state}"><span aria-hidden="true">${SHAPE[active.verdict]}</span> <b>${t(`verdict.${active.verdict}`)}</b>
-          <span data-decision=${active.id}>${deliveryText(active)}</span>
+          <span data-decision=${active.id} .textContent=${deliveryText(active)}></span>
           ${active.state === 'held' ? html`<button class="small" @click=${() => undo(active.id)}>${t('decide.undo')} <kbd>${keyName(keysOf('undo')[0])}</kbd></button>` : nothing}
           <span class="hint">${t('decide.next_hint')} <kbd>${keyName(keysOf('next')[0])}</kbd></span></p>` : nothing}
       ${!active || may ? html`

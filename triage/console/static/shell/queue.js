@@ -71,7 +71,7 @@ function rowView(row, index, open) {
         <span class="row-top">
           <span class="outcome outcome-${row.outcome}"><span aria-hidden="true">${SHAPES[row.outcome] ?? '?'}</span> ${t(`outcome.${row.outcome}`)}</span>
           <span class="row-lane">${row.lane}</span>
-          <span class="age" data-since=${row.start_utc_ns}>${age(secondsSince(row.start_utc_ns))}</span>
+          <span class="age" data-since=${row.start_utc_ns} .textContent=${age(secondsSince(row.start_utc_ns))}></span>
         </span>
         <span class="row-middle">${row.containers?.length ? row.containers.join(' ') : t('queue.no_number')}${row.simulated ? html` <span class="tag">${t('simulated.short')}</span>` : nothing}</span>
         <span class="row-reason">${row.reasons?.[0] ?? ''}</span>
