@@ -185,7 +185,7 @@ def scan_events(scan: Scan, source_ref: str) -> list[Event]:
             if flag.code == "radiograph_unreadable":
                 rejected = Rejected(
                     source_ref=source_ref, utc_ns=scan.start_utc_ns, reason=flag.reason, source=scan.source,
-                    source_sha256=scan.source_sha256,
+                    source_sha256=scan.source_sha256, sidecar=scan.sidecar, attachments=scan.attachments,
                 )  # fmt: skip
                 add(scan.start_utc_ns, rejected)
     if scan.portal is not None:
@@ -208,7 +208,7 @@ def _radiograph_events(scan: Scan, image: Radiograph, source_ref: str) -> Iterat
     times = image.column_utc_ns
     yield ScanStart(
         source_ref=source_ref, utc_ns=int(times[0]), detector=image.detector, source=scan.source,
-        source_sha256=scan.source_sha256,
+        source_sha256=scan.source_sha256, sidecar=scan.sidecar, attachments=scan.attachments,
     )  # fmt: skip
     for first in range(0, image.columns, BLOCK_COLUMNS):
         part = slice(first, min(first + BLOCK_COLUMNS, image.columns))

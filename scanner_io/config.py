@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
@@ -69,6 +70,11 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lease_s : an offered scan belongs to one analyst for so long; renewed while they look at it
     heartbeat_s : a workstation silent for three of these is taken as gone and its leases go to others
     max_attempts : a scan offered so often without a decision is held, with an alarm
+    escalate_s : a flagged scan that nobody has taken for so long is an alarm; so is every scan that is held, at once
+    escalate_again_s : the alarm is told again after so long, then after twice as long each time ...
+    escalate_again_max_s : ... up to this
+    age_tier_s : a scan that has waited so long is offered as if it were one tier more urgent, so that none waits for
+        ever behind others that keep coming
     """
 
     bind: str = "tcp://127.0.0.1:7410"
@@ -76,6 +82,10 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lease_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 120.0
     heartbeat_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+    escalate_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 180.0
+    escalate_again_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 300.0
+    escalate_again_max_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 3600.0
+    age_tier_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 1800.0
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +99,24 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     checkpoints: str | None = None
 
 
+class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where it is kept what analysts owe an answer, and every answer.
+
+    url : of a PostgreSQL database that the services of a site share, `postgresql://USER@HOST/DATABASE`, without a
+        password; on another machine it needs `?sslmode=verify-full`; none: a file of SQLite in the state_dir
+    password_file : file whose only line is the password; none: ~/.pgpass, or the server asks for none. Relative paths
+        count from the configuration file
+    hub : name of this service among those that share the database; keep it, its scans and leases are known by it
+    recordings_shared : the services find each other's recordings under the same paths, so that each offers all scans,
+        and takes over from one that is gone; otherwise each offers its own
+    """
+
+    url: str | None = None
+    password_file: str | None = None
+    hub: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")] | None = None
+    recordings_shared: bool = False
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -99,6 +127,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lane: tuple[Lane, ...]
     storage: Storage = Storage()
     dispatch: Dispatch = Dispatch()
+    outbox: Outbox = Outbox()
     audit: Audit = Audit()
 
 
@@ -128,6 +157,7 @@ def parse(text: str, name: str, base: Path) -> Config:
         config = msgspec.structs.replace(
             config, lane=lanes, state_dir=str(base / Path(config.state_dir).expanduser()),
             dispatch=_with_keys(config.dispatch, base, problems), audit=_with_checkpoints(config.audit, base, problems),
+            outbox=_with_password(config.outbox, base, problems),
         )  # fmt: skip
     if problems or config is None:
         raise ConfigError([f"{name}: {p}" for p in problems])
@@ -190,6 +220,28 @@ def _with_checkpoints(audit: Audit, base: Path, problems: list[str]) -> Audit:
     if not path.parent.is_dir():
         problems.append(f"audit.checkpoints: {audit.checkpoints!r}, expected a file in a folder that is there")
     return msgspec.structs.replace(audit, checkpoints=str(path))
+
+
+def _with_password(outbox: Outbox, base: Path, problems: list[str]) -> Outbox:
+    """Return `outbox` with the whole path of its password, which has been read once."""
+    if outbox.url is None:
+        problems += [
+            f"outbox.{key}: {_shown(told)}, expected only with outbox.url"
+            for key in ("password_file", "hub", "recordings_shared") if (told := getattr(outbox, key))
+        ]  # fmt: skip
+        return outbox
+    if outbox.hub is None:
+        problems.append("outbox.hub: missing, expected a name of this service among those that share the database")
+    if why := url_problem(outbox.url):
+        problems.append(f"outbox.url: {why}")
+    if outbox.password_file is None:
+        return outbox
+    path = base / Path(outbox.password_file).expanduser()
+    try:
+        security.secret_in(path)
+    except ConfigError as error:
+        problems += [f"outbox.password_file: {p}" for p in error.problems]
+    return msgspec.structs.replace(outbox, password_file=str(path))
 
 
 def _devices(tables: Any, path: str, problems: list[str]) -> tuple[Device, ...]:
@@ -258,6 +310,37 @@ def is_loopback(address: str) -> bool:
     host, _, port = rest.rpartition(":")
     if scheme != "tcp" or not ((port.isdecimal() and int(port) < 65536) or port == "*"):
         return False
+    return _is_here(host)
+
+
+def is_url(text: str) -> bool:
+    """Tell whether `text` is the URL of a PostgreSQL database rather than a path."""
+    return text.startswith(("postgresql://", "postgres://"))
+
+
+def url_problem(url: str) -> str:
+    """Return in words what is wrong with the URL of a database, without a password that is in it; empty if nothing."""
+    expected = "expected postgresql://USER@HOST/DATABASE"
+    try:
+        parts = urlsplit(url)
+        options = parse_qs(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        return f"is no URL, {expected}"
+    user, at, hosts = parts.netloc.rpartition("@")
+    if ":" in user or "password" in options:
+        return f"has a password in it, {expected} and the password in outbox.password_file or ~/.pgpass"
+    if not is_url(url) or not at or not user or parts.path in ("", "/"):
+        return f"{url!r}, {expected}"
+    places = (
+        [h.rpartition(":")[0] or h for h in hosts.split(",")] + options.get("host", []) + options.get("hostaddr", [])
+    )
+    away = [p for p in map(unquote, places) if p and not p.startswith("/") and not _is_here(p)]
+    if away and options.get("sslmode") != ["verify-full"]:
+        return f"{url!r}: {away[0]} is another machine, expected ?sslmode=verify-full, so that nobody else can be it"
+    return ""
+
+
+def _is_here(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -25,8 +25,8 @@ from .model import CountBlock, Event, Health, Occupancy, Radiograph, Rejected, S
 from .sandbox import Confinement, Sandbox, Task
 
 if TYPE_CHECKING:
-    from .formats.sidecar import Sidecar
     from .recording import Problem, Recording
+    from .vendor_record import Sidecar
 
 _HERE = __name__
 RASTER = Task(_HERE, "read_raster", ("cv2",), "warm_raster")
@@ -140,7 +140,7 @@ class ForeignFiles:
 
     def sidecar(self, contents: bytes, *, name: str, utc_offset_h: float | None = None) -> Sidecar:
         """Return what `formats.sidecar.parse_sidecar` does."""
-        from .formats.sidecar import Sidecar
+        from .vendor_record import Sidecar
 
         sidecar: Sidecar = self._run(SIDECAR, contents, name, utc_offset_h, Sidecar)
         return sidecar

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DataError
+from .vendor_record import Attachment, Sidecar
 
 Kind = Literal["radiograph", "portal", "declaration"]
 Outcome = Literal["CLEAR", "REVIEW", "ALARM", "UNUSABLE"]
@@ -426,6 +427,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     expected : what the lane has devices for; a kind that is expected and absent never reads as clear
     quality : faults seen while it was acquired and joined
     source : reference of the file or stream it came from, with its sha256 where it was a file
+    sidecar : what the scanner's own system told of the passage; attachments : files that came with it
     """
 
     scan_id: str
@@ -440,6 +442,8 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     quality: tuple[Quality, ...] = ()
     source: str = ""
     source_sha256: str = ""
+    sidecar: Sidecar | None = None
+    attachments: tuple[Attachment, ...] = ()
 
     def __post_init__(self) -> None:
         """Check. Raises DataError."""
@@ -447,6 +451,13 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         check_lane_name(self.lane)
         if self.end_utc_ns < self.start_utc_ns:
             raise DataError(f"Scan {self.scan_id}: ends at {self.end_utc_ns} before it starts at {self.start_utc_ns}")
+
+    @property
+    def container_numbers(self) -> tuple[str, ...]:
+        """Container numbers by the papers; by the scanner's own system where there are no papers."""
+        if self.declaration is not None and self.declaration.container_numbers:
+            return self.declaration.container_numbers
+        return () if self.sidecar is None else tuple(number.text for number in self.sidecar.containers)
 
     @property
     def simulated(self) -> bool:
@@ -571,6 +582,8 @@ class ScanStart(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     source_ref : the driver's own name for this scan; every later event of the scan carries it
     source_sha256 : hash of the file behind it, where there is one
+    quality : what limits the passage, known before its image comes
+    sidecar, attachments : what the scanner's own system told of the passage, and files that came with it
     """
 
     source_ref: str
@@ -578,6 +591,9 @@ class ScanStart(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     detector: DetectorState
     source: str = ""
     source_sha256: str = ""
+    quality: tuple[Quality, ...] = ()
+    sidecar: Sidecar | None = None
+    attachments: tuple[Attachment, ...] = ()
 
 
 class LineBlock(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -631,13 +647,16 @@ class DeclarationSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage left something that cannot be read; `reason` says what and where it was put."""
+    """A passage left something that cannot be read; `reason` says what and where it was put. The rest as ScanStart."""
 
     source_ref: str
     utc_ns: int
     reason: str
     source: str = ""
     source_sha256: str = ""
+    quality: tuple[Quality, ...] = ()
+    sidecar: Sidecar | None = None
+    attachments: tuple[Attachment, ...] = ()
 
 
 class Remark(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ HDF5 in NeXus shape, so that silx, h5web and HDFView open it on the radiograph:
     /entry/instrument NXinstrument: detector_<energy> NXdetector: data dark flatfield pixel_mask saturation_value
     /entry/monitor_rpm NXmonitor: gamma neutron flags backgrounds raw_lines
     /entry/declaration, /entry/config, /entry/devices    JSON text
+    /entry/sidecar, /entry/attachments                   JSON text; what the scanner's own system told, where it did
     /entry/process    NXprocess: result (JSON text), outcome; only once judged
 
 The raw counts are stored once, upright: `detector_<energy>/data[y, x]`, y from the top of the picture to the bottom, x
@@ -54,6 +55,7 @@ from .model import (
     TriageResult,
 )
 from .storage import Part
+from .vendor_record import Attachment, Sidecar
 
 SCHEMA_VERSION = 2
 """2: @pixels_hash, "blake3:…", where 1 had @pixels_sha256. Both are read."""
@@ -348,6 +350,7 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
         image = scan.radiograph
         parts["radiograph"] = {f: getattr(image, f) for f in image.__struct_fields__ if f != "counts"}
     values = msgspec.to_builtins((parts, config, result), enc_hook=_hashable)
+    _forget_absent(values[0], _LATER_SCAN)
     if scan.portal is not None:
         portal = values[0]["portal"]
         _forget_absent(portal, _LATER_PORTAL)
@@ -358,6 +361,7 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+_LATER_SCAN: dict[str, Any] = {"sidecar": None, "attachments": ()}
 _LATER_RESULT: dict[str, Any] = {"standing": None}
 _LATER_PORTAL: dict[str, Any] = dict.fromkeys(
     ("neutron_arrival_ns", "neutron_start_utc_ns", "gamma_windows", "gamma_windows_background", "gamma_windows_alarm")
@@ -405,6 +409,10 @@ def _describe(entry: h5py.Group, scan: Scan, config: dict[str, Any]) -> None:
     _text(entry, "config", _json(config))
     if scan.declaration is not None:
         _text(entry, "declaration", _json(scan.declaration))
+    if scan.sidecar is not None:
+        _text(entry, "sidecar", _json(scan.sidecar))
+    if scan.attachments:
+        _text(entry, "attachments", _json(scan.attachments))
 
 
 def _write_radiograph(
@@ -688,6 +696,8 @@ class _Reader:
             quality=self.json(entry, "quality", tuple[Quality, ...]),
             source=self.text(entry, "source"),
             source_sha256=self.text(entry, "source_sha256"),
+            sidecar=self.json(entry, "sidecar", Sidecar) if "sidecar" in entry else None,
+            attachments=self.json(entry, "attachments", tuple[Attachment, ...]) if "attachments" in entry else (),
         )
 
     def has_detector(self) -> bool:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 import msgspec
 
 from .errors import ConfigError, DeliveryError, StorageError
-from .storage import write_durable
+from .storage import make_folder, write_durable
 
 if TYPE_CHECKING:
     import zmq
@@ -187,6 +187,18 @@ def load_identity(path: Path) -> Identity:
     return identity
 
 
+def secret_in(path: Path) -> str:
+    """Return the secret that is the only line of a file. Raises ConfigError if others than its user can read it."""
+    keep_secrets()
+    try:
+        secret = _content(path, forbidden=_NOT_READ).decode().strip("\r\n")
+    except UnicodeDecodeError:
+        secret = ""
+    if not secret.isprintable() or not secret:
+        raise ConfigError([f"{path}: expected one line of text with the secret"])
+    return secret
+
+
 def save_public(path: Path, key: PublicKey) -> None:
     """Write a file with public keys. Raises StorageError if there is one already."""
     _write(path, key, 0o644)
@@ -224,7 +236,7 @@ def save_enrolled(path: Path, listed: EnrolledList) -> None:
 
 def create_service(folder: Path, name: str = "service") -> Identity:
     """Make the service's keys and an empty list of the enrolled in a folder. Raises StorageError if there are some."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, 0o700)
     _check_folder(folder)
     for file in (SERVICE_KEY, SERVICE_PUBLIC, ENROLLED):
         if (folder / file).exists():
@@ -323,7 +335,7 @@ def _check_folder(folder: Path) -> None:
         raise ConfigError([f"{folder}: {error.strerror}; make it with `scanlane keys init`"]) from error
 
 
-def _read(path: Path, kind: type[_T], *, forbidden: int) -> _T:
+def _content(path: Path, *, forbidden: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe of that name would wait
         with os.fdopen(descriptor, "rb") as file:
@@ -333,6 +345,11 @@ def _read(path: Path, kind: type[_T], *, forbidden: int) -> _T:
         raise ConfigError([f"{path}: cannot be read ({error.strerror})"]) from error
     if len(data) > MAX_FILE_BYTES:
         raise ConfigError([f"{path}: more than {MAX_FILE_BYTES} bytes, expected a file of keys"])
+    return data
+
+
+def _read(path: Path, kind: type[_T], *, forbidden: int) -> _T:
+    data = _content(path, forbidden=forbidden)
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import multiprocessing.resource_tracker
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from scanner_io import sandbox
+from scanner_io import disk, sandbox
+from triage.torture.faults import Decide, FaultyDisk
 
 pytest.register_assert_rewrite("tests.contract", "tests.rigs")
 
@@ -42,6 +45,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="a long test; give --soak to run it"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test marked `quiet` run alone where several processes run tests: it measures, or it loads all cores.
+
+    All others hold a lock together; a quiet one waits for them, and the gate keeps new ones from going ahead of it. No
+    test's time begins before it has the lock.
+    """
+    run = getattr(item.config, "workerinput", {}).get("testrunuid")
+    if run is None:
+        return (yield)
+    kind = fcntl.LOCK_EX if item.get_closest_marker("quiet") else fcntl.LOCK_SH
+    folder = Path(tempfile.gettempdir())
+    with (folder / f"gate-{run}").open("w") as gate, (folder / f"lock-{run}").open("w") as lock:
+        fcntl.flock(gate, kind)
+        fcntl.flock(lock, kind)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        return (yield)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    run = getattr(session.config, "workerinput", {}).get("testrunuid")
+    for name in ("gate", "lock"):
+        (Path(tempfile.gettempdir()) / f"{name}-{run}").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +106,20 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 # Leaks
 
 
+@pytest.fixture
+def faulty_disk() -> Iterator[Callable[[Decide], FaultyDisk]]:
+    """Put disks in force whose calls meet the faults that a function decides on."""
+    before = disk.io()
+
+    def put(decide: Decide) -> FaultyDisk:
+        faulty = FaultyDisk(decide)
+        disk.use(faulty)
+        return faulty
+
+    yield put
+    disk.use(before)
+
+
 def held() -> set[str]:
     """Return what the process holds that a test may leave behind, as texts: threads, children, descriptors, ZeroMQ."""
     return {*_threads(), *_children(), *_descriptors(), *_zmq_contexts()}
@@ -98,8 +140,9 @@ def _children() -> set[str]:
             line = " ".join(child.cmdline())
         except psutil.Error:  # ended since it was listed
             line = ""
-        # one process per session keeps account of shared memory; it ends with the session
-        if "resource_tracker" not in line:
+        # One process per session keeps account of shared memory, another is the database server; both end with it,
+        # though a test may have restarted the server.
+        if "resource_tracker" not in line and "/scanlane-pg-" not in line:
             found.add(f"child process {child.pid} {line[:120]}")
     return found
 

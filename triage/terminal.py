@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scanner_io.model import PortalRecord, Radiograph, Scan, TriageResult
+from scanner_io.vendor_record import in_words
 
 BARS = "▁▂▃▄▅▆▇█"
 SHADES = "█▓▒░ "
@@ -102,6 +103,9 @@ def scan_panel(result: TriageResult, *, scan: Scan | None, simulated: bool, widt
         d = scan.declaration
         empty = "declared empty" if d.declared_empty else d.goods or "goods not named"
         parts.append(Text(f"declared {' '.join(d.container_numbers)}  {empty}  HS {' '.join(d.hs_codes) or '-'}"))
+    if scan is not None and scan.sidecar is not None:
+        parts += [Text(line, style="dim") for line in in_words(scan.sidecar)]
+        parts += [Text(f"attached {a.name}, {a.size_bytes} bytes ({a.role})", style="dim") for a in scan.attachments]
     table = Table(box=None, show_header=False, padding=(0, 1))
     for finding in result.findings:
         table.add_row(Text(finding.tier), Text(finding.kind), Text(finding.reason))

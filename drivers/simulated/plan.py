@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from scanner_io.formats.iso6346 import check_digit
 from scanner_io.model import Box, Declaration, Load
 
 from . import cargo
@@ -382,17 +383,6 @@ def _faults(config: Config, rng: np.random.Generator) -> tuple[str, ...]:
 
 # --------------------------------------------------------------------------------------------------------------
 # Papers
-
-
-def check_digit(code: str) -> int:
-    """Return the check digit of a container number's first ten characters. Source: ISO 6346, annex A."""
-    values = {str(d): d for d in range(10)}
-    value = 10
-    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
-        value += value % 11 == 0  # multiples of 11 are left out
-        values[letter] = value
-        value += 1
-    return sum(values[c] << i for i, c in enumerate(code)) % 11 % 10
 
 
 def _declare(

@@ -145,7 +145,7 @@ def _common(scan: Scan, kind: UID, study: UID, series: UID, instance: UID, insta
     d.InstitutionAddress = NOT_KNOWN
     d.SoftwareVersions = f"scanlane {__version__}"
     d.DateOfLastCalibration, d.TimeOfLastCalibration = f"{start:%Y%m%d}", f"{start:%H%M%S.%f}"
-    numbers = scan.declaration.container_numbers if scan.declaration else ()
+    numbers = scan.container_numbers
     d.PatientID = _short(numbers[0] if numbers else scan.scan_id, 64)
     d.PatientName = d.PatientID
     if numbers[1:]:

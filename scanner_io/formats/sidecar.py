@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 import msgspec
@@ -25,6 +25,9 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from scanner_io.errors import DataError
+from scanner_io.vendor_record import Detection, Instant, NumberRead, Operation, Resource, Role, Sidecar
+
+from .iso6346 import check_digit_ok
 
 MAX_BYTES = 1 << 20
 """Bytes of the largest sidecar read; real ones have 1 to 9 thousand."""
@@ -35,141 +38,6 @@ MAX_EXTRA = 200
 """Elements without a place in the record that are kept."""
 NOT_A_SIDECAR = ("ocr.xml", "atr.xml")
 """Ends of names of XML files that lie beside a sidecar and describe no passage."""
-
-Role = Literal[
-    "radiograph", "preview", "processed", "vendor raw", "portal counts", "optical", "character recognition",
-    "recognition", "unknown",
-]  # fmt: skip
-
-
-class Instant(msgspec.Struct, frozen=True, kw_only=True):
-    """A time as it was written, and what it means.
-
-    utc_ns : None where it cannot be read, or names no zone and the lane's is not known
-    zone : "told" by the text, "assumed" from the lane's configuration, "unknown"
-    """
-
-    raw: str
-    utc_ns: int | None = None
-    zone: Literal["told", "assumed", "unknown"] = "unknown"
-
-
-class NumberRead(msgspec.Struct, frozen=True, kw_only=True):
-    """A container number or a plate.
-
-    confidence : of the machine that read it, 0-100; None: typed, or nobody tells
-    check_digit_ok : of a container number by ISO 6346; None for a plate and where characters could not be read
-    slot : place in its list, from 0
-    """
-
-    text: str
-    confidence: int | None = None
-    check_digit_ok: bool | None = None
-    country: str = ""
-    slot: int = 0
-
-
-class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person or a machine did with the scan, in the order of the file, which is not that of time.
-
-    kind, verdict : meanings of the codes, "unknown" where they have none
-    """
-
-    kind: str = "unknown"
-    code: int | None = None
-    start: Instant | None = None
-    end: Instant | None = None
-    login: str = ""
-    workstation: str = ""
-    site: str = ""
-    system: str = ""
-    verdict: str = "unknown"
-    verdict_code: int | None = None
-    position: int | None = None
-
-
-class Detection(msgspec.Struct, frozen=True, kw_only=True):
-    """What the vendor's own recognition said.
-
-    ran : False where it did not run; that is no result
-    parameters : (name, text), in order; names repeat
-    """
-
-    kind: str
-    meaning: str = "unknown"
-    ran: bool = False
-    mode: str = ""
-    status: str = ""
-    result: str = ""
-    software_version: str = ""
-    threshold: str = ""
-    label: str = ""
-    parameters: tuple[tuple[str, str], ...] = ()
-
-
-class Resource(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that belongs to the passage. name : without any folder."""
-
-    name: str
-    role: Role = "unknown"
-    type: str = ""
-    linked: bool | None = None
-    preview: bool | None = None
-    deleted: bool = False
-
-
-class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
-    """A sidecar, read.
-
-    scan_id, revision : of one source these two tell passages and their rewritings apart
-    speed_setting, energy_level, inspection_type, scan_position : as set on the scanner, in its own units or codes
-    state : the vendor's code of how far the scan has come
-    flags, custom : the vendor's own, by name
-    expected : types of files that are to come, told before the list of them
-    extra : (path, text) of what has no place here
-    problems : what is odd or could not be read, in words
-    """
-
-    dialect: str
-    software: str
-    scan_id: str
-    version: str = ""
-    revision: int | None = None
-    site: str = ""
-    system: str = ""
-    cycle_id: str = ""
-    comments: str = ""
-    declaration_id: str = ""
-    parent_scan_id: str = ""
-    parent_site_id: str = ""
-    driver: str = ""
-    terminal_answer: str = ""
-    state: int | None = None
-    state_since: Instant | None = None
-    created: Instant | None = None
-    updated: Instant | None = None
-    beam_start: Instant | None = None
-    beam_end: Instant | None = None
-    cargo_start: Instant | None = None
-    speed_setting: float | None = None
-    energy_level: int | None = None
-    inspection_type: int | None = None
-    scan_position: int | None = None
-    training: bool | None = None
-    flags: dict[str, int] = {}
-    custom: dict[str, str] = {}
-    containers: tuple[NumberRead, ...] = ()
-    plates: tuple[NumberRead, ...] = ()
-    operations: tuple[Operation, ...] = ()
-    detections: tuple[Detection, ...] = ()
-    resources: tuple[Resource, ...] = ()
-    expected: tuple[str, ...] = ()
-    extra: tuple[tuple[str, str], ...] = ()
-    problems: tuple[str, ...] = ()
-
-    def listed(self, *roles: Role) -> tuple[Resource, ...]:
-        """Return the files of these roles that the sidecar does not call deleted."""
-        return tuple(r for r in self.resources if r.role in roles and not r.deleted)
 
 
 def is_sidecar_name(name: str) -> bool:
@@ -193,20 +61,17 @@ def parse_sidecar(data: bytes, *, name: str = "sidecar", utc_offset_h: float | N
     raise DataError(f"{name}: root element {_local(root.tag)[:60]!r} is no sidecar's known here ({known})")
 
 
-def check_digit_ok(number: str) -> bool | None:
-    """Return whether a container number ends with its check digit; None where it is not eleven characters of one.
+def role_of_name(name: str, dialect: str = "") -> Role:
+    """Return what a file is by its name, as sidecars of this dialect call theirs; "unknown" if it fits none.
 
-    Source: ISO 6346:2022, annex A.
+    dialect : without it the first dialect that has roles
     """
-    if not re.fullmatch(r"[A-Z]{3}[A-Z][0-9]{7}", number):
-        return None
-    values = [int(c) if c.isdigit() else _letter(c) for c in number[:10]]
-    return sum(v << i for i, v in enumerate(values)) % 11 % 10 == int(number[10])
-
-
-def _letter(character: str) -> int:
-    value = ord(character) - ord("A") + 10
-    return value + (value - 1) // 10  # 11, 22 and 33 are left out
+    tables = [d["roles"] for title, d in _dialects().items() if "roles" in d and dialect in ("", title)]
+    for role, endings in tables[0].items() if tables else ():
+        if name.lower().endswith(tuple(endings)):
+            found: Role = role
+            return found
+    return "unknown"
 
 
 @lru_cache(maxsize=1)
@@ -266,6 +131,11 @@ class _Reader:
             detections=tuple(self._detections()), resources=tuple(self._resources()),
             expected=tuple(v["type"] for _, v in self._each("expected") if v.get("type")),
             flags=self._named_numbers("flag") | self._named_numbers("instruction"), custom=self._custom(),
+        )  # fmt: skip
+        codes, suspicious = self._dialect.get("codes", {}).get("expected", {}), self._dialect.get("suspicion", [])
+        told = msgspec.structs.replace(
+            told, awaited=tuple(dict.fromkeys(codes[e] for e in told.expected if e in codes)),
+            suspicions=tuple(name for name in suspicious if told.flags.get(name)),
         )  # fmt: skip
         self._check_order("the beam", told.beam_start, told.beam_end)
         return msgspec.structs.replace(told, extra=tuple(self._extra()), problems=tuple(self._problems))
@@ -370,11 +240,8 @@ class _Reader:
             yield Resource(**({"deleted": False} | values), name=name, role=self._role(name, values.get("preview")))
 
     def _role(self, name: str, preview: bool | None) -> Role:
-        for role, endings in self._dialect.get("roles", {}).items():
-            if name.lower().endswith(tuple(endings)):
-                fitting: Role = "preview" if role == "radiograph" and preview else role
-                return fitting
-        return "unknown"
+        role = role_of_name(name, self._title)
+        return "preview" if role == "radiograph" and preview else role
 
     def _named_numbers(self, name: str) -> dict[str, int]:
         table = self._dialect["each"].get(name, {"path": "", "names": []})

@@ -3,7 +3,8 @@
 import pytest
 
 from scanner_io.errors import DataError
-from scanner_io.formats.sidecar import Instant, check_digit_ok, instant, is_sidecar_name, parse_sidecar
+from scanner_io.formats.iso6346 import check_digit_ok
+from scanner_io.formats.sidecar import Instant, instant, is_sidecar_name, parse_sidecar
 
 MINIMAL = "<DataForm><TruckId>202511070026910018</TruckId>{}</DataForm>"
 

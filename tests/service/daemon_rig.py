@@ -10,6 +10,9 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -123,3 +126,35 @@ with Workstation({address!r}, {name!r}) as desk:
             print(json.dumps(dict(event="decided", scan=offer.scan_id, applied=applied)), flush=True)
 """
     return Process("-c", code)
+
+
+FILE_DROP = """
+[[lane]]
+name = "north"
+join_window_s = 3
+join_wait_s = {wait_s}
+[[lane.device]]
+driver = "file_drop"
+path = "{folder}"
+stable_s = 0.1
+poll_s = 0.05
+"""
+
+
+def lane_with_drop(folder, wait_s=1.0):
+    drop = folder / "drop"
+    drop.mkdir()
+    return drop, FILE_DROP.format(folder=drop, wait_s=wait_s)
+
+
+def put_image(folder, name, seed):
+    """Drop a picture of a container-like dark box as a scanner's export does: under another name first."""
+    rng = np.random.default_rng(seed)
+    image = np.full((200, 480), 250, np.uint8)
+    image[40:160, 60:420] = 120
+    image[90:150, 100:380] = 12
+    image = np.clip(image + rng.normal(0, 1.5, image.shape), 0, 255).astype(np.uint8)
+    part = folder / f".{name}.tmp"
+    part.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    part.rename(folder / name)
+    return folder / name

@@ -161,7 +161,7 @@ def test_a_transaction_that_fails_leaves_no_link(tmp_path):
     outbox = Outbox(tmp_path / "outbox.sqlite")
     outbox.note("a", "b")
     head = outbox.audit_head()
-    with pytest.raises(RuntimeError), outbox._transaction():
+    with pytest.raises(RuntimeError), outbox.store.transaction():
         outbox._event("c")
         raise RuntimeError
     assert outbox.audit_head() == head
@@ -181,7 +181,9 @@ def test_the_command_says_it(state):
     report = json.loads(told.output)
     assert not report["sound"]
     assert report["problems"][0] == {"seq": 7, "text": "rows 6 to 6 are missing"}
-    with pytest.raises(DataError, match="there is no such outbox"):
+    told = CliRunner().invoke(cli, ["audit", "verify", str(state / "none")])
+    assert "there is no outbox" in str(told.exception)
+    with pytest.raises(DataError, match="cannot be read"):
         audit.verify(state / "none.sqlite", None, None)
 
 

@@ -9,27 +9,14 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from scanner_io import recording
 from scanner_io.storage import PART
 from tests.rigs import PortalServer, timed_lines
-from tests.service.daemon_rig import ENVIRONMENT, ROOT, analyst, daemon, write_config
+from tests.service.daemon_rig import ENVIRONMENT, ROOT, analyst, daemon, lane_with_drop, put_image, write_config
 from triage.service.outbox import Outbox
 
-FILE_DROP = """
-[[lane]]
-name = "north"
-join_window_s = 3
-join_wait_s = {wait_s}
-[[lane.device]]
-driver = "file_drop"
-path = "{folder}"
-stable_s = 0.1
-poll_s = 0.05
-"""
 PORTAL = """
 [[lane.device]]
 driver = "rpm_rapiscan"
@@ -37,33 +24,14 @@ address = "{address}"
 """
 
 
-def put_image(folder, name, seed):
-    """Drop a picture of a container-like dark box as a scanner's export does: under another name first."""
-    rng = np.random.default_rng(seed)
-    image = np.full((200, 480), 250, np.uint8)
-    image[40:160, 60:420] = 120
-    image[90:150, 100:380] = 12
-    image = np.clip(image + rng.normal(0, 1.5, image.shape), 0, 255).astype(np.uint8)
-    part = folder / f".{name}.tmp"
-    part.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    part.rename(folder / name)
-    return folder / name
-
-
 def items(state):
     """Return every scan of the stopped daemon's outbox."""
     outbox = Outbox(state / "outbox.sqlite")
     try:
-        ids = [row[0] for row in outbox._db.execute("SELECT scan_id FROM scans")]
+        ids = [row[0] for row in outbox.store.rows("SELECT scan_id FROM scans")]
         return [outbox.item(scan_id) for scan_id in ids]
     finally:
         outbox.close()
-
-
-def lane_with_drop(folder, wait_s=1.0):
-    drop = folder / "drop"
-    drop.mkdir()
-    return drop, FILE_DROP.format(folder=drop, wait_s=wait_s)
 
 
 @pytest.mark.timeout(120)

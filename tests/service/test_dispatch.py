@@ -17,9 +17,9 @@ from triage.service.outbox import Outbox, ScanRow
 class Service:
     """The wire's service side in a thread of its own, as the daemon's loop runs it."""
 
-    def __init__(self, folder, *, bind="tcp://127.0.0.1:0", lease_s=2.0, heartbeat_s=0.2, max_attempts=20):
+    def __init__(self, folder, *, bind="tcp://127.0.0.1:0", lease_s=2.0, heartbeat_s=0.2, **more):
         self.folder = folder
-        self.config = DispatchConfig(bind=bind, lease_s=lease_s, heartbeat_s=heartbeat_s, max_attempts=max_attempts)
+        self.config = DispatchConfig(bind=bind, lease_s=lease_s, heartbeat_s=heartbeat_s, **more)
         self.log = []
         self._work = []
         self._lock = threading.Lock()
@@ -393,13 +393,13 @@ def test_a_lease_held_over_a_restart_counts_against_the_capacity(tmp_path):
 
 def test_while_the_outbox_cannot_commit_nothing_is_offered_and_it_recovers(service):
     service.put(1)
-    service.do(lambda o: o._db.execute("PRAGMA query_only=1"))
+    service.do(lambda o: o.store.rows("PRAGMA query_only=1"))
     with Workstation(service.address, "ana") as desk:
         assert desk.connected()
         assert until(lambda: any(event == "outbox_fault" for event, _ in service.log))
         assert desk.next_offer(0.5) is None
         assert [event for event, _ in service.log].count("outbox_fault") == 1
-        service.do(lambda o: o._db.execute("PRAGMA query_only=0"))
+        service.do(lambda o: o.store.rows("PRAGMA query_only=0"))
         assert desk.next_offer(5) is not None
     assert any(event == "outbox_back" for event, _ in service.log)
 

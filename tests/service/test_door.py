@@ -149,7 +149,7 @@ def test_a_picture_that_was_asked_for_is_in_the_audit_though_its_receipt_never_c
                 peer.ask(wire.Fetch(scan_id=offer.scan_id, lease_id=offer.lease_id, credit=1)), wire.Chunk
             )
     query = "SELECT who, scan_id FROM events WHERE kind='fetched'"
-    assert service.do(lambda o: o._db.execute(query).fetchall()) == [("ana", scan_id)]
+    assert service.do(lambda o: o.store.rows(query)) == [("ana", scan_id)]
 
 
 def test_nobody_hoards_the_queue(plain_service):

@@ -1,4 +1,5 @@
 import sqlite3
+import time
 
 import msgspec
 import pytest
@@ -23,8 +24,16 @@ def clock():
 
 
 @pytest.fixture
-def outbox(tmp_path, clock):
-    box = Outbox(tmp_path / "outbox.sqlite", monotonic=clock)
+def outbox(place, clock):
+    box = Outbox(place, monotonic=clock)
+    yield box
+    box.close()
+
+
+@pytest.fixture
+def in_file(tmp_path):
+    """An outbox in SQLite."""
+    box = Outbox(tmp_path / "outbox.sqlite")
     yield box
     box.close()
 
@@ -58,7 +67,7 @@ def test_a_row_survives_as_it_was_and_is_entered_once(outbox):
 
 def test_clear_scans_are_filed_and_not_offered(outbox):
     outbox.add(row(outcome="CLEAR"))
-    assert outbox.next_pending() is None
+    assert outbox.lease_next("ana", 10, 1800) is None
     assert outbox.item(row().scan_id).state == "filed"
 
 
@@ -66,9 +75,8 @@ def test_alarms_come_first_then_the_oldest(outbox):
     for number, outcome in ((3, "REVIEW"), (2, "REVIEW"), (5, "ALARM"), (4, "UNUSABLE")):
         outbox.add(row(number, outcome))
     order = []
-    while (scan_id := outbox.next_pending()) is not None:
-        outbox.lease(scan_id, "ana", 10)
-        order.append(outbox.item(scan_id).row.start_utc_ns)
+    while (item := outbox.lease_next("ana", 10, 1800)) is not None:
+        order.append(item.row.start_utc_ns)
     assert order == [5, 4, 2, 3]
 
 
@@ -78,33 +86,41 @@ def test_a_leased_scan_is_one_analysts_alone(outbox):
     assert outbox.lease(row().scan_id, "ana", 10).lease_id == first.lease_id
     with pytest.raises(DeliveryError, match="leased by ana"):
         outbox.lease(row().scan_id, "ben", 10)
-    assert outbox.next_pending() is None
+    assert outbox.lease_next("ben", 10, 1800) is None
 
 
 def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
     outbox.add(row())
     lease = outbox.lease(row().scan_id, "ana", 10).lease_id
     clock.now += 9
-    assert outbox.expired() == []
+    assert outbox.expired(10) == []
     assert outbox.renew(lease, 10)
     clock.now += 9
-    assert outbox.expired() == []
+    assert outbox.expired(10) == []
     clock.now += 2
-    assert outbox.expired() == [lease]
+    assert outbox.expired(10) == [lease]
     assert outbox.release(lease, "ran out", 20) == row().scan_id
     assert not outbox.renew(lease, 10)
-    assert outbox.next_pending() == row().scan_id
+    assert outbox.lease_next("ben", 10, 1800).row.scan_id == row().scan_id
 
 
 def test_a_scan_given_back_goes_to_another_first_and_never_behind_a_less_urgent_one(outbox):
     older, newer = row(), msgspec.structs.replace(row(), scan_id="n-2", start_utc_ns=row().start_utc_ns + 1)
     for each in (older, newer):
         outbox.add(each)
-    outbox.release(outbox.lease(older.scan_id, "ana", 10).lease_id, "given back", 20)
-    assert outbox.next_pending("ana") == newer.scan_id
-    assert outbox.next_pending("ben") == outbox.next_pending() == older.scan_id
+
+    def next_for(analyst):
+        """Return the scan that is next for them, which they then have had last."""
+        item = outbox.lease_next(analyst, 10, 1800)
+        outbox.release(item.lease_id, "given back", 20)
+        return item.row.scan_id
+
+    assert next_for("ana") == older.scan_id
+    assert next_for("ana") == newer.scan_id
+    assert next_for("ben") == older.scan_id
+    assert next_for("ana") == older.scan_id
     outbox.lease(newer.scan_id, "ben", 10)
-    assert outbox.next_pending("ana") == older.scan_id
+    assert next_for("ana") == older.scan_id
 
 
 def test_after_too_many_tries_a_scan_is_held_and_can_be_claimed(outbox):
@@ -114,7 +130,7 @@ def test_after_too_many_tries_a_scan_is_held_and_can_be_claimed(outbox):
     item = outbox.item(row().scan_id)
     assert item.state == "held"
     assert "offered 3 times" in item.note
-    assert outbox.next_pending() is None
+    assert outbox.lease_next("ben", 10, 1800) is None
     assert outbox.lease(row().scan_id, "supervisor", 10).state == "leased"
 
 
@@ -171,17 +187,17 @@ def test_delivery_needs_the_right_hash(outbox):
     assert outbox.counts()["delivered"] == 1
 
 
-def test_leases_of_before_a_restart_are_armed_again(tmp_path, clock):
-    box = Outbox(tmp_path / "o", monotonic=clock)
+def test_leases_of_before_a_restart_are_armed_again(place, clock):
+    box = Outbox(place, monotonic=clock)
     box.add(row())
     lease = box.lease(row().scan_id, "ana", 10).lease_id
     box.close()
     clock.now = 3.0  # another boot: the monotonic clock began anew
-    box = Outbox(tmp_path / "o", monotonic=clock)
+    box = Outbox(place, monotonic=clock)
     assert box.rearm(10) == 1
-    assert box.expired() == []
+    assert box.expired(10) == []
     clock.now += 11
-    assert box.expired() == [lease]
+    assert box.expired(10) == [lease]
     box.close()
 
 
@@ -218,9 +234,9 @@ def test_unknown_scans_are_named(outbox):
         outbox.item("x")
 
 
-def test_synchronous_full_is_in_force(outbox):
-    assert outbox._db.execute("PRAGMA synchronous").fetchone()[0] == 2
-    assert outbox._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+def test_synchronous_full_is_in_force(in_file):
+    assert in_file.store.rows("PRAGMA synchronous") == [(2,)]
+    assert in_file.store.rows("PRAGMA journal_mode") == [("wal",)]
 
 
 def test_results_keep_their_bytes(outbox):
@@ -229,17 +245,17 @@ def test_results_keep_their_bytes(outbox):
     assert msgspec.json.encode(outbox.item(row().scan_id).row.declaration) == msgspec.json.encode(samples.declaration())
 
 
-def test_a_full_disk_is_a_storage_error_and_loses_nothing(outbox):
-    assert outbox.add(row(1))
-    pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]
-    outbox._db.execute(f"PRAGMA max_page_count={pages}")
+def test_a_full_disk_is_a_storage_error_and_loses_nothing(in_file):
+    assert in_file.add(row(1))
+    ((pages,),) = in_file.store.rows("PRAGMA page_count")
+    in_file.store.rows(f"PRAGMA max_page_count={pages}")
     large = row(2, declaration=samples.declaration(goods="x" * 100_000))
     with pytest.raises(StorageError, match="make room on its disk"):
-        outbox.add(large)
-    assert outbox.counts()["recorded"] == 1
-    outbox._db.execute("PRAGMA max_page_count=1000000")
-    assert outbox.add(large)
-    assert outbox.counts()["recorded"] == 2
+        in_file.add(large)
+    assert in_file.counts()["recorded"] == 1
+    in_file.store.rows("PRAGMA max_page_count=1000000")
+    assert in_file.add(large)
+    assert in_file.counts()["recorded"] == 2
 
 
 def test_judging_counts_only_when_it_begins(outbox):
@@ -254,3 +270,61 @@ def test_what_is_no_database_is_refused_with_the_remedy(tmp_path):
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(StorageError, match="move it away: it is made anew"):
         Outbox(path)
+
+
+def wait(outbox, number, seconds):
+    """Let a scan have waited for so long."""
+    with outbox.store.transaction():
+        for table, column in (("outbox", "waits_since_utc_ns"), ("scans", "added_utc_ns")):
+            outbox.store.change(
+                f"UPDATE {table} SET {column}=? WHERE scan_id=?",
+                (time.time_ns() - int(seconds * 1e9), row(number).scan_id),
+            )
+
+
+def test_waiting_counts_as_urgency_so_that_none_waits_for_ever(outbox):
+    """An analyst who takes one scan while two more urgent ones come still gets to the one that waits."""
+    outbox.add(row(1, "REVIEW"))
+    taken, number = [], 2
+    for turn in range(40):
+        for _ in range(2):
+            outbox.add(row(number, "ALARM"))
+            wait(outbox, number, 0)
+            number += 1
+        wait(outbox, 1, 100 * turn)
+        taken.append(outbox.lease_next("ana", 10, 1800).row.start_utc_ns)
+        if taken[-1] == 1:
+            break
+    assert len(taken) == 37  # two tiers at 1800 s: alarms that have just come are as urgent from then on, and younger
+    assert taken[:-1] == list(range(2, 38))
+
+
+def test_scans_that_nobody_takes_are_escalated_once_each_until_somebody_fetches_them(outbox):
+    for number, outcome in ((1, "REVIEW"), (2, "ALARM"), (3, "CLEAR"), (4, "REVIEW")):
+        outbox.add(row(number, outcome))
+        wait(outbox, number, 200 if number < 4 else 100)
+    found = outbox.waiting(180)
+    assert (found.scans, found.held, found.scan_id, found.outcome) == (2, 0, row(2).scan_id, "ALARM")
+    assert found.waited_s == pytest.approx(200, abs=5)
+    assert outbox.escalate(180, 1) == [(row(2).scan_id, "ALARM, nobody has taken it for 200 s; offered 0 times")]
+    assert [scan for scan, _ in outbox.escalate(180, 9)] == [row(1).scan_id]
+    assert outbox.escalate(180, 9) == []
+    lease = outbox.lease_next("ana", 10, 1800).lease_id
+    assert outbox.waiting(180).scans == 2  # a workstation has it, but nobody looks
+    outbox.taken(row(2).scan_id, lease, "ana")
+    assert outbox.waiting(180).scan_id == row(1).scan_id
+    outbox.release(lease, "given back", 20)
+    assert outbox.waiting(180).scans == 1  # it begins to wait anew
+    outbox.release(outbox.lease(row(4).scan_id, "ana", 10).lease_id, "no answer", 1)
+    found = outbox.waiting(180)
+    assert (found.scans, found.held) == (2, 1)
+    assert outbox.escalate(180, 9) == [(row(4).scan_id, "REVIEW, is held; offered 1 times")]
+    kinds = [kind for (kind,) in outbox.store.rows("SELECT kind FROM events WHERE kind IN ('unattended', 'fetched')")]
+    assert sorted(kinds) == ["fetched", "unattended", "unattended", "unattended"]
+
+
+def test_a_clock_that_was_put_back_hides_nobody_who_waits(outbox):
+    outbox.add(row(1))
+    assert outbox.waiting(180) is None
+    wait(outbox, 1, -3600)
+    assert outbox.waiting(180).scans == 1

@@ -113,8 +113,8 @@ def test_a_daemon_whose_lane_is_not_the_profiles_says_stale(tmp_path):
     assert "calibrate again" in stale["text"] and stale["lane"] == "north"
     outbox = Outbox(tmp_path / "state" / "outbox.sqlite")
     try:
-        texts = [t for (t,) in outbox._db.execute("SELECT text FROM events WHERE kind='health' ORDER BY seq")]
-        results = [msgspec.json.decode(r, type=TriageResult) for (r,) in outbox._db.execute("SELECT result FROM scans")]
+        texts = [t for (t,) in outbox.store.rows("SELECT text FROM events WHERE kind='health' ORDER BY seq")]
+        results = [msgspec.json.decode(r, type=TriageResult) for (r,) in outbox.store.rows("SELECT result FROM scans")]
     finally:
         outbox.close()
     assert ["profile ok" in t for t in texts] == [True, False] and "profile degraded" in texts[1]

@@ -18,7 +18,7 @@ def audit() -> None:
 
 
 @audit.command()
-@click.argument("state_dir", type=click.Path(path_type=Path))
+@click.argument("state_dir", metavar="STATE_DIR|URL")
 @click.option("--checkpoints", type=click.Path(path_type=Path), help="The file that audit.checkpoints names.")
 @click.option("--service", type=click.Path(path_type=Path), help="service.pub of the service: verifies signatures.")
 @click.option(
@@ -26,22 +26,25 @@ def audit() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of words.")
 def verify(
-    state_dir: Path, checkpoints: Path | None, service: Path | None, keys: Path | None, as_json: bool
+    state_dir: str, checkpoints: Path | None, service: Path | None, keys: Path | None, as_json: bool
 ) -> None:  # fmt: skip
     """Find whether an event was changed, deleted, put in or moved, or the end of the audit cut off.
 
     Decisions are held against what the audit says of them; with --keys each one against its analyst's signature too.
 
+    STATE_DIR is the folder of a lane; a site's database is named by its postgresql:// URL, without a password.
+
     Exit code 1 if anything is wrong. Without --checkpoints a cut-off end cannot be seen; without --service nobody
     says that the checkpoints are the service's own.
     """
     from triage.service import audit as chain
+    from triage.service import store
 
     signing = None if service is None else security.load_public(service).signing
     signers = None
     if keys is not None:
         signers = {e.key.name: e.key.signing for e in security.load_enrolled(keys / security.ENROLLED).enrolled}
-    found = chain.verify(state_dir / "outbox.sqlite", checkpoints, signing, signers)
+    found = chain.verify(store.named(state_dir), checkpoints, signing, signers)
     if as_json:
         report = {
             "events": found.rows, "checkpoints": found.checkpoints, "signatures_verified": not found.unsigned,

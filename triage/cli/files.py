@@ -46,7 +46,7 @@ def triage(
     files: tuple[Path, ...], save: Path | None, polarity: str, speed_unit: str, utc_offset_h: float,
     previous: Path | None, energy: Path | None, usual: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Judge images, recordings, portal daily files and N42 files.
+    """Judge images, recordings, portal daily files, N42 files and scanners' sidecars (with the images beside them).
 
     One line per scan or portal passage. A bad file is reported, the rest go on, and the exit code is 1. A daily file
     whose stamps have no date (06-00-00.000) takes that of its first line from its name (portal 2026-01-05.csv).
@@ -141,6 +141,8 @@ def _print_judged(rows: list[Any]) -> None:
         table.add_row(Text(Path(row["file"]).name), passage, outcome(row["outcome"]), row["load"], portal, Text(reason))
     console.print(table)
     for judged in rows:
+        for words in judged.row()["told"]:
+            console.print(f"{Path(judged.file).name}: {words}", style="dim", markup=False)
         for words in judged.health:
             console.print(f"{Path(judged.file).name}: {words}", style="yellow", markup=False)
 

@@ -40,6 +40,7 @@ from scanner_io.model import (
     ScanEnd,
     ScanStart,
 )
+from scanner_io.vendor_record import Attachment, Sidecar
 
 WAITING, IMAGE, PORTAL, BOTH = "waiting", "image open", "portal open", "both open"
 IMAGE_DONE, PORTAL_DONE = "image done", "portal done"
@@ -230,6 +231,8 @@ class _Passage:
         self.refs: list[tuple[int, str]] = []
         self.devices: tuple[DeviceInfo, ...] = ()
         self.source = self.source_sha256 = ""
+        self.sidecar: Sidecar | None = None
+        self.attachments: tuple[Attachment, ...] = ()
         self.identity_utc_ns: int | None = None
 
     def step(self, event: str, utc_ns: int, now_s: float) -> None:
@@ -378,8 +381,14 @@ class Assembly:
         passage.picture = _Picture(event, self._listen(event.detector))
         passage.picture_key = (number, event.source_ref)
         passage.identity_utc_ns = event.utc_ns
-        passage.source, passage.source_sha256 = event.source, event.source_sha256
+        self._describe(passage, event)
         self._refer(passage, number, event.source_ref)
+
+    @staticmethod
+    def _describe(passage: _Passage, event: ScanStart | Rejected) -> None:
+        passage.source, passage.source_sha256 = event.source, event.source_sha256
+        passage.sidecar, passage.attachments = event.sidecar, event.attachments
+        passage.flag(event.quality)
 
     def _lines(self, number: int, event: LineBlock, now_s: float) -> None:
         passage = self._open_picture((number, event.source_ref))
@@ -412,6 +421,7 @@ class Assembly:
             number = passage.picture_key[0]
             passage.picture = passage.picture_key = passage.identity_utc_ns = None
             passage.source = passage.source_sha256 = ""
+            passage.sidecar, passage.attachments = None, ()
             passage.refs = [ref for ref in passage.refs if ref[0] != number]
             passage.step(IMAGE_END, passage.last_utc_ns, passage.heard_s)
             reason = "the image was broken off and its source gives it again; it is a scan of its own then"
@@ -431,7 +441,7 @@ class Assembly:
     def _rejected(self, number: int, event: Rejected, now_s: float) -> None:
         passage = self._join(IMAGE_START, event.utc_ns, now_s)
         passage.identity_utc_ns = event.utc_ns
-        passage.source, passage.source_sha256 = event.source, event.source_sha256
+        self._describe(passage, event)
         passage.flag([Quality(code="radiograph_unreadable", reason=event.reason, fatal=True)])
         self._refer(passage, number, event.source_ref)
         passage.step(IMAGE_END, event.utc_ns, now_s)
@@ -523,6 +533,8 @@ class Assembly:
             quality=tuple(quality),
             source=passage.source,
             source_sha256=passage.source_sha256,
+            sidecar=passage.sidecar,
+            attachments=passage.attachments,
         )
         return Assembled(scan=scan, refs=tuple(passage.refs), listener=passage.listener)
 

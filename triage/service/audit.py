@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,11 +21,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from scanner_io import disk
 from scanner_io.errors import DataError, ProtocolError, StorageError
 from scanner_io.model import Decision
 from scanner_io.security import Identity, verified
 from scanner_io.storage import sync_folder
 from scanner_io.wire import decode_statement
+
+from .store import Place, Reader, reading
 
 START = bytes(32)
 EVERY_S, EVERY_ROWS = 300.0, 1000
@@ -140,13 +142,13 @@ class Checkpoints:
             made = msgspec.structs.replace(made, signature=self._identity.sign(made.signed).hex())
         try:
             is_new = not self._path.exists()
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            descriptor = disk.io().open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 if is_new:
                     sync_folder(self._path.absolute().parent)
                 # A line of a writer that was killed halfway ends here, so that it spoils no other.
-                os.write(descriptor, b"\n" + msgspec.json.encode(made) + b"\n")
-                os.fsync(descriptor)
+                disk.write_all(descriptor, b"\n" + msgspec.json.encode(made) + b"\n")
+                disk.io().sync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -239,7 +241,7 @@ def _against_itself(d: Told, signers: Mapping[str, str] | None) -> Iterator[str]
 
 
 def verify(
-    database: Path, checkpoints: Path | None, signing: str | None, signers: Mapping[str, str] | None = None
+    database: Place, checkpoints: Path | None, signing: str | None, signers: Mapping[str, str] | None = None
 ) -> Verified:  # fmt: skip
     """Check the audit of an outbox, which may be in use. Raises DataError if it cannot be read.
 
@@ -255,13 +257,11 @@ def verify(
     hashes: dict[int, bytes] = {}
     events: Counter[tuple[str, str, str, str]] = Counter()
     last = 0
-    if not database.is_file():
-        raise DataError(f"{database}: there is no such outbox; give the state_dir of a lane")
 
-    def rows(db: sqlite3.Connection) -> Iterator[Row]:
+    def rows(reader: Reader) -> Iterator[Row]:
         nonlocal last
         query = "SELECT seq, utc_ns, kind, scan_id, who, text, hash FROM events ORDER BY seq"
-        for row in map(Row._make, db.execute(query)):
+        for row in map(Row._make, reader.rows(query)):
             last = max(last, row.seq)
             if row.seq in named:
                 hashes[row.seq] = row.hash
@@ -270,20 +270,14 @@ def verify(
             yield row
 
     try:
-        db = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            db.execute("BEGIN")  # one moment of a database that may be in use
-            problems += check_chain(rows(db))
+        with reading(database) as reader:
+            problems += check_chain(rows(reader))
             query = (
                 "SELECT decision_id, scan_id, analyst, verdict, decision, applied, statement, signature FROM decisions"
             )
-            kept = [Told._make(row) for row in db.execute(query)]
+            kept = [Told._make(row) for row in reader.rows(query)]
             problems += check_decisions(kept, events, signers)
-        finally:
-            db.close()
-    except sqlite3.Error as error:
-        raise DataError(
-            f"{database}: the audit cannot be read ({error}); was it written by another version?"
-        ) from error
+    except StorageError as error:
+        raise DataError(f"{database}: the audit cannot be read ({error})") from error
     problems += check_checkpoints(hashes, last, told, signing)
     return Verified(last, len(told), signing is None, problems, len(kept))

@@ -3,7 +3,8 @@
 State folder:
 
     lock                        held while a daemon runs here
-    outbox.sqlite               what analysts owe an answer
+    outbox.sqlite               what analysts owe an answer, where no server keeps it
+    outbox.url                  which server does
     recordings/LANE/YYYYMMDD/   one file per scan
     quarantine/                 what could not be used, each with its reason beside it
     lanes/LANE.json             passages of the lane that are on no disk yet, and where its portals' counts stood
@@ -33,15 +34,17 @@ from typing import Any
 import zmq
 
 from scanner_io import config as configuration
-from scanner_io import recording
+from scanner_io import disk, recording
 from scanner_io.errors import StorageError
-from scanner_io.storage import quarantine_parts
+from scanner_io.storage import make_folder, quarantine_parts
 
 from . import audit, link
 from . import lane as lane_process
 from .dispatch import Dispatch
 from .gate import Gate
 from .outbox import Outbox
+from .sparing import Sparing
+from .store import place_of, sign
 
 Log = Callable[..., None]
 
@@ -79,8 +82,8 @@ def state_folder(path: Path) -> Iterator[Path]:
     """Create and lock the state folder. Raises StorageError if another daemon has it or it cannot be written."""
     try:
         for part in (path, path / "recordings", path / "quarantine"):
-            part.mkdir(mode=0o750, parents=True, exist_ok=True)
-        file = (path / "lock").open("a+")
+            make_folder(part, 0o750)
+        file = os.fdopen(disk.io().open(path / "lock", os.O_RDWR | os.O_CREAT), "r+b")
     except OSError as error:
         raise StorageError(
             f"state_dir {path}: cannot be written ({error}); choose another or mend its rights"
@@ -111,6 +114,8 @@ class LaneHandle:
         self.heard_s = 0.0
         self._starts: deque[float] = deque(maxlen=RESTARTS)
         self.not_before_s = 0.0
+        self.unreconciled = False
+        """Its recordings have not been looked through since it began."""
         self.to_rejudge: deque[Path] = deque()
         self.rejudging: set[str] = set()
         self.untaken: deque[link.Judged] = deque()
@@ -197,6 +202,7 @@ class Daemon:
         self._gate: Gate | None = None
         self._checkpoints: audit.Checkpoints | None = None
         self._checkpoint_s = time.monotonic()
+        self._faults = Sparing(burst=5, every_s=30.0)
 
     def stop(self, *_: object) -> None:
         """Ask the loop to end; usable as a signal handler."""
@@ -211,7 +217,9 @@ class Daemon:
         with state_folder(self._state):
             for part in quarantine_parts(self._state / "recordings", self._state / "quarantine"):
                 self._log("part_quarantined", level="warning", text=str(part))
-            self._outbox = Outbox(self._state / "outbox.sqlite")
+            place = place_of(self._config)
+            self._outbox = Outbox(place)
+            sign(self._state, place)
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             try:
                 for scan_id in self._outbox.hold_missing(lambda p: Path(p).is_file()):
@@ -275,12 +283,17 @@ class Daemon:
         if any(socket in ready for socket in self._dispatch.sockets):
             self._dispatch.serve()
 
+    def _fault(self, error: StorageError, **where: str) -> None:
+        """Tell that the outbox could not do something, of many times only that they are many."""
+        if (more := self._faults.ask()) is not None:
+            self._log("outbox_fault", level="error", text=f"{error}{more}", **where)
+
     def _note(self, kind: str, text: str, who: str = "") -> None:
         """Write down what happens at the gate."""
         try:
             self._outbox.note(kind, text, who=who)
         except StorageError as error:  # the log has it
-            self._log("outbox_fault", level="error", text=str(error))
+            self._fault(error)
 
     def _hear(self, handle: LaneHandle) -> None:
         for _ in range(100):
@@ -303,12 +316,13 @@ class Daemon:
                 handle.ready = True
                 self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
                 handle.say(link.Intake(open=self._intake_open))
-                self._reconcile(handle)
+                handle.unreconciled = True
+                self._catch_up(handle)
             case link.Judging():
                 try:
                     self._outbox.count_judging(message.path)
                 except StorageError as error:
-                    self._log("outbox_fault", level="error", lane=handle.name, text=str(error))
+                    self._fault(error, lane=handle.name)
             case link.Rejudged():
                 handle.rejudging.discard(message.path)
             case link.Judged():
@@ -316,7 +330,7 @@ class Daemon:
                 try:
                     new = self._outbox.add(row)
                 except StorageError as error:
-                    self._log("outbox_fault", level="error", lane=handle.name, scan=row.scan_id, text=str(error))
+                    self._fault(error, lane=handle.name, scan=row.scan_id)
                     handle.untaken.append(message)
                     return
                 if new:
@@ -343,11 +357,12 @@ class Daemon:
         try:
             self._outbox.note("health", text, who=f"{handle.name} {told.get('device', '')}".strip())
         except StorageError as error:  # the log has it
-            self._log("outbox_fault", level="error", lane=handle.name, text=str(error))
+            self._fault(error, lane=handle.name)
 
     def _reconcile(self, handle: LaneHandle) -> None:
         """Note every recording of the lane that has no row; `_ask_again` has them judged and reported."""
         known = self._outbox.known_paths()
+        handle.unreconciled = False
         folder = self._state / "recordings" / handle.name
         for path in sorted(folder.rglob(f"*{recording.SUFFIX}")) if folder.is_dir() else []:
             if str(path) in known:
@@ -357,13 +372,22 @@ class Daemon:
             text = f"{len(handle.to_rejudge)} recordings have no row in the outbox; they are judged and entered"
             self._log("recordings_without_row", level="warning", lane=handle.name, text=text)
 
+    def _catch_up(self, handle: LaneHandle) -> None:
+        try:
+            self._ask_again(handle)
+        except StorageError as error:  # asked again at the next turn
+            self._fault(error, lane=handle.name)
+
     def _ask_again(self, handle: LaneHandle) -> None:
         """Send a few recordings at a time, so that neither side ever waits for the other's pipe."""
         for _ in range(len(handle.untaken)):
             self._take(handle, handle.untaken.popleft())
+        if handle.unreconciled and handle.ready:
+            self._reconcile(handle)
         while handle.to_rejudge and handle.ready and len(handle.rejudging) < REJUDGE_AT_ONCE:
-            path = str(handle.to_rejudge.popleft())
+            path = str(handle.to_rejudge[0])
             attempts = self._outbox.judging_attempts(path)
+            handle.to_rejudge.popleft()
             give_up = attempts >= MAX_JUDGING_ATTEMPTS
             self._log("recording_without_row", level="warning", lane=handle.name, text=path, attempt=attempts + 1)
             handle.rejudging.add(path)
@@ -403,7 +427,7 @@ class Daemon:
             due = handle.process is None and not handle.finished and time.monotonic() >= handle.not_before_s
             if due and restart and not self._stop:
                 handle.start()
-            self._ask_again(handle)
+            self._catch_up(handle)
 
     def _watch_disk(self) -> None:
         now_s = time.monotonic()
@@ -428,7 +452,11 @@ class Daemon:
         """Write to the second place how far the audit has come, when that is due."""
         if self._checkpoints is None:
             return
-        seq, head = self._outbox.audit_head()
+        try:
+            seq, head = self._outbox.audit_head()
+        except StorageError as error:
+            self._fault(error)
+            return
         since_s = audit.EVERY_S if now else time.monotonic() - self._checkpoint_s
         if not self._checkpoints.due(seq, since_s):
             return
@@ -447,7 +475,7 @@ class Daemon:
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of the outbox; usable after `run` too."""
-        outbox = Outbox(self._state / "outbox.sqlite")
+        outbox = Outbox(place_of(self._config))
         try:
             return dict(outbox.counts())
         finally:

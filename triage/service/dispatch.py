@@ -27,6 +27,7 @@ from scanner_io.model import Decision
 from scanner_io.security import Enrolled, verified
 
 from .door import Door, Peer
+from .escalation import Escalation
 from .gate import TRY_EVERY_S, Gate, SelfTest, user_of
 from .outbox import Item, Outbox
 from .sparing import Sparing, one_line
@@ -66,6 +67,7 @@ class Connection:
     key : that it was let in with, empty without a gate; id : as its `welcome` says, in what the analyst signs
     sequence : of the last statement taken
     peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for it may be another's
+    minor : version of the protocol that it speaks
     viewed : leases whose recording was asked for; refusals : how often it was told no
     """
 
@@ -77,6 +79,7 @@ class Connection:
         self.broken = False
         self.viewed: set[str] = set()
         self.refusals = 0
+        self.minor = 0
         self.unread: dict[int, int] = {}
         """Chunks that went out, by the ping after them; its answer says that they have been taken."""
         self.analyst = analyst
@@ -112,6 +115,7 @@ class Dispatch:
         """Why nothing is let in or out any more; empty as long as the gate is sound."""
         self._outbox = outbox
         self._log = log
+        self._escalation = Escalation(config, outbox, log, self._tell_all)
         self._connections: dict[bytes, Connection] = {}
         self._counter = 0
         self._storage_told = False
@@ -286,17 +290,18 @@ class Dispatch:
             reason = f"{who.key.name} is {who.role}, who may not send {_type(message)}"
             self._audit_refusal(reason, who.key.name)
             self._tell_refused(routing_id, _type(message), reason, _ref(message))
-        elif isinstance(message, wire.Hello):
-            self._hello(routing_id, descriptor, message, who)
-        elif connection is None:
-            self._tell_refused(routing_id, "hello_first", "this connection has not said hello")
-        else:
-            connection.heard_s = time.monotonic()
-            connection.stalled = False
-            try:
+            return
+        try:
+            if isinstance(message, wire.Hello):
+                self._hello(routing_id, descriptor, message, who)
+            elif connection is None:
+                self._tell_refused(routing_id, "hello_first", "this connection has not said hello")
+            else:
+                connection.heard_s = time.monotonic()
+                connection.stalled = False
                 self._act(connection, message)
-            except (DeliveryError, StorageError) as error:
-                self._tell_refused(routing_id, _type(message), str(error), _ref(message))
+        except (DeliveryError, StorageError) as error:
+            self._tell_refused(routing_id, _type(message), str(error), _ref(message))
 
     def _refused(self, why: str) -> None:
         """Log a message that cannot be taken."""
@@ -381,16 +386,19 @@ class Dispatch:
             self._log("analyst_joined", analyst=analyst, capacity=capacity)
         else:
             known.heard_s, known.capacity = now_s, capacity
+        known.minor = min(hello.proto_max, wire.MINOR_MAX)
         self._send(
             routing_id,
             wire.Welcome(
                 connection_id=known.id,
-                minor=min(hello.proto_max, wire.MINOR_MAX),
+                minor=known.minor,
                 lease_s=self._config.lease_s,
                 heartbeat_s=self._config.heartbeat_s,
                 service_version=__version__,
             ),
         )
+        if (alarm := self._escalation.alarm) is not None and known.minor >= wire.MINOR_ALARM:
+            self._send(routing_id, alarm)
 
     def _end_oldest_of(self, analyst: str) -> None:
         """Keep the number of one analyst's connections: the one that was silent longest gives way to the new one."""
@@ -405,7 +413,7 @@ class Dispatch:
         if message.lease_id not in connection.viewed:
             # Written down before the first byte goes out, not when its receipt comes: a program that keeps the
             # receipt to itself has seen the picture all the same.
-            self._outbox.note("fetched", message.lease_id, message.scan_id, connection.analyst)
+            self._outbox.taken(message.scan_id, message.lease_id, connection.analyst)
             connection.viewed.add(message.lease_id)
         room = MAX_UNREAD - sum(
             sum(c.unread.values()) for c in self._connections.values() if c.analyst == connection.analyst
@@ -459,6 +467,9 @@ class Dispatch:
         statement = wire.decode_statement(message.statement)
         if statement.connection_id != connection.id:
             raise DeliveryError("signed for another connection")
+        nameless = not statement.service and connection.minor < wire.MINOR_SERVICE
+        if statement.service != self._gate.identity.curve and not nameless:
+            raise DeliveryError("signed for another service")
         if statement.sequence <= connection.sequence:
             raise DeliveryError(f"statement {statement.sequence} comes again: {connection.sequence} was taken before")
         connection.sequence = statement.sequence
@@ -540,11 +551,20 @@ class Dispatch:
             elif now_s - connection.pinged_s >= self._config.heartbeat_s:
                 connection.pinged_s = now_s
                 self._ping(connection)
-        for lease_id in self._outbox.expired():
+        for told in self._outbox.beat():
+            self._log("hub_lost", level="error", text=told)
+        for lease_id in self._outbox.expired(self._config.lease_s):
             for owner in self._connections.values():
                 owner.stalled = owner.stalled or lease_id in owner.leases
             self._end_lease(lease_id, "the lease ran out")
         self._offer_pending()
+        self._escalation.step(sum(c.capacity > 0 and not c.stalled for c in self._connections.values()))
+
+    def _tell_all(self, alarm: wire.Alarm) -> None:
+        """Send to whoever can understand it: who sees the queue may know that it waits."""
+        for connection in list(self._connections.values()):
+            if connection.minor >= wire.MINOR_ALARM:
+                self._send(connection.routing_id, alarm)
 
     def _ping(self, connection: Connection) -> int:
         self._counter += 1
@@ -586,29 +606,26 @@ class Dispatch:
             if not free:
                 return
             connection = min(free, key=lambda c: len(c.leases))
-            scan_id = self._outbox.next_pending(connection.analyst)
-            if scan_id is None:
+            item = self._outbox.lease_next(
+                connection.analyst, self._config.lease_s, self._config.age_tier_s
+            )  # fmt: skip
+            if item is None:
                 return
-            try:
-                self._offer(connection, scan_id)
-            except DeliveryError as error:
-                self._log("offer_failed", scan=scan_id, text=str(error), level="warning")
-                return
+            self._offer(connection, item)
 
-    def _offer(self, connection: Connection, scan_id: str) -> None:
-        item = self._outbox.lease(scan_id, connection.analyst, self._config.lease_s)
-        connection.leases[item.lease_id] = scan_id
+    def _offer(self, connection: Connection, item: Item) -> None:
         row = item.row
+        connection.leases[item.lease_id] = row.scan_id
         sent = self._send(
             connection.routing_id,
             wire.Offer(
-                scan_id=scan_id, lease_id=item.lease_id, lease_s=self._config.lease_s, size=row.size,
+                scan_id=row.scan_id, lease_id=item.lease_id, lease_s=self._config.lease_s, size=row.size,
                 sha256=row.sha256, lane=row.lane, start_utc_ns=row.start_utc_ns, attempt=item.attempts,
                 simulated=row.simulated, result=row.result, declaration=row.declaration,
             ),
         )  # fmt: skip
         if sent:
-            self._log("offered", scan=scan_id, analyst=connection.analyst, attempt=item.attempts)
+            self._log("offered", scan=row.scan_id, analyst=connection.analyst, attempt=item.attempts)
         else:
             connection.stalled = True  # it gets nothing more until it is heard again
             self._end_lease(item.lease_id, "could not be sent", hold=False)
@@ -620,7 +637,7 @@ class Dispatch:
             reason = f"scan {scan_id} is held; a supervisor may take it, {who.key.name} is {who.role}"
             self._audit_refusal(reason, connection.analyst, scan_id)
             raise DeliveryError(reason)
-        self._offer(connection, scan_id)
+        self._offer(connection, self._outbox.lease(scan_id, connection.analyst, self._config.lease_s))
 
     def _end_lease(self, lease_id: str, why: str, *, hold: bool = True) -> None:
         """End a lease and tell every connection that shares it. hold : after too many tries the scan is held."""
@@ -643,8 +660,12 @@ class Dispatch:
             (self.door.cut if cut else self.door.left)(connection.peer)
         shared = {lease for c in self._connections.values() if c.analyst == connection.analyst for lease in c.leases}
         for lease_id in list(connection.leases):
-            if lease_id not in shared:
+            if lease_id in shared:
+                continue
+            try:
                 self._end_lease(lease_id, f"{connection.analyst} {why}")
+            except StorageError as error:  # it ends when its time is over
+                self._log("release_failed", level="warning", text=one_line(str(error)))
         self._log("analyst_left", analyst=connection.analyst, text=why)
 
     def queue(self) -> wire.Queue:
@@ -658,7 +679,10 @@ class Dispatch:
             )
             for i in self._outbox.undecided(QUEUE_ROWS)
         )  # fmt: skip
-        return wire.Queue(rows=rows, counts=self._outbox.counts())
+        alarm = self._escalation.alarm
+        return wire.Queue(
+            rows=rows, counts=self._outbox.counts(), alarm="" if alarm is None else alarm.text
+        )  # fmt: skip
 
     def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | memoryview | None = None) -> bool:
         """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""

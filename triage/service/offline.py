@@ -14,7 +14,7 @@ from scanner_io import driver as drivers
 from scanner_io import recording
 from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
 from scanner_io.foreign import ForeignFiles
-from scanner_io.formats import n42, portal_daily, raster, spectra
+from scanner_io.formats import n42, passage_files, portal_daily, raster, spectra
 from scanner_io.model import (
     NANOSECONDS,
     DeviceInfo,
@@ -27,6 +27,7 @@ from scanner_io.model import (
     TriageResult,
 )
 from scanner_io.storage import make_folder, write_durable
+from scanner_io.vendor_record import in_words
 from triage.analysis.portal_health import PortalHealth
 
 from .assembly import Assembly, LaneSpec, make_scan_id
@@ -76,6 +77,9 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             "quality": [str(q) for q in (r.quality if r else ())],
             "reasons": list(r.reasons) if r else [],
             "simulated": self.scan.simulated if self.scan else False,
+            "sidecar": msgspec.to_builtins(self.scan.sidecar) if self.scan and self.scan.sidecar else None,
+            "told": in_words(self.scan.sidecar) if self.scan and self.scan.sidecar else [],
+            "attachments": [a.name for a in self.scan.attachments] if self.scan else [],
             "health": list(self.health),
             "error": self.error,
             "timings_ms": r.timings_ms if r else {},
@@ -152,11 +156,16 @@ def _judge_file(
             kind = "n42"
             ours = n42.sniff(head) or path.suffix.lower() == ".n42"
             yield from _judge_n42(path, judge, n42_settings, readers, ours=ours)
+        elif path.suffix.lower() == ".xml":
+            kind = "sidecar"
+            offset_h = n42_settings.utc_offset_h if n42_settings and n42_settings.utc_offset_h else None
+            scan = sidecar_scan(path, options, readers, utc_offset_h=offset_h)
+            yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
         else:
             told = f"begins with {head[:12]!r}" if head else "is empty"
             raise DataError(
                 f"{path}: {told}; expected a recording, a PNG, JPEG or TIFF image, a portal's daily file, "
-                "or an N42 file"
+                "an N42 file, or a scanner's sidecar (.xml)"
             )
     except (ScannerError, OSError) as error:
         text = str(error) if str(path) in str(error) else f"{path}: {error}"
@@ -254,6 +263,57 @@ def image_scan(
     return Scan(
         scan_id=make_scan_id(LANE, start, sha256), lane=LANE, start_utc_ns=start, end_utc_ns=end,
         expected=("radiograph",), radiograph=image, source=str(path), source_sha256=sha256,
+    )  # fmt: skip
+
+
+def sidecar_scan(
+    path: Path, options: raster.RasterOptions | None = None, readers: ForeignFiles | None = None, *,
+    utc_offset_h: float | None = None,
+) -> Scan:  # fmt: skip
+    """Return the passage that the sidecar at `path` describes, with those of its files that lie beside it.
+
+    utc_offset_h : hours by which times without a zone are ahead of UTC; None: they tell none
+
+    A missing or unreadable image is a flag of the scan, not an error. Raises DataError if it is no sidecar.
+    """
+    with _at_hand(readers) as files:
+        contents = path.read_bytes()
+        told = files.sidecar(contents, name=str(path), utc_offset_h=utc_offset_h)
+        try:
+            beside = passage_files.Names(p.name for p in path.parent.iterdir() if p.is_file() and p != path)
+        except OSError as error:
+            raise DataError(f"{path.parent}: cannot be listed ({error})") from error
+        there, missing = passage_files.there_and_missing(told, beside, stem=path.stem)
+        flags = passage_files.passage_flags(told, missing)
+        sizes = {name: (path.parent / name).stat().st_size for name in there}
+        attached = []
+        images = {}
+        chosen = passage_files.choose_images(there, sizes, {})
+        for energy, name in chosen.items():
+            try:
+                images[energy] = files.raster_file(path.parent / name, options=options)[0]
+            except DataError as error:
+                flags += (Quality(code="radiograph_unreadable", reason=str(error), fatal=True),)
+        for name, listed in there.items():
+            if name not in chosen.values():
+                small = sizes[name] <= passage_files.KEPT_BYTES
+                held = (path.parent / name).read_bytes() if small else b""
+                sha256 = _file_sha256(path.parent / name)
+                attached.append(passage_files.attachment(name, listed.role, sizes[name], sha256, held))
+    if not chosen:
+        reason = passage_files.no_image(told, missing, there)
+        flags += (Quality(code="radiograph_missing", reason=reason, fatal=True),)
+    image = None
+    if images:
+        image, more = passage_files.join_energies(images)
+        flags += more
+    start = passage_files.start_utc_ns(told) or (path.stat().st_mtime_ns, "file modification time")
+    sha256 = hashlib.sha256(contents).hexdigest()
+    length_ns = 0 if image is None else int(image.column_utc_ns[-1] - image.column_utc_ns[0])
+    return Scan(
+        scan_id=make_scan_id(LANE, start[0], sha256), lane=LANE, start_utc_ns=start[0], end_utc_ns=start[0] + length_ns,
+        expected=("radiograph",), radiograph=image, source=str(path), source_sha256=sha256, quality=flags,
+        sidecar=told, attachments=tuple(attached),
     )  # fmt: skip
 
 

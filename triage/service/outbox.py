@@ -1,8 +1,8 @@
 """The outbox: which scans exist, which of them analysts still owe an answer, and every answer given.
 
-SQLite in WAL mode with synchronous=FULL: what is committed here survives a crash and a power cut. One thread owns the
-connection. A row is written before anything is offered; a decision is acknowledged after its COMMIT. Delivery state
-lives here and never in a socket.
+What is committed here survives a crash and a power cut (`store`: SQLite or PostgreSQL). One thread owns the connection.
+Every step is one transaction and can be done again. A row is written before anything is offered; a decision is
+acknowledged after its COMMIT. Delivery state lives here and never in a socket.
 
     state     meaning                                        leaves by
     filed     judged CLEAR: kept, nobody is asked            -
@@ -14,12 +14,10 @@ lives here and never in a socket.
 
 from __future__ import annotations
 
-import sqlite3
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import msgspec
@@ -27,17 +25,13 @@ import msgspec
 from scanner_io.errors import DeliveryError, StorageError
 from scanner_io.model import Decision, Declaration, TriageResult
 
-from . import audit
+from . import audit, store
 
 State = Literal["filed", "pending", "leased", "held", "decided"]
 
 TIERS = {"ALARM": 0, "UNUSABLE": 1, "REVIEW": 2, "CLEAR": 3}
 """Order of offering. A radiation alarm comes first; then scans that could not be judged at all."""
 
-REMEDY = (
-    "move it away: it is made anew from the recordings at the next start; the decisions in it are not, so that scans "
-    "already decided are offered once more"
-)
 MIGRATIONS = (
     """
     CREATE TABLE scans (
@@ -69,10 +63,28 @@ MIGRATIONS = (
     ALTER TABLE decisions ADD COLUMN signature BLOB NOT NULL DEFAULT x'';
     """,
     "ALTER TABLE events ADD COLUMN hash BLOB NOT NULL DEFAULT x''",
+    """
+    ALTER TABLE scans ADD COLUMN hub TEXT NOT NULL DEFAULT '';
+    ALTER TABLE outbox ADD COLUMN lease_hub TEXT NOT NULL DEFAULT '';
+    CREATE TABLE hubs (hub TEXT PRIMARY KEY, beat INTEGER NOT NULL, lost INTEGER NOT NULL) STRICT;
+    """,
+    """
+    ALTER TABLE outbox ADD COLUMN waits_since_utc_ns INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN escalated INTEGER NOT NULL DEFAULT 0;
+    UPDATE outbox SET waits_since_utc_ns = (SELECT added_utc_ns FROM scans WHERE scans.scan_id = outbox.scan_id);
+    """,
 )
 
 CHAINED_FROM = 4
 """Schema from which events are a chain (`audit`)."""
+CLOCK_SKEW_NS = 60 * 10**9
+"""So far two services' clocks may differ without it counting as a step."""
+BEAT_S, LOST_BEATS = 5.0, 6
+"""A service that shares its database says so often that it lives; silent at so many looks at it, it is taken as gone.
+
+Looks are counted and not time, so that nobody is taken as gone while it is the database that is away.
+"""
 
 
 class ScanRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +102,7 @@ class ScanRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """A scan with its delivery state."""
+    """A scan with its delivery state. hub : the service that has its recording, where several share the database"""
 
     row: ScanRow
     state: State
@@ -98,6 +110,20 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     lease_id: str
     attempts: int
     note: str
+    hub: str = ""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Flagged scans that nobody has taken for too long, and scans that are held.
+
+    scan_id, outcome : of the most urgent; waited_s : the longest; held : how many of them are held
+    """
+
+    scans: int
+    held: int
+    scan_id: str
+    outcome: str
+    waited_s: float
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,165 +135,184 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outbox:
-    """The database of one service. Use it from one thread only."""
+    """The database of one service, or one service's view of a database that several share. For one thread only.
 
-    def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Open or create it. Raises StorageError if the file is not usable or was written by a newer scanlane."""
+    Whose recording it is, and who gave a lease and ends it when its time is over, are in the rows: `hub`, `lease_hub`.
+    A service's clock is its own; that another one lives is seen from a number that it raises, not from any clock.
+    """
+
+    def __init__(self, place: store.Place, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Open or create it. Raises StorageError if it is not usable or was written by a newer scanlane."""
         self._monotonic = monotonic
         self._deadlines: dict[str, float] = {}
+        self.store = store.opened(place)
+        self._connections = self.store.connections
+        """Of the store, when last looked at."""
+        self._hub, self._shared = (place.hub, place.shared) if isinstance(place, store.Server) else ("", False)
+        self._beaten_s = -BEAT_S
+        self._beats: dict[str, tuple[int, int]] = {}
+        """Of the other services: the last number seen, and at how many looks since."""
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA foreign_keys=ON")
-            self._db.execute("PRAGMA busy_timeout=5000")
-            verdict = self._db.execute("PRAGMA quick_check").fetchone()[0]
-            if verdict != "ok":
-                raise StorageError(f"{path}: damaged ({verdict}); {REMEDY}")
-            self._migrate(path)
-        except sqlite3.Error as error:
-            hint = REMEDY if type(error) is sqlite3.DatabaseError else "check its rights and the disk"
-            raise StorageError(f"{path}: not usable as an outbox ({error}); {hint}") from error
+            while self._migrated():
+                pass
+        except StorageError:
+            self.store.close()
+            raise
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and close; a full disk leaves the log beside it, which is as safe."""
-        with suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.close()
+        """Close the database; what is committed is safe without it."""
+        self.store.close()
 
-    def _migrate(self, path: Path) -> None:
-        have = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if have > len(MIGRATIONS):
-            raise StorageError(f"{path}: schema {have}, this scanlane knows up to {len(MIGRATIONS)}; upgrade scanlane")
-        for number, script in enumerate(MIGRATIONS[have:], start=have + 1):
-            statements = [s for s in script.split(";") if s.strip()]
-            with self._transaction():
-                for statement in statements:
-                    self._db.execute(statement)
-                if number == CHAINED_FROM:
-                    self._chain()
-                self._db.execute(f"PRAGMA user_version={number}")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Commit what is done inside, or nothing. Raises StorageError if the disk refuses."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # after a full disk SQLite has rolled back by itself
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise StorageError(f"outbox: not committed ({error}); make room on its disk or mend it") from error
+    def _migrated(self) -> bool:
+        """Bring the schema up by one number; False if there is none left."""
+        with self.store.transaction():
+            have = self.store.version()
+            if have > len(MIGRATIONS):
+                raise StorageError(
+                    f"{self.store.place}: schema {have}, this scanlane knows up to {len(MIGRATIONS)}; upgrade scanlane"
+                )
+            if have == len(MIGRATIONS):
+                return False
+            self.store.migrate(have + 1, MIGRATIONS[have])
+            if have + 1 == CHAINED_FROM:
+                self._chain()
+        return True
 
     def _chain(self) -> None:
         """Link the events of before there was a chain; from here on nobody can change them unseen."""
         before = audit.START
-        rows = self._db.execute("SELECT seq, utc_ns, kind, scan_id, who, text FROM events ORDER BY seq").fetchall()
-        for row in rows:
+        for row in self.store.rows("SELECT seq, utc_ns, kind, scan_id, who, text FROM events ORDER BY seq"):
             before = audit.link(before, *row)
-            self._db.execute("UPDATE events SET hash=? WHERE seq=?", (before, row[0]))
+            self.store.change("UPDATE events SET hash=? WHERE seq=?", (before, row[0]))
 
     def _event(self, kind: str, scan_id: str = "", who: str = "", text: str = "") -> None:
+        """Add an event to a transaction, after all else in it: from here on others wait for its end."""
+        self.store.lock_events()
         seq, before = self.audit_head()
         row = (seq + 1, time.time_ns(), kind, scan_id, who, text)
-        self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, audit.link(before, *row)))
+        self.store.change("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, audit.link(before, *row)))
 
     def audit_head(self) -> tuple[int, bytes]:
         """Return number and hash of the last event; 0 and the chain's beginning where there is none."""
-        found = self._db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        found = self.store.row("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
         return (int(found[0]), bytes(found[1])) if found else (0, audit.START)
 
     # --------------------------------------------------------------------------------------------------- intake
 
     def add(self, row: ScanRow) -> bool:
-        """Commit a judged recording; False if it was known already (then nothing changes)."""
-        with self._transaction():
-            known = self._db.execute("SELECT 1 FROM scans WHERE scan_id=?", (row.scan_id,)).fetchone()
-            self._db.execute("DELETE FROM unjudged WHERE path=?", (row.path,))
-            if known:
-                return False
-            declaration = msgspec.json.encode(row.declaration) if row.declaration is not None else None
-            self._db.execute(
-                "INSERT INTO scans VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        """Commit a judged recording; False if it was known already.
+
+        Then nothing changes but whose it is: this service has the recording, whatever its name was before.
+        """
+        state = "filed" if row.result.outcome == "CLEAR" else "pending"
+        declaration = msgspec.json.encode(row.declaration) if row.declaration is not None else None
+        with self.store.transaction():
+            self.store.change("DELETE FROM unjudged WHERE path=?", (row.path,))
+            self.store.change(
+                "INSERT INTO scans (scan_id, lane, path, sha256, size, outcome, tier, start_utc_ns, simulated, result, "
+                "declaration, added_utc_ns, hub) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (scan_id) DO UPDATE "
+                "SET hub=excluded.hub, path=excluded.path WHERE scans.hub<>excluded.hub",
                 (
                     row.scan_id, row.lane, row.path, row.sha256, row.size, row.result.outcome,
-                    TIERS[row.result.outcome], row.start_utc_ns, row.simulated, msgspec.json.encode(row.result),
-                    declaration, time.time_ns(),
+                    TIERS[row.result.outcome], row.start_utc_ns, int(row.simulated), msgspec.json.encode(row.result),
+                    declaration, time.time_ns(), self._hub,
                 ),
             )  # fmt: skip
-            state = "filed" if row.result.outcome == "CLEAR" else "pending"
-            self._db.execute("INSERT INTO outbox (scan_id, state) VALUES (?, ?)", (row.scan_id, state))
-            self._event("recorded", row.scan_id, row.lane, row.result.outcome)
-        return True
+            new = self.store.change(
+                "INSERT INTO outbox (scan_id, state, waits_since_utc_ns) VALUES (?, ?, ?) "
+                "ON CONFLICT (scan_id) DO NOTHING",
+                (row.scan_id, state, time.time_ns()),
+            )
+            if new:
+                self._event("recorded", row.scan_id, row.lane, row.result.outcome)
+        return bool(new)
 
     def known_paths(self) -> set[str]:
-        """Return the paths of all recordings with a row."""
-        return {path for (path,) in self._db.execute("SELECT path FROM scans")}
+        """Return the paths of all recordings of this service with a row."""
+        return {path for (path,) in self.store.rows("SELECT path FROM scans WHERE hub=?", (self._hub,))}
 
     def count_judging(self, path: str) -> int:
         """Note that judging of `path` begins; return how often it has begun without a result."""
-        with self._transaction():
-            self._db.execute(
-                "INSERT INTO unjudged VALUES (?, 1) ON CONFLICT (path) DO UPDATE SET attempts = attempts + 1", (path,)
+        with self.store.transaction():
+            self.store.change(
+                "INSERT INTO unjudged VALUES (?, 1) ON CONFLICT (path) DO UPDATE SET attempts = unjudged.attempts + 1",
+                (path,),
             )
-        attempts: int = self._db.execute("SELECT attempts FROM unjudged WHERE path=?", (path,)).fetchone()[0]
-        return attempts
+            return self.judging_attempts(path)
 
     def judging_attempts(self, path: str) -> int:
         """Return how often judging of `path` has begun without a result."""
-        found = self._db.execute("SELECT attempts FROM unjudged WHERE path=?", (path,)).fetchone()
+        found = self.store.row("SELECT attempts FROM unjudged WHERE path=?", (path,))
         return int(found[0]) if found else 0
 
     def holder(self, lease_id: str) -> str:
         """Return whose lease in force this is, empty if it is none."""
-        found = self._db.execute(
-            "SELECT analyst FROM outbox WHERE lease_id=? AND state='leased'", (lease_id,)
-        ).fetchone()
+        found = self.store.row("SELECT analyst FROM outbox WHERE lease_id=? AND state='leased'", (lease_id,))
         return str(found[0]) if found else ""
 
     def leases_of(self, analyst: str) -> dict[str, str]:
         """Return the leases in force of one analyst: lease -> scan."""
-        rows = self._db.execute("SELECT lease_id, scan_id FROM outbox WHERE analyst=? AND state='leased'", (analyst,))
-        return dict(rows.fetchall())
+        return dict(
+            self.store.rows(
+                "SELECT lease_id, scan_id FROM outbox WHERE analyst=? AND lease_hub=? AND state='leased'",
+                (analyst, self._hub),
+            )
+        )
 
     def hold_missing(self, exists: Callable[[str], bool]) -> list[str]:
         """Hold every undecided scan whose recording is gone; return their ids. Called at start."""
-        rows = self._db.execute(
-            "SELECT scan_id, path FROM scans JOIN outbox USING (scan_id) WHERE state IN ('pending', 'leased')"
-        ).fetchall()
+        rows = self.store.rows(
+            "SELECT scan_id, path FROM scans JOIN outbox USING (scan_id) WHERE state IN ('pending', 'leased') "
+            "AND hub=?",
+            (self._hub,),
+        )
         gone = [scan_id for scan_id, path in rows if not exists(path)]
-        with self._transaction():
-            for scan_id in gone:
-                self._db.execute(
-                    "UPDATE outbox SET state='held', lease_id='', analyst='', note=? WHERE scan_id=?",
+        with self.store.transaction():
+            held = [
+                scan_id for scan_id in gone if self.store.change(
+                    "UPDATE outbox SET state='held', lease_id='', analyst='', note=? WHERE scan_id=? AND "
+                    "state IN ('pending', 'leased')",
                     ("its recording is gone from the disk", scan_id),
                 )
+            ]  # fmt: skip
+            for scan_id in held:
                 self._event("recording_missing", scan_id)
-        return gone
+        return held
 
     # --------------------------------------------------------------------------------------------------- leases
 
     def rearm(self, lease_s: float) -> int:
         """Give every lease of before the start a new deadline on this clock; return how many there are."""
-        leases = [lease for (lease,) in self._db.execute("SELECT lease_id FROM outbox WHERE state='leased'")]
-        self._deadlines = {lease: self._monotonic() + lease_s for lease in leases}
-        return len(leases)
+        self._deadlines = {}
+        self._arm(self._leases(), lease_s)
+        return len(self._deadlines)
 
-    def next_pending(self, analyst: str = "") -> str | None:
-        """Return the scan to offer next: most urgent tier first, then the oldest.
+    def _leases(self) -> set[str]:
+        query = "SELECT lease_id FROM outbox WHERE state='leased' AND lease_hub=?"
+        return {lease for (lease,) in self.store.rows(query, (self._hub,))}
 
-        analyst : who it is for; within a tier, a scan that they had last and did not decide comes after the others
+    def _arm(self, leases: Iterable[str], lease_s: float) -> None:
+        self._deadlines.update(dict.fromkeys(leases, self._monotonic() + lease_s))
+
+    def lease_next(self, analyst: str, lease_s: float, age_tier_s: float) -> Item | None:
+        """Give an analyst the scan that is next: most urgent tier first, then the oldest; None if none waits.
+
+        Within a tier, a scan that they had last and did not decide comes after the others. Every `age_tier_s` of
+        waiting counts as one tier.
         """
-        found = self._db.execute(
-            "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state='pending' "
-            "ORDER BY tier, returned_by<>'' AND returned_by=?, start_utc_ns, scan_id LIMIT 1",
-            (analyst,),
-        ).fetchone()
-        return found[0] if found else None
+        age, now = int(age_tier_s * 1e9), time.time_ns()
+        with self.store.transaction():
+            found = self.store.locked(
+                "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state='pending' AND (hub=? OR ?=1) "
+                "ORDER BY CASE WHEN ? - added_utc_ns >= tier * ? THEN 0 ELSE tier - (? - added_utc_ns) / ? END, "
+                "returned_by<>'' AND returned_by=?, start_utc_ns, scan_id LIMIT 1",
+                (self._hub, int(self._shared), now, age, now, age, analyst),
+                skip=True,
+            )
+            item = self._leased(found[0], analyst, lease_s) if found else None
+        if item is not None:
+            self._arm([item.lease_id], lease_s)
+        return item
 
     def lease(self, scan_id: str, analyst: str, lease_s: float) -> Item:
         """Give a scan to one analyst.
@@ -275,71 +320,184 @@ class Outbox:
         Raises DeliveryError if it does not exist, is decided, or is somebody else's. The same analyst gets the
         lease they have.
         """
-        item = self.item(scan_id)
-        if item.state == "leased" and item.analyst == analyst and item.lease_id:
-            self.renew(item.lease_id, lease_s)
-            return item
-        if item.state not in ("pending", "held", "filed"):
-            whose = f" by {item.analyst}" if item.analyst else ""
-            raise DeliveryError(f"scan {scan_id} is {item.state}{whose}")
+        with self.store.transaction():
+            item = self._item(scan_id, self.store.locked)
+            if item.state != "leased" or item.analyst != analyst:
+                if item.state not in ("pending", "held", "filed"):
+                    whose = f" by {item.analyst}" if item.analyst else ""
+                    raise DeliveryError(f"scan {scan_id} is {item.state}{whose}")
+                if item.hub != self._hub and not self._shared:
+                    raise DeliveryError(f"scan {scan_id}: its recording is at hub {item.hub!r}; ask there")
+                item = self._leased(scan_id, analyst, lease_s)
+        self._arm([item.lease_id], lease_s)
+        return item
+
+    def _leased(self, scan_id: str, analyst: str, lease_s: float) -> Item:
         lease_id = uuid.uuid4().hex
-        with self._transaction():
-            self._db.execute(
-                "UPDATE outbox SET state='leased', analyst=?, lease_id=?, lease_until_utc_ns=?, attempts=attempts+1 "
-                "WHERE scan_id=?",
-                (analyst, lease_id, time.time_ns() + int(lease_s * 1e9), scan_id),
-            )
-            self._event("leased", scan_id, analyst, lease_id)
-        self._deadlines[lease_id] = self._monotonic() + lease_s
+        self.store.change(
+            "UPDATE outbox SET state='leased', analyst=?, lease_id=?, lease_until_utc_ns=?, lease_hub=?, taken=0, "
+            "attempts=attempts+1 WHERE scan_id=?",
+            (analyst, lease_id, time.time_ns() + int(lease_s * 1e9), self._hub, scan_id),
+        )
+        self._event("leased", scan_id, analyst, lease_id)
         return self.item(scan_id)
 
     def renew(self, lease_id: str, lease_s: float) -> bool:
         """Extend a lease; False if it has ended."""
         if lease_id not in self._deadlines:
             return False
-        self._deadlines[lease_id] = self._monotonic() + lease_s
+        self._arm([lease_id], lease_s)
         return True
 
     def release(self, lease_id: str, why: str, max_attempts: int) -> str | None:
         """End a lease without a decision; return the scan, which is pending again, or held after too many tries."""
-        found = self._db.execute(
-            "SELECT scan_id, attempts, analyst, outcome FROM outbox JOIN scans USING (scan_id) "
-            "WHERE lease_id=? AND state='leased'",
-            (lease_id,),
-        ).fetchone()
-        if found is None:
-            self._deadlines.pop(lease_id, None)
-            return None
-        scan_id, attempts, analyst, outcome = found
-        state = "held" if attempts >= max_attempts else "filed" if outcome == "CLEAR" else "pending"
-        note = f"offered {attempts} times without a decision; last {analyst}: {why}" if state == "held" else ""
-        with self._transaction():
-            self._db.execute(
-                "UPDATE outbox SET state=?, analyst='', lease_id='', note=?, returned_by=? WHERE scan_id=?",
-                (state, note, analyst, scan_id),
+        with self.store.transaction():
+            found = self.store.locked(
+                "SELECT scan_id, attempts, analyst, outcome, taken FROM outbox JOIN scans USING (scan_id) "
+                "WHERE lease_id=? AND state='leased'",
+                (lease_id,),
             )
-            self._event("held" if state == "held" else "released", scan_id, analyst, why)
+            if found is not None:
+                scan_id, attempts, analyst, outcome, taken = found
+                state = "held" if attempts >= max_attempts else "filed" if outcome == "CLEAR" else "pending"
+                note = f"offered {attempts} times without a decision; last {analyst}: {why}" if state == "held" else ""
+                self.store.change(
+                    "UPDATE outbox SET state=?, analyst='', lease_id='', note=?, returned_by=? WHERE scan_id=?",
+                    (state, note, analyst, scan_id),
+                )
+                if taken:  # who only had it offered leaves it waiting as before
+                    self.store.change(
+                        "UPDATE outbox SET waits_since_utc_ns=? WHERE scan_id=?", (time.time_ns(), scan_id)
+                    )  # fmt: skip
+                self._event("held" if state == "held" else "released", scan_id, analyst, why)
         self._deadlines.pop(lease_id, None)
-        return str(scan_id)
+        return str(found[0]) if found else None
 
-    def expired(self) -> list[str]:
+    def expired(self, lease_s: float) -> list[str]:
         """Return the leases whose time is over."""
         now = self._monotonic()
+        if self._connections != self.store.connections:
+            # Some lease may be committed whose COMMIT was never answered; nobody else would end it.
+            self._arm(self._leases() - self._deadlines.keys(), lease_s)
+            self._connections = self.store.connections
         return [lease for lease, deadline in self._deadlines.items() if deadline <= now]
+
+    # -------------------------------------------------------------------------------------------- other services
+
+    def beat(self) -> list[str]:
+        """Say that this service lives and look who of the others does; return in words who is gone, each once."""
+        now = self._monotonic()
+        if not self._hub or now - self._beaten_s < BEAT_S:
+            return []
+        with self.store.transaction():
+            was = self.store.row("SELECT lost FROM hubs WHERE hub=?", (self._hub,))
+            self.store.change(
+                "INSERT INTO hubs VALUES (?, 1, 0) ON CONFLICT (hub) DO UPDATE SET beat=hubs.beat+1, lost=0",
+                (self._hub,),
+            )
+            if was is not None and was[0]:
+                self._event("hub_back", who=self._hub)
+        self._beaten_s = now
+        gone = []
+        for hub, beat in self.store.rows("SELECT hub, beat FROM hubs WHERE hub<>? AND lost=0", (self._hub,)):
+            seen, looks = self._beats.get(hub, (beat, -1))
+            self._beats[hub] = (beat, looks + 1 if seen == beat else 0)
+            if self._beats[hub][1] >= LOST_BEATS and (told := self._lost(hub, beat)):
+                gone.append(told)
+        return gone
+
+    def _lost(self, hub: str, beat: int) -> str:
+        """Note that a service is gone, if nobody has; its leases go back where others can offer its scans."""
+        with self.store.transaction():
+            if not self.store.change("UPDATE hubs SET lost=1 WHERE hub=? AND beat=? AND lost=0", (hub, beat)):
+                return ""
+            query = (
+                "SELECT COUNT(*) FROM scans JOIN outbox USING (scan_id) WHERE hub=? AND state IN ('pending', 'held')"
+            )
+            ((waiting,),) = self.store.rows(query, (hub,))
+            leases = [
+                lease for (lease,) in self.store.rows(
+                    "SELECT lease_id FROM outbox WHERE lease_hub=? AND state='leased'", (hub,)
+                )
+            ]  # fmt: skip
+            told = f"hub {hub} is silent; {waiting} scans wait there, {len(leases)} are out on lease"
+            self._event("hub_lost", who=hub, text=told)
+        for lease_id in leases if self._shared else []:
+            self.release(lease_id, f"hub {hub} is silent", sys.maxsize)
+        return told
+
+    # ------------------------------------------------------------------------------------------------ escalation
+
+    def taken(self, scan_id: str, lease_id: str, analyst: str) -> None:
+        """Note that an analyst has begun to fetch a scan on lease: somebody is at it."""
+        with self.store.transaction():
+            self.store.change(
+                "UPDATE outbox SET taken=1, escalated=0 WHERE scan_id=? AND lease_id=?", (scan_id, lease_id)
+            )
+            self._event("fetched", scan_id, analyst, lease_id)
+
+    def waiting(self, wait_s: float) -> Waiting | None:
+        """Return what nobody has taken for so long, and what is held; None if that is nothing.
+
+        A scan that seems to wait since the future is counted: the clock was put back, and nobody knows how long it is.
+        """
+        found = self.store.row(
+            "SELECT COUNT(*) OVER (), COUNT(CASE WHEN state='held' THEN 1 END) OVER (), scan_id, outcome, "
+            "MIN(waits_since_utc_ns) OVER () FROM outbox JOIN scans USING (scan_id) "
+            "WHERE (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR state='leased' AND "
+            "taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
+            "ORDER BY tier, start_utc_ns, scan_id LIMIT 1",
+            (self._hub, int(self._shared), *self._since(wait_s)),
+        )
+        if found is None:
+            return None
+        scans, held, scan_id, outcome, since = found
+        waited_s = max(0.0, (time.time_ns() - since) / 1e9)
+        return Waiting(scans=scans, held=held, scan_id=scan_id, outcome=outcome, waited_s=waited_s)
+
+    def escalate(self, wait_s: float, limit: int) -> list[tuple[str, str]]:
+        """Write an event for scans that `waiting` counts and that have none yet, `limit` at a time.
+
+        Returns each one's id and what it waits for, in words.
+        """
+        told = []
+        with self.store.transaction():
+            rows = self.store.rows(
+                "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts FROM outbox JOIN scans USING (scan_id) "
+                "WHERE escalated=0 AND (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR "
+                "state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
+                "ORDER BY tier, start_utc_ns LIMIT ?",
+                (self._hub, int(self._shared), *self._since(wait_s), limit),
+            )
+            for scan_id, outcome, state, since, attempts in rows:
+                if not self.store.change("UPDATE outbox SET escalated=1 WHERE scan_id=? AND escalated=0", (scan_id,)):
+                    continue  # another service was quicker
+                waited_s = max(0.0, (time.time_ns() - since) / 1e9)
+                what = "is held" if state == "held" else f"nobody has taken it for {waited_s:.0f} s"
+                told.append((scan_id, f"{outcome}, {what}; offered {attempts} times"))
+            for scan_id, text in told:
+                self._event("unattended", scan_id, text=text)
+        return told
+
+    @staticmethod
+    def _since(wait_s: float) -> tuple[int, int]:
+        """Return the last moment since which a scan has waited for too long, and the first that cannot be true."""
+        now = time.time_ns()
+        return now - int(wait_s * 1e9), now + CLOCK_SKEW_NS
 
     # ------------------------------------------------------------------------------------------------- decisions
 
     def delivered(self, scan_id: str, lease_id: str, sha256: str) -> bool:
         """Note that the analyst has the whole recording; False if the hash or the lease is another."""
-        with self._transaction():
-            done = self._db.execute(
+        with self.store.transaction():
+            done = self.store.change(
                 "UPDATE outbox SET delivered_utc_ns=? WHERE scan_id=? AND lease_id=? AND state='leased' AND EXISTS "
                 "(SELECT 1 FROM scans WHERE scans.scan_id=outbox.scan_id AND sha256=?)",
                 (time.time_ns(), scan_id, lease_id, sha256),
             )
-            if done.rowcount:
+            if done:
                 self._event("delivered", scan_id, text=lease_id)
-        return bool(done.rowcount)
+        return bool(done)
 
     def decide(self, decision: Decision, *, statement: bytes = b"", signature: bytes = b"") -> Answer:
         """Commit a decision. It is applied if its lease is in force and it names the recording's hash; else it is
@@ -349,25 +507,28 @@ class Outbox:
 
         Raises DeliveryError if there is no such scan, or the decision id was used for something else.
         """
-        old = self._db.execute(
-            "SELECT applied, reason, decision FROM decisions WHERE decision_id=?", (decision.decision_id,)
-        ).fetchone()
-        if old is not None:
-            if msgspec.json.decode(old[2], type=Decision) != decision:
-                raise DeliveryError(f"decision {decision.decision_id} was used before for something else")
-            return Answer(applied=bool(old[0]), reason=old[1], repeated=True)
-        item = self.item(decision.scan_id)
-        reason = self._objection(item, decision)
-        with self._transaction():
-            self._db.execute(
-                "INSERT INTO decisions VALUES (?,?,?,?,?,?,?,?,?,?)",
+        with self.store.transaction():
+            item = self._item(decision.scan_id, self.store.locked)
+            old = self.store.row(
+                "SELECT applied, reason, decision FROM decisions WHERE decision_id=?", (decision.decision_id,)
+            )
+            if old is not None:
+                if msgspec.json.decode(old[2], type=Decision) != decision:
+                    raise DeliveryError(f"decision {decision.decision_id} was used before for something else")
+                return Answer(applied=bool(old[0]), reason=old[1], repeated=True)
+            reason = self._objection(item, decision)
+            self.store.change(
+                "INSERT INTO decisions (decision_id, scan_id, analyst, verdict, decision, applied, reason, "
+                "committed_utc_ns, statement, signature) VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (
                     decision.decision_id, decision.scan_id, decision.analyst, decision.verdict,
-                    msgspec.json.encode(decision), not reason, reason, time.time_ns(), statement, signature,
+                    msgspec.json.encode(decision), int(not reason), reason, time.time_ns(), statement, signature,
                 ),
             )  # fmt: skip
             if not reason:
-                self._db.execute("UPDATE outbox SET state='decided', lease_id='' WHERE scan_id=?", (decision.scan_id,))
+                self.store.change(
+                    "UPDATE outbox SET state='decided', lease_id='' WHERE scan_id=?", (decision.scan_id,)
+                )  # fmt: skip
             kind = "decision_not_applied" if reason else "decided"
             self._event(kind, decision.scan_id, decision.analyst, f"{decision.verdict} {reason}".strip())
         if not reason:
@@ -390,11 +551,14 @@ class Outbox:
 
     def item(self, scan_id: str) -> Item:
         """Return one scan. Raises DeliveryError if it does not exist."""
-        found = self._db.execute(
+        return self._item(scan_id, self.store.row)
+
+    def _item(self, scan_id: str, ask: Callable[[str, tuple[str]], store.Row | None]) -> Item:
+        found = ask(
             "SELECT lane, path, sha256, size, start_utc_ns, simulated, result, declaration, state, analyst, lease_id, "
-            "attempts, note FROM scans JOIN outbox USING (scan_id) WHERE scan_id=?",
+            "attempts, note, hub FROM scans JOIN outbox USING (scan_id) WHERE scan_id=?",
             (scan_id,),
-        ).fetchone()
+        )
         if found is None:
             raise DeliveryError(f"there is no scan {scan_id[:80]!r} here")
         row = ScanRow(
@@ -402,56 +566,56 @@ class Outbox:
             simulated=bool(found[5]), result=msgspec.json.decode(found[6], type=TriageResult),
             declaration=msgspec.json.decode(found[7], type=Declaration) if found[7] is not None else None,
         )  # fmt: skip
-        return Item(row=row, state=found[8], analyst=found[9], lease_id=found[10], attempts=found[11], note=found[12])
+        state, analyst, lease_id, attempts, note, hub = found[8:]
+        return Item(row=row, state=state, analyst=analyst, lease_id=lease_id, attempts=attempts, note=note, hub=hub)
 
     def undecided(self, limit: int) -> list[Item]:
         """Return scans that wait for an answer, most urgent first."""
-        rows = self._db.execute(
+        rows = self.store.rows(
             "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state IN ('pending', 'leased', 'held') "
             "ORDER BY tier, start_utc_ns, scan_id LIMIT ?",
             (limit,),
-        ).fetchall()
+        )
         return [self.item(scan_id) for (scan_id,) in rows]
 
     def counts(self) -> dict[str, int]:
         """Return how many scans are in each state, how many there are, and how often each outcome came."""
-        counts: dict[str, int] = dict(self._db.execute("SELECT state, COUNT(*) FROM outbox GROUP BY state"))
+        counts: dict[str, int] = dict(self.store.rows("SELECT state, COUNT(*) FROM outbox GROUP BY state"))
         counts["recorded"] = sum(counts.values())
-        counts |= dict(self._db.execute("SELECT outcome, COUNT(*) FROM scans GROUP BY outcome"))
-        counts["offered"] = self._db.execute("SELECT COUNT(*) FROM outbox WHERE attempts > 0").fetchone()[0]
-        counts["delivered"] = self._db.execute(
-            "SELECT COUNT(*) FROM outbox WHERE delivered_utc_ns IS NOT NULL"
-        ).fetchone()[0]
+        counts |= dict(self.store.rows("SELECT outcome, COUNT(*) FROM scans GROUP BY outcome"))
+        ((counts["offered"], counts["delivered"]),) = self.store.rows(
+            "SELECT COUNT(CASE WHEN attempts > 0 THEN 1 END), COUNT(delivered_utc_ns) FROM outbox"
+        )
         return counts
 
     def decisions(self, scan_id: str) -> list[tuple[Decision, bool]]:
         """Return the decisions on a scan in the order of their commits, each with whether it was applied."""
-        rows = self._db.execute(
+        rows = self.store.rows(
             "SELECT decision, applied FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns", (scan_id,)
         )
         return [(msgspec.json.decode(blob, type=Decision), bool(applied)) for blob, applied in rows]
 
     def signatures(self, scan_id: str) -> list[tuple[str, bytes, bytes]]:
         """Return analyst, statement and signature of every decision on a scan in the order of their commits."""
-        rows = self._db.execute(
-            "SELECT analyst, statement, signature FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns", (scan_id,)
-        )
-        return rows.fetchall()
+        return [
+            (analyst, bytes(statement), bytes(signature))
+            for analyst, statement, signature in self.store.rows(
+                "SELECT analyst, statement, signature FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns",
+                (scan_id,),
+            )
+        ]
 
     def note(self, kind: str, text: str, scan_id: str = "", who: str = "") -> None:
         """Write an event down."""
-        with self._transaction():
+        with self.store.transaction():
             self._event(kind, scan_id, who, text)
 
 
-def decisions_in(path: Path) -> list[Decision]:
-    """Return the decisions in force of the outbox at `path`, without writing to it; a daemon may be using it.
+def decisions_in(place: store.Place) -> list[Decision]:
+    """Return the decisions in force of an outbox, without writing to it; a daemon may be using it.
 
     Raises StorageError if it cannot be read.
     """
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-            rows = database.execute("SELECT decision FROM decisions WHERE applied ORDER BY committed_utc_ns").fetchall()
-    except sqlite3.Error as error:
-        raise StorageError(f"{path}: decisions cannot be read ({error}); move the archive away from it") from error
-    return [msgspec.json.decode(blob, type=Decision) for (blob,) in rows]
+    query = "SELECT decision FROM decisions WHERE applied<>0 ORDER BY committed_utc_ns"
+    with store.reading(place) as reader:
+        return [msgspec.json.decode(blob, type=Decision) for (blob,) in reader.rows(query)]

@@ -7,12 +7,14 @@ profile is another file and begins anew: that is how a stale one is cleared.
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from scanner_io import disk
 from scanner_io.errors import DataError
 from scanner_io.lane_profile import LaneProfile
 from scanner_io.model import Health, TriageResult
@@ -56,11 +58,14 @@ class Promise:
     def _keep(self, line: bytes) -> None:
         """Append a line, whole or not at all; not forced to the disk: a power cut costs the watch a few scans."""
         make_folder(self._path.parent)
-        with self._path.open("ab", buffering=0) as file:
-            size = file.tell()
-            if file.write(line) != len(line):
-                file.truncate(size)
+        descriptor = disk.io().open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            size = os.fstat(descriptor).st_size
+            if disk.io().write(descriptor, line) != len(line):
+                disk.io().truncate(descriptor, size)
                 raise OSError(errno.ENOSPC, f"{self._path}: a line could not be written whole")
+        finally:
+            os.close(descriptor)
 
     def health(self) -> Health:
         """Return how the profile is."""
@@ -86,8 +91,11 @@ def _folded(path: Path, profile: LaneProfile) -> tuple[Watch, set[str]]:
 def _end_of_lines(path: Path) -> None:
     """Cut off what a killed process left of a line, so that the next does not grow on it. Raises OSError."""
     if path.is_file() and not (data := path.read_bytes()).endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+        descriptor = disk.io().open(path, os.O_WRONLY)
+        try:
+            disk.io().truncate(descriptor, data.rfind(b"\n") + 1)
+        finally:
+            os.close(descriptor)
 
 
 def _lines(path: Path) -> Iterator[Seen]:

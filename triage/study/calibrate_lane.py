@@ -51,6 +51,7 @@ from triage.service.lane import lane_profile
 from triage.service.offline import LANE as OFFLINE
 from triage.service.offline import image_scan
 from triage.service.outbox import decisions_in
+from triage.service.store import found_in as outbox_in
 from triage.study.lane_normal import MOST_MAPS, extras_of, learned_fuser, learned_goods
 
 Array: TypeAlias = NDArray[Any]
@@ -193,8 +194,9 @@ def found_in(archive: Iterable[Path], find_codes: Iterable[int]) -> tuple[set[st
     codes = set(find_codes)
     finds: set[str] = set()
     sent: set[str] = set()
-    places = {folder / "outbox.sqlite" for path in archive for folder in (path.resolve(), *path.resolve().parents)}
-    for place in sorted(p for p in places if p.is_file()):
+    folders = {folder for path in archive for folder in (path.resolve(), *path.resolve().parents)}
+    places = {place for folder in folders if (place := outbox_in(folder)) is not None}
+    for place in places:
         for decision in decisions_in(place):
             if decision.verdict == "inspect":
                 (finds if codes & set(decision.codes) else sent).add(decision.scan_id)

@@ -1,5 +1,8 @@
 """A watched folder: every image file that appears in it and is whole becomes one radiograph.
 
+Where the scanner's system writes sidecars, or an image per energy, the files of one vehicle become one passage
+(`passages`, in `joined`).
+
 The folder is polled, because shares of other machines give no notice of changes. A file counts once its size and time
 have stayed the same for `stable_s` of this machine's clock and its end is there; names and modification times of other
 machines are never compared with the clock here.
@@ -33,11 +36,16 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from scanner_io import disk
 from scanner_io.channel import Channel
 from scanner_io.errors import ConfigError, DataError, LinkLost
 from scanner_io.foreign import RASTER, ForeignFiles
 from scanner_io.formats.raster import RasterOptions, TruncatedError, check_size
 from scanner_io.model import DeviceInfo, Event, Health, Kind, LineBlock, Radiograph, Rejected, ScanEnd, ScanStart
+from scanner_io.storage import sync_folder
+from scanner_io.vendor_record import Role
+
+from .passages import Seen, Signature
 
 BLOCK_COLUMNS = 256
 """Columns in one LineBlock."""
@@ -77,6 +85,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         finds the scan's time in the file's name; default: the file's modification time
     name_utc_offset_h : hours by which times in names are ahead of UTC
     pace_s : least time between the beginnings of two scans, so that a backlog does not flood the lane
+    passages : what one vehicle leaves. `files`: every image is one; `sidecars`: an XML file of the scanner's system
+        lists what belongs together, and a passage is complete when all of it is there; `names`: images whose names
+        differ only in their energy
+    passage_wait_s : a passage of which nothing has changed for so long is taken with what is there of it
+    needed_roles : of listed files, those that a passage waits for (radiograph, preview, optical …); none: all
+    energies : name of an energy -> glob of its images, low before high, such as {low = "*_low.png", high = "*_hi.png"}
+    sidecar_utc_offset_h : hours by which times without a zone in sidecars are ahead of UTC; without it they tell none
+    clock_ahead_s : seconds by which the clock behind sidecars is ahead of the true time
     sandbox : files are read in a process that can do nothing else; `require` refuses to open where this system cannot
         confine one as a whole, `auto` tells it once and reads with the limits that there are
     """
@@ -92,6 +108,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     from_name_time: str = ""
     name_utc_offset_h: Annotated[float, msgspec.Meta(ge=-24, le=24)] = 0.0
     pace_s: Seconds = 0.0
+    passages: Literal["files", "sidecars", "names"] = "files"
+    passage_wait_s: Seconds = 120.0
+    needed_roles: tuple[Role, ...] = ()
+    energies: dict[str, str] = {}
+    sidecar_utc_offset_h: Annotated[float, msgspec.Meta(ge=-24, le=24)] | None = None
+    clock_ahead_s: Annotated[float, msgspec.Meta(ge=-86_400, le=86_400)] = 0.0
     sandbox: Literal["auto", "require"] = "auto"
     vendor: str = "unknown"
     raster: RasterOptions = RasterOptions()
@@ -104,6 +126,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"path {self.path!r}, done_dir and quarantine_dir: expected three different folders")
         if not self.pattern:
             raise ValueError("pattern: empty, expected at least one glob such as *.png")
+        if len(self.energies) > 2 or any(not name or not glob for name, glob in self.energies.items()):
+            raise ValueError(f"energies: {self.energies}, expected at most two, each with a glob of names")
+        if self.passages == "names" and len(self.energies) != 2:
+            raise ValueError('energies: passages = "names" needs two, such as {low = "*_low.png", high = "*_high.png"}')
         try:
             groups = re.compile(self.from_name_time).groupindex
         except re.error as error:
@@ -120,24 +146,18 @@ def kinds(config: Config) -> tuple[Kind, ...]:
 
 def connect(config: Config, channel: Channel | None = None) -> FileDrop:
     """Return the driver, not opened. It has no channel."""
-    return FileDrop(config)
+    if config.passages == "files":
+        return FileDrop(config)
+    from .joined import PassageDrop
 
-
-class _Seen(msgspec.Struct):
-    """A file in the folder: its signature, and since when (monotonic seconds) it has been there and unchanged."""
-
-    signature: tuple[int, int, int]
-    first_s: float
-    since_s: float
-    problem: str = ""
-    settled: bool = False
+    return PassageDrop(config)
 
 
 class _Attempt(msgspec.Struct, frozen=True):
     """A file being decoded, for how many times; on disk while it is, so that a decoder that crashes is found out."""
 
     name: str
-    signature: tuple[int, int, int]
+    signature: Signature
     number: int
 
 
@@ -158,11 +178,11 @@ class FileDrop:
         self._told_confinement = False
         self._device = 0
         self._ready: deque[Event] = deque()
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, Seen] = {}
         self._queue: list[tuple[int, str]] = []
-        self._offered: dict[str, tuple[str, tuple[int, int, int]]] = {}
-        self._unmoved: dict[str, tuple[int, int, int]] = {}
-        self._stuck: dict[str, tuple[int, int, int]] = {}
+        self._offered: dict[str, dict[str, Signature]] = {}
+        self._unmoved: dict[str, Signature] = {}
+        self._stuck: dict[str, Signature] = {}
         self._untold: dict[str, Path] = {}
         self._told: set[str] = set()
         self._current = ""
@@ -193,9 +213,10 @@ class FileDrop:
         self._next_listing_s = 0.0
         self._unfinished = self._last_attempt()
         self._closed.clear()
+        how = self._config.passages
         return DeviceInfo(
             vendor=self._config.vendor,
-            model="file drop",
+            model="file drop" if how == "files" else f"file drop, passages by {how}",
             kinds=kinds(self._config),
             address=_printable(self._config.path),
         )
@@ -235,9 +256,11 @@ class FileDrop:
             self._forget(source_ref)
         if source_ref not in self._offered or source_ref == self._current:
             return
-        name, signature = self._offered.pop(source_ref)
-        self._unmoved[name] = signature
-        self._retire(name)
+        files = self._offered.pop(source_ref)
+        self._unmoved.update(files)
+        for name in files:
+            if not self._retire(name):
+                break
 
     def close(self) -> None:
         """Stop reading. May be called by any thread; all else is left to the thread that reads."""
@@ -250,8 +273,8 @@ class FileDrop:
     def _abandon(self) -> None:
         """Let go of what was not handed out: a scan not read to its end is offered again, a rejection told again."""
         interrupted, self._current = self._current, ""
-        name, _ = self._offered.pop(interrupted, ("", None))
-        self._seen.pop(name, None)
+        for name in self._offered.pop(interrupted, {}):
+            self._seen.pop(name, None)
         self._queue.clear()
         for file in self._seen.values():
             file.settled = False
@@ -281,15 +304,17 @@ class FileDrop:
                 f"file_drop {_printable(self._folder)}: is on another file system than when it was opened; the share "
                 "was disconnected or replaced"
             )
-        seen: dict[str, _Seen] = {}
-        busy = dict(self._offered.values()) | self._unmoved | self._stuck
+        seen: dict[str, Seen] = {}
+        busy = self._unmoved | self._stuck
+        for files in self._offered.values():
+            busy.update(files)
         for name, signature in self._files():
             if busy.get(name) == signature:
                 continue
             old = self._seen.get(name)
             if old is None or old.signature != signature:
                 first_s = now_s if old is None else old.first_s
-                old = _Seen(signature=signature, first_s=first_s, since_s=now_s)
+                old = Seen(signature=signature, first_s=first_s, since_s=now_s)
             seen[name] = old
         self._seen = seen
         for name in list(self._unmoved):
@@ -300,7 +325,7 @@ class FileDrop:
         took_s = time.monotonic() - now_s
         self._next_listing_s = time.monotonic() + max(self._config.poll_s, 5 * took_s)
 
-    def _files(self) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    def _files(self) -> Iterator[tuple[str, Signature]]:
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
@@ -395,12 +420,17 @@ class FileDrop:
         self._next_scan_s = time.monotonic() + self._config.pace_s
         source_ref = f"{_printable(name)}@{sha256[:16]}"
         del self._seen[name]
-        self._offered[source_ref] = (name, file.signature)
+        self._offered[source_ref] = {name: file.signature}
         self._current = source_ref
         self._ready.extend(_events(radiograph, source_ref, _printable(self._folder / name), sha256))
 
-    def _decode(self, name: str, file: _Seen, contents: bytes) -> tuple[Radiograph, str]:
-        """Return the radiograph and the file's hash. Raises DataError."""
+    def _decode(
+        self, name: str, file: Seen, contents: bytes, start: tuple[int, str] | None = None
+    ) -> tuple[Radiograph, str]:  # fmt: skip
+        """Return the radiograph and the file's hash. Raises DataError.
+
+        start : time of the first column and where it comes from; without it as the file tells
+        """
         tried = 0
         if (self._unfinished.name, self._unfinished.signature) == (_printable(name), file.signature):
             tried = self._unfinished.number
@@ -409,16 +439,16 @@ class FileDrop:
         marker = self._quarantine / READING
         attempt = _Attempt(name=_printable(name), signature=file.signature, number=tried + 1)
         with contextlib.suppress(OSError):  # without the marker a crash is merely not counted
-            marker.write_bytes(msgspec.json.encode(attempt))
+            _mark(marker, msgspec.json.encode(attempt))
         try:
             self._tell_confinement()
-            start_utc_ns, how = self._start(name, file)
+            start_utc_ns, how = start or self._start(name, file)
             radiograph, provenance = self._readers.raster(
                 contents, name=_printable(name), start_utc_ns=start_utc_ns, start_how=how, options=self._config.raster
             )
         finally:
             with contextlib.suppress(OSError):
-                marker.unlink()
+                disk.io().unlink(marker)
         return radiograph, provenance.sha256
 
     def _tell_confinement(self) -> None:
@@ -434,7 +464,7 @@ class FileDrop:
             return msgspec.json.decode((self._quarantine / READING).read_bytes(), type=_Attempt)
         return _Attempt(name="", signature=(0, 0, 0), number=0)
 
-    def _contents(self, name: str, file: _Seen) -> bytes | None:
+    def _contents(self, name: str, file: Seen) -> bytes | None:
         """Return the bytes of a file, or None if it has changed or gone. Raises DataError."""
         try:
             # No link is followed, and a pipe put in a file's place does not block.
@@ -461,7 +491,7 @@ class FileDrop:
                 return None
         return contents
 
-    def _start(self, name: str, file: _Seen) -> tuple[int, str]:
+    def _start(self, name: str, file: Seen) -> tuple[int, str]:
         """Return the time of the first column and where it comes from."""
         start_utc_ns, how = file.signature[1], "file modification time"
         if self._config.from_name_time:
@@ -481,7 +511,7 @@ class FileDrop:
         """Move a stored file to done; False if that fails now: the next listing tries again."""
         try:
             if self._is_there(name) and _signature((self._folder / name).lstat()) == self._unmoved[name]:
-                _file_away(self._folder / name, self._done, name)
+                self._put_away(name)
         except (OSError, LinkLost) as error:
             if not self._move_failed:
                 self._health("degraded", f"stored files cannot be moved to {_printable(self._done)} ({error})")
@@ -492,6 +522,10 @@ class FileDrop:
             self._health("ok", f"stored files can be moved to {_printable(self._done)} again")
         self._move_failed = False
         return True
+
+    def _put_away(self, name: str) -> None:
+        """Put a stored file where it belongs. Raises OSError."""
+        _file_away(self._folder / name, self._done, name)
 
     def _is_there(self, name: str) -> bool:
         """Tell whether the file is still there. Raises LinkLost if it is the share that is gone."""
@@ -539,7 +573,7 @@ class FileDrop:
             _move(self._folder / name, target)
         except OSError:
             for made in (reason, marker):
-                made.unlink(missing_ok=True)
+                _take_away(made)
             raise
         self._untold[event.source_ref] = marker
         return event
@@ -547,7 +581,7 @@ class FileDrop:
     def _forget(self, source_ref: str) -> None:
         """Take away the marker of a rejection that is stored."""
         try:
-            self._untold[source_ref].unlink(missing_ok=True)
+            _take_away(self._untold[source_ref])
         except OSError as error:  # it is told once more after the next start: better twice than never
             self._health("degraded", f"marker of a stored rejection cannot be removed ({error})")
         del self._untold[source_ref]
@@ -587,7 +621,7 @@ def _events(radiograph: Radiograph, source_ref: str, source: str, sha256: str) -
     yield ScanEnd(source_ref=source_ref, utc_ns=int(times[-1]))
 
 
-def _signature(status: os.stat_result) -> tuple[int, int, int]:
+def _signature(status: os.stat_result) -> Signature:
     """Return what changes when a file is written or replaced: size, modification time, file number."""
     return status.st_size, status.st_mtime_ns, status.st_ino
 
@@ -621,12 +655,12 @@ def _prepare(place: Path) -> None:
     """Make the folder `place` if it is not there, and prove that it can be written to."""
     probe = place / f".scanlane-{os.getpid()}.probe"
     try:
-        place.mkdir(exist_ok=True)
+        _make(place)
         _write(probe, b"")
-        probe.unlink()
+        disk.io().unlink(probe)
     except (FileExistsError, NotADirectoryError) as error:
         if probe.exists():  # left by a process of the same number that was killed in this very place
-            probe.unlink()
+            disk.io().unlink(probe)
             return
         raise ConfigError([f"file_drop {_printable(place)}: is not a folder; move it away"]) from error
     except (OSError, ValueError) as error:
@@ -647,11 +681,11 @@ def _reserve(place: Path, name: str, beside: tuple[str, ...] = ()) -> Path:
     while len(os.fsencode(stem + suffix)) > LONGEST_NAME:
         stem, suffix = (stem[:-1], suffix) if stem else (suffix[:LONGEST_NAME], "")
     candidate = place / (stem + suffix)
-    place.mkdir(exist_ok=True)  # somebody may have tidied it away since the driver was opened
+    _make(place)  # somebody may have tidied it away since the driver was opened
     while True:
         try:
             if not any(os.path.lexists(_beside(candidate, ending)) for ending in beside):
-                os.close(os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+                os.close(disk.io().open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
                 return candidate
         except FileExistsError:
             pass
@@ -659,12 +693,33 @@ def _reserve(place: Path, name: str, beside: tuple[str, ...] = ()) -> Path:
         candidate = place / f"{stem}.{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z{suffix}"
 
 
+def _make(place: Path) -> None:
+    if not place.is_dir():
+        disk.io().mkdir(place)
+
+
+def _take_away(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        disk.io().unlink(path)
+
+
+def _mark(path: Path, contents: bytes) -> None:
+    """Write a marker that need not outlive a power cut."""
+    descriptor = disk.io().open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        disk.write_all(descriptor, contents)
+    finally:
+        os.close(descriptor)
+
+
 def _write(path: Path, contents: bytes) -> None:
     """Write a new file durably. Raises FileExistsError if there is one."""
-    with path.open("xb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
+    descriptor = disk.io().open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        disk.write_all(descriptor, contents)
+        disk.io().sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _file_away(source: Path, place: Path, name: str) -> None:
@@ -673,22 +728,22 @@ def _file_away(source: Path, place: Path, name: str) -> None:
     A kill between the two steps leaves two names of one file, and the next attempt sees that; a reserved name would be
     left behind as an empty file, and the file itself would get another name.
     """
-    place.mkdir(exist_ok=True)
+    _make(place)
     target = place / name
     try:
-        os.link(source, target, follow_symlinks=False)
+        disk.io().link(source, target)
     except OSError:  # the name is taken, another file system, or one without hard links
         if not (os.path.lexists(target) and os.path.samestat(source.lstat(), target.lstat())):
             _move(source, _reserve(place, name))
             return
-    source.unlink()
+    disk.io().unlink(source)
 
 
 def _move(source: Path, target: Path) -> None:
     """Move `source` onto `target`, which is reserved; on another file system by a durable copy. Raises OSError."""
     try:
         try:
-            source.replace(target)
+            disk.io().rename(source, target)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -697,33 +752,37 @@ def _move(source: Path, target: Path) -> None:
         # Only our own empty place-holder is taken away: a server whose answer was lost may have moved it after all.
         with contextlib.suppress(FileNotFoundError):
             if target.stat().st_size == 0:
-                target.unlink()
+                disk.io().unlink(target)
         raise
 
 
 def _copy(source: Path, target: Path) -> None:
     part = target.with_name(f".{target.name}.part")
-    part.unlink(missing_ok=True)  # of a copy that was cut short
+    _take_away(part)  # of a copy that was cut short
     try:
         handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as original, part.open("xb") as copy:
-            shutil.copyfileobj(original, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
+        with os.fdopen(handle, "rb") as original:
+            copy = disk.io().open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            try:
+                while piece := original.read(1 << 20):
+                    disk.write_all(copy, piece)
+                disk.io().sync(copy)
+            finally:
+                os.close(copy)
         shutil.copystat(source, part)
-        part.replace(target)
-        _sync_folder(target.parent)
-        source.unlink(missing_ok=True)
+        disk.io().rename(part, target)
+        sync_folder(target.parent)
+        _take_away(source)
     except OSError:
-        part.unlink(missing_ok=True)
+        _take_away(part)
         if os.path.lexists(source) and target.exists():
-            os.truncate(target, 0)  # still where it was: an attempt that is repeated must not fill the disk
+            _empty(target)  # still where it was: an attempt that is repeated must not fill the disk
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _empty(path: Path) -> None:
+    descriptor = disk.io().open(path, os.O_WRONLY)
     try:
-        os.fsync(handle)
+        disk.io().truncate(descriptor, 0)
     finally:
-        os.close(handle)
+        os.close(descriptor)

@@ -1,0 +1,283 @@
+"""The database below the outbox: transactions, and what differs between the two that can be it.
+
+SQLite is the lane's own file, PostgreSQL (`store_postgres`) a site's server that several services share. SQL is written
+once, in the dialect both understand, with `?` for values; what they do not share is here and nowhere else.
+
+A value that is committed survives a crash and a power cut. Whatever the database refuses is a StorageError; nothing of
+a transaction that ended so is there, but for one whose COMMIT was on its way when the server went: it is there or not,
+so every step of the outbox can be done again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from scanner_io import disk
+from scanner_io.config import Config, is_url, url_problem
+from scanner_io.errors import StorageError
+from scanner_io.storage import write_durable
+
+Row = tuple[Any, ...]
+
+
+class Server(msgspec.Struct, frozen=True):
+    """A database on a PostgreSQL server.
+
+    url : without a password, which is in `password_file` or in ~/.pgpass
+    hub : the service among those that share it, see `scanner_io.config.Outbox`; empty for who only looks
+    shared : the services find each other's recordings
+    """
+
+    url: str
+    password_file: str | None = None
+    hub: str = ""
+    shared: bool = False
+
+    def __str__(self) -> str:
+        return self.url
+
+
+FILE, SIGN = "outbox.sqlite", "outbox.url"
+Place = Path | Server
+"""Where an outbox is: a file of SQLite, or a database on a server."""
+
+
+def place_of(config: Config) -> Place:
+    """Return where the outbox of a configuration is."""
+    o = config.outbox
+    if o.url is None:
+        return Path(config.state_dir) / FILE
+    return Server(o.url, o.password_file, hub=o.hub or "", shared=o.recordings_shared)
+
+
+def sign(folder: Path, place: Place) -> None:
+    """Write into a state folder which server has its outbox, for who looks for it there. Raises StorageError."""
+    path = folder / SIGN
+    if isinstance(place, Path):
+        if path.exists():
+            disk.io().unlink(path)
+    elif found_in(folder) != place:
+        write_durable(path, msgspec.json.encode(place), replace=True)
+
+
+def found_in(folder: Path) -> Place | None:
+    """Return the outbox of a state folder, None if it is none. Raises StorageError."""
+    try:
+        return msgspec.json.decode((folder / SIGN).read_bytes(), type=Server)
+    except (OSError, msgspec.DecodeError) as error:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise StorageError(f"{folder / SIGN}: does not name a database ({error}); start the lane again") from error
+    path = folder / FILE
+    return path if path.is_file() else None
+
+
+def named(text: str) -> Place:
+    """Return the outbox that a person names by the state_dir of a lane or the URL of a database.
+
+    Raises StorageError if there is none.
+    """
+    if is_url(text):
+        if why := url_problem(text):
+            raise StorageError(f"the URL {why}")
+        return Server(text)
+    place = found_in(Path(text))
+    if place is None:
+        raise StorageError(
+            f"{text}: there is no outbox; give the state_dir of a lane or postgresql://USER@HOST/DATABASE"
+        )
+    return place
+
+
+def opened(place: Place) -> Store:
+    """Open or create a database. Raises StorageError if it is not usable."""
+    return SqliteStore(place) if isinstance(place, Path) else _postgres().PostgresStore(place)
+
+
+def reading(place: Place) -> AbstractContextManager[Reader]:
+    """Give a database as it is at this moment, without writing to it. Raises StorageError."""
+    return _sqlite_read(place) if isinstance(place, Path) else _postgres().reading(place)
+
+
+def _postgres() -> ModuleType:
+    try:
+        from . import store_postgres
+    except ImportError as error:
+        raise StorageError(f"no client for PostgreSQL ({error}); pip install 'scanlane[postgres]'") from error
+    return store_postgres
+
+
+REMEDY = (
+    "move it away: it is made anew from the recordings at the next start; the decisions in it are not, so that scans "
+    "already decided are offered once more"
+)
+
+
+class Store(ABC):
+    """One connection to the database of one service. Use it from one thread only."""
+
+    place: str
+    """What it is called in messages; no secret is in it."""
+    connections: int = 1
+    """How often it has connected: a higher number than before means that a COMMIT may have gone unanswered."""
+
+    @abstractmethod
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return all rows of a query. Raises StorageError."""
+
+    @abstractmethod
+    def change(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Change something inside a transaction; return how many rows. Raises StorageError."""
+
+    @abstractmethod
+    def locked(self, sql: str, values: Sequence[Any] = (), *, skip: bool = False) -> Row | None:
+        """Return the first row of a query over `outbox`, which nobody else changes until the transaction ends.
+
+        skip : pass over rows that somebody else is changing at this moment, instead of waiting for them
+
+        Raises StorageError.
+        """
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """Commit what is done inside, or nothing of it. Raises StorageError if it is not committed."""
+
+    @abstractmethod
+    def lock_events(self) -> None:
+        """Let nobody else add an event until this transaction ends: each one's hash covers the one before."""
+
+    @abstractmethod
+    def version(self) -> int:
+        """Return the number of the last migration, in a transaction that keeps others from migrating."""
+
+    @abstractmethod
+    def migrate(self, number: int, script: str) -> None:
+        """Run the statements of one migration, separated by `;`, in a transaction that is open."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection. May be called twice."""
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
+        """Return the first row of a query, None if there is none. Raises StorageError."""
+        return next(iter(self.rows(sql, values)), None)
+
+
+def statements(script: str) -> list[str]:
+    """Return the statements of a migration."""
+    return [s for s in script.split(";") if s.strip()]
+
+
+class SqliteStore(Store):
+    """A file in WAL mode with synchronous=FULL."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it. Raises StorageError if it is not usable."""
+        self.place = str(path)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA foreign_keys=ON")
+            self._db.execute("PRAGMA busy_timeout=5000")
+            verdict = self._db.execute("PRAGMA quick_check").fetchone()[0]
+        except sqlite3.Error as error:
+            hint = REMEDY if type(error) is sqlite3.DatabaseError else "check its rights and the disk"
+            raise StorageError(f"{path}: not usable as an outbox ({error}); {hint}") from error
+        if verdict != "ok":
+            raise StorageError(f"{path}: damaged ({verdict}); {REMEDY}")
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and close; a full disk leaves the log beside it, which is as safe."""
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+
+    def _execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(sql, values)
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.place}: {error}; make room on its disk or mend it") from error
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return all rows of a query. Raises StorageError."""
+        cursor = self._execute(sql, values)
+        try:
+            return cursor.fetchall()
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.place}: cannot be read ({error}); check its disk") from error
+
+    def change(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Change something inside a transaction; return how many rows. Raises StorageError."""
+        return self._execute(sql, values).rowcount
+
+    def locked(self, sql: str, values: Sequence[Any] = (), *, skip: bool = False) -> Row | None:
+        """Return the first row of a query; whoever is in a transaction is the only writer."""
+        return self.row(sql, values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what is done inside, or nothing of it. Raises StorageError if it is not committed."""
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # after a full disk SQLite has rolled back by itself
+                self._execute("ROLLBACK")
+            raise
+
+    def lock_events(self) -> None:
+        """Do nothing: there is one writer at a time."""
+
+    def version(self) -> int:
+        """Return the number of the last migration."""
+        return int(self.rows("PRAGMA user_version")[0][0])
+
+    def migrate(self, number: int, script: str) -> None:
+        """Run the statements of one migration."""
+        for statement in statements(script):
+            self._execute(statement)
+        self._execute(f"PRAGMA user_version={number}")
+
+
+class Reader(ABC):
+    """One moment of a database that a service may be using."""
+
+    @abstractmethod
+    def rows(self, sql: str) -> Iterator[Row]:
+        """Yield the rows of a query as they are asked for. Raises StorageError."""
+
+
+class _SqliteReader(Reader):
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        self._path, self._db = path, db
+
+    def rows(self, sql: str) -> Iterator[Row]:
+        try:
+            yield from self._db.execute(sql)
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"{self._path}: cannot be read ({error}); was it written by another version, or is it damaged?"
+            ) from error
+
+
+@contextmanager
+def _sqlite_read(path: Path) -> Iterator[Reader]:
+    try:
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: cannot be opened ({error}); give the state_dir of a lane") from error
+    with closing(db):
+        try:
+            db.execute("BEGIN")
+        except sqlite3.Error as error:
+            raise StorageError(f"{path}: cannot be read ({error})") from error
+        yield _SqliteReader(path, db)
