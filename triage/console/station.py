@@ -123,7 +123,7 @@ class _Service:
         self.counts: dict[str, int] = {}
         self.connected = False
         self.refused = ""
-        self.heard_s = time.monotonic()
+        self.alarm = ""
         self._station = station
         self._again: dict[str, tuple[float, float]] = {}
         self._threads = [
@@ -143,27 +143,27 @@ class _Service:
     def told(self) -> dict[str, Any]:
         silent = min(self.desk.silent_s, time.monotonic() - self._station.began_s)
         return {"address": self.address, "connected": self.connected, "silent_s": round(silent, 1),
-            "refused": self.refused, "counts": self.counts}  # fmt: skip
+            "refused": self.refused, "alarm": self.alarm, "counts": self.counts}  # fmt: skip
 
     # -------------------------------------------------------------------------------------------------- the queue
 
     def _poll(self) -> None:
         while not self._station.ending.wait(POLL_S):
-            was = (self.connected, self.refused, self.rows, self.counts)
+            was = (self.connected, self.refused, self.alarm, self.rows, self.counts)
             try:
                 self.desk.connected(0.01)
                 queue = self.desk.queue(3.0)
                 self.connected, self.refused = True, ""
-                self.rows, self.counts = queue.rows, queue.counts
+                self.rows, self.counts, self.alarm = queue.rows, queue.counts, queue.alarm
             except NoAnswer:
                 self.connected = False
             except DeliveryError as error:
                 self.connected, self.refused = False, str(error)
             if (self.connected, self.refused) != was[:2]:
                 self._station.told_service(self, lost=was[0] and not self.connected)
-            elif not self.connected:
+            elif not self.connected or self.alarm != was[2]:
                 self._station.events.publish("services", services=self._station.services_told())
-            if (self.rows, self.counts) != was[2:]:
+            if (self.rows, self.counts) != was[3:]:
                 self._station.told_queue()
             self._station.look_at_leases(self)
 

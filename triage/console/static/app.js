@@ -144,6 +144,7 @@ function banners() {
   for (const service of state.services) {
     if (!service.connected) shown.push(html`<p class="banner alarm"><b>${t('banner.disconnected', {address: service.address})}</b>
       ${service.silent_s > 1e6 || service.refused ? service.refused || t('banner.never') : t('banner.last', {n: Math.round(service.silent_s)})} ${t('banner.kept')}</p>`);
+    else if (service.alarm) shown.push(html`<p class="banner alarm" role="alert"><b>${service.alarm}</b></p>`);
     else if (service.silent_s > 10) shown.push(html`<p class="banner warning"><b>${t('banner.stale', {address: service.address})}</b> ${t('banner.last', {n: Math.round(service.silent_s)})}</p>`);
   }
   if (state.mismatch) shown.push(html`<p class="banner alarm" role="alert"><b>${state.mismatch}</b> ${t('banner.mismatch_blocked')}</p>`);

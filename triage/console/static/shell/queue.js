@@ -1,4 +1,4 @@
-// The queue: most urgent first, oldest first within. Rows stay where they are while a hand or the keyboard is on them.
+// The queue in the order of its service; of several, most urgent first and oldest first within. Rows stay where they are while a hand or the keyboard is on them.
 import {html, nothing, repeat} from '/static/vendor/lit.js';
 import {age, t, tOr} from './i18n.js';
 import {announce, changed, setting, state} from './store.js';
@@ -15,7 +15,7 @@ export const onArrival = (listener) => arrivalListeners.add(listener);
 
 /** Take the queue as the service tells it. first: nothing in it is new to the person. */
 export function takeQueue({rows, counts}, first = false) {
-  state.rows = [...rows].sort(order);
+  state.rows = new Set(rows.map((row) => row.address)).size > 1 ? [...rows].sort(order) : rows;
   state.counts = counts;
   const fresh = state.rows.filter((row) => !known.has(row.scan_id));
   for (const row of fresh) known.add(row.scan_id);
