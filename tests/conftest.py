@@ -8,7 +8,6 @@ import multiprocessing.resource_tracker
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,22 +53,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     All others hold a lock together; a quiet one waits for them, and the gate keeps new ones from going ahead of it. No
     test's time begins before it has the lock.
     """
-    run = getattr(item.config, "workerinput", {}).get("testrunuid")
-    if run is None:
+    if not hasattr(item.config, "workerinput"):
         return (yield)
     kind = fcntl.LOCK_EX if item.get_closest_marker("quiet") else fcntl.LOCK_SH
-    folder = Path(tempfile.gettempdir())
-    with (folder / f"gate-{run}").open("w") as gate, (folder / f"lock-{run}").open("w") as lock:
+    folder = item.config._tmp_path_factory.getbasetemp().parent  # of all processes of this run
+    with (folder / "gate").open("w") as gate, (folder / "lock").open("w") as lock:
         fcntl.flock(gate, kind)
         fcntl.flock(lock, kind)
         fcntl.flock(gate, fcntl.LOCK_UN)
         return (yield)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    run = getattr(session.config, "workerinput", {}).get("testrunuid")
-    for name in ("gate", "lock"):
-        (Path(tempfile.gettempdir()) / f"{name}-{run}").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
