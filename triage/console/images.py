@@ -163,6 +163,12 @@ class Pyramid:
             part = self._levels[reduce][level - 1][x0:x1, y0:y1]
         return np.ascontiguousarray(part.T)
 
+    def whole(self, level: int) -> Array:
+        """Return (rows, columns) uint16 of a level, means."""
+        self.make()
+        columns = self.values(0, self.columns, 0, self.rows) if level == 0 else self._levels["mean"][level - 1]
+        return np.ascontiguousarray(columns.T)
+
     def histogram(self) -> list[int]:
         """Return the number of pixels in each of 256 equal parts of 0 to white."""
         self.make()
