@@ -110,7 +110,8 @@ def _scale(radiograph: Radiograph, energy: int, *, flipped: bool) -> Scale:
     detector = radiograph.detector
     if detector.state == "display":
         return Scale(air=float(detector.saturation_value), top=detector.saturation_value)
-    dark, air = (np.asarray(r[energy], np.float32)[:: -1 if flipped else 1, None] for r in (detector.dark, detector.air))
+    step = -1 if flipped else 1
+    dark, air = (np.asarray(r[energy], np.float32)[::step, None] for r in (detector.dark, detector.air))
     return Scale(dark=dark, air=np.maximum(air, dark + 1), top=detector.saturation_value, physical=True)
 
 
