@@ -693,6 +693,8 @@ class Dispatch:
             wire.QueueRow(
                 scan_id=i.row.scan_id, lane=i.row.lane, outcome=i.row.result.outcome,
                 start_utc_ns=i.row.start_utc_ns, state=i.state, analyst=i.analyst, reasons=i.row.result.reasons[:3],
+                containers=() if i.row.declaration is None else i.row.declaration.container_numbers[:4],
+                simulated=i.row.simulated, attempts=i.attempts,
             )
             for i in self._outbox.undecided(QUEUE_ROWS)
         )  # fmt: skip
