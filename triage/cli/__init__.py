@@ -19,6 +19,7 @@ from .evaluate import evaluate
 from .files import export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
+from .policy import policy
 from .shared import EXIT_BAD_INPUT, EXIT_USAGE
 from .simulate import simulate
 from .study import study
@@ -72,6 +73,6 @@ def cli() -> None:
 
 for command in (
     run, check, demo, triage, replay, simulate, export, verify, watch, decide, keys, audit, drivers, bench, evaluate,
-    calibrate, study, torture,
+    calibrate, study, policy, torture,
 ):  # fmt: skip
     cli.add_command(command)
