@@ -177,7 +177,7 @@ def _summary(rows: list[dict[str, float]]) -> dict[str, Any]:
         if len(values) > 1:
             half = float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
         entry = {
-            "value": round(mean, 4), "low": round(mean - half, 4) if len(values) > 1 else None,
+            "value": round(mean, 4), "low": round(max(mean - half, 0.0), 4) if len(values) > 1 else None,
             "high": round(mean + half, 4) if len(values) > 1 else None,
         }  # fmt: skip
         for group in ("staffed_delay_min", "delay_min"):

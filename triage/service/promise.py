@@ -17,9 +17,9 @@ import msgspec
 from scanner_io import disk
 from scanner_io.errors import DataError
 from scanner_io.lane_profile import LaneProfile
-from scanner_io.model import Health, TriageResult
+from scanner_io.model import Health, Scan, TriageResult
 from scanner_io.storage import make_folder, move_aside
-from triage.analysis.drift import Seen, Watch, seen, why_no_example
+from triage.analysis.drift import Seen, Watch, flagged_stale, seen, why_no_example
 
 
 class Promise:
@@ -55,6 +55,10 @@ class Promise:
         self._known.add(scan.scan)
         return self.health() if self.watch.take(scan) else None
 
+    def flagged(self, scan: Scan) -> Scan:
+        """Return the scan as it is to be judged: flagged once the profile has gone stale."""
+        return flagged_stale(scan, self._profile, self.watch.stale)
+
     def _keep(self, line: bytes) -> None:
         """Append a line, whole or not at all; not forced to the disk: a power cut costs the watch a few scans."""
         make_folder(self._path.parent)
@@ -72,7 +76,8 @@ class Promise:
         watch, profile = self.watch, self._profile
         text = watch.stale or (
             f"profile {profile.sha256[:12]} of {profile.scans} scans holds: {watch.flagged} of {watch.scans} scans "
-            f"flagged since it came into force, promised at most {profile.flag_rate:.1%}"
+            f"flagged since it came into force, promised at most {profile.flag_rate:.1%}, and {watch.unknown} reviewed "
+            "beside it for a look that is not known"
         )
         return Health(
             utc_ns=time.time_ns(), component="profile", state="degraded" if watch.stale else "ok", text=text
