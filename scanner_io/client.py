@@ -155,6 +155,8 @@ class Workstation:
         self.capacity = capacity
         self.revoked: deque[wire.Revoked] = deque(maxlen=1000)
         """Leases that ended without this workstation's doing, newest last."""
+        self.alarms: deque[wire.Alarm] = deque(maxlen=1000)
+        """What the service said a person must see to, newest last; take them out as they are shown."""
         self._offers: queue.SimpleQueue[wire.Offer] = queue.SimpleQueue()
         self._open: dict[str, wire.Offer] = {}
         self._renewed_s: dict[str, float] = {}
@@ -297,7 +299,8 @@ class Workstation:
             return wire.Decide(decision=decision)
         statement = wire.encode_statement(
             wire.Statement(
-                decision=decision, connection_id=self._welcome.connection_id, sequence=next(self._sequence)
+                decision=decision, connection_id=self._welcome.connection_id, sequence=next(self._sequence),
+                service=self._identity.service,
             )
         )  # fmt: skip
         return wire.Decide(statement=statement, signature=self._identity.sign(statement))
@@ -459,6 +462,8 @@ class Workstation:
             case wire.Revoked():
                 self._forget(message.lease_id)
                 self.revoked.append(message)
+            case wire.Alarm():
+                self.alarms.append(message)
             case wire.Ping():
                 self._outgoing.put(wire.Pong(counter=message.counter))
             case wire.Pong():

@@ -70,6 +70,11 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lease_s : an offered scan belongs to one analyst for so long; renewed while they look at it
     heartbeat_s : a workstation silent for three of these is taken as gone and its leases go to others
     max_attempts : a scan offered so often without a decision is held, with an alarm
+    escalate_s : a flagged scan that nobody has taken for so long is an alarm; so is every scan that is held, at once
+    escalate_again_s : the alarm is told again after so long, then after twice as long each time ...
+    escalate_again_max_s : ... up to this
+    age_tier_s : a scan that has waited so long is offered as if it were one tier more urgent, so that none waits for
+        ever behind others that keep coming
     """
 
     bind: str = "tcp://127.0.0.1:7410"
@@ -77,6 +82,10 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lease_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 120.0
     heartbeat_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+    escalate_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 180.0
+    escalate_again_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 300.0
+    escalate_again_max_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 3600.0
+    age_tier_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 1800.0
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

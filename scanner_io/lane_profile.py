@@ -83,6 +83,8 @@ class LaneProfile(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     vital_signs : (scans, vitals) float64, what the watch compares beside the scores, NaN where unknown
     cell_of_scan, stratum_of_scan : (scans,) int32
     extras : see Extra
+    unknown_scans : how many of the scans are of a look that is not known, see `Standing.unknown`; such scans are always
+        reviewed, beside the promise
     sha256 : names this very profile; filled by `write` and `read`
     """
 
@@ -108,6 +110,7 @@ class LaneProfile(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     stratum_of_scan: npt.NDArray[np.int32]
     extras: dict[str, Extra] = {}
     teachers: tuple[str, ...] = ()
+    unknown_scans: Annotated[int, msgspec.Meta(ge=0)] = 0
     sha256: str = ""
 
     @property

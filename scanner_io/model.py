@@ -517,6 +517,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     stratum, scans : what it was compared with, in words, and how many scans that are
     cell : texture class of the load, and declared chapter
     scores : per kind of finding that was searched for; vital_signs : per name, None where unknown
+    unknown : the load is of a look of which too little was learnt: no p-value speaks for it, it is always reviewed and
+        not counted against the promise
     """
 
     p_value: float
@@ -526,6 +528,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     cell: tuple[str, str]
     scores: dict[str, float]
     vital_signs: dict[str, float | None]
+    unknown: bool = False
 
 
 class TriageResult(msgspec.Struct, frozen=True, kw_only=True):

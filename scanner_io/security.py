@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 import msgspec
 
 from .errors import ConfigError, DeliveryError, StorageError
-from .storage import write_durable
+from .storage import make_folder, write_durable
 
 if TYPE_CHECKING:
     import zmq
@@ -236,7 +236,7 @@ def save_enrolled(path: Path, listed: EnrolledList) -> None:
 
 def create_service(folder: Path, name: str = "service") -> Identity:
     """Make the service's keys and an empty list of the enrolled in a folder. Raises StorageError if there are some."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, 0o700)
     _check_folder(folder)
     for file in (SERVICE_KEY, SERVICE_PUBLIC, ENROLLED):
         if (folder / file).exists():

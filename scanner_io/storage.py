@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from . import disk
 from .errors import StorageError
 
 PART = ".part"
@@ -81,7 +82,7 @@ class Part:
             raise StorageError(f"{path}: exists already; a recording is never overwritten")
         self._part = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}{PART}")
         try:
-            self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            self._descriptor = disk.io().open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
             _reserve(self._descriptor, room)
         except OSError as error:
             self._discard()
@@ -112,9 +113,9 @@ class Part:
             self._settle()
             with ThreadPoolExecutor(1, "file hash") as beside:
                 sha256 = beside.submit(_sha256, self._descriptor) if hashed else None
-                os.fsync(self._descriptor)
+                disk.io().sync(self._descriptor)
                 digest = "" if sha256 is None else sha256.result()
-            self._part.rename(self._path)
+            disk.io().rename(self._part, self._path)
             self._part = None
             sync_folder(self._path.parent)
         except OSError as error:
@@ -130,15 +131,15 @@ class Part:
             if at < first:
                 _write_at(self._descriptor, memoryview(self._memory)[at:first], at)
             at = end
-        os.ftruncate(self._descriptor, self._size)
+        disk.io().truncate(self._descriptor, self._size)
 
     def _discard(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
         if self._part is not None:
-            with contextlib.suppress(FileNotFoundError):  # it never came to be
-                self._part.unlink()
+            with contextlib.suppress(OSError):  # it never came to be; or the next start puts it aside
+                disk.io().unlink(self._part)
             self._part = None
 
     # -- what h5py asks of a file
@@ -252,23 +253,16 @@ def _reserve(descriptor: int, room: int) -> None:
     """
     if room:
         try:
-            os.posix_fallocate(descriptor, 0, room)
+            disk.io().allocate(descriptor, room)
         except OSError as error:
-            if error.errno not in (
-                errno.EOPNOTSUPP,
-                errno.EINVAL,
-                errno.ENOSYS,
-                errno.ENOSPC,
-                errno.EDQUOT,
-                errno.EFBIG,
-            ):
+            if error.errno not in _NOT_RESERVED:
                 raise
-            os.ftruncate(descriptor, 0)  # what a refused reservation may hold
+            disk.io().truncate(descriptor, 0)  # what a refused reservation may hold
 
 
 def _write_at(descriptor: int, data: memoryview, at: int) -> None:
     while data:
-        count = os.pwrite(descriptor, data, at)
+        count = disk.io().pwrite(descriptor, data, at)
         data, at = data[count:], at + count
 
 
@@ -297,19 +291,25 @@ def _refused(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: cannot be written ({error.strerror or error}); {hint}")
 
 
-def make_folder(folder: Path) -> None:
-    """Make `folder` and what is missing above it, durably: a synced file in a lost folder is lost. Raises OSError."""
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Make `folder` and what is missing above it, durably: a synced file in a lost folder is lost.
+
+    mode : rights of `folder`, less the process's mask
+
+    Raises OSError.
+    """
     missing = [f for f in (folder, *folder.parents) if not f.is_dir()]
     for one in reversed(missing):
-        one.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # made by another lane in this moment
+            disk.io().mkdir(one, mode if one == folder else 0o777)
         sync_folder(one.parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Make renames and creations in `folder` durable. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = disk.io().open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        disk.io().sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -317,18 +317,22 @@ def sync_folder(folder: Path) -> None:
 def move_aside(path: Path, folder: Path, reason: str) -> Path:
     """Move `path` into `folder` under a name that is free there, with `NAME.reason.txt` beside it; return where it is.
 
+    The reason is on the disk first: nothing lies there unexplained, and what could not be moved is where it was.
+
     Raises StorageError. Nothing is overwritten or deleted.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         target = folder / path.name
         count = 0
-        while target.exists() or target.is_symlink():
+        while os.path.lexists(target):
             count += 1
             target = folder / f"{path.stem}.{count}{path.suffix}"
-        path.rename(target)
-        target.with_name(target.name + ".reason.txt").write_text(reason + "\n", encoding="utf-8")
+        why = target.with_name(target.name + ".reason.txt")
+        write_durable(why, reason.encode("utf-8", "backslashreplace") + b"\n", replace=True)
+        disk.io().rename(path, target)
         sync_folder(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise StorageError(f"{path}: cannot be moved to {folder} ({error}); check rights and space") from error
     return target

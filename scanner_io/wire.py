@@ -22,8 +22,10 @@ from .errors import ProtocolError
 from .model import Decision, Declaration, TriageResult
 
 PROTOCOL = b"scanlane/1"
-MINOR_MIN, MINOR_MAX = 0, 0
-"""Minor versions this build can speak; the higher common one is used."""
+MINOR_MIN, MINOR_MAX = 0, 1
+"""Minor versions this build can speak; the highest common one is used. 1 added `alarm` and `Statement.service`."""
+MINOR_ALARM = MINOR_SERVICE = 1
+"""Minor version from which these are part of the protocol."""
 
 CHUNK_BYTES = 1 << 20
 MAX_CREDIT = 16
@@ -84,11 +86,13 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 
     connection_id : of the `welcome`; made by the service, never given twice
     sequence : higher with every statement of the connection
+    service : public CURVE key of the service it is for, so that no other one takes it
     """
 
     decision: Decision
     connection_id: str
     sequence: int
+    service: str = ""
 
 
 class Renew(Message, frozen=True, kw_only=True, tag="renew"):
@@ -187,10 +191,31 @@ class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Queue(Message, frozen=True, kw_only=True, tag="queue"):
-    """Undecided scans, most urgent first (at most 200), and how many scans are in each state."""
+    """Undecided scans, most urgent first (at most 200), and how many scans are in each state.
+
+    alarm : in words what a person must see to now; empty: nothing
+    """
 
     rows: tuple[QueueRow, ...]
     counts: dict[str, int]
+    alarm: str = ""
+
+
+class Alarm(Message, frozen=True, kw_only=True, tag="alarm"):
+    """Something a person must see to, told to every connection when it begins, again and again, and when it is over.
+
+    kind : `unattended`: flagged scans wait that nobody has taken for too long, or that were given back too often; later
+        versions may tell of more, so that `text` is shown whatever the kind
+    scan_id : the most urgent of them; waiting : how many; waited_s : the longest
+    """
+
+    kind: str
+    text: str
+    utc_ns: int
+    scan_id: str = ""
+    waiting: int = 0
+    waited_s: float = 0.0
+    over: bool = False
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="refused"):
@@ -217,7 +242,7 @@ class Pong(Message, frozen=True, kw_only=True, tag="pong"):
 
 
 FromAnalyst = Hello | Fetch | Received | Decide | Renew | Release | Claim | QueueRequest | Bye | Ping | Pong
-FromService = Welcome | Offer | Chunk | Decided | Revoked | Queue | Refused | Ping | Pong
+FromService = Welcome | Offer | Chunk | Decided | Revoked | Queue | Alarm | Refused | Ping | Pong
 
 _encoder = msgspec.msgpack.Encoder()
 _from_analyst = msgspec.msgpack.Decoder(FromAnalyst)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import multiprocessing.resource_tracker
 import os
@@ -16,7 +17,8 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from scanner_io import sandbox
+from scanner_io import disk, sandbox
+from triage.torture.faults import Decide, FaultyDisk
 
 pytest.register_assert_rewrite("tests.contract", "tests.rigs")
 
@@ -42,6 +44,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="a long test; give --soak to run it"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let a test marked `quiet` run alone where several processes run tests: it measures, or it loads all cores.
+
+    All others hold a lock together; a quiet one waits for them, and the gate keeps new ones from going ahead of it. No
+    test's time begins before it has the lock.
+    """
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    kind = fcntl.LOCK_EX if item.get_closest_marker("quiet") else fcntl.LOCK_SH
+    folder = item.config._tmp_path_factory.getbasetemp().parent  # of all processes of this run
+    with (folder / "gate").open("w") as gate, (folder / "lock").open("w") as lock:
+        fcntl.flock(gate, kind)
+        fcntl.flock(lock, kind)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +96,20 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 # ----------------------------------------------------------------------------------------------------------------
 # Leaks
+
+
+@pytest.fixture
+def faulty_disk() -> Iterator[Callable[[Decide], FaultyDisk]]:
+    """Put disks in force whose calls meet the faults that a function decides on."""
+    before = disk.io()
+
+    def put(decide: Decide) -> FaultyDisk:
+        faulty = FaultyDisk(decide)
+        disk.use(faulty)
+        return faulty
+
+    yield put
+    disk.use(before)
 
 
 def held() -> set[str]:

@@ -36,11 +36,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from scanner_io import disk
 from scanner_io.channel import Channel
 from scanner_io.errors import ConfigError, DataError, LinkLost
 from scanner_io.foreign import RASTER, ForeignFiles
 from scanner_io.formats.raster import RasterOptions, TruncatedError, check_size
 from scanner_io.model import DeviceInfo, Event, Health, Kind, LineBlock, Radiograph, Rejected, ScanEnd, ScanStart
+from scanner_io.storage import sync_folder
 from scanner_io.vendor_record import Role
 
 from .passages import Seen, Signature
@@ -437,7 +439,7 @@ class FileDrop:
         marker = self._quarantine / READING
         attempt = _Attempt(name=_printable(name), signature=file.signature, number=tried + 1)
         with contextlib.suppress(OSError):  # without the marker a crash is merely not counted
-            marker.write_bytes(msgspec.json.encode(attempt))
+            _mark(marker, msgspec.json.encode(attempt))
         try:
             self._tell_confinement()
             start_utc_ns, how = start or self._start(name, file)
@@ -446,7 +448,7 @@ class FileDrop:
             )
         finally:
             with contextlib.suppress(OSError):
-                marker.unlink()
+                disk.io().unlink(marker)
         return radiograph, provenance.sha256
 
     def _tell_confinement(self) -> None:
@@ -571,7 +573,7 @@ class FileDrop:
             _move(self._folder / name, target)
         except OSError:
             for made in (reason, marker):
-                made.unlink(missing_ok=True)
+                _take_away(made)
             raise
         self._untold[event.source_ref] = marker
         return event
@@ -579,7 +581,7 @@ class FileDrop:
     def _forget(self, source_ref: str) -> None:
         """Take away the marker of a rejection that is stored."""
         try:
-            self._untold[source_ref].unlink(missing_ok=True)
+            _take_away(self._untold[source_ref])
         except OSError as error:  # it is told once more after the next start: better twice than never
             self._health("degraded", f"marker of a stored rejection cannot be removed ({error})")
         del self._untold[source_ref]
@@ -653,12 +655,12 @@ def _prepare(place: Path) -> None:
     """Make the folder `place` if it is not there, and prove that it can be written to."""
     probe = place / f".scanlane-{os.getpid()}.probe"
     try:
-        place.mkdir(exist_ok=True)
+        _make(place)
         _write(probe, b"")
-        probe.unlink()
+        disk.io().unlink(probe)
     except (FileExistsError, NotADirectoryError) as error:
         if probe.exists():  # left by a process of the same number that was killed in this very place
-            probe.unlink()
+            disk.io().unlink(probe)
             return
         raise ConfigError([f"file_drop {_printable(place)}: is not a folder; move it away"]) from error
     except (OSError, ValueError) as error:
@@ -679,11 +681,11 @@ def _reserve(place: Path, name: str, beside: tuple[str, ...] = ()) -> Path:
     while len(os.fsencode(stem + suffix)) > LONGEST_NAME:
         stem, suffix = (stem[:-1], suffix) if stem else (suffix[:LONGEST_NAME], "")
     candidate = place / (stem + suffix)
-    place.mkdir(exist_ok=True)  # somebody may have tidied it away since the driver was opened
+    _make(place)  # somebody may have tidied it away since the driver was opened
     while True:
         try:
             if not any(os.path.lexists(_beside(candidate, ending)) for ending in beside):
-                os.close(os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+                os.close(disk.io().open(candidate, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
                 return candidate
         except FileExistsError:
             pass
@@ -691,12 +693,33 @@ def _reserve(place: Path, name: str, beside: tuple[str, ...] = ()) -> Path:
         candidate = place / f"{stem}.{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z{suffix}"
 
 
+def _make(place: Path) -> None:
+    if not place.is_dir():
+        disk.io().mkdir(place)
+
+
+def _take_away(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        disk.io().unlink(path)
+
+
+def _mark(path: Path, contents: bytes) -> None:
+    """Write a marker that need not outlive a power cut."""
+    descriptor = disk.io().open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        disk.write_all(descriptor, contents)
+    finally:
+        os.close(descriptor)
+
+
 def _write(path: Path, contents: bytes) -> None:
     """Write a new file durably. Raises FileExistsError if there is one."""
-    with path.open("xb") as file:
-        file.write(contents)
-        file.flush()
-        os.fsync(file.fileno())
+    descriptor = disk.io().open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        disk.write_all(descriptor, contents)
+        disk.io().sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _file_away(source: Path, place: Path, name: str) -> None:
@@ -705,22 +728,22 @@ def _file_away(source: Path, place: Path, name: str) -> None:
     A kill between the two steps leaves two names of one file, and the next attempt sees that; a reserved name would be
     left behind as an empty file, and the file itself would get another name.
     """
-    place.mkdir(exist_ok=True)
+    _make(place)
     target = place / name
     try:
-        os.link(source, target, follow_symlinks=False)
+        disk.io().link(source, target)
     except OSError:  # the name is taken, another file system, or one without hard links
         if not (os.path.lexists(target) and os.path.samestat(source.lstat(), target.lstat())):
             _move(source, _reserve(place, name))
             return
-    source.unlink()
+    disk.io().unlink(source)
 
 
 def _move(source: Path, target: Path) -> None:
     """Move `source` onto `target`, which is reserved; on another file system by a durable copy. Raises OSError."""
     try:
         try:
-            source.replace(target)
+            disk.io().rename(source, target)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -729,33 +752,37 @@ def _move(source: Path, target: Path) -> None:
         # Only our own empty place-holder is taken away: a server whose answer was lost may have moved it after all.
         with contextlib.suppress(FileNotFoundError):
             if target.stat().st_size == 0:
-                target.unlink()
+                disk.io().unlink(target)
         raise
 
 
 def _copy(source: Path, target: Path) -> None:
     part = target.with_name(f".{target.name}.part")
-    part.unlink(missing_ok=True)  # of a copy that was cut short
+    _take_away(part)  # of a copy that was cut short
     try:
         handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as original, part.open("xb") as copy:
-            shutil.copyfileobj(original, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
+        with os.fdopen(handle, "rb") as original:
+            copy = disk.io().open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            try:
+                while piece := original.read(1 << 20):
+                    disk.write_all(copy, piece)
+                disk.io().sync(copy)
+            finally:
+                os.close(copy)
         shutil.copystat(source, part)
-        part.replace(target)
-        _sync_folder(target.parent)
-        source.unlink(missing_ok=True)
+        disk.io().rename(part, target)
+        sync_folder(target.parent)
+        _take_away(source)
     except OSError:
-        part.unlink(missing_ok=True)
+        _take_away(part)
         if os.path.lexists(source) and target.exists():
-            os.truncate(target, 0)  # still where it was: an attempt that is repeated must not fill the disk
+            _empty(target)  # still where it was: an attempt that is repeated must not fill the disk
         raise
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _empty(path: Path) -> None:
+    descriptor = disk.io().open(path, os.O_WRONLY)
     try:
-        os.fsync(handle)
+        disk.io().truncate(descriptor, 0)
     finally:
-        os.close(handle)
+        os.close(descriptor)

@@ -17,7 +17,8 @@ from pathlib import PurePath
 
 import msgspec
 
-from scanner_io.errors import DataError, LinkLost
+from scanner_io import disk
+from scanner_io.errors import DataError, LinkLost, StorageError
 from scanner_io.formats.passage_files import (
     attachment,
     choose_images,
@@ -30,6 +31,7 @@ from scanner_io.formats.passage_files import (
 from scanner_io.formats.raster import TruncatedError
 from scanner_io.formats.sidecar import is_sidecar_name
 from scanner_io.model import Event, Quality, Radiograph, Rejected, ScanStart
+from scanner_io.storage import write_durable
 from scanner_io.vendor_record import Attachment, Sidecar
 
 from . import GIVE_UP, LAST_UTC_NS, Config, FileDrop, _beside, _events, _move, _plain, _printable, _reserve, _write
@@ -371,21 +373,27 @@ class PassageDrop(FileDrop):
         except OSError as error:
             self._health("degraded", _plain(f"what was given before is not known ({error}): it may be given again"))
             return
+        lines = [line for line in lines if line]
         for line in lines[-REMEMBERED:]:
             with contextlib.suppress(msgspec.MsgspecError):
                 self._book.memory.add(msgspec.json.decode(line, type=Given))
         if len(lines) > 2 * REMEMBERED:
-            part = self._done / f"{JOURNAL}.part"
-            part.write_bytes(b"".join(line + b"\n" for line in lines[-REMEMBERED:]))
-            part.replace(self._done / JOURNAL)
+            try:
+                write_durable(
+                    self._done / JOURNAL, b"".join(line + b"\n" for line in lines[-REMEMBERED:]), replace=True
+                )  # fmt: skip
+            except StorageError as error:  # it stays as long as it is
+                self._health("degraded", _plain(f"the list of what was given cannot be shortened ({error})"))
 
     def _write_down(self, given: Given) -> None:
         try:
-            handle = os.open(self._done / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.json.encode(given) + b"\n")
-                file.flush()
-                os.fsync(handle)
+            handle = disk.io().open(self._done / JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            try:
+                # What a killed process left of a line ends here, so that it does not spoil this one.
+                disk.write_all(handle, b"\n" + msgspec.json.encode(given) + b"\n")
+                disk.io().sync(handle)
+            finally:
+                os.close(handle)
         except OSError as error:
             self._health("degraded", _plain(f"scan {given.key} is not written down as given ({error})"))
 

@@ -665,15 +665,13 @@ def test_folders_tidied_away_while_running(folder, opened):
     assert "bad.png" in names(folder / "quarantine")
 
 
-def test_done_on_another_file_system_is_a_durable_copy(folder, opened, monkeypatch, tmp_path):
-    real = Path.replace
+def across(call):
+    """As if every folder were on a file system of its own."""
+    return "EXDEV" if call.name in ("rename", "link") and call.path.parent != call.target.parent else None
 
-    def across(self, target):
-        if self.parent != Path(target).parent:
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        return real(self, target)
 
-    monkeypatch.setattr(Path, "replace", across)
+def test_done_on_another_file_system_is_a_durable_copy(folder, opened, faulty_disk, tmp_path):
+    faulty_disk(across)
     (folder / "a.png").write_bytes(PNG)
     os.utime(folder / "a.png", (1_700_000_000, 1_700_000_000))
     source = opened(done_dir=str(tmp_path / "elsewhere"))
@@ -684,32 +682,20 @@ def test_done_on_another_file_system_is_a_durable_copy(folder, opened, monkeypat
     assert not (folder / "a.png").exists()
 
 
-@pytest.mark.parametrize("failing", ["fsync", "unlink"])
-def test_a_copy_that_fails_loses_nothing_and_leaves_nothing(folder, tmp_path, monkeypatch, failing):
+@pytest.mark.parametrize("failing", ["write", "sync", "unlink"])
+def test_a_copy_that_fails_loses_nothing_and_leaves_nothing(folder, tmp_path, faulty_disk, failing):
     source, place = folder / "a.png", tmp_path / "elsewhere"
     source.write_bytes(PNG)
     place.mkdir()
-    real_replace, real_unlink = Path.replace, Path.unlink
+    refused = {"write": "ENOSPC", "sync": "EIO", "unlink": "EACCES"}
 
-    def across(self, target):
-        if self.parent != Path(target).parent:
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        return real_replace(self, target)
+    def fault(call):
+        if call.name == failing and (failing != "unlink" or call.path == source):
+            return refused[failing]
+        return across(call)
 
-    def no_space(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def keep(self, missing_ok=False):
-        if self == source:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return real_unlink(self, missing_ok=missing_ok)
-
-    monkeypatch.setattr(Path, "replace", across)
-    if failing == "fsync":
-        monkeypatch.setattr(file_drop.os, "fsync", no_space)
-    else:
-        monkeypatch.setattr(Path, "unlink", keep)
-    with pytest.raises(OSError, match=r"No space|Permission"):
+    faulty_disk(fault)
+    with pytest.raises(OSError, match=r"No space|Input/output|Permission"):
         file_drop._move(source, file_drop._reserve(place, "a.png"))
     assert source.read_bytes() == PNG
     assert names(place) == []

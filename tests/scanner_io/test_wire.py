@@ -9,6 +9,7 @@ from scanner_io import wire
 from scanner_io.errors import ProtocolError
 from scanner_io.model import Decision
 from tests import samples
+from tests.scanner_io.previous_peer import PREVIOUS
 
 DECISION = Decision(
     decision_id="5a3c", scan_id=samples.SCAN_ID, sha256="ab", analyst="ana", verdict="inspect", decided_utc_ns=7,
@@ -23,7 +24,7 @@ GOLDEN = {
         "a7616e616c797374" "a3616e61"           # analyst: ana
         "a86361706163697479" "02"               # capacity: 2
         "a970726f746f5f6d696e" "00"             # proto_min: 0
-        "a970726f746f5f6d6178" "00"             # proto_max: 0
+        "a970726f746f5f6d6178" "01"             # proto_max: 1
         "ae636c69656e745f76657273696f6e" "a5302e312e30",  # client_version: 0.1.0
     wire.Fetch(scan_id="s", lease_id="1f", offset=1048576, credit=4):
         "85"
@@ -75,6 +76,16 @@ GOLDEN = {
     wire.Revoked(scan_id="s", lease_id="1f", reason="x"):
         "84" "a474797065" "a77265766f6b6564" "a77363616e5f6964" "a173" "a86c656173655f6964" "a23166"
         "a6726561736f6e" "a178",
+    wire.Alarm(kind="unattended", text="2 wait", utc_ns=7, scan_id="s", waiting=2, waited_s=150.0):
+        "88"
+        "a474797065" "a5616c61726d"             # type: alarm
+        "a46b696e64" "aa756e617474656e646564"   # kind: unattended
+        "a474657874" "a6322077616974"           # text: 2 wait
+        "a67574635f6e73" "07"                   # utc_ns: 7
+        "a77363616e5f6964" "a173"
+        "a777616974696e67" "02"                 # waiting: 2
+        "a87761697465645f73" "cb4062c00000000000"  # waited_s: 150.0
+        "a46f766572" "c2",                      # over: false
     wire.Refused(about="claim", reason="x", ref="s"):
         "84" "a474797065" "a772656675736564" "a561626f7574" "a5636c61696d" "a6726561736f6e" "a178"
         "a3726566" "a173",
@@ -123,6 +134,28 @@ def test_nested_messages_come_back(message):
 def test_every_message_has_its_golden_bytes_or_round_trip():
     tested = {type(m) for m in GOLDEN} | {wire.Decide, wire.Offer, wire.Queue}
     assert tested == set(wire.FromAnalyst.__args__) | set(wire.FromService.__args__)
+
+
+@pytest.mark.parametrize("name", PREVIOUS)
+def test_what_was_sent_before_is_understood(name):
+    header, says = PREVIOUS[name]
+    if name == "statement":
+        message = wire.decode_statement(header)
+    elif says["type"] in {kind.__struct_config__.tag for kind in wire.FromAnalyst.__args__}:
+        message = wire.decode_from_analyst([wire.PROTOCOL, header])
+    else:
+        frames = [wire.PROTOCOL, header, *([b"raw"] if name == "chunk" else [])]
+        message, _ = wire.decode_from_service(frames)
+    assert says_all_of(msgspec.json.decode(msgspec.json.encode(message)), says)
+
+
+def says_all_of(now, then):
+    """Tell whether every value of then is there now; there may be more fields."""
+    if isinstance(then, dict):
+        return then.keys() <= now.keys() and all(says_all_of(now[key], then[key]) for key in then)
+    if isinstance(then, list):
+        return len(then) == len(now) and all(map(says_all_of, now, then))
+    return now == then
 
 
 def test_unknown_fields_are_tolerated_and_wrong_types_refused():

@@ -17,9 +17,9 @@ from triage.service.outbox import Outbox, ScanRow
 class Service:
     """The wire's service side in a thread of its own, as the daemon's loop runs it."""
 
-    def __init__(self, folder, *, bind="tcp://127.0.0.1:0", lease_s=2.0, heartbeat_s=0.2, max_attempts=20):
+    def __init__(self, folder, *, bind="tcp://127.0.0.1:0", lease_s=2.0, heartbeat_s=0.2, **more):
         self.folder = folder
-        self.config = DispatchConfig(bind=bind, lease_s=lease_s, heartbeat_s=heartbeat_s, max_attempts=max_attempts)
+        self.config = DispatchConfig(bind=bind, lease_s=lease_s, heartbeat_s=heartbeat_s, **more)
         self.log = []
         self._work = []
         self._lock = threading.Lock()

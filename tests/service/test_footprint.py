@@ -79,6 +79,7 @@ def test_a_refusal_is_an_error_that_names_the_place(monkeypatch, tmp_path):
     footprint.hand_back_code()
 
 
+@pytest.mark.quiet
 @pytest.mark.timeout(120)
 def test_a_lane_takes_three_times_its_frame_and_160_mb_at_the_peak(tmp_path):
     if not footprint.SMAPS.is_file():

@@ -257,7 +257,7 @@ class Signed:
         self.welcome = peer.ask(wire.Hello(analyst=""), 5)
         self.offer = peer.hear(1)  # none where the scan was given before
 
-    def decide(self, sequence=1, *, connection=None, signer=None, **changes):
+    def decide(self, sequence=1, *, connection=None, signer=None, service=None, **changes):
         decision = Decision(
             decision_id=changes.pop("decision_id", f"d{sequence}"), scan_id=self.offer.scan_id,
             sha256=self.offer.sha256, analyst="ana", verdict="clear", decided_utc_ns=1, lease_id=self.offer.lease_id,
@@ -266,6 +266,7 @@ class Signed:
             wire.Statement(
                 decision=msgspec.structs.replace(decision, **changes),
                 connection_id=connection or self.welcome.connection_id, sequence=sequence,
+                service=self.identity.service if service is None else service,
             )
         )  # fmt: skip
         return wire.Decide(statement=statement, signature=(signer or self.identity).sign(statement))
@@ -278,6 +279,8 @@ REFUSED = [
     ("changed after signing", lambda s: wire.Decide(
         statement=s.decide().statement.replace(b"clear", b"cleaR"), signature=s.decide().signature)),
     ("for another connection", lambda s: s.decide(connection="0" * 32)),
+    ("for another service", lambda s: s.decide(service=security.generate("south").curve)),
+    ("for whatever service takes it", lambda s: s.decide(service="")),
     ("in another's name", lambda s: s.decide(analyst="ben")),
 ]  # fmt: skip
 

@@ -1,4 +1,5 @@
 import sqlite3
+import time
 
 import msgspec
 import pytest
@@ -66,7 +67,7 @@ def test_a_row_survives_as_it_was_and_is_entered_once(outbox):
 
 def test_clear_scans_are_filed_and_not_offered(outbox):
     outbox.add(row(outcome="CLEAR"))
-    assert outbox.lease_next("ana", 10) is None
+    assert outbox.lease_next("ana", 10, 1800) is None
     assert outbox.item(row().scan_id).state == "filed"
 
 
@@ -74,7 +75,7 @@ def test_alarms_come_first_then_the_oldest(outbox):
     for number, outcome in ((3, "REVIEW"), (2, "REVIEW"), (5, "ALARM"), (4, "UNUSABLE")):
         outbox.add(row(number, outcome))
     order = []
-    while (item := outbox.lease_next("ana", 10)) is not None:
+    while (item := outbox.lease_next("ana", 10, 1800)) is not None:
         order.append(item.row.start_utc_ns)
     assert order == [5, 4, 2, 3]
 
@@ -85,7 +86,7 @@ def test_a_leased_scan_is_one_analysts_alone(outbox):
     assert outbox.lease(row().scan_id, "ana", 10).lease_id == first.lease_id
     with pytest.raises(DeliveryError, match="leased by ana"):
         outbox.lease(row().scan_id, "ben", 10)
-    assert outbox.lease_next("ben", 10) is None
+    assert outbox.lease_next("ben", 10, 1800) is None
 
 
 def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
@@ -100,7 +101,7 @@ def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
     assert outbox.expired(10) == [lease]
     assert outbox.release(lease, "ran out", 20) == row().scan_id
     assert not outbox.renew(lease, 10)
-    assert outbox.lease_next("ben", 10).row.scan_id == row().scan_id
+    assert outbox.lease_next("ben", 10, 1800).row.scan_id == row().scan_id
 
 
 def test_a_scan_given_back_goes_to_another_first_and_never_behind_a_less_urgent_one(outbox):
@@ -110,7 +111,7 @@ def test_a_scan_given_back_goes_to_another_first_and_never_behind_a_less_urgent_
 
     def next_for(analyst):
         """Return the scan that is next for them, which they then have had last."""
-        item = outbox.lease_next(analyst, 10)
+        item = outbox.lease_next(analyst, 10, 1800)
         outbox.release(item.lease_id, "given back", 20)
         return item.row.scan_id
 
@@ -129,7 +130,7 @@ def test_after_too_many_tries_a_scan_is_held_and_can_be_claimed(outbox):
     item = outbox.item(row().scan_id)
     assert item.state == "held"
     assert "offered 3 times" in item.note
-    assert outbox.lease_next("ben", 10) is None
+    assert outbox.lease_next("ben", 10, 1800) is None
     assert outbox.lease(row().scan_id, "supervisor", 10).state == "leased"
 
 
@@ -269,3 +270,61 @@ def test_what_is_no_database_is_refused_with_the_remedy(tmp_path):
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(StorageError, match="move it away: it is made anew"):
         Outbox(path)
+
+
+def wait(outbox, number, seconds):
+    """Let a scan have waited for so long."""
+    with outbox.store.transaction():
+        for table, column in (("outbox", "waits_since_utc_ns"), ("scans", "added_utc_ns")):
+            outbox.store.change(
+                f"UPDATE {table} SET {column}=? WHERE scan_id=?",
+                (time.time_ns() - int(seconds * 1e9), row(number).scan_id),
+            )
+
+
+def test_waiting_counts_as_urgency_so_that_none_waits_for_ever(outbox):
+    """An analyst who takes one scan while two more urgent ones come still gets to the one that waits."""
+    outbox.add(row(1, "REVIEW"))
+    taken, number = [], 2
+    for turn in range(40):
+        for _ in range(2):
+            outbox.add(row(number, "ALARM"))
+            wait(outbox, number, 0)
+            number += 1
+        wait(outbox, 1, 100 * turn)
+        taken.append(outbox.lease_next("ana", 10, 1800).row.start_utc_ns)
+        if taken[-1] == 1:
+            break
+    assert len(taken) == 37  # two tiers at 1800 s: alarms that have just come are as urgent from then on, and younger
+    assert taken[:-1] == list(range(2, 38))
+
+
+def test_scans_that_nobody_takes_are_escalated_once_each_until_somebody_fetches_them(outbox):
+    for number, outcome in ((1, "REVIEW"), (2, "ALARM"), (3, "CLEAR"), (4, "REVIEW")):
+        outbox.add(row(number, outcome))
+        wait(outbox, number, 200 if number < 4 else 100)
+    found = outbox.waiting(180)
+    assert (found.scans, found.held, found.scan_id, found.outcome) == (2, 0, row(2).scan_id, "ALARM")
+    assert found.waited_s == pytest.approx(200, abs=5)
+    assert outbox.escalate(180, 1) == [(row(2).scan_id, "ALARM, nobody has taken it for 200 s; offered 0 times")]
+    assert [scan for scan, _ in outbox.escalate(180, 9)] == [row(1).scan_id]
+    assert outbox.escalate(180, 9) == []
+    lease = outbox.lease_next("ana", 10, 1800).lease_id
+    assert outbox.waiting(180).scans == 2  # a workstation has it, but nobody looks
+    outbox.taken(row(2).scan_id, lease, "ana")
+    assert outbox.waiting(180).scan_id == row(1).scan_id
+    outbox.release(lease, "given back", 20)
+    assert outbox.waiting(180).scans == 1  # it begins to wait anew
+    outbox.release(outbox.lease(row(4).scan_id, "ana", 10).lease_id, "no answer", 1)
+    found = outbox.waiting(180)
+    assert (found.scans, found.held) == (2, 1)
+    assert outbox.escalate(180, 9) == [(row(4).scan_id, "REVIEW, is held; offered 1 times")]
+    kinds = [kind for (kind,) in outbox.store.rows("SELECT kind FROM events WHERE kind IN ('unattended', 'fetched')")]
+    assert sorted(kinds) == ["fetched", "unattended", "unattended", "unattended"]
+
+
+def test_a_clock_that_was_put_back_hides_nobody_who_waits(outbox):
+    outbox.add(row(1))
+    assert outbox.waiting(180) is None
+    wait(outbox, 1, -3600)
+    assert outbox.waiting(180).scans == 1

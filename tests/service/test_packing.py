@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from scanner_io import recording, storage
+from scanner_io import recording
 from scanner_io.errors import DataError, StorageError
 from tests import samples
 from tests.bench.scenes import _simulated
@@ -113,22 +113,18 @@ def test_a_disk_that_fills_up_in_mid_recording_is_an_error_that_leaves_nothing(s
 
 @pytest.mark.parametrize("fails_at", [1, 3])
 @pytest.mark.parametrize(("number", "advice"), [(errno.EIO, "check the disk"), (errno.ENOSPC, "free space")])
-def test_a_disk_error_in_mid_recording_is_an_error_that_leaves_nothing(tmp_path, monkeypatch, fails_at, number, advice):
-    calls = []
+def test_a_disk_error_in_mid_recording_is_an_error_that_leaves_nothing(tmp_path, faulty_disk, fails_at, number, advice):
+    def fault(call):
+        written = [c for c in faulty.calls if c.name == "pwrite"]
+        return errno.errorcode[number] if call.name == "pwrite" and len(written) >= fails_at else None
 
-    def pwrite(descriptor, data, at):
-        calls.append(at)
-        if len(calls) >= fails_at:
-            raise OSError(number, os.strerror(number))
-        return original(descriptor, data, at)
-
-    original = os.pwrite
-    monkeypatch.setattr(storage.os, "pwrite", pwrite)
+    faulty = faulty_disk(fault)
     scan = samples.scan(radiograph=samples.radiograph(600, 800))
     with pytest.raises(StorageError, match=f"{os.strerror(number)}.*{advice}"):
         recording.write(tmp_path / f"{scan.scan_id}.scan.h5", scan, codec="none", packer=Packing())
     assert list(tmp_path.iterdir()) == []
-    assert len(calls) == fails_at  # nothing is written after the first error
+    # nothing is written after the first error
+    assert [c.name for c in faulty.calls] == ["open", "allocate", *["pwrite"] * fails_at, "unlink"]
 
 
 @pytest.mark.parametrize("codec", ["none", "bitshuffle-lz4"])

@@ -11,6 +11,9 @@ from tests import lanes, samples
 from tests.service.daemon_rig import daemon, write_config
 from triage.analysis.drift import Watch
 from triage.analysis.pipeline import Profile
+from triage.service import offline
+from triage.service.lane import Judge
+from triage.service.lane import lane_profile as lane_profile_of
 from triage.service.outbox import Outbox
 from triage.service.promise import Promise, kept_watch
 
@@ -119,5 +122,16 @@ def test_a_daemon_whose_lane_is_not_the_profiles_says_stale(tmp_path):
         outbox.close()
     assert ["profile ok" in t for t in texts] == [True, False] and "profile degraded" in texts[1]
     assert len(results) == 8 and all(r.standing is not None for r in results if r.container is not None)
+    # from the scan on with which it was noticed, none is cleared by its image, and every one says why
+    told = [any(q.code == "profile_stale" and "calibrate again" in q.reason for q in r.quality) for r in results]
+    assert told == sorted(told) and sum(told) >= 2
+    assert all(r.outcome != "CLEAR" for r, flag in zip(results, told, strict=True) if flag)
+    judge = Judge(lane_profile_of(None, str(tmp_path / "north.profile"), "north"), threads=1)
+    path = sorted((tmp_path / "state").rglob("*.scan.h5"))[-1]
+    again = offline.replay_file(path, judge, 0.0)
+    assert again.same and any(q.code == "profile_stale" for q in again.result.quality)
+    assert not any(
+        q.code == "profile_stale" for q in Judge(threads=1)(again.scan).quality
+    )  # a flag of that profile only
     watch = kept_watch(tmp_path / "state", lane_profile.read(tmp_path / "north.profile"))
     assert watch.stale and watch.scans == sum(r.container is not None for r in results)

@@ -14,6 +14,7 @@ from triage.torture import suite
 from triage.torture.outcome import cannot_run, judged, stood_in
 
 
+@pytest.mark.quiet
 @pytest.mark.timeout(1200)
 def test_the_short_form_of_every_row():
     done = subprocess.run(

@@ -20,9 +20,9 @@ from triage.analysis.fuser import FEATURES, About, Fuser
 from triage.analysis.goods_profile import NAMES, Chapter, GoodsHistory
 from triage.analysis.kinds import KINDS
 from triage.analysis.maps import ROWS, maps_of
-from triage.analysis.normal import learn_normal
+from triage.analysis.normal import LEAST_KNOWN, learn_normal
 from triage.analysis.standing import fuser_of, goods_of
-from triage.analysis.unlike import GRID
+from triage.analysis.unlike import GRID, TEXTURE_UNKNOWN
 from triage.service import offline
 from triage.service.lane import Judge
 from triage.service.lane import lane_profile as profile_of_lane
@@ -106,8 +106,8 @@ def test_without_a_profile_nothing_changes_but_for_the_profiles_name(archive, le
     with_it = pipeline.run(scan, pipeline.Profile(lane=named))
     assert with_it.profile != plain.profile
     # what is no kind that a lane is calibrated on keeps its own word
-    keep = [f for f in plain.findings if f.kind not in KINDS]
-    assert [f for f in with_it.findings if f.kind not in KINDS] == keep
+    keep = [f for f in plain.findings if f.kind not in (*KINDS, TEXTURE_UNKNOWN)]
+    assert [f for f in with_it.findings if f.kind not in (*KINDS, TEXTURE_UNKNOWN)] == keep
     assert plain.quality == with_it.quality
 
 
@@ -126,6 +126,40 @@ def test_the_scan_under_test_is_compared_with_its_own_stratum(learned):
     stranger = round(verdict.p_value * (stratum.scans + 1)) - 1
     assert f"of the {stratum.scans} scans" in verdict.words(verdict.p_value)
     assert stranger == 0 or verdict.words(verdict.p_value).startswith(f"{stranger} of")
+
+
+def test_a_look_that_the_lane_hardly_has_never_reads_clear_and_is_counted_apart(archive, learned):
+    """No p-value is low here: what asks for a review is that nothing was learned of such loads."""
+    elsewhere = tuple(("elsewhere", chapter) for _, chapter in learned.cells)
+    named = msgspec.structs.replace(learned, sha256="0" * 64, level=1e-9, cells=elsewhere)
+    scan = recording.read(archive[1][0]).scan
+    texture = pipeline.judged(scan, pipeline.Profile())[1].cell[0]
+    result = pipeline.run(scan, pipeline.Profile(lane=named))
+    (told,) = [f for f in result.findings if f.kind == TEXTURE_UNKNOWN]
+    assert result.outcome == "REVIEW" and told.tier == "review"
+    assert told.reason in result.reasons and f"of its look ({texture}), {LEAST_KNOWN} are needed" in told.reason
+    assert result.standing.unknown and result.standing.p_value > named.level
+    enough = msgspec.structs.replace(
+        named, cells=(*elsewhere, (texture, "made up")), sources=("",) * 50,
+        cell_of_scan=np.append(learned.cell_of_scan, [len(learned.cells)] * LEAST_KNOWN).astype(np.int32),
+    )  # fmt: skip
+    assert not pipeline.run(scan, pipeline.Profile(lane=enough)).standing.unknown
+
+
+def test_calibration_says_which_looks_are_missing_and_how_many_will_be_reviewed_for_it():
+    kept = lanes.examples(np.random.default_rng(1), 200)
+    scarce = [msgspec.structs.replace(one, cell=("homogeneous", "85")) for one in kept[:3]]
+    odd = [msgspec.structs.replace(one, unknown=True, cell=("restless", "85")) for one in kept[3:5]]
+    others = [msgspec.structs.replace(one, cell=("restless", one.cell[1])) for one in kept[5:]]
+    profile = study.profile_of([*scarce, *others, *odd], (), flag_rate=0.1, thresholds="t")
+    report = study.report_of(profile)["unknown"]
+    assert report["scans"] == profile.unknown_scans == 5 and report["expected_rate"] == 5 / 200
+    assert report["missing"] == ["empty", "homogeneous", "several containers"]
+    told = "\n".join(study.in_words(study.report_of(profile)))
+    assert "beside the promise" in told and "homogeneous (3 of 20)" in told and "MISSING" in told
+    assert [one.cell[0] for one in study.evenly([*others, *scarce], 7)] == ["homogeneous", "restless"] * 3 + [
+        "restless"
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -299,7 +333,7 @@ def test_a_lanes_own_normal_takes_the_place_of_the_one_a_fuser_was_trained_with(
     trained = Fuser(features=FEATURES, trees=None, normal=elsewhere, thresholds={}, about=About(options={"trees": 0}))
     assert lane_normal.learned_fuser(maps[:2], trained) is None
     extra = lane_normal.learned_fuser(maps, trained)
-    assert extra.facts == {"scans": 3}
+    assert extra.facts == {"scans": 3, "looks_known": False}
     profile = lanes.profile(count=100, extras=lane_normal.extras_of(None, extra))
     own = fuser_of(profile)
     assert own.about == trained.about and own.normal.scans == 3

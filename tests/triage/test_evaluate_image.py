@@ -436,7 +436,7 @@ def test_systems_are_shipped_or_trained_anew(archive: archives.Archive, tmp_path
     for trained_on, how in ((), "trained elsewhere"), ((archive.sources[3].sha256,), "trained anew"):
         bank = Bank(codes=(np.zeros((4, 16), np.float32),) * 2)
         tables = PositionTables(names=NORMALISED, values=np.ones((len(NORMALISED), 4, 4), np.float32))
-        normal = Normal(tables=tables, bank=bank, familiar=float("inf"), scans=4)
+        normal = Normal(tables=tables, bank=bank, familiar=None, scans=4)
         made = Fuser(features=(), trees=None, normal=normal, thresholds={}, about=About(trained_on=trained_on))
         path = tmp_path / f"{len(trained_on)}.npz"
         path.write_bytes(to_bytes(made))

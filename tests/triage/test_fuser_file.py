@@ -81,7 +81,7 @@ def _nothing():
     from triage.analysis.position_tables import PositionTables
 
     tables = PositionTables(names=(), values=np.zeros((0, 10, 23), np.float32))
-    return Normal(tables=tables, bank=Bank(codes=()), familiar=float("inf"), scans=0)
+    return Normal(tables=tables, bank=Bank(codes=()), familiar=None, scans=0)
 
 
 # -- in an evaluation

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.triage.test_container import scene
+from triage.analysis import normal as normals
 from triage.analysis.cargo_grid import straightened
 from triage.analysis.container import find_container
 from triage.analysis.low_rank import low_rank_residual
@@ -42,7 +43,9 @@ def clean():
 
 @pytest.fixture(scope="module")
 def normal(clean):
-    return learn_normal(clean, np.random.default_rng(0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(normals, "LEAST_KNOWN", 2)
+        return learn_normal(clean, np.random.default_rng(0))
 
 
 def test_maps_have_one_value_per_cell_and_do_not_depend_on_threads(clean):

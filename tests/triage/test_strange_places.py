@@ -36,9 +36,9 @@ def strong_notes(count, first=100):
     ]
 
 
-@pytest.mark.parametrize("kind", ["texture_unknown", "unlike_its_surroundings", "extra_item_in_free_space"])
+@pytest.mark.parametrize("kind", ["unlike_its_surroundings", "extra_item_in_free_space"])
 def test_a_review_is_not_pushed_out_by_notes(kind):
-    review = at_review(kind, None if kind == "texture_unknown" else (0, 0, 10, 10))
+    review = at_review(kind, (0, 0, 10, 10))
     shown = told(review, *strong_notes(3 * P.max_findings))
     assert len(shown) == P.max_findings
     assert [f.tier for f in shown] == ["review"] + ["note"] * (P.max_findings - 1)

@@ -10,6 +10,7 @@ import pytest
 from scanner_io.errors import DataError
 from tests.triage.test_container import overlap, radiograph, scene
 from triage.analysis import fuser as fusers
+from triage.analysis import normal
 from triage.analysis.cargo_grid import straightened
 from triage.analysis.container import find_container
 from triage.analysis.fuser import About, Fuser
@@ -23,9 +24,9 @@ from triage.analysis.unlike import (
     look,
     rarity,
     suspicious_regions,
-    texture_candidates,
     texture_of,
     texture_unknown,
+    unlike_all_that_was_learnt,
 )
 
 OPAQUE = 0.03
@@ -44,9 +45,10 @@ def straight(image):
 def untrained():
     """What is normal for drawn scenes, without trees; thresholds from their own highest places."""
     clean = [maps_of(straight(noisy(seed, load)), OPAQUE) for seed in range(2) for load in ("stacks", "empty")]
-    fuser = Fuser(
-        features=(), trees=None, normal=learn_normal(clean, np.random.default_rng(0)), thresholds={}, about=About()
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(normal, "LEAST_KNOWN", 2)
+        usual = learn_normal(clean, np.random.default_rng(0))
+    fuser = Fuser(features=(), trees=None, normal=usual, thresholds={}, about=About())
     tops = [look(straight(noisy(seed)), OPAQUE, fuser).places[0].score for seed in (7, 8)]
     return msgspec.structs.replace(fuser, thresholds={"any": {"one": max(tops), "tenth": 1.2 * max(tops)}})
 
@@ -169,7 +171,16 @@ def test_little_load_has_no_texture_to_be_unknown(untrained):
     seen = look(straight(noisy(0, "empty")), OPAQUE, untrained)
     assert seen.strange is None
     assert not texture_unknown(seen)
-    assert texture_candidates(seen, untrained) == []
+    assert unlike_all_that_was_learnt(seen, untrained) == []
     strange = Seen(seen.maps, "restless", [Place(1.0, (0, 0), (0, 0, 1, 1))], 1.5)
     assert texture_unknown(strange)
-    assert texture_candidates(strange, untrained)[0].score == 1.5
+    assert unlike_all_that_was_learnt(strange, untrained)[0].score == 1.5
+
+
+def test_what_was_learnt_from_too_few_loads_knows_no_load(untrained):
+    few = learn_normal([maps_of(straight(noisy(seed)), OPAQUE) for seed in range(3)], np.random.default_rng(0))
+    assert few.familiar is None
+    fuser = fusers.from_bytes(fusers.to_bytes(msgspec.structs.replace(untrained, normal=few)), "few")
+    seen = look(straight(noisy(5)), OPAQUE, fuser)
+    (told,) = unlike_all_that_was_learnt(seen, fuser)
+    assert told.tier == "review" and "fewer than 20 of the 3 clean scans" in told.reason

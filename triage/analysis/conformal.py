@@ -43,6 +43,8 @@ from scipy.special import betaincinv
 from scanner_io.errors import DataError
 from scanner_io.lane_profile import ANY, Cell, LaneProfile
 
+from .normal import LEAST_KNOWN
+
 Array: TypeAlias = NDArray[Any]
 
 TAIL_SHARE, TAIL_LEAST = 0.05, 5
@@ -211,11 +213,14 @@ class Verdict:
 
     stratum, scans : what the scan was compared with, in words, and how many scans that were
     p_value : of the whole scan; flagged where it is at most `level`
+    unknown : in words, that the lane has too few scans of its look to call it usual, whatever its p-value; else empty
     """
 
-    def __init__(self, ranked: Ranked, kinds: tuple[str, ...], stratum: str, scans: int, level: float) -> None:
+    def __init__(
+        self, ranked: Ranked, kinds: tuple[str, ...], stratum: str, scans: int, level: float, unknown: str = ""
+    ) -> None:
         self._ranked, self._kinds = ranked, kinds
-        self.stratum, self.scans, self.level = stratum, scans, level
+        self.stratum, self.scans, self.level, self.unknown = stratum, scans, level, unknown
         self.p_value = ranked.p_value
 
     def p_of(self, kind: str, score: float) -> float | None:
@@ -238,6 +243,7 @@ class Calibration(NamedTuple):
     profile: LaneProfile
     groups: tuple[Group, ...]
     table: dict[Cell, int]
+    textures: dict[str, int]
 
     def stratum_of(self, cell: Cell) -> int:
         """Return the number of a scan's stratum; every scan has one."""
@@ -249,7 +255,16 @@ class Calibration(NamedTuple):
         own = np.array([scores.get(kind, -np.inf) for kind in p.kinds], np.float64)
         at = self.stratum_of(cell)
         group = self.groups[at]
-        return Verdict(group.rank(own), p.kinds, p.strata[at].words, group.scans, p.level)
+        return Verdict(group.rank(own), p.kinds, p.strata[at].words, group.scans, p.level, self._unknown(cell[0]))
+
+    def _unknown(self, texture: str) -> str:
+        have = self.textures.get(texture, 0)
+        if have >= LEAST_KNOWN:
+            return ""
+        return (
+            f"{have or 'none'} of the {self.profile.scans} scans that this lane was calibrated on "
+            f"{'is' if have == 1 else 'are'} of its look ({texture}), {LEAST_KNOWN} are needed to know one"
+        )
 
 
 @lru_cache(maxsize=8)
@@ -260,4 +275,9 @@ def calibration_of(profile: LaneProfile) -> Calibration:
     groups = tuple(
         Group(profile.scores[profile.stratum_of_scan == number], weights) for number in range(len(profile.strata))
     )
-    return Calibration(profile, groups, table)
+    return Calibration(profile, groups, table, textures_of(profile))
+
+
+def textures_of(profile: LaneProfile) -> dict[str, int]:
+    """Return the number of scans that a profile was learned from by the texture of their load."""
+    return dict(Counter(profile.cells[i][0] for i in profile.cell_of_scan))

@@ -27,6 +27,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import msgspec
@@ -34,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.lane_profile import Cell, LaneProfile
-from scanner_io.model import Standing, TriageResult
+from scanner_io.model import Quality, Scan, Standing, TriageResult
 
 Array: TypeAlias = NDArray[Any]
 
@@ -43,22 +44,29 @@ BOUND = 1e6
 MOST_SINCE = 20_000
 """Scans since calibration that are ranked among; what comes later is still ranked, but kept no more."""
 RECENT = 100
+STALE = "profile_stale"
+"""Code of the flag that a scan carries from then on."""
 _POWERS, _SLOPES, _CURVES, _RATES = (0.25, 0.5), (0.5, 0.95), (0.5, -0.45), (1.5, 2.0, 4.0)
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What the watch needs of one judged scan; flagged : by a calibrated finding."""
+    """What the watch needs of one judged scan.
+
+    flagged : by a calibrated finding; unknown : its look is not known, so it is reviewed beside the promise
+    """
 
     scan: str
     cell: Cell
     numbers: dict[str, float | None]
     flagged: bool
+    unknown: bool = False
 
 
 def seen(scan_id: str, standing: Standing) -> Seen:
     """Return what the watch needs of a scan."""
     numbers = numbers_of(standing.scores, standing.vital_signs)
-    return Seen(scan=scan_id, cell=standing.cell, numbers=numbers, flagged=standing.p_value <= standing.level)
+    flagged = standing.p_value <= standing.level
+    return Seen(scan=scan_id, cell=standing.cell, numbers=numbers, flagged=flagged, unknown=standing.unknown)
 
 
 def numbers_of(scores: dict[str, float], vital_signs: dict[str, float | None]) -> dict[str, float | None]:
@@ -111,7 +119,7 @@ class _Rarity:
 class Watch:
     """Takes scan after scan and says when a profile has gone stale.
 
-    scans, flagged : since the profile came into force
+    scans, flagged, unknown : since the profile came into force
     stale : in words, empty while nothing speaks against the profile; it stays until there is a new profile
     """
 
@@ -126,7 +134,7 @@ class Watch:
         self._sums["flag rate"] = np.zeros(len(_RATES))
         self._recent: dict[str, deque[float]] = {name: deque(maxlen=RECENT) for name in self._ranks}
         self._flags: deque[bool] = deque(maxlen=200)
-        self.scans = self.flagged = 0
+        self.scans = self.flagged = self.unknown = 0
         self.stale = ""
 
     @property
@@ -139,6 +147,7 @@ class Watch:
         keep = self.scans < MOST_SINCE
         self.scans += 1
         self.flagged += scan.flagged
+        self.unknown += scan.unknown
         self._flags.append(scan.flagged)
         if self.stale:
             return False
@@ -189,6 +198,28 @@ def _chance(scan: str, name: str) -> float:
     """Return a number in (0, 1) that belongs to the scan and the monitor: the same in every replay."""
     digest = hashlib.blake2b(f"{scan}\0{name}".encode(), digest_size=7).digest()
     return (int.from_bytes(digest, "big") + 0.5) / 2**56
+
+
+def flagged_stale(scan: Scan, profile: LaneProfile, stale: str) -> Scan:
+    """Return the scan with the flag that its profile has gone stale: by its image it cannot be cleared.
+
+    stale : see `Watch`, empty while nothing speaks against the profile
+
+    The flag is part of the scan, and so of its recording: a replay judges by what was known when the scan was taken.
+    """
+    if not stale or scan.radiograph is None or any(_is_of(q, profile) for q in scan.quality):
+        return scan
+    flag = Quality(code=STALE, reason=f"profile {profile.sha256[:12]}: {stale}")
+    return msgspec.structs.replace(scan, quality=(*scan.quality, flag))
+
+
+def still_stale(quality: Iterable[Quality], profile: LaneProfile | None) -> list[Quality]:
+    """Return the flags without those that tell of another profile than the one in force: a new one clears them."""
+    return [q for q in quality if q.code != STALE or (profile is not None and _is_of(q, profile))]
+
+
+def _is_of(flag: Quality, profile: LaneProfile) -> bool:
+    return flag.code == STALE and flag.reason.startswith(f"profile {profile.sha256[:12]}:")
 
 
 def why_no_example(result: TriageResult) -> str:

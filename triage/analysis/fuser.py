@@ -188,8 +188,7 @@ def from_bytes(content: bytes, name: str) -> Fuser:
         _check_numbers(header, trees, tables, codes)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, msgspec.MsgspecError) as problem:
         raise DataError(f"fuser {name}: not a file of `scanlane study train-fuser` ({problem})") from problem
-    familiar = float("inf") if header.familiar is None else header.familiar
-    normal = Normal(tables=tables, bank=Bank(codes=codes), familiar=familiar, scans=header.scans)
+    normal = Normal(tables=tables, bank=Bank(codes=codes), familiar=header.familiar, scans=header.scans)
     return Fuser(features=header.features, trees=trees, normal=normal, thresholds=header.thresholds, about=header.about)
 
 

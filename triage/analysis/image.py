@@ -45,9 +45,10 @@ from .known import Asked, Known
 from .material import Mass, MaterialJudgement, judge_material, why_not
 from .screening import Buffers, Engine, MapStrips, Screening, screen
 from .several import judge_each
-from .standing import Lane, cell_of, standing_of, verdict_of
+from .standing import Lane, cell_of, standing_of, unlearned, verdict_of
 from .strange_places import strange_places
 from .uninspectable import Uninspectable, opaque_part, uninspectable
+from .unlike import unlike_all_that_was_learnt
 from .vehicle import Vehicle, vehicle_with, vehicle_without
 from .vital_signs import vital_signs
 
@@ -62,7 +63,7 @@ class ImageJudgement(msgspec.Struct, frozen=True, kw_only=True):
 
     load : empty, loaded, or unknown where it cannot be said
     container : in the radiograph's own columns and channels; None where none was found
-    findings : opaque areas first, then contrast and items, best first
+    findings : opaque areas first, then a look that is not known, then contrast and items, best first
     quality : a fatal entry means the image cannot be judged
     opaque_share : part of the cargo area in which nothing can be seen, 0..1; the worst of several containers
     load_share : part of the cargo area that is cargo, 0..1; what `load` was decided on
@@ -236,9 +237,13 @@ def judge_image(
     texture = "" if asked.seen is None else asked.seen.texture
     cell = cell_of(load, None if known is None else known.declaration, texture=texture)
     verdict = verdict_of(lane, scores(found), cell)
-    findings = [*opaque, *strange_places(cargo, found, verdict)]
+    findings = [*opaque, *unlearned(lane, verdict)]
+    if asked.seen is not None and asked.fuser is not None:
+        findings += unlike_all_that_was_learnt(asked.seen, asked.fuser)
+    findings += strange_places(cargo, found, verdict)
     clock.lap("findings")
-    vitals = vital_signs(screening.q[-1], cargo, load_share, unseen.share)
+    strange = None if asked.seen is None else asked.seen.strange
+    vitals = vital_signs(screening.q[-1], cargo, load_share, unseen.share, strange)
     clock.lap("vital signs")
     material = _material(radiograph, screening, frame, inversion, p)
     findings += material.findings
@@ -268,7 +273,7 @@ def judge_image(
         scores=scores(found),
         vital_signs=vitals,
         cell=cell,
-        standing=standing_of(lane, verdict, scores(found), vitals, cell),
+        standing=standing_of(lane, verdict, scores(found), vitals, cell, findings),
         traits=() if asked.traits is None else tuple(asked.traits.tolist()),
     )
 

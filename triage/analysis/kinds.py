@@ -4,7 +4,8 @@ A kind is a function of the container and what is known of it. It gives scored c
 found nothing; and None where its question does not arise (no declaration, no earlier scan, no even load). The same
 scores are what a lane is calibrated on and what its scans are judged by: `search` is the only way to them.
 
-What cannot be seen at all (`opaque`) is no kind here: it is measured and said, whatever is usual on a lane.
+What cannot be seen at all (`opaque`) and a load of a look that is not known (`texture_unknown`) are no kinds here: they
+are measured and said, whatever is usual on a lane.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .free_space import item_candidate
 from .image_profile import ImageProfile
 from .known import Asked
 from .regions import Candidate
-from .unlike import texture_candidates, unlike_candidates
+from .unlike import unlike_candidates
 
 Found = dict[str, list[Candidate]]
 
@@ -60,12 +61,6 @@ def _unlike(asked: Asked) -> list[Candidate] | None:
     return unlike_candidates(asked.cargo, asked.seen, asked.fuser)
 
 
-def _texture(asked: Asked) -> list[Candidate] | None:
-    if asked.seen is None or asked.fuser is None:
-        return None
-    return texture_candidates(asked.seen, asked.fuser)
-
-
 def _dark(asked: Asked) -> list[Candidate] | None:
     # the search by a fuser takes the place of plain contrasts
     if asked.fuser is not None:
@@ -92,12 +87,6 @@ KINDS: dict[str, Kind] = {
         note=lambda p: p.unlike_note,
         review=lambda p: p.unlike_review,
         general=True,
-    ),
-    "texture_unknown": Kind(
-        "a load that looks like nothing that was learnt from",
-        _texture,
-        note=lambda p: 1.0,
-        review=lambda p: 1.0,
     ),
     "local_contrast_dark": Kind(
         "a place darker than its surroundings",

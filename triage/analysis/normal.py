@@ -26,6 +26,8 @@ ALIKE = 4
 LITTLE = 0.02
 """Of all cells: less load than this has no texture."""
 _FAMILIAR_SHARE = 95.0
+LEAST_KNOWN = 20
+"""Clean scans of a look from which it is known: fewer cannot say what 95 % of them stay under."""
 _FLOOR, _END = 0.17, 0.08
 """Of the height: floor with its cross-members, end frames with their castings."""
 _LOAD = 0.6
@@ -37,13 +39,14 @@ class Normal(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     tables, bank : see there
     familiar : median distance of a loaded scan's patches to the bank that 95 % of the clean scans stay under, each
-        measured against the others; above, a texture is not known. Infinite where no scan was loaded
+        measured against the others; above, a texture is not known. None where fewer than LEAST_KNOWN scans were loaded:
+        then none is
     scans : number of clean scans it was learnt from
     """
 
     tables: PositionTables
     bank: Bank
-    familiar: float
+    familiar: float | None
     scans: int
 
 
@@ -78,7 +81,7 @@ def learn_normals(
         return Normal(
             tables=tables_of([sketches[i] for i in used], [n for n in NORMALISED if n in known[0].values]),
             bank=bank,
-            familiar=float(np.percentile(levels, _FAMILIAR_SHARE)) if levels else float("inf"),
+            familiar=float(np.percentile(levels, _FAMILIAR_SHARE)) if len(levels) >= LEAST_KNOWN else None,
             scans=len(used),
         )
 

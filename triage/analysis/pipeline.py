@@ -15,6 +15,7 @@ from scanner_io.model import Box, Finding, Load, Quality, Radiograph, Scan, Tria
 
 from .cargo_grid import CargoGrid
 from .declaration import judge_declaration, judge_mass
+from .drift import still_stale
 from .earlier import earlier_cargo
 from .fuser import Fuser, fuser_named, to_bytes
 from .fusion import fuse
@@ -101,7 +102,7 @@ def judged(
     """
     began = time.perf_counter()
     findings: list[Finding] = []
-    quality: list[Quality] = [*scan.quality, *_absent(scan)]
+    quality: list[Quality] = [*still_stale(scan.quality, profile.lane), *_absent(scan)]
     timings: dict[str, float] = {}
     load: Load = "unknown"
     container: Box | None = None

@@ -14,7 +14,7 @@ from scanner_io.model import Box, Finding, Load, Quality, Radiograph
 from .container import Frame
 from .known import Known
 from .material import Mass
-from .standing import Lane, cell_of, mean_signs, standing_of, verdict_of
+from .standing import Lane, cell_of, mean_signs, standing_of, unlearned, verdict_of
 
 if TYPE_CHECKING:
     from .image import ImageJudgement
@@ -55,6 +55,7 @@ def judge_each(
     verdict = verdict_of(lane, scores, cell)
     if verdict is not None:
         parts = judged(verdict)
+    findings = [*unlearned(lane, verdict), *(f for part in parts for f in part.findings)]
     whole = max(parts, key=lambda part: 0.0 if part.frame is None else part.frame.right - part.frame.left)
     lengths = [b - a for a, b in itertools.pairwise(cuts)]
     timings: dict[str, float] = {}
@@ -64,7 +65,7 @@ def judge_each(
         whole,
         load=load,
         container=_around([part.container for part in parts]),
-        findings=tuple(sorted((f for part in parts for f in part.findings), key=_rank)),
+        findings=tuple(sorted(findings, key=_rank)),
         quality=_quality(dict(zip(names, parts, strict=True))),
         timings_ms=timings,
         opaque_share=max(part.opaque_share for part in parts),
@@ -74,7 +75,7 @@ def judge_each(
         scores=scores,
         vital_signs=vitals,
         cell=cell,
-        standing=standing_of(lane, verdict, scores, vitals, cell),
+        standing=standing_of(lane, verdict, scores, vitals, cell, findings),
         traits=(),
         material=msgspec.structs.replace(
             whole.material,

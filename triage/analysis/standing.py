@@ -9,16 +9,19 @@ import msgspec
 
 from scanner_io.errors import DataError
 from scanner_io.lane_profile import Cell, LaneProfile
-from scanner_io.model import Declaration, Load, Standing
+from scanner_io.model import Declaration, Finding, Load, Standing
 
 from .conformal import Verdict, calibration_of
 from .fuser import Fuser, from_bytes
 from .goods_profile import GoodsHistory
+from .unlike import TEXTURE_UNKNOWN, not_known
 
 Lane = LaneProfile | Verdict | None
 """What is usual on a lane; or, for a part of a scan, what that says of the whole; None where nothing was learned."""
 
 
+SEVERAL = "several containers"
+"""What stands for the texture of a scan of more than one."""
 GOODS, FUSER = "goods", "fuser"
 """Names of a profile's extras: the history of what was declared, and a fuser with the lane's own normal."""
 
@@ -51,7 +54,7 @@ def cell_of(load: Load, declaration: Declaration | None, *, texture: str = "", c
         a class of their own: the strangest of two is stranger than that of one
     """
     texture = texture or ("load unclear" if load == "unknown" else load)
-    return ("several containers" if containers > 1 else texture), chapter_of(declaration)
+    return (SEVERAL if containers > 1 else texture), chapter_of(declaration)
 
 
 def chapter_of(declaration: Declaration | None) -> str:
@@ -69,15 +72,21 @@ def verdict_of(lane: Lane, scores: dict[str, float], cell: Cell) -> Verdict | No
     return calibration_of(lane).judge(scores, cell) if isinstance(lane, LaneProfile) else lane
 
 
+def unlearned(lane: Lane, verdict: Verdict | None) -> list[Finding]:
+    """Return that the lane has too few scans of this look to call it usual; not for a part, of the scan it is told."""
+    return [] if verdict is None or verdict is lane or not verdict.unknown else [not_known(verdict.unknown)]
+
+
 def standing_of(
-    lane: Lane, verdict: Verdict | None, scores: dict[str, float], vital_signs: dict[str, float | None], cell: Cell
-) -> Standing | None:
+    lane: Lane, verdict: Verdict | None, scores: dict[str, float], vital_signs: dict[str, float | None], cell: Cell,
+    findings: Sequence[Finding],
+) -> Standing | None:  # fmt: skip
     """Return how a scan stands by its verdict; None without a profile, and for a part of a scan."""
     if verdict is None or verdict is lane:
         return None
     return Standing(
         p_value=verdict.p_value, level=verdict.level, stratum=verdict.stratum, scans=verdict.scans, cell=cell,
-        scores=scores, vital_signs=vital_signs,
+        scores=scores, vital_signs=vital_signs, unknown=any(f.kind == TEXTURE_UNKNOWN for f in findings),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ The scale of its scores is how rare such a place is in clean scans: 1 for what o
 one place in ten scans, linear in log odds between and beyond. Thresholds belong to textures, because one restless
 texture would else fill its screens with what the others never show. A load whose texture is far from everything that
 was learnt from is no reason for many alarms: it is said once that it is not known, and its strangest place is a note at
-most.
+most. But it always asks for a review, on a calibrated lane as well: no p-value speaks for what nothing was learnt of.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from scanner_io.model import Finding
+
 from .cargo_grid import CargoGrid, Rect, straightened
 from .container import Frame
 from .fuser import Fuser
 from .maps import CELL, COLUMNS, ROWS, Map, Maps, maps_of, with_bank
-from .normal import LITTLE, loaded, unfamiliarity, untrained_score
+from .normal import LEAST_KNOWN, LITTLE, loaded, unfamiliarity, untrained_score
 from .places import Place, places_of, smoothed
 from .regions import Candidate, Region
 
@@ -35,6 +37,8 @@ an analyst's time than what stands alone. Chosen on insertions of the training f
 found two in a hundred more."""
 _UNTRAINED_DROP = 0.4
 """The same for the sum of normalised maps, as a share of the highest peak."""
+TEXTURE_UNKNOWN = "texture_unknown"
+_STRANGEST = 100.0
 _UNKNOWN_MOST = 1.0
 """Highest score of a place in a load of unknown texture: nothing is claimed of how rare it is, it can be a note."""
 
@@ -44,7 +48,8 @@ class Seen(NamedTuple):
 
     maps : with the bank; texture : of the load, see `texture_of`
     places : with scores on the fuser's own scale, best first
-    strange : how far the load is from what was learnt from, 1 at the limit of what is known; None where it is little
+    strange : how far the load is from what was learnt from, 1 at the limit of what is known, infinite where too little
+        was learnt from; None where the load is little
     """
 
     maps: Maps
@@ -73,7 +78,8 @@ def look_at(maps: Maps, fuser: Fuser, *, map_parts: Map = map) -> Seen:
             smooth -= np.float32(CROWD * np.percentile(smooth[maps.seen], CROWD_SHARE))
         drop = DROP
     far = unfamiliarity(maps)
-    strange = None if far is None else far / fuser.normal.familiar
+    familiar = fuser.normal.familiar
+    strange = None if far is None else far / familiar if familiar else float("inf")
     return Seen(maps, texture_of(maps), places_of(smooth, drop), strange)
 
 
@@ -154,15 +160,25 @@ def texture_unknown(seen: Seen) -> bool:
     return seen.strange is not None and seen.strange > 1.0
 
 
-def texture_candidates(seen: Seen, fuser: Fuser) -> list[Candidate]:
+def unlike_all_that_was_learnt(seen: Seen, fuser: Fuser) -> list[Finding]:
     """Return that the load's texture is not known, if so."""
-    if seen.strange is None:
+    if seen.strange is None or not texture_unknown(seen):
         return []
-    words = (
-        f"the load looks like none of the {fuser.normal.scans} clean scans that were learnt from (its patches are "
-        f"{seen.strange:.1f} times as far from theirs as 95 % of clean loads are): how rare its places are is not known"
+    if seen.strange == float("inf"):
+        words = f"fewer than {LEAST_KNOWN} of the {fuser.normal.scans} clean scans that were learnt from were loaded"
+    else:
+        words = (
+            f"the load looks like none of the {fuser.normal.scans} clean scans that were learnt from (its patches are "
+            f"{seen.strange:.1f} times as far from theirs as 95 % of clean loads are)"
+        )
+    return [not_known(words, min(seen.strange, _STRANGEST))]
+
+
+def not_known(words: str, score: float = 1.0) -> Finding:
+    """Return the finding of a load whose look is not known. words : why"""
+    return Finding(
+        kind=TEXTURE_UNKNOWN, score=score, reason=f"{words}: how rare its places are is not known", tier="review"
     )
-    return [Candidate("texture_unknown", seen.strange, None, words)]
 
 
 _REASONS = {

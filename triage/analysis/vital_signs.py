@@ -6,6 +6,7 @@ its focus, its gain or its calm finds less, not more, so no flag rate would ever
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +19,7 @@ Array: TypeAlias = NDArray[Any]
 
 VITALS = (
     "noise", "stripes", "sharpness along", "sharpness up", "wall depth", "mean depth", "load share", "opaque share",
+    "unfamiliarity",
 )  # fmt: skip
 """Their names.
 
@@ -26,15 +28,18 @@ stripes : median over channels of how far a channel lies off its two neighbours,
 sharpness : mean difference of neighbours over that of pixels four apart, along the scan and up; 0.25 a ramp, 1 noise
 wall depth, mean depth : in -ln T, of the container's wall and of the whole cargo area
 load share, opaque share : parts of the cargo area
+unfamiliarity : how far the load is from what was learnt from, 1 at the limit of what is known
 """
 _LINES = 96
 """About so many lines of a direction are looked at, spread over the container: more tell no more."""
 
 
-def vital_signs(q: Array, cargo: CargoGrid, load_share: float, opaque_share: float) -> dict[str, float | None]:
-    """Return the vital signs by name, None where an image is too small for one.
+def vital_signs(
+    q: Array, cargo: CargoGrid, load_share: float, opaque_share: float, strange: float | None
+) -> dict[str, float | None]:
+    """Return the vital signs by name, None where an image is too small for one, or the load too little.
 
-    q : (columns, channels) uint16, log codes of the whole image
+    q : (columns, channels) uint16, log codes of the whole image; strange : see `Seen`
     """
     frame = cargo.frame
     first, end = max(0, int(frame.left)), min(q.shape[0], int(np.ceil(frame.right)))
@@ -49,6 +54,7 @@ def vital_signs(q: Array, cargo: CargoGrid, load_share: float, opaque_share: flo
         "mean depth": float(cargo.depth[cargo.inner].mean()),
         "load share": load_share,
         "opaque share": opaque_share,
+        "unfamiliarity": strange if strange is not None and math.isfinite(strange) else None,
     }
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 def watch(address: str, analyst: str | None, key: Path | None, capacity: int, count: int | None, as_json: bool) -> None:
     """Be an analyst in a terminal: flagged scans with picture, portal profile and findings; answer c, x or r.
 
+    Alarms are shown too: flagged scans that nobody takes. With --capacity 0 it only shows those, for a supervisor.
+
     With --json each offered scan is printed as one line and stays yours while this runs; answer with
     `scanlane decide` under the same name.
     """

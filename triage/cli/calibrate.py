@@ -98,7 +98,12 @@ def calibrate_show(profile: Path, state: Path | None, as_json: bool) -> None:
     report = {"file": str(profile), **report_of(learned)}
     if state is not None:
         watch = kept_watch(state, learned)
-        report["since"] = {"scans": watch.scans, "flagged": watch.flagged, "stale": watch.stale}
+        report["since"] = {
+            "scans": watch.scans,
+            "flagged": watch.flagged,
+            "unknown": watch.unknown,
+            "stale": watch.stale,
+        }
     _print_profile(report, as_json)
 
 

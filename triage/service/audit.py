@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from scanner_io import disk
 from scanner_io.errors import DataError, ProtocolError, StorageError
 from scanner_io.model import Decision
 from scanner_io.security import Identity, verified
@@ -141,13 +142,13 @@ class Checkpoints:
             made = msgspec.structs.replace(made, signature=self._identity.sign(made.signed).hex())
         try:
             is_new = not self._path.exists()
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            descriptor = disk.io().open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 if is_new:
                     sync_folder(self._path.absolute().parent)
                 # A line of a writer that was killed halfway ends here, so that it spoils no other.
-                os.write(descriptor, b"\n" + msgspec.json.encode(made) + b"\n")
-                os.fsync(descriptor)
+                disk.write_all(descriptor, b"\n" + msgspec.json.encode(made) + b"\n")
+                disk.io().sync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:

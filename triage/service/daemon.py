@@ -34,9 +34,9 @@ from typing import Any
 import zmq
 
 from scanner_io import config as configuration
-from scanner_io import recording
+from scanner_io import disk, recording
 from scanner_io.errors import StorageError
-from scanner_io.storage import quarantine_parts
+from scanner_io.storage import make_folder, quarantine_parts
 
 from . import audit, link
 from . import lane as lane_process
@@ -81,8 +81,8 @@ def state_folder(path: Path) -> Iterator[Path]:
     """Create and lock the state folder. Raises StorageError if another daemon has it or it cannot be written."""
     try:
         for part in (path, path / "recordings", path / "quarantine"):
-            part.mkdir(mode=0o750, parents=True, exist_ok=True)
-        file = (path / "lock").open("a+")
+            make_folder(part, 0o750)
+        file = os.fdopen(disk.io().open(path / "lock", os.O_RDWR | os.O_CREAT), "r+b")
     except OSError as error:
         raise StorageError(
             f"state_dir {path}: cannot be written ({error}); choose another or mend its rights"

@@ -61,6 +61,7 @@ def watch_queue(
         done = 0
         try:
             while (count is None or done < count) and not stop.is_set():
+                _tell_alarms(desk, console, emit)
                 offer = desk.next_offer(timeout_s=1.0)
                 if offer is None:
                     if console is not None and desk.silent_s > 10:
@@ -89,6 +90,19 @@ def _fetch(desk: Workstation, offer: wire.Offer, emit: Callable[[Any], None], co
         else:
             emit({"event": "fetch_failed", "scan_id": offer.scan_id, "error": str(error)})
         return None
+
+
+def _tell_alarms(desk: Workstation, console: Console | None, emit: Callable[[Any], None]) -> None:
+    """Show what a person must see to."""
+    while desk.alarms:
+        alarm = desk.alarms.popleft()
+        if console is None:
+            emit({"event": "alarm", **plain(alarm)})
+        else:
+            words = "alarm over" if alarm.over else "ALARM"
+            console.print(
+                f"{words}: {alarm.text}", style="bold green" if alarm.over else "bold red", markup=False
+            )  # fmt: skip
 
 
 def _print_queue(console: Console, queue: wire.Queue, name: str) -> None:

@@ -27,6 +27,7 @@ from scanner_io.model import Decision
 from scanner_io.security import Enrolled, verified
 
 from .door import Door, Peer
+from .escalation import Escalation
 from .gate import TRY_EVERY_S, Gate, SelfTest, user_of
 from .outbox import Item, Outbox
 from .sparing import Sparing, one_line
@@ -66,6 +67,7 @@ class Connection:
     key : that it was let in with, empty without a gate; id : as its `welcome` says, in what the analyst signs
     sequence : of the last statement taken
     peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for it may be another's
+    minor : version of the protocol that it speaks
     viewed : leases whose recording was asked for; refusals : how often it was told no
     """
 
@@ -77,6 +79,7 @@ class Connection:
         self.broken = False
         self.viewed: set[str] = set()
         self.refusals = 0
+        self.minor = 0
         self.unread: dict[int, int] = {}
         """Chunks that went out, by the ping after them; its answer says that they have been taken."""
         self.analyst = analyst
@@ -112,6 +115,7 @@ class Dispatch:
         """Why nothing is let in or out any more; empty as long as the gate is sound."""
         self._outbox = outbox
         self._log = log
+        self._escalation = Escalation(config, outbox, log, self._tell_all)
         self._connections: dict[bytes, Connection] = {}
         self._counter = 0
         self._storage_told = False
@@ -382,16 +386,19 @@ class Dispatch:
             self._log("analyst_joined", analyst=analyst, capacity=capacity)
         else:
             known.heard_s, known.capacity = now_s, capacity
+        known.minor = min(hello.proto_max, wire.MINOR_MAX)
         self._send(
             routing_id,
             wire.Welcome(
                 connection_id=known.id,
-                minor=min(hello.proto_max, wire.MINOR_MAX),
+                minor=known.minor,
                 lease_s=self._config.lease_s,
                 heartbeat_s=self._config.heartbeat_s,
                 service_version=__version__,
             ),
         )
+        if (alarm := self._escalation.alarm) is not None and known.minor >= wire.MINOR_ALARM:
+            self._send(routing_id, alarm)
 
     def _end_oldest_of(self, analyst: str) -> None:
         """Keep the number of one analyst's connections: the one that was silent longest gives way to the new one."""
@@ -406,7 +413,7 @@ class Dispatch:
         if message.lease_id not in connection.viewed:
             # Written down before the first byte goes out, not when its receipt comes: a program that keeps the
             # receipt to itself has seen the picture all the same.
-            self._outbox.note("fetched", message.lease_id, message.scan_id, connection.analyst)
+            self._outbox.taken(message.scan_id, message.lease_id, connection.analyst)
             connection.viewed.add(message.lease_id)
         room = MAX_UNREAD - sum(
             sum(c.unread.values()) for c in self._connections.values() if c.analyst == connection.analyst
@@ -460,6 +467,9 @@ class Dispatch:
         statement = wire.decode_statement(message.statement)
         if statement.connection_id != connection.id:
             raise DeliveryError("signed for another connection")
+        nameless = not statement.service and connection.minor < wire.MINOR_SERVICE
+        if statement.service != self._gate.identity.curve and not nameless:
+            raise DeliveryError("signed for another service")
         if statement.sequence <= connection.sequence:
             raise DeliveryError(f"statement {statement.sequence} comes again: {connection.sequence} was taken before")
         connection.sequence = statement.sequence
@@ -548,6 +558,13 @@ class Dispatch:
                 owner.stalled = owner.stalled or lease_id in owner.leases
             self._end_lease(lease_id, "the lease ran out")
         self._offer_pending()
+        self._escalation.step(sum(c.capacity > 0 and not c.stalled for c in self._connections.values()))
+
+    def _tell_all(self, alarm: wire.Alarm) -> None:
+        """Send to whoever can understand it: who sees the queue may know that it waits."""
+        for connection in list(self._connections.values()):
+            if connection.minor >= wire.MINOR_ALARM:
+                self._send(connection.routing_id, alarm)
 
     def _ping(self, connection: Connection) -> int:
         self._counter += 1
@@ -589,7 +606,9 @@ class Dispatch:
             if not free:
                 return
             connection = min(free, key=lambda c: len(c.leases))
-            item = self._outbox.lease_next(connection.analyst, self._config.lease_s)
+            item = self._outbox.lease_next(
+                connection.analyst, self._config.lease_s, self._config.age_tier_s
+            )  # fmt: skip
             if item is None:
                 return
             self._offer(connection, item)
@@ -658,7 +677,10 @@ class Dispatch:
             )
             for i in self._outbox.undecided(QUEUE_ROWS)
         )  # fmt: skip
-        return wire.Queue(rows=rows, counts=self._outbox.counts())
+        alarm = self._escalation.alarm
+        return wire.Queue(
+            rows=rows, counts=self._outbox.counts(), alarm="" if alarm is None else alarm.text
+        )  # fmt: skip
 
     def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | memoryview | None = None) -> bool:
         """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""

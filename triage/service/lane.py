@@ -477,14 +477,17 @@ class Worker(threading.Thread):
         lane = self._lane
         lane.say(link.Judging(path=str(path)))
         lane.hand_back()  # code of reading and writing is not needed while the search of the image takes its memory
+        scan = lane.as_promised(scan)
         result = lane.judge.failed(scan, failure) if failure else lane.judge(scan, live)
+        lane.watch_promise(result)
+        if (after := lane.as_promised(scan)) is not scan:  # with this very scan the profile has gone stale
+            scan, result = after, lane.judge(after)
         # The counts do not change: the file is exchanged for one that also holds the result.
         try:
             sha256 = self._write(path, scan, result=result, replace=True, counts_from=path)
         except DataError as error:
             lane.note("counts_written_anew", level="error", scan=scan.scan_id, text=str(error))
             sha256 = self._write(path, scan, result=result, replace=True)
-        lane.watch_promise(result)
         self._report(path, scan, result, sha256)
 
     def _write(self, path: Path, scan: Scan, **how: Any) -> str:
@@ -836,6 +839,10 @@ class LaneProcess:
             self.note("promise_damaged", level="error", text=promise.damage)
         self._tell_health("profile", promise.health())
         return promise
+
+    def as_promised(self, scan: Scan) -> Scan:
+        """Return the scan as it is to be judged: flagged once the lane's profile has gone stale."""
+        return scan if self._promise is None else self._promise.flagged(scan)
 
     def watch_promise(self, result: TriageResult) -> None:
         """Let the watch take a judged scan; called by the worker. What it has to say must not cost the scan."""

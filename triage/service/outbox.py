@@ -68,10 +68,18 @@ MIGRATIONS = (
     ALTER TABLE outbox ADD COLUMN lease_hub TEXT NOT NULL DEFAULT '';
     CREATE TABLE hubs (hub TEXT PRIMARY KEY, beat INTEGER NOT NULL, lost INTEGER NOT NULL) STRICT;
     """,
+    """
+    ALTER TABLE outbox ADD COLUMN waits_since_utc_ns INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN taken INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outbox ADD COLUMN escalated INTEGER NOT NULL DEFAULT 0;
+    UPDATE outbox SET waits_since_utc_ns = (SELECT added_utc_ns FROM scans WHERE scans.scan_id = outbox.scan_id);
+    """,
 )
 
 CHAINED_FROM = 4
 """Schema from which events are a chain (`audit`)."""
+CLOCK_SKEW_NS = 60 * 10**9
+"""So far two services' clocks may differ without it counting as a step."""
 BEAT_S, LOST_BEATS = 5.0, 6
 """A service that shares its database says so often that it lives; silent at so many looks at it, it is taken as gone.
 
@@ -103,6 +111,19 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
     note: str
     hub: str = ""
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Flagged scans that nobody has taken for too long, and scans that are held.
+
+    scan_id, outcome : of the most urgent; waited_s : the longest; held : how many of them are held
+    """
+
+    scans: int
+    held: int
+    scan_id: str
+    outcome: str
+    waited_s: float
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,8 +219,9 @@ class Outbox:
                 ),
             )  # fmt: skip
             new = self.store.change(
-                "INSERT INTO outbox (scan_id, state) VALUES (?, ?) ON CONFLICT (scan_id) DO NOTHING",
-                (row.scan_id, state),
+                "INSERT INTO outbox (scan_id, state, waits_since_utc_ns) VALUES (?, ?, ?) "
+                "ON CONFLICT (scan_id) DO NOTHING",
+                (row.scan_id, state, time.time_ns()),
             )
             if new:
                 self._event("recorded", row.scan_id, row.lane, row.result.outcome)
@@ -272,16 +294,19 @@ class Outbox:
     def _arm(self, leases: Iterable[str], lease_s: float) -> None:
         self._deadlines.update(dict.fromkeys(leases, self._monotonic() + lease_s))
 
-    def lease_next(self, analyst: str, lease_s: float) -> Item | None:
+    def lease_next(self, analyst: str, lease_s: float, age_tier_s: float) -> Item | None:
         """Give an analyst the scan that is next: most urgent tier first, then the oldest; None if none waits.
 
-        Within a tier, a scan that they had last and did not decide comes after the others.
+        Within a tier, a scan that they had last and did not decide comes after the others. Every `age_tier_s` of
+        waiting counts as one tier.
         """
+        age, now = int(age_tier_s * 1e9), time.time_ns()
         with self.store.transaction():
             found = self.store.locked(
                 "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state='pending' AND (hub=? OR ?=1) "
-                "ORDER BY tier, returned_by<>'' AND returned_by=?, start_utc_ns, scan_id LIMIT 1",
-                (self._hub, int(self._shared), analyst),
+                "ORDER BY CASE WHEN ? - added_utc_ns >= tier * ? THEN 0 ELSE tier - (? - added_utc_ns) / ? END, "
+                "returned_by<>'' AND returned_by=?, start_utc_ns, scan_id LIMIT 1",
+                (self._hub, int(self._shared), now, age, now, age, analyst),
                 skip=True,
             )
             item = self._leased(found[0], analyst, lease_s) if found else None
@@ -310,7 +335,7 @@ class Outbox:
     def _leased(self, scan_id: str, analyst: str, lease_s: float) -> Item:
         lease_id = uuid.uuid4().hex
         self.store.change(
-            "UPDATE outbox SET state='leased', analyst=?, lease_id=?, lease_until_utc_ns=?, lease_hub=?, "
+            "UPDATE outbox SET state='leased', analyst=?, lease_id=?, lease_until_utc_ns=?, lease_hub=?, taken=0, "
             "attempts=attempts+1 WHERE scan_id=?",
             (analyst, lease_id, time.time_ns() + int(lease_s * 1e9), self._hub, scan_id),
         )
@@ -328,18 +353,22 @@ class Outbox:
         """End a lease without a decision; return the scan, which is pending again, or held after too many tries."""
         with self.store.transaction():
             found = self.store.locked(
-                "SELECT scan_id, attempts, analyst, outcome FROM outbox JOIN scans USING (scan_id) "
+                "SELECT scan_id, attempts, analyst, outcome, taken FROM outbox JOIN scans USING (scan_id) "
                 "WHERE lease_id=? AND state='leased'",
                 (lease_id,),
             )
             if found is not None:
-                scan_id, attempts, analyst, outcome = found
+                scan_id, attempts, analyst, outcome, taken = found
                 state = "held" if attempts >= max_attempts else "filed" if outcome == "CLEAR" else "pending"
                 note = f"offered {attempts} times without a decision; last {analyst}: {why}" if state == "held" else ""
                 self.store.change(
                     "UPDATE outbox SET state=?, analyst='', lease_id='', note=?, returned_by=? WHERE scan_id=?",
                     (state, note, analyst, scan_id),
                 )
+                if taken:  # who only had it offered leaves it waiting as before
+                    self.store.change(
+                        "UPDATE outbox SET waits_since_utc_ns=? WHERE scan_id=?", (time.time_ns(), scan_id)
+                    )  # fmt: skip
                 self._event("held" if state == "held" else "released", scan_id, analyst, why)
         self._deadlines.pop(lease_id, None)
         return str(found[0]) if found else None
@@ -396,6 +425,65 @@ class Outbox:
         for lease_id in leases if self._shared else []:
             self.release(lease_id, f"hub {hub} is silent", sys.maxsize)
         return told
+
+    # ------------------------------------------------------------------------------------------------ escalation
+
+    def taken(self, scan_id: str, lease_id: str, analyst: str) -> None:
+        """Note that an analyst has begun to fetch a scan on lease: somebody is at it."""
+        with self.store.transaction():
+            self.store.change(
+                "UPDATE outbox SET taken=1, escalated=0 WHERE scan_id=? AND lease_id=?", (scan_id, lease_id)
+            )
+            self._event("fetched", scan_id, analyst, lease_id)
+
+    def waiting(self, wait_s: float) -> Waiting | None:
+        """Return what nobody has taken for so long, and what is held; None if that is nothing.
+
+        A scan that seems to wait since the future is counted: the clock was put back, and nobody knows how long it is.
+        """
+        found = self.store.row(
+            "SELECT COUNT(*) OVER (), COUNT(CASE WHEN state='held' THEN 1 END) OVER (), scan_id, outcome, "
+            "MIN(waits_since_utc_ns) OVER () FROM outbox JOIN scans USING (scan_id) "
+            "WHERE (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR state='leased' AND "
+            "taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
+            "ORDER BY tier, start_utc_ns, scan_id LIMIT 1",
+            (self._hub, int(self._shared), *self._since(wait_s)),
+        )
+        if found is None:
+            return None
+        scans, held, scan_id, outcome, since = found
+        waited_s = max(0.0, (time.time_ns() - since) / 1e9)
+        return Waiting(scans=scans, held=held, scan_id=scan_id, outcome=outcome, waited_s=waited_s)
+
+    def escalate(self, wait_s: float, limit: int) -> list[tuple[str, str]]:
+        """Write an event for scans that `waiting` counts and that have none yet, `limit` at a time.
+
+        Returns each one's id and what it waits for, in words.
+        """
+        told = []
+        with self.store.transaction():
+            rows = self.store.rows(
+                "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts FROM outbox JOIN scans USING (scan_id) "
+                "WHERE escalated=0 AND (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR "
+                "state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
+                "ORDER BY tier, start_utc_ns LIMIT ?",
+                (self._hub, int(self._shared), *self._since(wait_s), limit),
+            )
+            for scan_id, outcome, state, since, attempts in rows:
+                if not self.store.change("UPDATE outbox SET escalated=1 WHERE scan_id=? AND escalated=0", (scan_id,)):
+                    continue  # another service was quicker
+                waited_s = max(0.0, (time.time_ns() - since) / 1e9)
+                what = "is held" if state == "held" else f"nobody has taken it for {waited_s:.0f} s"
+                told.append((scan_id, f"{outcome}, {what}; offered {attempts} times"))
+            for scan_id, text in told:
+                self._event("unattended", scan_id, text=text)
+        return told
+
+    @staticmethod
+    def _since(wait_s: float) -> tuple[int, int]:
+        """Return the last moment since which a scan has waited for too long, and the first that cannot be true."""
+        now = time.time_ns()
+        return now - int(wait_s * 1e9), now + CLOCK_SKEW_NS
 
     # ------------------------------------------------------------------------------------------------- decisions
 

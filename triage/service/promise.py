@@ -7,17 +7,19 @@ profile is another file and begins anew: that is how a stale one is cleared.
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from scanner_io import disk
 from scanner_io.errors import DataError
 from scanner_io.lane_profile import LaneProfile
-from scanner_io.model import Health, TriageResult
+from scanner_io.model import Health, Scan, TriageResult
 from scanner_io.storage import make_folder, move_aside
-from triage.analysis.drift import Seen, Watch, seen, why_no_example
+from triage.analysis.drift import Seen, Watch, flagged_stale, seen, why_no_example
 
 
 class Promise:
@@ -53,21 +55,29 @@ class Promise:
         self._known.add(scan.scan)
         return self.health() if self.watch.take(scan) else None
 
+    def flagged(self, scan: Scan) -> Scan:
+        """Return the scan as it is to be judged: flagged once the profile has gone stale."""
+        return flagged_stale(scan, self._profile, self.watch.stale)
+
     def _keep(self, line: bytes) -> None:
         """Append a line, whole or not at all; not forced to the disk: a power cut costs the watch a few scans."""
         make_folder(self._path.parent)
-        with self._path.open("ab", buffering=0) as file:
-            size = file.tell()
-            if file.write(line) != len(line):
-                file.truncate(size)
+        descriptor = disk.io().open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            size = os.fstat(descriptor).st_size
+            if disk.io().write(descriptor, line) != len(line):
+                disk.io().truncate(descriptor, size)
                 raise OSError(errno.ENOSPC, f"{self._path}: a line could not be written whole")
+        finally:
+            os.close(descriptor)
 
     def health(self) -> Health:
         """Return how the profile is."""
         watch, profile = self.watch, self._profile
         text = watch.stale or (
             f"profile {profile.sha256[:12]} of {profile.scans} scans holds: {watch.flagged} of {watch.scans} scans "
-            f"flagged since it came into force, promised at most {profile.flag_rate:.1%}"
+            f"flagged since it came into force, promised at most {profile.flag_rate:.1%}, and {watch.unknown} reviewed "
+            "beside it for a look that is not known"
         )
         return Health(
             utc_ns=time.time_ns(), component="profile", state="degraded" if watch.stale else "ok", text=text
@@ -86,8 +96,11 @@ def _folded(path: Path, profile: LaneProfile) -> tuple[Watch, set[str]]:
 def _end_of_lines(path: Path) -> None:
     """Cut off what a killed process left of a line, so that the next does not grow on it. Raises OSError."""
     if path.is_file() and not (data := path.read_bytes()).endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+        descriptor = disk.io().open(path, os.O_WRONLY)
+        try:
+            disk.io().truncate(descriptor, data.rfind(b"\n") + 1)
+        finally:
+            os.close(descriptor)
 
 
 def _lines(path: Path) -> Iterator[Seen]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from scanner_io import disk
 from scanner_io.config import Config, is_url, url_problem
 from scanner_io.errors import StorageError
 from scanner_io.storage import write_durable
@@ -61,7 +62,8 @@ def sign(folder: Path, place: Place) -> None:
     """Write into a state folder which server has its outbox, for who looks for it there. Raises StorageError."""
     path = folder / SIGN
     if isinstance(place, Path):
-        path.unlink(missing_ok=True)
+        if path.exists():
+            disk.io().unlink(path)
     elif found_in(folder) != place:
         write_durable(path, msgspec.json.encode(place), replace=True)
 

@@ -15,6 +15,7 @@ well and only makes the profile more careful (arXiv 2502.04807).
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -35,7 +36,7 @@ from scanner_io.formats import raster
 from scanner_io.lane_profile import Cell, Excluded, Extra, LaneProfile, Stratum
 from scanner_io.model import Scan
 from triage.analysis import pipeline
-from triage.analysis.conformal import least_scans, level_of, strata_of
+from triage.analysis.conformal import least_scans, level_of, strata_of, textures_of
 from triage.analysis.drift import why_no_example
 from triage.analysis.fuser import Fuser, fuser_named
 from triage.analysis.fuser import load as load_fuser
@@ -44,8 +45,10 @@ from triage.analysis.image import Look
 from triage.analysis.kinds import KINDS
 from triage.analysis.known import Asked
 from triage.analysis.maps import Maps
+from triage.analysis.normal import LEAST_KNOWN
 from triage.analysis.screening import Buffers
-from triage.analysis.standing import FUSER, GOODS
+from triage.analysis.standing import FUSER, GOODS, SEVERAL
+from triage.analysis.unlike import TEXTURE_UNKNOWN
 from triage.analysis.vital_signs import VITALS
 from triage.service.lane import lane_profile
 from triage.service.offline import LANE as OFFLINE
@@ -65,6 +68,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     """One scan of the archive: what is learned from it, or why nothing is.
 
     counts_hash : of the raw counts; scores, vital_signs, cell, traits : see ImageJudgement
+    unknown : the load is like nothing that was learnt from
     """
 
     file: str
@@ -77,6 +81,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, float] = {}
     vital_signs: dict[str, float | None] = {}
     traits: tuple[float, ...] = ()
+    unknown: bool = False
     why_not: str = ""
 
     @property
@@ -172,8 +177,9 @@ def learn(
     if why or image is None:
         return msgspec.structs.replace(told, why_not=why)
     return msgspec.structs.replace(
-        told, cell=image.cell, scores=image.scores, vital_signs=image.vital_signs, traits=image.traits
-    )
+        told, cell=image.cell, scores=image.scores, vital_signs=image.vital_signs, traits=image.traits,
+        unknown=any(f.kind == TEXTURE_UNKNOWN for f in image.findings),
+    )  # fmt: skip
 
 
 def examples_of(
@@ -261,6 +267,7 @@ def profile_of(
     cells = tuple(sorted({one.cell for one in kept}))
     stratum = np.array([table[one.cell] for one in kept], np.int32)
     kinds = tuple(KINDS)
+    looks = Counter(one.cell[0] for one in kept)
     return LaneProfile(
         lane=lane or kept[0].lane, simulated=kept[0].simulated, software=__version__, thresholds=thresholds,
         flag_rate=flag_rate, confidence=confidence, level=level_of(flag_rate, len(kept), confidence),
@@ -278,6 +285,7 @@ def profile_of(
         vital_signs=np.array([[_number(one.vital_signs.get(v)) for v in VITALS] for one in kept], np.float64),
         cell_of_scan=np.array([cells.index(one.cell) for one in kept], np.int32), stratum_of_scan=stratum,
         extras=extras or {}, teachers=tuple(one.counts_hash for one in teachers),
+        unknown_scans=sum(one.unknown or looks[one.cell[0]] < LEAST_KNOWN for one in kept),
     )  # fmt: skip
 
 
@@ -306,7 +314,20 @@ def report_of(profile: LaneProfile, sent: int = 0) -> dict[str, Any]:
         "expected_rate": float(share @ np.array([s["expected_rate"] for s in strata])),
         "strata": strata, "kinds": {k: {"asked": asked[k], "scored": scored[k]} for k in profile.kinds},
         "excluded": [msgspec.to_builtins(e) for e in profile.excluded], "inspected_without_find": sent,
-        "software": profile.software, "learned": {name: _learned(name, e) for name, e in profile.extras.items()},
+        "unknown": _unknown(profile), "software": profile.software,
+        "learned": {name: _learned(name, e) for name, e in profile.extras.items()},
+    }  # fmt: skip
+
+
+def _unknown(profile: LaneProfile) -> dict[str, Any]:
+    """Return what there is to tell of loads whose look is not known: they are reviewed beside the promise."""
+    found = textures_of(profile)
+    single = ("empty", "loaded") if found.keys() & {"loaded"} else ("empty", "homogeneous", "restless")
+    looks = {name: found.get(name, 0) for name in (*dict.fromkeys((*single, *sorted(found))), SEVERAL)}
+    k, n = profile.unknown_scans, profile.scans
+    return {
+        "scans": k, "expected_rate": k / n, "rate_high_95": 1.0 if k == n else float(betaincinv(k + 1, n - k, 0.95)),
+        "looks": looks, "needed": LEAST_KNOWN, "missing": [name for name, have in looks.items() if have < LEAST_KNOWN],
     }  # fmt: skip
 
 
@@ -331,6 +352,7 @@ def in_words(report: dict[str, Any]) -> Iterator[str]:
             f"  {s['stratum']}: {s['scans']} scans, expected {s['expected_rate']:.2%}, with 95 % at most "
             f"{s['rate_high_95']:.2%}; no p below {s['smallest_p']:.2g}"
         )
+    yield from _unknown_in_words(report["unknown"])
     for kind, counted in report["kinds"].items():
         yield f"  {kind}: searched in {counted['asked']} scans, something seen in {counted['scored']}"
     if report["teachers"]:
@@ -340,14 +362,31 @@ def in_words(report: dict[str, Any]) -> Iterator[str]:
         yield f"  history of declared goods, chapter (scans): {told}"
     if fuser := report["learned"].get(FUSER):
         yield f"  usual scores by place, bank of patches and thresholds by texture from {fuser['scans']} scans"
+        if not fuser["looks_known"]:
+            yield f"  MISSING: fewer than {LEAST_KNOWN} of these were loaded, so no load is known; add loaded scans"
     if since := report.get("since"):
-        yield f"since it came into force: {since['flagged']} of {since['scans']} scans flagged"
+        yield (
+            f"since it came into force: {since['flagged']} of {since['scans']} scans flagged, {since['unknown']} "
+            "reviewed beside the promise for a look that is not known"
+        )
         yield f"  {'STALE: ' + since['stale'] if since['stale'] else 'nothing speaks against it'}"
     if report["inspected_without_find"]:
         yield f"  {report['inspected_without_find']} scans sent for inspection without a find told of are learned from"
     for why, count in Counter(e["reason"] for e in report["excluded"]).most_common():
         first = next(e["scan"] for e in report["excluded"] if e["reason"] == why)
         yield f"left out: {why}: {first}{f' and {count - 1} more' if count > 1 else ''}"
+
+
+def _unknown_in_words(unknown: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "beside the promise: a load of a look that is not known is always reviewed; expected "
+        f"{unknown['expected_rate']:.2%} ({unknown['scans']} of the scans learned from), "
+        f"with 95 % at most {unknown['rate_high_95']:.2%}"
+    )
+    yield f"  known from {unknown['needed']} scans on: " + ", ".join(f"{k} {n}" for k, n in unknown["looks"].items())
+    if missing := unknown["missing"]:
+        told = ", ".join(f"{name} ({unknown['looks'][name]} of {unknown['needed']})" for name in missing)
+        yield f"  MISSING, so every such scan will be reviewed: {told}; add scans of them to the archive"
 
 
 def calibrate_lane(
@@ -393,17 +432,22 @@ def _taught(
 ) -> tuple[dict[str, Extra], list[Example], tuple[Excluded, ...]]:  # fmt: skip
     """Return what the teachers teach, those that do, and those that are left out."""
     trained = fuser_named(_profile(how.energy).image.fuser)
-    examples: list[Example] = []
-    maps: dict[str, Maps] = {}
-    step = max(1, -(-len(teachers) // MOST_MAPS))
-    hows = [
-        msgspec.structs.replace(how, maps=trained is not None and number % step == 0) for number in range(len(teachers))
-    ]
-    for one, seen in examples_of(teachers, hows, progress, pool):
-        examples.append(one)
-        if seen is not None:
-            maps[one.scan] = seen
+    examples = [one for one, _ in examples_of(teachers, [how] * len(teachers), progress, pool)]
     kept, excluded = sorted_out(examples, finds, lane)
     goods = learned_goods([(one.cell[1], one.traits) for one in kept if one.traits])
-    fuser = learned_fuser([maps[one.scan] for one in kept if one.scan in maps], trained) if trained else None
+    fuser = None
+    if trained is not None:
+        chosen = [Path(one.file) for one in evenly([one for one in kept if one.cell[0] != SEVERAL], MOST_MAPS)]
+        hows = [msgspec.structs.replace(how, maps=True)] * len(chosen)
+        maps = [seen for _, seen in examples_of(chosen, hows, lambda: None, pool) if seen is not None]
+        fuser = learned_fuser(maps, trained)
     return extras_of(goods, fuser), kept, excluded
+
+
+def evenly(kept: Sequence[Example], most: int) -> list[Example]:
+    """Return up to `most` of the examples, of every look as many as of the others, as far as there are some."""
+    by_look: dict[str, list[Example]] = {}
+    for one in kept:
+        by_look.setdefault(one.cell[0], []).append(one)
+    turns = itertools.zip_longest(*(own for _, own in sorted(by_look.items())))
+    return [one for turn in turns for one in turn if one is not None][:most]

@@ -222,7 +222,10 @@ def _seen(profile: LaneProfile, found: Sequence[Example]) -> list[Seen]:
         verdict = calibration.judge(one.scores, one.cell)
         numbers = numbers_of(one.scores, one.vital_signs)
         told.append(
-            Seen(scan=one.scan, cell=one.cell, numbers=numbers, flagged=verdict.p_value <= verdict.level)
+            Seen(
+                scan=one.scan, cell=one.cell, numbers=numbers, flagged=verdict.p_value <= verdict.level,
+                unknown=one.unknown or bool(verdict.unknown),
+            )
         )  # fmt: skip
     return told
 
@@ -233,9 +236,15 @@ def _rates(profile: LaneProfile, kept: dict[str, list[Example]], clean: list[See
     by_stratum: dict[str, list[bool]] = {}
     for one, told in zip(kept["clean"], clean, strict=True):
         by_stratum.setdefault(calibration.judge(one.scores, one.cell).stratum, []).append(told.flagged)
+    by_look: dict[str, list[bool]] = {}
+    for told in clean:
+        by_look.setdefault(told.cell[0], []).append(told.unknown)
     threats = _seen(profile, kept["threats"])
     return {
         "realised": share(sum(s.flagged for s in clean), len(clean)),
+        "unknown": share(sum(s.unknown for s in clean), len(clean)),
+        "unknown_by_look": {look: share(sum(u), len(u)) for look, u in sorted(by_look.items())},
+        "reviewed_beside": share(sum(s.unknown and not s.flagged for s in clean), len(clean)),
         "realised_by_stratum": {name: share(sum(f), len(f)) for name, f in sorted(by_stratum.items())},
         "uncalibrated": share(sum(_by_thresholds(one) for one in kept["clean"]), len(clean)),
         "threats_found": share(sum(s.flagged for s in threats), len(threats)),
@@ -247,9 +256,11 @@ def _rates(profile: LaneProfile, kept: dict[str, list[Example]], clean: list[See
 
 
 def _by_thresholds(one: Example) -> bool:
-    """True where a kind's own threshold would have asked for a review."""
+    """True where a kind's own threshold, or a look that is not known, would have asked for a review."""
     image = pipeline.Profile().image
-    return any(k.review is not None and one.scores.get(name, 0.0) >= k.review(image) for name, k in KINDS.items())
+    return one.unknown or any(
+        k.review is not None and one.scores.get(name, 0.0) >= k.review(image) for name, k in KINDS.items()
+    )
 
 
 def _bonferroni(profile: LaneProfile, one: Example) -> bool:
@@ -315,7 +326,8 @@ def _delays(
         "orders": orders, "scans": len(drifted), "missed": missed, "stale_before": early,
         "median": float(np.median(delays)) if delays else None, "most": max(delays, default=None),
         "within_200": share(sum(d <= STALE_WITHIN for d in delays), orders - early),
-        "flagged": share(sum(s.flagged for s in drifted), len(drifted)), "words": words,
+        "flagged": share(sum(s.flagged for s in drifted), len(drifted)),
+        "unknown": share(sum(s.unknown for s in drifted), len(drifted)), "words": words,
     }  # fmt: skip
 
 
@@ -332,6 +344,9 @@ def in_words(report: dict[str, Any]) -> Iterator[str]:
     for name, s in r["realised_by_stratum"].items():
         yield f"  {name}: {said(s)}"
     yield f"  without a profile, by fixed thresholds: {said(r['uncalibrated'])}"
+    yield f"of a look that is not known, reviewed beside the promise: {said(r['unknown'])}"
+    for look, s in r["unknown_by_look"].items():
+        yield f"  {look}: {said(s)}"
     yield f"flagged of scans with a threat: {said(r['threats_found'])}"
     b = r["bonferroni"]
     yield f"  Bonferroni on the same scores: clean {said(b['realised'])}, with a threat {said(b['threats_found'])}"
@@ -343,6 +358,6 @@ def in_words(report: dict[str, Any]) -> Iterator[str]:
     for name, d in r["drift"].items():
         yield (
             f"drift of {name}: stale after {d['median']} scans in the median, {d['most']} at most, {d['missed']} of "
-            f"{d['orders']} never; {said(d['flagged'])} flagged"
+            f"{d['orders']} never; {said(d['flagged'])} flagged, {said(d['unknown'])} of a look that is not known"
         )
         yield f"  {d['words']}"

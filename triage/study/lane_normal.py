@@ -41,7 +41,10 @@ def learned_fuser(maps: Sequence[Maps], trained: Fuser, seed: int = 1) -> Extra 
     if len(maps) < LEAST_MAPS:
         return None
     own = own_fuser(maps, trained, np.random.default_rng(seed))
-    return Extra(facts={"scans": len(maps)}, arrays={"npz": np.frombuffer(to_bytes(own), np.uint8)})
+    return Extra(
+        facts={"scans": len(maps), "looks_known": own.normal.familiar is not None},
+        arrays={"npz": np.frombuffer(to_bytes(own), np.uint8)},
+    )
 
 
 def own_fuser(maps: Sequence[Maps], trained: Fuser, rng: np.random.Generator) -> Fuser:

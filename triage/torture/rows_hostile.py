@@ -265,7 +265,7 @@ def _mutants(
             yield name, [chance.choice((b"", b"scanlane/2", b"\0" * 100, wire.PROTOCOL[:-1])), bytes(header)]
         elif how < 0.06:
             sequence += 1
-            statement = _mutated(chance, _statement(scan_id, lease_id, connection_id, sequence))
+            statement = _mutated(chance, _statement(scan_id, lease_id, connection_id, sequence, identity))
             decide = wire.Decide(statement=statement, signature=identity.sign(statement))  # genuine, of nonsense
             yield "Decide", [wire.PROTOCOL, bytes(wire.encode(decide)[1])]
         else:
@@ -282,12 +282,18 @@ def _is_goodbye(header: bytes) -> bool:
         return False
 
 
-def _statement(scan_id: str, lease_id: str, connection_id: str, sequence: int) -> bytes:
+def _statement(
+    scan_id: str, lease_id: str, connection_id: str, sequence: int, identity: security.Identity
+) -> bytes:  # fmt: skip
     decision = Decision(
         decision_id=f"d{sequence}", scan_id=f"no-{scan_id}", sha256="0" * 64, analyst="ana", verdict="clear",
         decided_utc_ns=1, lease_id=lease_id,
     )  # fmt: skip
-    return wire.encode_statement(wire.Statement(decision=decision, connection_id=connection_id, sequence=sequence))
+    return wire.encode_statement(
+        wire.Statement(
+            decision=decision, connection_id=connection_id, sequence=sequence, service=identity.service
+        )
+    )  # fmt: skip
 
 
 def _mutated(chance: random.Random, data: bytes) -> bytes:

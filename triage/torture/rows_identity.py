@@ -226,7 +226,7 @@ class _Signer:
 
     def decide(
         self, offer: wire.Offer, sequence: int, *, signer: Identity | None = None, connection_id: str = "",
-        **changes: Any,
+        service: str | None = None, **changes: Any,
     ) -> wire.Decide:  # fmt: skip
         values: dict[str, Any] = {
             "decision_id": uuid.uuid4().hex, "scan_id": offer.scan_id, "sha256": offer.sha256, "analyst": "ana",
@@ -235,7 +235,7 @@ class _Signer:
         statement = wire.encode_statement(
             wire.Statement(
                 decision=Decision(**(values | changes)), connection_id=connection_id or self.connection_id,
-                sequence=sequence,
+                sequence=sequence, service=self.identity.service if service is None else service,
             )
         )  # fmt: skip
         return wire.Decide(statement=statement, signature=(signer or self.identity).sign(statement))
@@ -271,6 +271,8 @@ def s3_replay(folder: Path, full: bool) -> Outcome:
             "a colleague's key": lambda: first.decide(offer, 1, signer=ben),
             "in a colleague's name": lambda: first.decide(offer, 2, analyst="ben"),
             "for another connection": lambda: first.decide(offer, 3, connection_id=other.connection_id),
+            "for another service": lambda: first.decide(offer, 3, service=eve.curve),
+            "for whatever service takes it": lambda: first.decide(offer, 3, service=""),
             "pasted onto another scan": lambda: pasted,
             "signed for another's scan and lease": lambda: first.decide(theirs, 4),
             "another scan by this lease": lambda: first.decide(offer, 5, scan_id=ids[1], sha256=theirs.sha256),
