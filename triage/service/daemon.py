@@ -279,6 +279,8 @@ class Daemon:
         while True:
             self._poll()
             self._dispatch.tick()
+            if self._outbox.store.distrusted:
+                raise StorageError(self._outbox.store.distrusted)
             self._watch_disk()
             self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)

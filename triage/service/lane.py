@@ -51,7 +51,7 @@ from scanner_io.model import (
     ScanStart,
     TriageResult,
 )
-from scanner_io.storage import make_folder, move_aside
+from scanner_io.storage import make_folder, move_aside, settle
 
 from . import footprint, link
 from .assembly import Assembled, Assembly, LaneSpec
@@ -427,23 +427,23 @@ class Worker(threading.Thread):
         """Work until None comes."""
         while (work := self.inbox.get()) is not None:
             if isinstance(work, link.Rejudge):
-                self._guarded(work.path, lambda w=work: self._rejudge(w))  # type: ignore[misc]
+                self._guarded(work.path, partial(self._rejudge, work))
                 self._lane.say(link.Rejudged(path=work.path))
             else:
-                self._guarded(work.scan.scan_id, lambda w=work: self._record(w))  # type: ignore[misc]
+                self._guarded(work.scan.scan_id, partial(self._record, work))
             self.progressed()
             work = None  # with it goes the memory of its screening
             self._waiting.popleft()
             self.inbox.task_done()
         self.inbox.task_done()
 
-    def _guarded(self, what: str, work: Callable[[], None]) -> None:
-        """Run `work`; while the disk refuses, keep the scan in memory and try again."""
+    def _guarded(self, what: str, work: Callable[[bool], None]) -> None:
+        """Run `work`; while the disk refuses, keep the scan in memory and try again, with True from then on."""
         told = False
         while True:
             self.progressed()
             try:
-                work()
+                work(told)
             except (StorageError, OSError) as error:
                 if not told:
                     self._lane.note("storage_fault", level="error", text=str(error), scan=what)
@@ -459,13 +459,15 @@ class Worker(threading.Thread):
                 self._lane.note("storage_back", scan=what)
             return
 
-    def _record(self, work: Assembled) -> None:
+    def _record(self, work: Assembled, again: bool) -> None:
+        """Record and judge a scan. again : this process has tried before, and the disk refused"""
         lane, scan = self._lane, work.scan
         path = recording_path(lane.recordings, scan)
         make_folder(path.parent)
-        lane.refs[scan.scan_id] = lane.refs.get(scan.scan_id, ()) + work.refs
+        if not again:
+            lane.refs[scan.scan_id] = lane.refs.get(scan.scan_id, ()) + work.refs
         if path.exists():
-            self._rejudge(link.Rejudge(path=str(path)))  # offered again after a crash: it is stored already
+            self._rejudge(link.Rejudge(path=str(path)), again)  # offered again after a crash: it is stored already
             return
         self._write(path, scan, hashed=False)
         live = work.listener if isinstance(work.listener, LiveScreening) else None
@@ -500,7 +502,7 @@ class Worker(threading.Thread):
             self.progressed()
             self._storing = False
 
-    def _rejudge(self, work: link.Rejudge) -> None:
+    def _rejudge(self, work: link.Rejudge, again: bool) -> None:
         path = Path(work.path)
         try:
             stored = recording.read(path)
@@ -511,7 +513,11 @@ class Worker(threading.Thread):
         if stored.result is None:
             why = "judging this recording ended the process several times" if work.give_up else ""
             self._judge(path, stored.scan, why)
+        elif again:  # the sync of its folder may have failed, and would not fail a second time
+            sha256 = self._write(path, stored.scan, result=stored.result, replace=True)
+            self._report(path, stored.scan, stored.result, sha256)
         else:
+            settle(path)
             self._report(path, stored.scan, stored.result, _file_sha256(path))
 
     def _report(self, path: Path, scan: Scan, result: TriageResult, sha256: str) -> None:
