@@ -293,7 +293,7 @@ def test_a_name_is_one_services_alone(cluster, monkeypatch):
     Outbox(server).close()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_daemon_outlives_a_restart_of_its_server(cluster, tmp_path):
     drop, lane = lane_with_drop(tmp_path)
     outbox = f'[outbox]\nurl = "{cluster.new()}"\nhub = "north"\n'
@@ -306,8 +306,8 @@ def test_a_daemon_outlives_a_restart_of_its_server(cluster, tmp_path):
             cluster.stop()
             put_image(drop, "b.png", 2)
             service.wait_for("outbox_fault")
-            with pytest.raises(DeliveryError, match="no connection"):
-                desk.decide(offer, "clear", timeout_s=5)
+            with pytest.raises(DeliveryError, match="no answer to decide"):
+                desk.decide(offer, "clear", timeout_s=1.5)
             assert desk.silent_s < 5
             cluster.start()
             service.wait_for("scan")

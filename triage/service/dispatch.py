@@ -396,13 +396,12 @@ class Dispatch:
         if known is None or known.analyst != analyst:
             if known is not None:
                 self._drop(known, "said hello as somebody else")
-            known = self._connections[routing_id] = Connection(
-                routing_id, peer, analyst, capacity, now_s, who
-            )  # fmt: skip
-            self._end_oldest_of(analyst)
+            new = Connection(routing_id, peer, analyst, capacity, now_s, who)
             if not any(c.leases for c in self._connections.values() if c.analyst == analyst):
                 # this service, or the analyst's program, was restarted: what they hold counts
-                known.leases.update(self._outbox.leases_of(analyst))
+                new.leases.update(self._outbox.leases_of(analyst))
+            known = self._connections[routing_id] = new
+            self._end_oldest_of(analyst)
             self._log("analyst_joined", analyst=analyst, capacity=capacity)
         else:
             known.heard_s, known.capacity = now_s, capacity
