@@ -16,8 +16,9 @@ from tests import samples
 from tests.service.daemon_rig import daemon, lane_with_drop, put_image, write_config
 from triage.cli import cli
 from triage.service import audit, store_postgres
+from triage.service.checkup import check_config
 from triage.service.outbox import BEAT_S, LOST_BEATS, MIGRATIONS, Outbox, ScanRow, decisions_in
-from triage.service.store import Server, found_in, named, sign
+from triage.service.store import Server, found_in, named, place_of, sign
 
 
 @pytest.fixture
@@ -352,6 +353,18 @@ def test_a_name_is_one_services_alone(cluster, monkeypatch):
         Outbox(server)
     outbox.close()
     Outbox(server).close()
+
+
+def test_the_check_tries_the_server(cluster, tmp_path, monkeypatch):
+    monkeypatch.setitem(store_postgres.SESSION, "lock_timeout", "200ms")
+    _, lane = lane_with_drop(tmp_path)
+    path = write_config(tmp_path, f'[outbox]\nurl = "{cluster.new()}"\nhub = "north"\n' + lane)
+    problems, notes = check_config(path, 1.0)
+    assert problems == []
+    assert any("hub 'north' is free" in note for note in notes)
+    outbox = Outbox(place_of(config.load(path)))
+    assert "another service is hub 'north'" in check_config(path, 1.0)[0][0]
+    outbox.close()
 
 
 @pytest.mark.timeout(240)
