@@ -36,6 +36,7 @@ TESTS: dict[str, Test] = {
     "R1": Test("kill -9 at a random moment, restart", "rows_kills.r1_kills"),
     "R2": Test("a fault at every call on the disk", "rows_faults.r2_every_call"),
     "R3": Test("a disk that is full", "rows_disk.r3_full_disk"),
+    "R6": Test("bits that flip, ends that are cut off", "rows_disk.r6_flips"),
     "R13": Test("restart storm of SIGTERM and SIGHUP", "rows_kills.r13_restarts"),
     "R14": Test("two daemons on one state folder", "rows_kills.r14_two_daemons"),
     "R16": Test("judgements that kill or hang, damaged compiled code", "rows_judging.r16_judging"),
