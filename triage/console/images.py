@@ -58,6 +58,10 @@ beams shift all of them, so the view is a guide to the eye and says so."""
 MATERIAL_T = (0.02, 0.95)
 """Transmission of the high energy between which a ratio means anything."""
 
+OPAQUE_T = 0.03
+"""Share of the open beam below which insertions are found by chance only: hatched, for nothing is claimed there."""
+_OPAQUE_RGB = (212, 165, 232)
+
 
 class Pyramid:
     """One energy of a radiograph as tiles. Thread-safe; levels above 0 are made once, when first asked for."""
@@ -203,6 +207,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     """How values become 8 bits; the browser's own way is the same formulae.
 
     low, high : of the window, in values; logarithm and edge come before it, invert after
+    opaque : hatch what is too dark to be seen into
     """
 
     low: float
@@ -210,6 +215,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     invert: bool = False
     log: bool = False
     edge: bool = False
+    opaque: bool = False
     palette: str = "grey"
 
 
@@ -247,6 +253,19 @@ def material_rgb(low: Array, high: Array, white: int, shade: Array) -> Array:
         of = inside & (ratio >= material.ratio_from) & (ratio < material.ratio_to)
         rgb[of] = np.floor(np.array(material.rgb) * light[of][:, None] + 0.5)
     return rgb
+
+
+def hatched(rgb: Array, tile: Array, white: int, within: tuple[int, int, int, int]) -> Array:
+    """Return the picture with hatches where nothing can be seen.
+
+    rgb : (rows, columns, 3) or (rows, columns) uint8; tile : its values; within : x0, y0, x1, y1 in the tile's pixels
+    """
+    picture = np.repeat(rgb[..., None], 3, axis=2) if rgb.ndim == 2 else rgb.copy()
+    y, x = np.indices(tile.shape, sparse=True)
+    x0, y0, x1, y1 = within
+    dark = (tile < round(OPAQUE_T * white)) & ((x + y) % 8 < 2) & (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+    picture[dark] = _OPAQUE_RGB
+    return picture
 
 
 def png(image: Array, level: int = 1) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 from scanner_io import wire
 from scanner_io.model import NANOSECONDS, Box, Intervals, PortalRecord, PortalSettings, Radiograph, Scan
 
-from .images import MATERIAL_T, MATERIALS, TILE, Pyramid, upright_box
+from .images import MATERIAL_T, MATERIALS, OPAQUE_T, TILE, Pyramid, upright_box
 
 ASSUMED = PortalSettings()
 """Settings of a portal that never told its own; whatever is drawn by them says so."""
@@ -49,6 +49,7 @@ def image_view(radiograph: Radiograph, pyramids: tuple[Pyramid, ...], start_utc_
             "kind": "transmission" if detector.state == "raw" else "grey",
             "white": white,
             "saturation": detector.saturation_value,
+            "opaque_below": round(OPAQUE_T * white),
         },
         "presets": presets(shown["percentiles"], white),
         "material": material_view(radiograph),
