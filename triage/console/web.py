@@ -30,7 +30,7 @@ from scanner_io.errors import DataError, DeliveryError, ScannerError, StorageErr
 from scanner_io.model import Verdict
 
 from . import codes
-from .images import TILE, Look, Reduce, crc32, hatched, material_rgb, palettes, png, rendered
+from .images import TILE, Look, Material, Reduce, crc32, hatched, material_rgb, palettes, png, rendered
 from .station import OpenScan, Station, decision_told
 
 STATIC = Path(__file__).parent / "static"
@@ -409,7 +409,8 @@ def _picture(scan: OpenScan, energy: str, at: tuple[int, int, int], reduce: str,
         if scan.meta["material"] is None:
             raise DataError(f"scan {scan.scan_id}: has no material view: it needs raw counts of two energies")
         low = scan.pyramids[0].tile(*at, reduce="min" if reduce == "min" else "mean")
-        picture = material_rgb(low, tile, white, picture)
+        classes = msgspec.convert(scan.meta["material"]["classes"], tuple[Material, ...])
+        picture = material_rgb(low, tile, white, picture, classes)
     elif look.palette != "grey":
         picture = palettes()[look.palette][picture]
     if not look.opaque:

@@ -95,10 +95,10 @@ export function statusText(view) {
 }
 
 export function shownText(view) {
-  const {drawn, scan} = view;
+  const {drawn} = view;
   if (!drawn) return '';
   const percent = 100 * drawn.scale;
   const zoom = `${percent >= 10 ? Math.round(percent) : percent.toPrecision(2)} %`;
   const level = drawn.worst === 0 && drawn.scale >= 0.999 ? t('view.every_pixel') : t(view.reduce === 'min' ? 'view.reduced_min' : 'view.reduced_mean', {n: Math.max(2, Math.round(1 / drawn.scale))});
-  return `${zoom}   ·   ${level}   ·   ${scan.columns} × ${scan.rows}${view.renderer === 'webgl2' ? '' : `   ·   ${t(`view.renderer.${view.renderer}`)}`}`;
+  return `${zoom}   ·   ${level}${view.renderer === 'webgl2' ? '' : `   ·   ${t(`view.renderer.${view.renderer}`)}`}`;
 }

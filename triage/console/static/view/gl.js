@@ -40,6 +40,12 @@ uint value(usampler2D tile, vec2 p) {
   uint v0 = at(tile, a), v1 = at(tile, ivec2(b.x, a.y)), v2 = at(tile, ivec2(a.x, b.y)), v3 = at(tile, b);
   return u_min == 1 ? min(min(v0, v1), min(v2, v3)) : (v0 + v1 + v2 + v3 + 2u) >> 2;
 }
+float around(usampler2D tile, vec2 p) { // mean of 3 x 3: a ratio of single pixels is mostly noise
+  ivec2 q = clamp(ivec2(floor(p)), ivec2(0), u_size - 1);
+  uint sum = 0u;
+  for (int y = -1; y <= 1; y++) for (int x = -1; x <= 1; x++) sum += at(tile, q + ivec2(x, y));
+  return clamp(float(sum) / 9.0 / u_white, 1e-6, 1.0);
+}
 vec3 painted(uint v) { return texelFetch(u_lut, ivec2(int(v & 255u), int(v >> 8)), 0).rgb; }
 bool hatched(int kind, ivec2 p) {
   if (kind == 1) return (p.x + p.y) % 8 < 2;
@@ -53,7 +59,7 @@ void main() {
   uint v = value(u_shown, p);
   vec3 c = painted(v);
   if (u_material == 1) {
-    float th = clamp(float(v) / u_white, 1e-6, 1.0), tl = clamp(float(value(u_low, p)) / u_white, 1e-6, 1.0);
+    float th = around(u_shown, p), tl = around(u_low, p);
     if (th >= u_t.x && th <= u_t.y) {
       float ratio = log(tl) / min(log(th), -1e-9);
       float light = 0.35 + 0.65 * c.r;

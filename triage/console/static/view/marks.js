@@ -1,7 +1,7 @@
 // Everything drawn over the picture: boxes with their numbers, regions, measures, cursor, scale, mini-map.
 import {html, nothing, svg} from '/static/vendor/lit.js';
 import {t, tOr} from '/static/shell/i18n.js';
-import {hatchNumber} from './look.js';
+import {hatchNumber, OPAQUE_RGB} from './look.js';
 
 export const TIER_SHAPE = {alarm: '▲', review: '◆', note: '·'};
 export const kindName = (kind) => tOr(`finding.${kind}`, kind.replaceAll('_', ' '));
@@ -50,7 +50,8 @@ function scaleBar(mmPerPx, w, h) {
 export function paneMarks(view, pane, to) {
   const {scan} = view;
   const taken = [];
-  const order = [...scan.findings.filter((f) => f.box)].sort((a, b) => (a.index === view.selected) - (b.index === view.selected));
+  const seen = (f) => { const b = f.box && to(f.box); return b && b.x < pane.w && b.y < pane.h && b.x + b.w > 0 && b.y + b.h > 0; };
+  const order = scan.findings.filter(seen).sort((a, b) => (a.index === view.selected) - (b.index === view.selected));
   const boxes = !view.overlays ? nothing : svg`<g class="findings" opacity=${view.opacity}>
     ${scan.container ? rect(to(scan.container), 'container') : nothing}
     ${order.map((f) => { const b = to(f.box); return svg`<g class="finding tier-${f.tier} ${f.index === view.selected ? 'selected' : ''}">${framed(b)}${tag(f, b, taken, pane.w, view.clicked)}</g>`; })}</g>
@@ -99,9 +100,11 @@ export const miniMarks = (mini, seen) => svg`<g class="mini">${rect(mini, '')}${
 export const loupeMark = (b) => svg`<rect class="loupe" x=${b.x} y=${b.y} width=${b.w} height=${b.h}></rect>`;
 
 const HATCH_PATH = {1: 'M-4,12 l12,-12 M2,12 l12,-12 M8,12 l12,-12 M14,12 l12,-12', 2: 'M-4,12 l12,-12 M4,12 l12,-12 M12,12 l12,-12 M-4,0 l12,12 M4,0 l12,12 M12,0 l12,12', 3: 'M3,3h2M9,3h2M15,3h2M3,8h2M9,8h2M15,8h2'};
-export function legendView(material, opaque) {
-  return html`<div class="legend"><ul>${material ? material.classes.map((c) => html`<li><svg viewBox="0 0 22 12" aria-hidden="true"><rect width="22" height="12" fill=${`rgb(${c.rgb.join()})`}></rect>
-      ${c.hatch === 'none' ? nothing : svg`<path d=${HATCH_PATH[hatchNumber(c.hatch)]} stroke="rgb(0 0 0 / 55%)" stroke-width="1.5"></path>`}</svg>${tOr(`material.${c.name}`, c.name)}</li>`) : nothing}
-      ${opaque ? html`<li><svg viewBox="0 0 22 12" aria-hidden="true"><rect width="22" height="12" fill="#111"></rect><path d=${HATCH_PATH[1]} stroke="rgb(212 165 232)" stroke-width="2"></path></svg>${t('view.opaque')}</li>` : nothing}</ul>
-    ${material ? html`<p>${material.calibrated ? material.note : t('view.material_note')}</p>` : nothing}</div>`;
-}
+const swatch = (fill, kind, stroke) => html`<svg class="swatch" viewBox="0 0 22 12" aria-hidden="true"><rect width="22" height="12" fill=${fill}></rect>
+  ${kind ? svg`<path d=${HATCH_PATH[kind]} stroke=${stroke} stroke-width="1.5" fill="none"></path>` : nothing}</svg>`;
+
+/** What the colours of the material view mean, and what they are worth. */
+export const legendView = (material) => html`<div class="legend"><ul>${material.classes.map((c) => html`<li>${swatch(`rgb(${c.rgb.join()})`, hatchNumber(c.hatch), 'rgb(0 0 0 / 45%)')}${tOr(`material.${c.name}`, c.name)}</li>`)}</ul>
+  <p>${material.calibrated ? material.note : t('view.material_note')}</p></div>`;
+
+export const opaqueKey = () => html`<span class="key">${swatch('#111', 1, `rgb(${OPAQUE_RGB.join()})`)}${t('view.opaque')}</span>`;

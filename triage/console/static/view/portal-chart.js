@@ -26,12 +26,13 @@ function between(value, knots, from, to) {
 export class PortalChart extends LitElement {
   static properties = {series: {attribute: false}, columnSeconds: {attribute: false}, nsigma: {type: Boolean}, cursor: {attribute: false}, range: {attribute: false}};
   static styles = css`
-    :host { display: flex; flex-direction: column; background: var(--panel); color: var(--text); font-size: 12px; line-height: 1.3; min-height: 0; overflow: hidden; }
+    :host { display: block; background: var(--panel); color: var(--text); font-size: 12px; line-height: 1.3; overflow: hidden; position: relative; }
+    .all { display: flex; flex-direction: column; height: 100%; }
     .head { display: flex; gap: 4px 14px; align-items: center; padding: 3px 8px 0; flex-wrap: wrap; flex: none; } .head .spacer { flex: 1; } .head b { font-weight: 600; } .dim { color: var(--text-dim); }
     .key { display: inline-flex; gap: 5px; align-items: center; color: var(--text-dim); white-space: nowrap; } .key svg { width: 20px; height: 10px; }
     .alarm { color: var(--alarm); font-weight: 600; } button { font: inherit; color: var(--text); background: var(--panel-2); border: 1px solid #4a4a4a; border-radius: 4px; padding: 0 7px; height: 20px; cursor: pointer; }
     button[aria-pressed="true"] { background: #4a4a4a; border-color: #b9b9b9; box-shadow: inset 0 -2px 0 var(--accent); } :focus-visible { outline: 2px solid var(--focus); }
-    .plots { flex: 1; min-height: 0; position: relative; display: flex; flex-direction: column; } .read { font-variant-numeric: tabular-nums; min-width: 14em; text-align: right; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+    .plots { flex: 1; min-height: 0; position: relative; display: flex; flex-direction: column; } .read { position: absolute; right: 12px; top: 4px; z-index: 2; background: rgb(28 28 28 / 85%); padding: 0 6px; border-radius: 3px; font-variant-numeric: tabular-nums; white-space: nowrap; } .read:empty { display: none; }
     .u-cursor-x { border-color: var(--focus) !important; } .hidden-text { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
     @media (min-width: 2000px) { :host { font-size: 14px; } }
     @media (forced-colors: active) { .plots { forced-color-adjust: none; } }
@@ -199,18 +200,16 @@ export class PortalChart extends LitElement {
     ctx.fillStyle = this.colour('--alarm');
     ctx.font = `600 ${11 * r}px system-ui, sans-serif`;
     ctx.textBaseline = 'top';
+    ctx.textAlign = 'left';
     let end = -Infinity;
     for (const alarm of alarms) {
       const x0 = u.valToPos(start + alarm.first * interval, 'x', true);
       const x1 = u.valToPos(start + alarm.end * interval, 'x', true);
       ctx.fillRect(x0, bbox.top, Math.max(2 * r, x1 - x0), 3 * r);
-      ctx.beginPath();
-      ctx.moveTo(x0, bbox.top + 13 * r);
-      ctx.lineTo(x0 + 4.5 * r, bbox.top + 5 * r);
-      ctx.lineTo(x0 + 9 * r, bbox.top + 13 * r);
-      ctx.fill();
-      const word = `${t(`view.chart.${alarm.who}`)}: ${t('view.chart.alarm')}`;
-      if (x0 > end) { ctx.fillText(word, x0 + 12 * r, bbox.top + 4 * r); end = x0 + 18 * r + ctx.measureText(word).width; }
+      if (x0 <= end) continue;
+      const word = `▲ ${t(`view.chart.${alarm.who}`)}: ${t('view.chart.alarm')}`;
+      ctx.fillText(word, x0, bbox.top + 5 * r);
+      end = x0 + 8 * r + ctx.measureText(word).width;
     }
     ctx.restore();
   }
@@ -261,15 +260,14 @@ export class PortalChart extends LitElement {
     const line = (colour, dash) => html`<svg viewBox="0 0 20 10" aria-hidden="true"><path d="M0,5h20" stroke=${colour} stroke-width="2" stroke-dasharray=${dash} fill="none"></path></svg>`;
     const alarms = [...s.alarms, ...(s.neutron?.alarms ?? [])];
     return html`<link rel="stylesheet" href="/static/vendor/uplot.css">
-      <div class="head" role="group" aria-label=${t('view.chart')}><b>${this.inSigma ? t('view.chart.sigma') : t('view.chart.gamma', {s: s.interval_s})}</b>
+      <div class="all"><div class="head" role="group" aria-label=${t('view.chart')}><b>${this.inSigma ? t('view.chart.sigma') : t('view.chart.gamma', {s: s.interval_s})}</b>
         <span class="key">${line('var(--text-dim)', '1 3')}${s.background == null ? t('view.chart.no_background') : t('view.chart.background', {n: rounded(s.background)})}</span>
-        ${s.threshold == null ? nothing : html`<span class="key">${line('var(--series-1)', '6 3')}${t('view.chart.threshold', {n: rounded(s.threshold)})} (${s.nsigma} σ, ${s.window_intervals} × ${s.interval_s} s)</span>`}
+        ${s.threshold == null ? nothing : html`<span class="key" title=${`${s.nsigma} σ, ${s.window_intervals} × ${s.interval_s} s`}>${line('var(--series-1)', '6 3')}${t('view.chart.threshold', {n: rounded(s.threshold)})}</span>`}
         ${s.neutron ? html`<span class="key"><svg viewBox="0 0 20 10" aria-hidden="true"><path d="M2,10v-5h4v5M8,10v-9h4v9M14,10v-3h4v3" fill="var(--series-1)"></path></svg>${t('view.chart.neutron', {s: s.neutron.interval_s})}</span>` : nothing}
         ${s.assumed ? html`<span class="dim">${t('view.chart.assumed')}</span>` : nothing}
-        ${s.speed_kmh ? html`<span class="dim">${t('view.chart.speed', {n: s.speed_kmh.toFixed(1)})}</span>` : nothing}
-        <span class="spacer"></span><span class="read dim"></span>
+        <span class="spacer"></span>
         <button aria-pressed=${this.inSigma ? 'true' : 'false'} ?disabled=${!(s.background > 0)} @click=${() => this.#toggle()}>${t('view.chart.nsigma')}</button></div>
-      <div class="plots" aria-hidden="true"></div>
+      <div class="plots" aria-hidden="true"><span class="read"></span></div></div>
       <div class="hidden-text">${alarms.length ? html`<ul>${alarms.map((a) => html`<li>${t(`view.chart.${a.who}`)}: ${t('view.chart.alarm')}, ${a.text}, ${a.first}–${a.end}</li>`)}</ul>` : nothing}
         <table><caption>${t('view.chart.table')}</caption><tbody>${s.gamma.slice(0, 400).map((n, i) => html`<tr><th scope="row">${(s.start_s + i * s.interval_s).toFixed(1)} s</th><td>${n}</td></tr>`)}</tbody></table></div>`;
   }

@@ -4,7 +4,7 @@ import {t} from '/static/shell/i18n.js';
 import {barView, shownText, statusText} from './bar.js';
 import {GlRenderer} from './gl.js';
 import {fillLut, GREY, middleOf, palettes, STANDARD} from './look.js';
-import {kindName, legendView, loupeMark, miniMarks, paneMarks, TIER_SHAPE} from './marks.js';
+import {kindName, legendView, loupeMark, miniMarks, opaqueKey, paneMarks, TIER_SHAPE} from './marks.js';
 import {CanvasRenderer, PngRenderer} from './soft.js';
 import {viewStyles} from './styles.js';
 import {TileStore} from './tiles.js';
@@ -532,7 +532,7 @@ export class ScanView extends LitElement {
     const element = this.renderRoot.querySelector('.why');
     if (!element) return;
     const index = this.hovered ?? this.selectedFinding;
-    const f = this.overlays && !this.drawing ? this.scan?.findings.find((g) => g.index === index && g.box) : null;
+    const f = this.overlays && !this.drawing && !this.held.has('magnifier') ? this.scan?.findings.find((g) => g.index === index && g.box) : null;
     element.hidden = !f;
     if (!f) return;
     if (this.why !== f) { this.why = f; render(html`<b><span class=${`tier-${f.tier}`}>${f.index} <span aria-hidden="true">${TIER_SHAPE[f.tier]}</span> ${t(`tier.${f.tier}`)}</span> · ${kindName(f.kind)}</b>${f.reason}`, element); }
@@ -809,12 +809,11 @@ export class ScanView extends LitElement {
         @pointerleave=${() => { if (!this.gesture) this.#moveCursor(null); }} @contextmenu=${(e) => e.preventDefault()} @keydown=${this.#key} @dblclick=${() => this.action('fit')}>
         <canvas class="gl" hidden></canvas><canvas class="soft" hidden></canvas>
         <svg class="marks" aria-hidden="true"></svg>
-        ${scan?.simulated ? html`<div class="flag"><span class="strong">${t('simulated.short')}</span></div>` : nothing}
-        ${scan && (this.mode === 'material' || (this.overlays && scan.value.opaque_below && !this.compact)) ? legendView(this.mode === 'material' ? scan.material : null, this.overlays && scan.value.opaque_below) : nothing}
         <div class="why" hidden></div>
         ${this.refusedText ? html`<div class="empty bad" role="alert"><b>${t('view.not_painted')}</b><span>${this.refusedText}</span></div>` : nothing}
       </div>
-      ${scan ? html`<div class="status"><b class="at fixed"></b><span class="spacer"></span><span class="wait"></span><span class="shown"></span></div>` : nothing}
+      ${scan && this.mode === 'material' ? legendView(scan.material) : nothing}
+      ${scan?.energies.length ? html`<div class="status"><b class="at fixed"></b><span class="spacer"></span><span class="wait"></span>${this.overlays && scan.value.opaque_below ? opaqueKey() : nothing}<span class="shown"></span></div>` : nothing}
       <span id="how" class="hidden-text">${t('view.how')}</span><span class="said hidden-text" role="status"></span>`;
   }
 }

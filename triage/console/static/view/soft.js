@@ -47,6 +47,8 @@ export class CanvasRenderer extends Canvas {
     const rows = samples(rect.y0, rect.y1, pane.y, item.start[1], item.per[1], item.taps, shown.height);
     const value = look.edge ? edged(look.white) : item.taps === 1 ? single : look.reduce === 'min' ? smallest : mean;
     const {lut} = look;
+    const centres = low ? samples(rect.x0, rect.x1, pane.x, item.start[0], item.per[0], 1, shown.width).filter((_, n) => n % 2 === 0) : null;
+    const centreRows = low ? samples(rect.y0, rect.y1, pane.y, item.start[1], item.per[1], 1, shown.height) : null;
     const {width} = this.canvas;
     const plain = !low && !look.opaque;
     const paint = low ? materialOf(look) : null;
@@ -56,6 +58,7 @@ export class CanvasRenderer extends Canvas {
       const r = 2 * (y - rect.y0);
       const r0 = rows[r] * shown.width;
       const r1 = rows[r + 1] * shown.width;
+      const centreRow = low ? centreRows[r] * shown.width : 0;
       let o = y * width + rect.x0;
       if (plain && value === single) {
         for (let c = 0; c < columns.length; c += 2) { this.out[o] = lut[shown.data[r0 + columns[c]]]; o += 1; }
@@ -64,7 +67,7 @@ export class CanvasRenderer extends Canvas {
       for (let x = rect.x0, c = 0; x < rect.x1; x += 1, c += 2, o += 1) {
         const v = value(shown, r0, r1, columns[c], columns[c + 1]);
         if (v < look.opaque && x + 0.5 > wx0 && x + 0.5 < wx1 && y + 0.5 > wy0 && y + 0.5 < wy1 && onHatch(1, x, y)) this.out[o] = hatch;
-        else this.out[o] = paint ? paint(v, value(low, r0, r1, columns[c], columns[c + 1]), lut[v], x, y) : lut[v];
+        else this.out[o] = paint ? paint(around(shown, centreRow, centres[x - rect.x0]), around(low, centreRow, centres[x - rect.x0]), lut[v], x, y) : lut[v];
       }
     }
   }
@@ -85,14 +88,16 @@ function samples(from, to, pane, start, per, taps, size) {
 const single = ({data}, r0, r1, c0) => data[r0 + c0];
 const mean = ({data}, r0, r1, c0, c1) => (data[r0 + c0] + data[r0 + c1] + data[r1 + c0] + data[r1 + c1] + 2) >> 2;
 const smallest = ({data}, r0, r1, c0, c1) => Math.min(data[r0 + c0], data[r0 + c1], data[r1 + c0], data[r1 + c1]);
-const edged = (white) => ({data, width, height}, r0, r1, c0) => {
+/** Mean of 3 x 3; beyond the tile's edge, the edge again. */
+function around({data, width, height}, r0, c0) {
   let sum = 0;
   for (let dy = -1; dy <= 1; dy += 1) {
     const row = Math.max(0, Math.min(r0 + dy * width, (height - 1) * width));
     for (let dx = -1; dx <= 1; dx += 1) sum += data[row + Math.max(0, Math.min(width - 1, c0 + dx))];
   }
-  return Math.max(0, Math.min(white, Math.floor(2 * data[r0 + c0] - sum / 9 + 0.5)));
-};
+  return sum / 9;
+}
+const edged = (white) => (tile, r0, r1, c0) => Math.max(0, Math.min(white, Math.floor(2 * tile.data[r0 + c0] - around(tile, r0, c0) + 0.5)));
 
 function materialOf({material, white}) {
   const {t_min: from, t_max: to} = material;

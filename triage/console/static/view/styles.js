@@ -17,7 +17,7 @@ export const viewStyles = css`
   input[type="number"] { width: 62px; text-align: right; font-variant-numeric: tabular-nums; appearance: textfield; -moz-appearance: textfield; padding: 0 5px; }
   input[type="number"]::-webkit-inner-spin-button { appearance: none; margin: 0; }
   .histogram { width: 96px; height: 24px; background: #191919; border: 1px solid #4a4a4a; border-radius: 3px; display: block; }
-  select { padding: 0 3px; max-width: 110px; }
+  select { padding: 0 2px; width: 92px; }
   .spacer { flex: 1; }
   .icon { padding: 0; width: 26px; display: inline-grid; place-items: center; } .icon svg { width: 16px; height: 16px; fill: none; stroke: currentColor; stroke-width: 1.5; }
   .stage { flex: 1; position: relative; min-height: 60px; overflow: hidden; touch-action: none; cursor: grab; outline-offset: -2px; background: var(--image-surround); }
@@ -32,11 +32,10 @@ export const viewStyles = css`
   .empty { position: absolute; inset: 0; display: grid; place-content: center; color: var(--text-dim); text-align: center; gap: 4px; pointer-events: none; }
   .empty.bad { color: var(--alarm); font-size: 14px; background: var(--image-surround); }
 
-  .legend { position: absolute; left: 8px; bottom: 8px; background: rgb(28 28 28 / 88%); border: 1px solid var(--line); border-radius: 4px; padding: 6px 9px; max-width: 260px; pointer-events: none; }
-  .legend ul { list-style: none; margin: 0; padding: 0; } .legend li { display: flex; gap: 7px; align-items: center; padding: 1px 0; } .legend svg { width: 22px; height: 12px; flex: none; } .legend p { margin: 3px 0 0; color: var(--text-dim); }
+  .legend { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: center; padding: 3px 8px; background: var(--panel); border-top: 1px solid var(--line); flex: none; }
+  .legend ul { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 16px; } .legend li, .key { display: flex; gap: 6px; align-items: center; white-space: nowrap; } .legend p { margin: 0; color: var(--text-dim); } .status .key { flex: 0 1000 auto; min-width: 0; overflow: hidden; } .status .at { flex: 0 1 auto; } .status .shown { flex: none; } .swatch { width: 22px; height: 12px; flex: none; }
   .why { position: absolute; max-width: min(340px, 60%); background: rgb(28 28 28 / 94%); border: 1px solid #6a6a6a; border-radius: 4px; padding: 6px 9px; font-size: 13px; pointer-events: none; z-index: 3; }
   .why b { display: block; } .why .tier-alarm { color: var(--alarm); } .why .tier-review { color: var(--review); } .why .tier-note { color: var(--text-dim); }
-  .flag { position: absolute; left: 8px; top: 8px; display: flex; gap: 6px; pointer-events: none; flex-wrap: wrap; } .flag span { background: rgb(28 28 28 / 88%); border: 1px solid var(--line); border-radius: 3px; padding: 1px 7px; } .flag .strong { color: #f3e7b0; border-color: #8d7d3a; font-weight: 600; }
 
   .marks rect, .marks line, .marks path { fill: none; vector-effect: non-scaling-stroke; }
   .halo { stroke: rgb(0 0 0 / 65%); stroke-width: 4; } .box { stroke-width: 1.75; }
@@ -53,5 +52,5 @@ export const viewStyles = css`
   .mini rect { stroke: #6a6a6a; } .mini .seen { stroke: var(--focus); stroke-width: 1.5; } .loupe { stroke: var(--focus); stroke-width: 1.5; }
   .badrow { stroke: var(--unusable); stroke-width: 2; } .divide { stroke: var(--line); stroke-width: 1; } .marks .name { font: 600 11px system-ui, "DejaVu Sans", sans-serif; fill: #ddd; paint-order: stroke; stroke: rgb(0 0 0 / 80%); stroke-width: 3px; }
   @media (min-width: 2000px) { :host { font-size: 14px; } button, input, select { height: 28px; } input[type="number"] { width: 76px; } .histogram { height: 28px; width: 140px; } .status { height: 26px; } .tag text { font-size: 12px; } }
-  @media (forced-colors: active) { button[aria-pressed="true"] { outline: 2px solid Highlight; outline-offset: -2px; } .stage, canvas, .legend svg { forced-color-adjust: none; } }
+  @media (forced-colors: active) { button[aria-pressed="true"] { outline: 2px solid Highlight; outline-offset: -2px; } .stage, canvas, .swatch { forced-color-adjust: none; } }
 `;
