@@ -63,6 +63,10 @@ class Disk:
         """Make a folder; mode : less the process's mask."""
         os.mkdir(path, mode)  # noqa: PTH102
 
+    def rmdir(self, path: Path) -> None:
+        """Take an empty folder away."""
+        os.rmdir(path)  # noqa: PTH106
+
     def space(self, path: Path) -> Space:
         """Return how much room the file system of `path` has."""
         told = os.statvfs(path)

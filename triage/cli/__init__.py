@@ -20,6 +20,7 @@ from .evaluate import evaluate
 from .files import export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
+from .policy import policy
 from .shared import EXIT_BAD_INPUT, EXIT_USAGE
 from .simulate import simulate
 from .study import study
@@ -73,6 +74,6 @@ def cli() -> None:
 
 for command in (
     run, check, demo, triage, replay, simulate, export, verify, watch, console, decide, keys, audit, drivers, bench,
-    evaluate, calibrate, study, torture,
+    evaluate, calibrate, study, policy, torture,
 ):  # fmt: skip
     cli.add_command(command)

@@ -67,7 +67,7 @@ _WALL_T = (0.6, 0.93)
 _MIN_WALL_PIXELS = 500
 OPAQUE_T = 0.03
 """Share of the open beam below which insertions are found by chance only: hatched, for nothing is claimed there."""
-_OPAQUE_RGB = (212, 165, 232)
+_OPAQUE_RGB = (150, 112, 168)
 
 
 class Pyramid:
@@ -180,6 +180,12 @@ class Pyramid:
             return self.values(x0, x1, y0, y1)
         self.make()
         return self._levels["mean"][level - 1][x0:x1, y0:y1]
+
+    def whole(self, level: int) -> Array:
+        """Return (rows, columns) uint16 of a level, means."""
+        self.make()
+        columns = self.values(0, self.columns, 0, self.rows) if level == 0 else self._levels["mean"][level - 1]
+        return np.ascontiguousarray(columns.T)
 
     def histogram(self) -> list[int]:
         """Return the number of pixels in each of 256 equal parts of 0 to white."""

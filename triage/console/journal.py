@@ -33,10 +33,11 @@ State = Literal["held", "sending", "acknowledged", "not_applied", "undone", "ref
 MIGRATIONS = (
     """
     CREATE TABLE decisions (
-        id TEXT PRIMARY KEY, state TEXT NOT NULL, due_utc_ns INTEGER NOT NULL, made BLOB NOT NULL, reason TEXT NOT NULL,
-        changed_utc_ns INTEGER NOT NULL
+        id TEXT PRIMARY KEY, scan_id TEXT NOT NULL, state TEXT NOT NULL, due_utc_ns INTEGER NOT NULL,
+        made BLOB NOT NULL, reason TEXT NOT NULL, changed_utc_ns INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX decisions_state ON decisions (state);
+    CREATE INDEX decisions_scan ON decisions (scan_id);
     CREATE TABLE history (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, utc_ns INTEGER NOT NULL, who TEXT NOT NULL, kind TEXT NOT NULL,
         scan_id TEXT NOT NULL, said TEXT NOT NULL
@@ -68,6 +69,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     regions: tuple[dict[str, Any], ...] = ()
     opened_utc_ns: int = 0
+    start_utc_ns: int = 0
     outcome: str = ""
 
 
@@ -131,8 +133,8 @@ class Journal:
             if known is not None:
                 return known
             self._db.execute(
-                "INSERT INTO decisions VALUES (?,?,?,?,?,?)",
-                (made.id, "held", now + int(hold_s * 1e9), msgspec.json.encode(made), "", now),
+                "INSERT INTO decisions VALUES (?,?,?,?,?,?,?)",
+                (made.id, made.scan_id, "held", now + int(hold_s * 1e9), msgspec.json.encode(made), "", now),
             )
             said = {
                 "id": made.id, "new": made.verdict, "codes": made.codes, "note": made.note, "sha256": made.sha256,
@@ -168,15 +170,16 @@ class Journal:
         ).fetchone()
         return _entry_of(found) if found else None
 
-    def entries(self, *states: State, limit: int = 200) -> list[Entry]:
-        """Return decisions in any of these states, oldest first; of all states the newest, oldest first."""
-        asked = ",".join("?" * len(states))
-        where = f"WHERE state IN ({asked})" if states else ""
+    def entries(self, *states: State, scan_id: str = "", limit: int = 200) -> list[Entry]:
+        """Return the newest decisions, oldest first: in any of these states, or all; of one scan, or all."""
+        where = "WHERE (? = '' OR scan_id = ?)"
+        if states:
+            where += f" AND state IN ({','.join('?' * len(states))})"
         with self._lock:
             rows = self._db.execute(
                 "SELECT made, state, due_utc_ns, reason, changed_utc_ns FROM decisions "  # noqa: S608 -- no text of others
                 f"{where} ORDER BY rowid DESC LIMIT ?",
-                (*states, limit),
+                (scan_id, scan_id, *states, limit),
             ).fetchall()
         return [_entry_of(row) for row in reversed(rows)]
 

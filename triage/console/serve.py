@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -50,9 +51,11 @@ async def _serve(server: _Server, station: Station, listening: socket.socket) ->
 
 def run_console(
     addresses: tuple[str, ...], analyst: str, state_dir: Path, *, port: int, identities: tuple[Identity, ...] = (),
-    say: Callable[[str], None], hold_s: float = 5.0, memory_mb: int = 1500,
+    say: Callable[[str], None], **options: Any,
 ) -> None:  # fmt: skip
-    """Serve the page until SIGINT or SIGTERM. say : is told each address that opens it, which holds a secret.
+    """Serve the page until SIGINT or SIGTERM.
+
+    say : is told each address that opens it, which holds a secret; options : of `Station`
 
     Raises ConfigError if the port is taken, or an address or a key cannot be used.
     """
@@ -69,9 +72,7 @@ def run_console(
             raise ConfigError([f"--port {port}: cannot be bound ({error}); choose another, or 0 for any"]) from error
         listening.listen(128)  # whoever is told the address may come at once
         lock = Lock(listening.getsockname()[1])
-        station = Station(
-            addresses, analyst, state_dir, identities=identities, hold_s=hold_s, memory_bytes=memory_mb * 1_000_000
-        )
+        station = Station(addresses, analyst, state_dir, identities=identities, **options)
         try:
             config = uvicorn.Config(
                 new_app(station, lock), log_level="warning", access_log=False, lifespan="off", ws="none",

@@ -7,6 +7,7 @@ the page has been gone for a while they go back.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -22,11 +23,15 @@ from scanner_io.client import Workstation
 from scanner_io.errors import DataError, DeliveryError, NoAnswer, ScannerError, StorageError
 from scanner_io.foreign import RECORDING, ForeignFiles
 from scanner_io.model import Scan, TriageResult, Verdict
+from scanner_io.recording import SUFFIX
 from scanner_io.security import Identity
+from scanner_io.storage import make_folder, write_durable
 
 from .events import Events
 from .images import Pyramid, upright_box
 from .journal import Entry, Journal, Made
+from .training import ADDRESS as TRAINING
+from .training import Training
 from .views import declared_view, findings_view, image_view, no_image, portal_view
 
 POLL_S = 0.5
@@ -238,14 +243,17 @@ class Station:
 
     def __init__(
         self, addresses: tuple[str, ...], analyst: str, state_dir: Path, *, identities: tuple[Identity, ...] = (),
-        memory_bytes: int = 1_500_000_000, hold_s: float = 5.0,
+        memory_bytes: int = 1_500_000_000, keep_bytes: int = 2_000_000_000, hold_s: float = 5.0,
+        training: Path | None = None, training_in_live: bool = False,
     ) -> None:  # fmt: skip
         """Connect to every service.
 
         identities : keys, one per address or one for all; none where services have no keys
         memory_bytes : for scans kept besides the one on the screen; hold_s : time in which a decision can be undone
+        keep_bytes : of disk, for recordings that were open here, to compare later ones with; 0 keeps none
+        training : folder of scans to train on; training_in_live : they are mixed into the live queue
 
-        Raises ConfigError for an address that is none, StorageError if the journal cannot be used.
+        Raises ConfigError for an address or folder that is none, StorageError if the journal cannot be used.
         """
         self.began_s = time.monotonic()
         self.analyst = identities[0].name if identities else analyst
@@ -254,6 +262,10 @@ class Station:
         self.ending = threading.Event()
         self.journal = Journal(state_dir / "console.sqlite")
         self._memory_bytes = memory_bytes
+        self._keep_bytes = keep_bytes
+        self._seen_dir = state_dir / "seen"
+        self.training: Training | None = None
+        self.training_in_live = training_in_live
         self._lock = threading.RLock()
         self._open: dict[str, OpenScan] = {}
         self.current = ""
@@ -266,6 +278,9 @@ class Station:
                 identity = identities[min(number, len(identities) - 1)] if identities else None
                 desk = Workstation(address, "" if identity else analyst, capacity=0, identity=identity)
                 self.services[address] = _Service(self, address, desk)
+            if training is not None:
+                self.training = Training(training, self.journal, self.analyst, self._readers)
+                self.services[TRAINING] = _Service(self, TRAINING, self.training)
         except ScannerError:
             self.close()
             raise
@@ -287,7 +302,7 @@ class Station:
 
     def services_told(self) -> list[dict[str, Any]]:
         """Return how each connection is."""
-        return [service.told() for service in self.services.values()]
+        return [service.told() for service in self.services.values() if service.address != TRAINING]
 
     def told_service(self, service: _Service, *, lost: bool) -> None:
         """Pass on that a connection came or went."""
@@ -308,7 +323,8 @@ class Station:
             for row in service.rows:
                 values = msgspec.to_builtins(row)
                 values |= {"start_utc_ns": str(row.start_utc_ns), "address": service.address,
-                    "mine": row.analyst == self.analyst and row.state == "leased"}  # fmt: skip
+                    "mine": row.analyst == self.analyst and row.state == "leased",
+                    "training": service.address == TRAINING and not self.training_in_live}  # fmt: skip
                 rows.append(values)
             for name, number in service.counts.items():
                 counts[name] = counts.get(name, 0) + number
@@ -441,7 +457,8 @@ class Station:
         declaration = offer.declaration
         return {
             "scan_id": scan.scan_id, "sha256": offer.sha256, "lane": offer.lane, "address": scan.address,
-            "simulated": offer.simulated or recorded.simulated, "training": False,
+            "simulated": offer.simulated or recorded.simulated,
+            "training": scan.address == TRAINING and not self.training_in_live,
             "start_utc_ns": str(recorded.start_utc_ns), "outcome": result.outcome, "load": result.load,
             "reasons": list(result.reasons), "profile": result.profile, "code_version": result.code_version,
             **image,
@@ -450,6 +467,7 @@ class Station:
             "quality": [msgspec.to_builtins(q) for q in result.quality],
             "gamma_alarm": result.gamma_alarm, "neutron_alarm": result.neutron_alarm,
             "portal": recorded.portal is not None,
+            "container_numbers": list(recorded.container_numbers),
             "declaration": None if declaration is None else msgspec.to_builtins(declaration),
             "declared_vs_seen": declared_view(recorded, offer),
             "devices": [msgspec.to_builtins(d) for d in recorded.devices],
@@ -457,23 +475,72 @@ class Station:
         }  # fmt: skip
 
     def _remember(self, scan: OpenScan) -> None:
-        offer = scan.offer
-        assert offer is not None
-        declaration = offer.declaration
+        """Write down that a scan was open here, and keep its recording to compare later ones with."""
+        offer, recorded = scan.offer, scan.scan
+        assert offer is not None and recorded is not None and scan.data is not None
+        if scan.address == TRAINING:
+            return
+        numbers, chapters = _known_by(recorded, offer)
         self.journal.seen(
-            scan.scan_id, offer.sha256, offer.lane, offer.start_utc_ns,
-            declaration.container_numbers if declaration else (),
-            tuple(code[:2] for code in declaration.hs_codes) if declaration else (), offer.result.outcome,
+            scan.scan_id, offer.sha256, offer.lane, offer.start_utc_ns, numbers, chapters, offer.result.outcome,
             msgspec.json.encode(offer),
         )  # fmt: skip
+        if self._keep_bytes < len(scan.data):
+            return
+        try:
+            make_folder(self._seen_dir, 0o700)
+            path = self._seen_dir / f"{offer.sha256}{SUFFIX}"
+            if not path.exists():
+                write_durable(path, scan.data)
+            kept = sorted(self._seen_dir.glob(f"*{SUFFIX}"), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+            room = self._keep_bytes
+            for old in kept:
+                room -= old.stat().st_size
+                if room < 0:
+                    old.unlink(missing_ok=True)
+        except (OSError, StorageError) as error:  # the scan itself is fine
+            self.events.publish("notice", level="warning", key="earlier.not_kept", text=str(error))
+
+    def earlier(self, scan_id: str) -> dict[str, Any]:
+        """Bring a scan that was open here before back, to look at beside another; return what is shown of it.
+
+        Raises DeliveryError if its recording is not kept any more, DataError if it is not what it was.
+        """
+        with self._lock:
+            scan = self._open.get(scan_id)
+            if scan is None or not scan.meta:
+                scan = self._from_disk(scan_id)
+                self._open[scan_id] = scan
+                self._make_room()
+            scan.used_s = time.monotonic()
+        return self.meta(scan_id)
+
+    def _from_disk(self, scan_id: str) -> OpenScan:
+        blob = self.journal.seen_offer(scan_id)
+        if blob is None:
+            raise DeliveryError(f"scan {scan_id[:80]}: was never open at this desk")
+        scan = OpenScan(scan_id, "", ahead=False)
+        scan.offer = msgspec.json.decode(blob, type=wire.Offer)
+        path = self._seen_dir / f"{scan.offer.sha256}{SUFFIX}"
+        try:
+            scan.data = memoryview(path.read_bytes())
+        except OSError as error:
+            raise DeliveryError(
+                f"scan {scan_id}: its recording is not kept here any more ({error.strerror})"
+            ) from error
+        if hashlib.sha256(scan.data).hexdigest() != scan.offer.sha256:
+            raise DataError(f"{path}: is not the recording that was seen; it is not shown")
+        self._read(scan)
+        scan.state = "ready"
+        scan.done.set()
+        return scan
 
     def meta(self, scan_id: str) -> dict[str, Any]:
         """Return what the page shows of an opened scan. Raises DeliveryError if it is not ready."""
         scan = self.ready(scan_id)
         assert scan.offer is not None
-        declaration = scan.offer.declaration
-        numbers = declaration.container_numbers if declaration else ()
-        chapters = tuple(code[:2] for code in declaration.hs_codes) if declaration else ()
+        assert scan.scan is not None
+        numbers, chapters = _known_by(scan.scan, scan.offer)
         return {
             **scan.meta,
             "lease": {"mine": scan.mine, "analyst": self.analyst, "lease_id": scan.offer.lease_id},
@@ -481,7 +548,37 @@ class Station:
             "draft": self.journal.kept(scan_id, "draft"),
             "earlier": self.journal.earlier(scan_id, numbers, chapters),
             "opened_utc_ns": str(scan.opened_utc_ns),
+            "opinions": self.opinions(scan_id),
         }
+
+    # ------------------------------------------------------------------------------------------------- opinions
+
+    def opinions(self, scan_id: str) -> list[dict[str, Any]]:
+        """Return what other analysts said of a scan before they gave it on.
+
+        A blind opinion says nothing but that there is one, until this analyst has decided.
+        """
+        decided = any(e.made.analyst == self.analyst and e.state != "undone" for e in self._decisions_on(scan_id))
+        told = []
+        for line in self.journal.history(scan_id=scan_id, kinds=("opinion",)):
+            hidden = line["said"]["blind"] and not decided and line["who"] != self.analyst
+            said = {"verdict": None, "note": ""} if hidden else line["said"]
+            told.append({"who": line["who"], "utc_ns": line["utc_ns"], "hidden": hidden, "verdict": said["verdict"],
+                "note": said["note"]})  # fmt: skip
+        return told
+
+    def _decisions_on(self, scan_id: str) -> list[Entry]:
+        return self.journal.entries(scan_id=scan_id)
+
+    def give_opinion(self, scan_id: str, sha256: str, verdict: Verdict, note: str, *, blind: bool) -> None:
+        """Write down what this analyst thinks, undecided, and give the scan on. Raises DeliveryError, DataError."""
+        scan = self.ready(scan_id, sha256)
+        if not scan.mine:
+            raise DeliveryError(f"scan {scan_id}: is not yours")
+        if not note.strip():
+            raise DataError("a second opinion is asked for with a note that says what is in doubt")
+        self.journal.note(self.analyst, "opinion", scan_id, verdict=verdict, note=note, blind=blind, sha256=sha256)
+        self.release(scan_id)
 
     def portal(self, scan_id: str) -> dict[str, Any]:
         """Return the portal's series. Raises DeliveryError if the scan is not ready or has none."""
@@ -576,7 +673,8 @@ class Station:
             made = Made(
                 id=decision_id, address=scan.address, scan_id=scan_id, sha256=sha256, analyst=self.analyst,
                 verdict=verdict, made_utc_ns=time.time_ns(), lease_id=scan.offer.lease_id, codes=codes, note=note,
-                regions=regions, opened_utc_ns=scan.opened_utc_ns, outcome=scan.offer.result.outcome,
+                regions=regions, opened_utc_ns=scan.opened_utc_ns, start_utc_ns=scan.offer.start_utc_ns,
+                outcome=scan.offer.result.outcome,
             )  # fmt: skip
             entry = self.journal.add(made, self.hold_s)
             self.journal.keep(scan_id, "draft", None)
@@ -614,11 +712,31 @@ class Station:
                 entry = self.journal.move(decision_id, ("sending",), "sending", reason) or entry
             self.events.publish("decision", **decision_told(entry))
 
+    def feedback(self, scan_id: str) -> dict[str, Any]:
+        """Return what a training scan really carried. Raises DeliveryError before it is decided, or if it is none."""
+        carried = None if self.training is None else self.training.truth(scan_id)
+        lines = self.journal.history(scan_id=scan_id, kinds=("training",))
+        if carried is None or not lines:
+            raise DeliveryError(f"scan {scan_id[:80]}: is no training scan that was decided")
+        scan = self._open.get(scan_id)
+        radiograph = scan.scan.radiograph if scan is not None and scan.scan is not None else None
+        box = None
+        if carried.threat_box is not None and radiograph is not None:
+            box = upright_box(carried.threat_box, radiograph)
+        return {"scan_id": scan_id, "threat": carried.threat, "box": box, **lines[0]["said"]}
+
     def settled(self, scan_id: str) -> None:
         """Note that a scan is decided: its lease is over."""
         scan = self._open.get(scan_id)
         if scan is not None:
             scan.mine = False
+
+
+def _known_by(scan: Scan, offer: wire.Offer) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the container numbers and declared chapters by which a scan is found again."""
+    declaration = offer.declaration
+    chapters = () if declaration is None else tuple(sorted({code[:2] for code in declaration.hs_codes}))
+    return scan.container_numbers, chapters
 
 
 def decision_told(entry: Entry) -> dict[str, Any]:
@@ -628,5 +746,5 @@ def decision_told(entry: Entry) -> dict[str, Any]:
         "id": made.id, "scan_id": made.scan_id, "sha256": made.sha256, "verdict": made.verdict,
         "codes": list(made.codes), "note": made.note, "state": entry.state, "reason": entry.reason,
         "due_utc_ms": entry.due_utc_ns // 1_000_000, "made_utc_ms": made.made_utc_ns // 1_000_000,
-        "address": made.address,
+        "address": made.address, "training": made.address == TRAINING,
     }  # fmt: skip

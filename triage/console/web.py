@@ -7,13 +7,15 @@ works once and is exchanged for a cookie that no other site's page can send. Eve
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from starlette.applications import Starlette
@@ -29,7 +31,7 @@ from scanner_io import __version__
 from scanner_io.errors import DataError, DeliveryError, ScannerError, StorageError
 from scanner_io.model import Verdict
 
-from . import codes
+from . import codes, evidence, figures, training
 from .images import TILE, Look, Material, Reduce, crc32, hatched, material_rgb, palettes, png, rendered
 from .station import OpenScan, Station, decision_told
 
@@ -176,6 +178,25 @@ class _DecisionAsked(msgspec.Struct, forbid_unknown_fields=True):
     note: str = ""
 
 
+class _DownAsked(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+    from_utc_ns: str
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+
+
+class _ShiftAsked(msgspec.Struct, forbid_unknown_fields=True):
+    phase: Literal["begun", "ended"]
+    note: Annotated[str, msgspec.Meta(max_length=5000)] = ""
+
+
+class _OpinionAsked(msgspec.Struct, forbid_unknown_fields=True):
+    scan_id: str
+    sha256: str
+    verdict: Verdict
+    note: Annotated[str, msgspec.Meta(max_length=5000)]
+    blind: bool = True
+
+
 def _converted(value: dict[str, Any], kind: Any) -> Any:
     try:
         return msgspec.convert(value, kind)
@@ -212,6 +233,15 @@ class Pages:
             Route("/api/regions", self.regions, methods=["POST"]),
             Route("/api/settings", self.settings, methods=["POST"]),
             Route("/api/log", self.log, methods=["POST"]),
+            Route("/api/earlier/{scan}", self.earlier),
+            Route("/api/bundle/{scan}.zip", self.bundle),
+            Route("/api/figures", self.figures),
+            Route("/api/decisions.csv", self.decisions_csv),
+            Route("/api/down", self.down, methods=["POST"]),
+            Route("/api/shift", self.shift, methods=["POST"]),
+            Route("/api/opinion", self.opinion, methods=["POST"]),
+            Route("/api/training", self.training),
+            Route("/api/training/{scan}", self.feedback),
             Mount("/static", _Static(directory=STATIC)),
         ]
 
@@ -238,7 +268,7 @@ class Pages:
                 "open": station.current or None, "opening": station.opening(station.current),
                 "decisions": [decision_told(e) for e in entries], "hold_s": station.hold_s,
                 "settings": station.journal.kept(station.analyst, "settings", {}), "codes": codes.told(),
-                **station.queue(),
+                "training": station.training is not None, **_shift(station), **station.queue(),
             }
         )  # fmt: skip
 
@@ -343,6 +373,85 @@ class Pages:
         scan_id = str(asked.pop("scan_id", ""))[:80]
         await run_in_threadpool(lambda: self._station.journal.note(self._station.analyst, kind, scan_id, page=asked))
         return _fresh({})
+
+    # -- beside the decision
+
+    async def earlier(self, request: Request) -> Response:
+        """Return what is shown of a scan that was open here before."""
+        return _fresh(await run_in_threadpool(self._station.earlier, request.path_params["scan"]))
+
+    async def bundle(self, request: Request) -> Response:
+        """Return the evidence bundle of an opened scan."""
+        scan = self._station.ready(request.path_params["scan"])
+        data = await run_in_threadpool(evidence.bundle, self._station, scan)
+        await run_in_threadpool(
+            lambda: self._station.journal.note(
+                self._station.analyst, "bundle", scan.scan_id, sha256=hashlib.sha256(data).hexdigest()
+            )
+        )
+        name = f'attachment; filename="{scan.scan_id}.evidence.zip"'
+        headers = {"Content-Disposition": name, "Cache-Control": "no-store"}
+        return Response(data, media_type="application/zip", headers=headers)
+
+    async def figures(self, request: Request) -> Response:
+        """Return the figures of the last so many hours."""
+        asked = request.query_params.get("hours", "24")
+        hours = int(asked) if asked.isdigit() else 24
+        now = time.time_ns()
+        since = now - min(hours, 24 * 366) * figures.HOUR_NS
+        return _fresh(await run_in_threadpool(figures.figures, self._station, since, now))
+
+    async def decisions_csv(self, request: Request) -> Response:
+        """Return all decisions as CSV."""
+        text = await run_in_threadpool(figures.decisions_csv, self._station.journal)
+        headers = {"Content-Disposition": 'attachment; filename="decisions.csv"', "Cache-Control": "no-store"}
+        return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+
+    async def down(self, request: Request) -> Response:
+        """Write down why a service could not be reached."""
+        asked: _DownAsked = _converted(await _body(request), _DownAsked)
+        said = {"address": asked.address, "from_utc_ns": asked.from_utc_ns, "reason": asked.reason}
+        await run_in_threadpool(lambda: self._station.journal.note(self._station.analyst, "down_reason", "", **said))
+        return _fresh({})
+
+    async def shift(self, request: Request) -> Response:
+        """Begin or end a shift; the note of its end is shown at the next beginning."""
+        asked: _ShiftAsked = _converted(await _body(request), _ShiftAsked)
+        journal, analyst = self._station.journal, self._station.analyst
+
+        def keep() -> None:
+            journal.note(analyst, f"shift_{asked.phase}", note=asked.note)
+            now_ms = time.time_ns() // 1_000_000
+            journal.keep(analyst, "shift", {"since_ms": now_ms} if asked.phase == "begun" else None)
+            if asked.phase == "ended":
+                journal.keep("", "handover", {"who": analyst, "note": asked.note, "ms": now_ms})
+
+        await run_in_threadpool(keep)
+        return _fresh(_shift(self._station))
+
+    async def opinion(self, request: Request) -> Response:
+        """Give an undecided scan on to somebody else, with what this analyst thinks."""
+        asked: _OpinionAsked = _converted(await _body(request), _OpinionAsked)
+        await run_in_threadpool(
+            lambda: self._station.give_opinion(
+                asked.scan_id, asked.sha256, asked.verdict, asked.note, blind=asked.blind
+            )
+        )  # fmt: skip
+        return _fresh({})
+
+    async def training(self, request: Request) -> Response:
+        """Return how this analyst did in training."""
+        told = await run_in_threadpool(training.figures, self._station.journal, self._station.analyst)
+        return _fresh({"here": self._station.training is not None, **told})
+
+    async def feedback(self, request: Request) -> Response:
+        """Return what a training scan really carried, once it is decided."""
+        return _fresh(await run_in_threadpool(self._station.feedback, request.path_params["scan"]))
+
+
+def _shift(station: Station) -> dict[str, Any]:
+    kept = station.journal.kept
+    return {"shift": kept(station.analyst, "shift"), "handover": kept("", "handover")}
 
 
 def _fresh(value: Any) -> Response:

@@ -45,6 +45,7 @@ from .gate import Gate
 from .outbox import Outbox
 from .sparing import Sparing
 from .store import place_of, sign
+from .supervision import READ_FACTOR, Pulse, Supervisor
 
 Log = Callable[..., None]
 
@@ -52,10 +53,8 @@ RESTARTS, RESTART_WINDOW_S, RESTART_PAUSE_S = 5, 60.0, 30.0
 """A lane may be restarted so often within the window; then it rests for the pause, with an alarm."""
 MAX_JUDGING_ATTEMPTS = 3
 REJUDGE_AT_ONCE = 4
-LANE_SILENT_S = 30.0
-"""A lane whose loop was not heard for so long hangs: it is ended and started again."""
-LANE_BUSY_S = 300.0
-"""So is one that has been at a single scan for so long."""
+STORING_S = 300.0
+"""A worker may wait so long for a disk: a lane that is ended meanwhile loses what live devices said."""
 WARM_UP_S = 600.0
 """Kernels are compiled at the first start on a machine."""
 TICK_S = 0.2
@@ -112,6 +111,12 @@ class LaneHandle:
         self.finished = False
         self.ready = False
         self.heard_s = 0.0
+        self.stands = ""
+        """Which of its loops does not progress, in words."""
+        self.was_ready = self.has_ended = False
+        """Ever, since the daemon began."""
+        self.killed_s = 0.0
+        """When its process was ended because it hung; 0: it was not, or it is gone."""
         self._starts: deque[float] = deque(maxlen=RESTARTS)
         self.not_before_s = 0.0
         self.unreconciled = False
@@ -136,6 +141,7 @@ class LaneHandle:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.ready = False
+        self.stands = ""
         self.heard_s = time.monotonic()
         self._starts.append(time.monotonic())
 
@@ -152,6 +158,8 @@ class LaneHandle:
         if self.pipe is not None:
             self.pipe.close()
         self.process = self.pipe = None
+        self.has_ended = True
+        self.killed_s = 0.0
         self.to_rejudge.clear()
         self.rejudging.clear()
         self.untaken.clear()  # their recordings have no row, so they are found again
@@ -166,12 +174,23 @@ class LaneHandle:
             self._starts.clear()
         return not often
 
-    def hangs(self) -> str:
-        """Return in words why the process seems to hang, empty if it does not."""
+    def hangs(self, watchdog_s: float) -> str:
+        """Return in words why the process seems to hang, empty if it does not. watchdog_s : a loop may stand so long"""
         silent_s = time.monotonic() - self.heard_s
-        if self.process is None or silent_s <= (LANE_SILENT_S if self.ready else WARM_UP_S):
+        if self.process is None:
             return ""
-        return f"not heard for {silent_s:.0f} s"
+        if silent_s > (watchdog_s if self.ready else WARM_UP_S):
+            return f"not heard for {silent_s:.0f} s"
+        return self.stands
+
+    def take_alive(self, alive: link.Alive, watchdog_s: float) -> None:
+        """Hear how the loops of the lane are."""
+        late = [f"{n} for {t:.0f} s" for n, t in alive.standing_s.items() if t > READ_FACTOR * watchdog_s]
+        if alive.judging_s > watchdog_s:
+            late.append(f"the judgement for {alive.judging_s:.0f} s")
+        if alive.storing_s > max(STORING_S, watchdog_s):
+            late.append(f"storing for {alive.storing_s:.0f} s")
+        self.stands = f"no progress of {', '.join(late)}" if late else ""
 
     def say(self, message: link.Said) -> bool:
         """Tell the lane; False if it is gone."""
@@ -203,6 +222,7 @@ class Daemon:
         self._checkpoints: audit.Checkpoints | None = None
         self._checkpoint_s = time.monotonic()
         self._faults = Sparing(burst=5, every_s=30.0)
+        self._supervisor = Supervisor()
 
     def stop(self, *_: object) -> None:
         """Ask the loop to end; usable as a signal handler."""
@@ -221,6 +241,7 @@ class Daemon:
             self._outbox = Outbox(place)
             sign(self._state, place)
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            pulse = Pulse(context)
             try:
                 for scan_id in self._outbox.hold_missing(lambda p: Path(p).is_file()):
                     self._log("recording_missing", level="error", scan=scan_id)
@@ -235,29 +256,35 @@ class Daemon:
                     identity = None if self._gate is None else self._gate.identity
                     self._checkpoints = audit.Checkpoints(Path(self._config.audit.checkpoints), identity)
                 try:
-                    self._loop()
+                    self._loop(pulse)
                 finally:
+                    self._supervisor.stopping()
                     self._tell_audit(now=True)
                     self._dispatch.close()
             finally:
                 self._end_all()
                 if self._gate is not None:
                     self._gate.close()
+                pulse.close()
                 context.term()
                 self._outbox.close()
+                self._supervisor.close()
 
     # ----------------------------------------------------------------------------------------------------- loop
 
-    def _loop(self) -> None:
+    def _loop(self, pulse: Pulse) -> None:
         for handle in self._lanes.values():
             handle.start()
         stop_sent_s: float | None = None
         while True:
             self._poll()
             self._dispatch.tick()
+            if self._outbox.store.distrusted:
+                raise StorageError(self._outbox.store.distrusted)
             self._watch_disk()
             self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)
+            self._tell_supervisor(pulse)
             done = all(h.finished or h.process is None for h in self._lanes.values())
             if stop_sent_s is None and (self._stop or (self._once and done)):
                 stop_sent_s = time.monotonic()
@@ -282,6 +309,15 @@ class Daemon:
                 self._hear(handle)
         if any(socket in ready for socket in self._dispatch.sockets):
             self._dispatch.serve()
+
+    def _tell_supervisor(self, pulse: Pulse) -> None:
+        """Say that all is well, if it is."""
+        if all(h.was_ready or h.has_ended for h in self._lanes.values()):  # one that cannot begin is told by itself
+            self._supervisor.ready()
+        now_s, longest_s = time.monotonic(), self._supervisor.watchdog_s / 2
+        stuck = [h for h in self._lanes.values() if h.killed_s and now_s - h.killed_s > longest_s]
+        if pulse.silent_s() <= longest_s and not stuck:
+            self._supervisor.feed()
 
     def _fault(self, error: StorageError, **where: str) -> None:
         """Tell that the outbox could not do something, of many times only that they are many."""
@@ -310,10 +346,9 @@ class Daemon:
         handle.heard_s = time.monotonic()
         match message:
             case link.Alive():
-                if message.busy_s > LANE_BUSY_S:
-                    self._end_hanging(handle, f"{message.busy_s:.0f} s at one scan")
+                handle.take_alive(message, self._supervisor.watchdog_s)
             case link.Ready():
-                handle.ready = True
+                handle.ready = handle.was_ready = True
                 self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
                 handle.say(link.Intake(open=self._intake_open))
                 handle.unreconciled = True
@@ -414,11 +449,12 @@ class Daemon:
         self._log("lane_hangs", level="error", lane=handle.name, text=f"{why}; it is ended and started again")
         if handle.process is not None:
             handle.process.kill()
-            handle.heard_s = time.monotonic()
+            handle.heard_s, handle.stands = time.monotonic(), ""
+            handle.killed_s = handle.killed_s or handle.heard_s
 
     def _watch_lanes(self, *, restart: bool) -> None:
         for handle in self._lanes.values():
-            if why := handle.hangs():
+            if why := handle.hangs(self._supervisor.watchdog_s):
                 self._end_hanging(handle, why)
             if handle.process is not None and not handle.process.is_alive():
                 self._hear(handle)  # its last words

@@ -34,6 +34,8 @@ from .sparing import Sparing, one_line
 
 QUEUE_ROWS = 200
 MAX_NAME = 64
+PATIENCE_S = 10.0
+"""An outbox that refuses for so long is told to those who wait for it; until then their programs ask again."""
 MAX_CAPACITY = 100
 """Scans that one connection may have at once: nobody hoards the queue."""
 MAX_OF_ONE = 8
@@ -59,6 +61,7 @@ MAY: dict[type[wire.Message], frozenset[str]] = {
     wire.Renew: _DECIDERS, wire.Release: _DECIDERS, wire.Claim: _DECIDERS,
 }  # fmt: skip
 """Which roles may send what. Whatever is not here nobody may."""
+_WRITTEN_DOWN = (wire.Hello, wire.Fetch, wire.Received, wire.Decide, wire.Claim)
 
 
 class Connection:
@@ -119,6 +122,8 @@ class Dispatch:
         self._connections: dict[bytes, Connection] = {}
         self._counter = 0
         self._storage_told = False
+        self._unstored_s = 0.0
+        """Since when what analysts send cannot be committed; 0 while it can."""
         self._unreadable = Sparing(burst=20, every_s=10.0)
         self._broken = Sparing(burst=20, every_s=10.0)
         self._not_allowed: dict[str, Sparing] = {}
@@ -300,8 +305,22 @@ class Dispatch:
                 connection.heard_s = time.monotonic()
                 connection.stalled = False
                 self._act(connection, message)
-        except (DeliveryError, StorageError) as error:
+            if type(message) in _WRITTEN_DOWN:
+                self._unstored_s = 0.0
+        except DeliveryError as error:
             self._tell_refused(routing_id, _type(message), str(error), _ref(message))
+        except StorageError as error:
+            self._unstored(routing_id, message, error)
+
+    def _unstored(self, routing_id: bytes, message: wire.FromAnalyst, error: StorageError) -> None:
+        """Pass over what could not be committed: it is asked again. If that lasts, who asks learns why."""
+        now_s = time.monotonic()
+        if not self._unstored_s:
+            self._unstored_s = now_s
+            self._log("outbox_fault", level="error", text=f"{_type(message)} is not committed: {one_line(str(error))}")
+        if now_s - self._unstored_s > PATIENCE_S:
+            refused = wire.Refused(about=_type(message), reason=one_line(str(error)), ref=_ref(message)[:MAX_REF])
+            self._send(routing_id, refused)  # it is no fault of theirs, and does not count as one
 
     def _refused(self, why: str) -> None:
         """Log a message that cannot be taken."""

@@ -42,9 +42,15 @@ class Note(Said, frozen=True, kw_only=True, tag="note"):
 
 
 class Alive(Said, frozen=True, kw_only=True, tag="alive"):
-    """lane -> daemon, every few seconds: its loop turns. busy_s : how long its worker has been at the present scan."""
+    """lane -> daemon, every second: its main loop turns.
 
-    busy_s: float
+    standing_s : how long ago the loops of its devices last turned, by their names
+    judging_s, storing_s : how long ago its worker last progressed with what it is at; 0 where it is at nothing
+    """
+
+    standing_s: dict[str, float]
+    judging_s: float
+    storing_s: float
 
 
 class Finished(Said, frozen=True, kw_only=True, tag="finished"):

@@ -230,10 +230,10 @@ class Child:
         self.kill()
 
 
-def daemon(config: Path, *options: str, faulty: dict[str, Any] | None = None, **how: Any) -> Child:
-    """Start `scanlane run CONFIG`; faulty : a plan for `triage.torture.faulty`, which then runs it."""
-    module = "triage.cli" if faulty is None else "triage.torture.faulty"
-    env = {**how.pop("env", {}), **({} if faulty is None else {"SCANLANE_FAULTS": json.dumps(faulty)})}
+def daemon(config: Path, *options: str, plan: Path | None = None, **how: Any) -> Child:
+    """Start `scanlane run CONFIG`; plan : of `triage.torture.faulty`, which then runs it."""
+    module = "triage.cli" if plan is None else "triage.torture.faulty"
+    env = {**how.pop("env", {}), **({} if plan is None else {"SCANLANE_FAULTS": str(plan)})}
     return Child("-m", module, "run", str(config), "--json", *options, name="daemon", env=env, **how)
 
 

@@ -60,7 +60,7 @@ export function onHatch(kind, x, y) {
   if (kind === 3) return x % 6 < 2 && y % 6 < 2;
   return false;
 }
-export const OPAQUE_RGB = [212, 165, 232];
+export const OPAQUE_RGB = [150, 112, 168];
 
 /** The smallest and largest of the middle of some values: `percent` of them are left out at either end. */
 export function middleOf(values, percent) {

@@ -117,7 +117,7 @@ export class PortalChart extends LitElement {
 
   #plot(root, {times, from, to, range, colour, bars = false, last, draw}) {
     const axis = {stroke: this.colour('--text-dim'), font: '11px system-ui, sans-serif', grid: {stroke: '#343434', width: 1}, ticks: {stroke: '#4a4a4a', width: 1, size: 4}};
-    const fill = `${this.colour(colour)}${bars ? 'b0' : '2e'}`;
+    const fill = `${this.colour(colour)}${bars ? '66' : '2e'}`;
     return new uPlot({
       width: Math.max(50, root.clientWidth), height: 60, legend: {show: false}, padding: [4, 10, last ? 0 : 2, 0],
       cursor: {x: true, y: false, points: {show: false}, drag: {x: false, y: false}},

@@ -85,7 +85,7 @@ export class ScanView extends LitElement {
     const told = {
       onDrop: (entry) => this.surface?.drop(entry),
       onTile: () => { this.failedText = ''; this.#readCursor(); this.#tryRoi(); this.redraw(); },
-      onRefused: ({tile, reason}) => { this.refusedText = t('view.refused', {reason}); this.requestUpdate(); this.#tell('tile-refused', {scan_id: scan.scan_id, sha256: scan.sha256, tile, reason}); },
+      onRefused: ({tile, reason}) => { this.refusedText = reason; this.requestUpdate(); this.#tell('tile-refused', {scan_id: scan.scan_id, sha256: scan.sha256, tile, reason}); },
       onError: ({tile, status, text, count}) => { this.failedText = text; if (count === 1) this.#tell('tile-error', {tile, status, text}); this.#showStatus(); },
     };
     this.store = new TileStore(scan, {...told, form: this.surface.form});
