@@ -264,10 +264,12 @@ def rendered(tile: Array, look: Look, white: int) -> Array:
 
 def ratio_of(low: Array, high: Array, white: int) -> tuple[Array, Array]:
     """Return ln(T low) / ln(T high) and T high, of means of 3 x 3: a ratio of single pixels is mostly noise."""
-    t_low, t_high = (
-        np.clip(cv2.blur(v.astype(np.float64), (3, 3), borderType=cv2.BORDER_REPLICATE) / white, 1e-6, 1.0)
-        for v in (low, high)
-    )
+
+    def transmission(v: Array) -> Array:
+        around = cv2.blur(v.astype(np.float64), (3, 3), borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(np.clip(around / white, 1e-6, 1.0))
+
+    t_low, t_high = transmission(low), transmission(high)
     return np.log(t_low) / np.minimum(np.log(t_high), -1e-9), t_high
 
 
