@@ -4,7 +4,8 @@ An image of such a message is a block of consecutive detector lines, of one chan
 is seen by the image's number and left as a gap; an image of another size or type ends the scan as aborted, and nothing
 more is taken of it. A detector that restarts, or is replaced, begins a new series; the one that was open is ended.
 
-Typed arrays are decoded by their CBOR tags, compressed ones (tag 56500) by the HDF5 filters that define their framing.
+Typed arrays are decoded by their CBOR tags, without a copy where that can be; compressed ones (tag 56500) by the HDF5
+filters that define their framing.
 
 Source: DECTRIS documentation, "Stream V2" and "CBOR tag for DECTRIS compressed byte strings" (tag 56500); RFC 8746
 (typed arrays, multi-dimensional arrays); https://rfc.zeromq.org/spec/30 (PUSH and PULL).
@@ -17,10 +18,8 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-import cbor2
 import h5py
 import lz4.block
 import msgspec
@@ -29,6 +28,7 @@ import numpy.typing as npt
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from scanner_io import cbor
 from scanner_io.channel import Channel
 from scanner_io.errors import DataError, LinkLost
 from scanner_io.line_detector import LineDetector, Lines
@@ -97,40 +97,45 @@ def connect(config: Config, channel: Channel | None = None) -> StreamV2:
 # ---------------------------------------------------------------------------------------------------- CBOR to arrays
 
 
-def decode(message: bytes) -> Mapping[str, Any]:
-    """Return a message, its arrays as arrays. Raises DataError for what is none."""
+def decode(message: bytes | memoryview) -> dict[str, Any]:
+    """Return a message, its arrays as arrays, views of it where they can be. Raises DataError for what is none."""
     try:
-        told = cbor2.loads(message, tag_hook=_tagged, max_depth=16)
-    except DataError:
-        raise
-    except Exception as error:  # cbor2 raises whatever foreign bytes make Python raise
-        raise DataError(
-            f"a message of {len(message)} bytes that is no CBOR ({type(error).__name__}: {error})"
-        ) from error
-    if not isinstance(told, Mapping) or not isinstance(told.get("type"), str):
+        told = cbor.loads(message, _tagged)
+    except (ValueError, TypeError) as error:  # of a tag whose value is not what it must be
+        raise DataError(f"a message of {len(message)} bytes that cannot be read ({error})") from error
+    if not isinstance(told, dict) or not isinstance(told.get("type"), str):
         raise DataError(f"a message of {len(message)} bytes without a type")
     return told
 
 
-def _tagged(tag: cbor2.CBORTag, immutable: bool) -> Any:
-    """Return what a tag stands for: arrays; others as they are."""
-    if tag.tag in TYPES:
-        return _typed(tag.value, np.dtype(TYPES[tag.tag]))
-    if tag.tag == MULTI_DIMENSIONAL:
-        dimensions, values = tag.value
+class _Compressed(NamedTuple):
+    algorithm: str
+    size: int
+    contents: memoryview
+
+
+def _tagged(number: int, value: Any) -> Any:
+    """Return what a tag stands for: arrays, compressed bytes; others as their value."""
+    if number in TYPES:
+        return _typed(value, np.dtype(TYPES[number]))
+    if number == COMPRESSED:
+        algorithm, size, contents = value
+        return _Compressed(str(algorithm), int(size), contents)
+    if number == MULTI_DIMENSIONAL:
+        dimensions, values = value
         if not isinstance(values, np.ndarray):
             raise DataError(f"an array of {type(values).__name__}, expected counts of 8, 16 or 32 bits")
         if math.prod(dimensions) != values.size:
             raise DataError(f"an array of shape {tuple(dimensions)} with {values.size} values")
         return values.reshape(tuple(dimensions))
-    return tag
+    return value
 
 
 def _typed(value: Any, kind: np.dtype[Any]) -> npt.NDArray[Any]:
-    if isinstance(value, cbor2.CBORTag) and value.tag == COMPRESSED:
-        algorithm, size, contents = value.value
-        return _decompress(str(algorithm), contents, int(size) if algorithm == "bslz4" else kind.itemsize, kind)
-    if not isinstance(value, bytes) or len(value) % kind.itemsize:
+    if isinstance(value, _Compressed):
+        size = value.size if value.algorithm == "bslz4" else kind.itemsize
+        return _decompress(value.algorithm, bytes(value.contents), size, kind)
+    if not isinstance(value, memoryview) or len(value) % kind.itemsize:
         raise DataError(f"a typed array of {type(value).__name__}, expected whole values of {kind.itemsize} bytes")
     return np.frombuffer(value, kind)
 
@@ -210,7 +215,7 @@ class Series:
         """Return whether a series is on its way."""
         return self._lines is not None
 
-    def feed(self, message: bytes, utc_ns: int, now_s: float) -> list[Event]:
+    def feed(self, message: bytes | memoryview, utc_ns: int, now_s: float) -> list[Event]:
         """Take a message; return the events it brings."""
         try:
             told = decode(message)
@@ -231,11 +236,11 @@ class Series:
             self._dead = self._id
             return [*self.end("aborted", utc_ns), _health(utc_ns, f"series {self._id}: {error}")]
 
-    def _start(self, told: Mapping[str, Any], utc_ns: int) -> list[Event]:
+    def _start(self, told: dict[str, Any], utc_ns: int) -> list[Event]:
         events = self.end("aborted", utc_ns)
         self._begin(told.get("series_id"), utc_ns, str(told.get("series_unique_id") or ""))
         names = told.get("channels")
-        named = tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+        named = tuple(map(str, names)) if isinstance(names, list) else ()
         self._channels = self._config.channels or named
         if len(self._channels) != len(self._config.detector.energies):
             raise DataError(f"channels {named} for energies {self._config.detector.energies}; set channels or energies")
@@ -247,7 +252,7 @@ class Series:
         self._ref, self._start_ns, self._last_ns, self._next_image = f"{series}@{unique or utc_ns}", utc_ns, 0, 0
         self._channels = self._config.channels
 
-    def _image(self, told: Mapping[str, Any], utc_ns: int) -> list[Event]:
+    def _image(self, told: dict[str, Any], utc_ns: int) -> list[Event]:
         series, number = told.get("series_id"), told.get("image_id")
         events: list[Event] = []
         if self._lines is None or series != self._id:
@@ -257,7 +262,7 @@ class Series:
             self._begin(series, utc_ns, "")
             events.append(_health(utc_ns, f"series {series}: its beginning was not heard"))
         assert self._lines is not None
-        if not isinstance(number, int) or not isinstance(told.get("data"), Mapping):
+        if not isinstance(number, int) or not isinstance(told.get("data"), dict):
             raise DataError(f"an image without a number or data ({number!r})")
         if number < self._next_image:
             return [*events, _health(utc_ns, f"series {series}: image {number} came again and was left out")]
@@ -274,7 +279,7 @@ class Series:
         self._last_ns = int(times[-1])
         return events + self._out(self._lines.add(first, counts, times))
 
-    def _counts(self, data: Mapping[str, Any]) -> tuple[npt.NDArray[np.uint16], ...]:
+    def _counts(self, data: dict[str, Any]) -> tuple[npt.NDArray[np.uint16], ...]:
         """Return the channels of an image as (lines, channels) uint16. Raises DataError."""
         names = self._channels or tuple(data)
         missing = [n for n in names if n not in data]
@@ -294,7 +299,7 @@ class Series:
             ):
                 raise DataError(f"channel {name}: counts {values.min()} to {values.max()}, expected 0 to 65535")
             upright = values if self._config.lines == "rows" else values.T
-            counts.append(np.ascontiguousarray(upright, np.uint16))
+            counts.append(np.require(upright, np.uint16, ["C", "ALIGNED"]))
         return tuple(counts)
 
     def _out(self, blocks: list[Any]) -> list[Event]:
@@ -413,7 +418,7 @@ class StreamV2:
         seen = dict(poller.poll(math.ceil(timeout_s * 1e3)))
         now_s = time.monotonic()
         if self._socket in seen:
-            message = self._socket.recv(zmq.NOBLOCK)
+            message = self._socket.recv(zmq.NOBLOCK, copy=False).buffer
             self._ready.extend(self._series.feed(message, time.time_ns(), now_s))
         elif self._monitor in seen and self._event() == zmq.EVENT_DISCONNECTED:
             self._ready.extend(self._series.end("link_lost", time.time_ns()))
