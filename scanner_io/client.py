@@ -34,7 +34,7 @@ import numpy as np
 import zmq
 
 from . import __version__, wire
-from .errors import ConfigError, DeliveryError, ProtocolError
+from .errors import ConfigError, DeliveryError, NoAnswer, ProtocolError
 from .model import Decision, Verdict
 from .security import Identity, secure_client
 
@@ -104,7 +104,7 @@ class _Fetch:
         self.have = self.asked = 0
         self.gap = -1
 
-    def hashed(self, until_s: float) -> str:
+    def hashed(self, until_s: float, progress: Callable[[int], None] | None) -> str:
         """Return the hash of all of it once it is here. Raises DeliveryError, TimeoutError at `until_s`."""
         digest, at = hashlib.sha256(), 0
         while at < self.offer.size:
@@ -116,6 +116,8 @@ class _Fetch:
                 raise news
             digest.update(self.data[at:news])
             at = news
+            if progress is not None:
+                progress(at)
         return digest.hexdigest()
 
 
@@ -233,8 +235,12 @@ class Workstation:
         view: wire.Queue = self._ask("queue", "queue", wire.QueueRequest, timeout_s)
         return view
 
-    def fetch(self, offer: wire.Offer, timeout_s: float = 60.0) -> memoryview:
+    def fetch(
+        self, offer: wire.Offer, timeout_s: float = 60.0, *, progress: Callable[[int], None] | None = None
+    ) -> memoryview:  # fmt: skip
         """Return the bytes of the offered recording, read-only, checked against its SHA-256.
+
+        progress : called in this thread with the number of bytes that are here, after every chunk
 
         Raises DeliveryError if they do not come in time, or come wrong three times.
         """
@@ -248,7 +254,7 @@ class Workstation:
                 with self._lock:
                     self._fetches[offer.scan_id] = fetch
                 self._wake()
-                seen = fetch.hashed(until_s)
+                seen = fetch.hashed(until_s, progress)
                 self._send(wire.Received(scan_id=offer.scan_id, lease_id=offer.lease_id, sha256=seen))
                 if seen == offer.sha256:
                     return fetch.data.toreadonly()
@@ -270,11 +276,13 @@ class Workstation:
         codes: tuple[int, ...] = (),
         timeout_s: float = 30.0,
         decision_id: str | None = None,
+        decided_utc_ns: int | None = None,
     ) -> wire.Decided:
         """Send a decision and return once the service has committed it.
 
         Look at `applied`: a decision on a lease that had ended is kept but does not decide the scan. Raises
-        DeliveryError if no acknowledgement comes in time; the same `decision_id` may then be sent again.
+        DeliveryError if no acknowledgement comes in time; the same `decision_id` may then be sent again, with the same
+        `decided_utc_ns` and everything else as it was.
         """
         decision = Decision(
             decision_id=decision_id or str(uuid.uuid4()),
@@ -282,7 +290,7 @@ class Workstation:
             sha256=offer.sha256,
             analyst=self.analyst,
             verdict=verdict,
-            decided_utc_ns=time.time_ns(),
+            decided_utc_ns=time.time_ns() if decided_utc_ns is None else decided_utc_ns,
             codes=codes,
             note=note,
             lease_id=offer.lease_id,
@@ -341,9 +349,7 @@ class Workstation:
         try:
             return ask.future.result(timeout_s)
         except FutureTimeout:
-            raise DeliveryError(
-                f"{self.address}: no answer to {name} within {timeout_s:.0f} s; {self._state()}"
-            ) from None
+            raise NoAnswer(f"{self.address}: no answer to {name} within {timeout_s:.0f} s; {self._state()}") from None
         finally:
             with self._lock:
                 self._asks.pop(key, None)
