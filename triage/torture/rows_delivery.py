@@ -110,12 +110,12 @@ def _p99_of_slice(desk: bed.Desk, meanwhile: Callable[[], object] = lambda: time
 
 def _given_to_others(s: Site, held: dict[tuple[str, str], float]) -> list[float] | None:
     """Return after how many seconds each scan went from its holder to somebody else; None while one has not."""
-    offers = s.named("offered")
-    found = [
-        next((e["heard_s"] - at_s for e in offers if e["scan"] == scan and e["analyst"] != who and e["heard_s"] > at_s), None)
-        for (scan, who), at_s in held.items()
-    ]  # fmt: skip
-    return None if None in found else [t for t in found if t is not None]
+    found = {}
+    for event in s.named("offered"):
+        for (scan, who), at_s in held.items():
+            if event["scan"] == scan and event["analyst"] != who and event["heard_s"] > at_s:
+                found.setdefault(scan, event["heard_s"] - at_s)
+    return list(found.values()) if len(found) == len(held) else None
 
 
 def _absent(folder: Path, count: int) -> dict[str, Any]:

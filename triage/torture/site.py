@@ -42,13 +42,19 @@ class Site:
     """One state folder with its keys and its daemon."""
 
     def __init__(
-        self, folder: Path, *, keys: bool = True, max_files: int | None = None, lease_s: float = 30.0
+        self, folder: Path, *, keys: bool = True, max_files: int | None = None, lease_s: float = 30.0,
+        host: str = "127.0.0.1", before: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        """Make it; `start` does the rest. max_files : the daemon's limit of descriptors; None: the system's."""
+        """Make it; `start` does the rest.
+
+        max_files : the daemon's limit of descriptors; None: the system's
+        host, before : where it listens, and the command that runs it, such as `ip netns exec NAME`
+        """
         self.folder = folder
         self.keys = folder / "keys"
         self.state = folder / "state"
         self._max_files, self._lease_s = max_files, lease_s
+        self._host, self._around = host, before
         self._with_keys = keys
         self._port = bed.free_port()
         if keys:
@@ -62,11 +68,18 @@ class Site:
     def start(self) -> None:
         """Start the daemon, each time on the same port. Raises DeliveryError if it does not come up."""
         config = bed.write_config(
-            self.folder, bed.drop_lane(self.folder / "drop"), port=self._port, lease_s=self._lease_s, heartbeat_s=1.0,
-            keys=self._with_keys,
+            self.folder, bed.drop_lane(self.folder / "drop"), port=self._port, host=self._host, lease_s=self._lease_s,
+            heartbeat_s=1.0, keys=self._with_keys,
         )  # fmt: skip
         self._child = _Heard(
-            "-m", "triage.cli", "run", str(config), "--json", name="daemon", cwd=self.folder, before=self._limits()
+            "-m",
+            "triage.cli",
+            "run",
+            str(config),
+            "--json",
+            name="daemon",
+            cwd=self.folder,
+            before=(*self._around, *self._limits()),
         )
         self._before.append(self._child)
         self.address = bed.address_of(self._child)
