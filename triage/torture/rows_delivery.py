@@ -110,7 +110,7 @@ def _p99_of_slice(desk: bed.Desk, meanwhile: Callable[[], object] = lambda: time
 
 def _given_to_others(s: Site, held: dict[tuple[str, str], float]) -> list[float] | None:
     """Return after how many seconds each scan went from its holder to somebody else; None while one has not."""
-    found = {}
+    found: dict[str, float] = {}
     for event in s.named("offered"):
         for (scan, who), at_s in held.items():
             if event["scan"] == scan and event["analyst"] != who and event["heard_s"] > at_s:

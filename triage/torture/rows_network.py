@@ -28,19 +28,23 @@ def r8_partitions(folder: Path, full: bool) -> Outcome:
     times = (1.0, 10.0, 120.0) if full else (8.0,)
     with ExitStack() as stack:
         why = ""
+        where: dict[str, Any] = {}
+        net: Cable | Line | None = None
         try:
-            net: Cable | Line = stack.enter_context(Cable())
-            where: dict[str, Any] = {"host": THERE, "before": net.before}
+            net = cable = stack.enter_context(Cable())
+            where = {"host": THERE, "before": cable.before}
         except ConfigError as error:
-            why, where = str(error), {}
+            why = str(error)
         s = Site(folder, **where)
         stack.callback(s.stop)
         people = [s.enrol("ana")]
         s.fill([os.urandom(SCAN_BYTES)] * (20_000 if full else 1_500))
         s.start()
-        if why:
-            net = stack.enter_context(Line(s.address))
-        desk = stack.enter_context(bed.Desk(net.address if why else s.address, "ana", identity=people[0], think_s=0.02))
+        address = s.address
+        if net is None:
+            net = relay = stack.enter_context(Line(s.address))
+            address = relay.address
+        desk = stack.enter_context(bed.Desk(address, "ana", identity=people[0], think_s=0.02))
         bed.wait_until(lambda: len(desk.acknowledged) > 5, 60.0, "scans are delivered")
         resumed, leaked = {}, 0
         for name, cut, seconds in _plan(net, times, full):
