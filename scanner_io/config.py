@@ -54,11 +54,17 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where and how recordings are kept.
 
-    min_free_mb : intake stops while less space than this is free on the recordings' disk
+    min_free_mb : intake stops while less space than this is free on the recordings' disk, and goes on when a quarter
+        more is; none: 2048, or 5 % of a smaller disk
+    warn_free_mb : below this a warning is given; none: twice as much
+    reserve_mb : room that is held back in a file, so that decisions can be written on a full disk; at most half of
+        min_free_mb
     """
 
     codec: Literal["bitshuffle-lz4", "gzip", "none"] = "bitshuffle-lz4"
-    min_free_mb: Annotated[int, msgspec.Meta(ge=0)] = 1024
+    min_free_mb: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    warn_free_mb: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    reserve_mb: Annotated[int, msgspec.Meta(ge=0)] = 64
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ BY_VERDICT: dict[str, tuple[int, ...]] = {
 """Codes that can be meant by each verdict; none is needed."""
 
 PAGE_EVENTS = frozenset(
-    {"enhancement", "first_paint", "tile_refused", "tile_error", "renderer", "measure", "overlay", "sound"}
+    {"enhancement", "first_paint", "tile_refused", "tile_error", "renderer", "measure", "overlay", "sound", "shelved"}
 )
 """What the page may have written down."""
 

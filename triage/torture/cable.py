@@ -164,7 +164,7 @@ def reset_of(packet: bytes) -> bytes:
 
 def _checksum(data: bytes) -> int:
     """Return the checksum of the internet. Source: RFC 1071."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -3,10 +3,11 @@ import {html, nothing, render} from '/static/vendor/lit.js';
 import {age, language, setLanguage, t} from '/static/shell/i18n.js';
 import {announce, changed, get, listen, loadAll, logged, notice, onChange, onEvent, post, setting, state} from '/static/shell/store.js';
 import {listenKeys, VIEW_ACTIONS} from '/static/shell/keys.js';
-import {nextScan, queueView, secondsSince, SHAPES, takeQueue, tickAges} from '/static/shell/queue.js';
-import {activeDecision, cancelDraft, choose, confirm, decisionView, deliveryView, short, takeDecision, tickDeliveries, undo} from '/static/shell/decision.js';
+import {nextScan, queueView, secondsSince, SHAPES, short, takeQueue, tickAges} from '/static/shell/queue.js';
+import {activeDecision, cancelDraft, choose, confirm, decisionView, deliveryView, takeDecision, tickDeliveries, undo} from '/static/shell/decision.js';
 import {nextFinding, panelsView, selectFinding} from '/static/shell/panels.js';
-import {closeDialog, dialogView, openHelp, pageView} from '/static/shell/pages.js';
+import {closeDialog, dialogView, forget, openHelp, pageView} from '/static/shell/pages.js';
+import {breakView, shiftButton, tickShift} from '/static/shell/shift.js';
 
 const root = document.getElementById('app');
 const viewer = () => document.querySelector('scan-view#main');
@@ -15,7 +16,7 @@ const viewer = () => document.querySelector('scan-view#main');
 
 async function open(scanId) {
   if (state.draft && scanId !== state.current) cancelDraft();
-  if (scanId !== state.current) Object.assign(state, {current: scanId, meta: null, portal: null, selectedFinding: null, mismatch: '', draft: null, compare: null, drawing: null});
+  if (scanId !== state.current) Object.assign(state, {current: scanId, meta: null, portal: null, selectedFinding: null, mismatch: '', draft: null, compare: null, drawing: null, truth: null});
   state.page = 'work';
   state.opening = {scan_id: scanId, state: 'claiming', have: 0, size: 0, error: ''};
   changed();
@@ -110,6 +111,7 @@ function act(action, phase, event) {
 
 async function keepRegions(regions) {
   const {scan_id, sha256} = state.meta;
+  regions = regions.filter((r) => r.id !== 'truth');
   state.meta = {...state.meta, regions};
   changed();
   try { await post('/api/regions', {scan_id, sha256, regions}); } catch (error) { notice('alarm', t('regions.not_kept', {error: error.message})); }
@@ -151,7 +153,7 @@ function banners() {
   const lost = state.meta && !state.meta.lease.mine && !activeDecision(state.meta.scan_id);
   if (lost) shown.push(html`<p class="banner warning"><b>${t('banner.lost', {reason: state.opening?.error || t('banner.given_back')})}</b>
     ${state.rows.some((r) => r.scan_id === state.current && r.state === 'pending') ? html`<button class="small" @click=${() => { const id = state.current; state.meta = null; open(id); }}>${t('banner.take_again')}</button>` : nothing}</p>`);
-  return html`<div class="banners">${shown}</div>`;
+  return html`<div class="banners">${shown}${breakView()}</div>`;
 }
 
 function openingView() {
@@ -166,9 +168,9 @@ function openingView() {
 }
 
 function scanHead(meta) {
-  const numbers = meta.declaration?.container_numbers?.join(' ');
+  const numbers = meta.container_numbers.join(' ');
   return html`<header class="scan-head">
-    <span class="outcome-badge outcome-${meta.outcome}"><span aria-hidden="true">${SHAPES[meta.outcome]}</span> ${t(`outcome.${meta.outcome}`)}</span>
+    ${meta.training && !state.truth ? html`<span class="outcome-badge">${t('training.tag')}</span>` : html`<span class="outcome-badge outcome-${meta.outcome}"><span aria-hidden="true">${SHAPES[meta.outcome]}</span> ${t(`outcome.${meta.outcome}`)}</span>`}
     <h1>${numbers || short(meta.scan_id)}</h1>
     <span class="dim">${t('scan.lane', {lane: meta.lane})} · ${new Date(Number(BigInt(meta.start_utc_ns) / 1000000n)).toLocaleTimeString(language(), {hour12: false})} · ${t('scan.load', {load: t(`load.${meta.load}`)})}</span>
     ${meta.simulated ? html`<span class="tag strong">${t('simulated.long')}</span>` : nothing}
@@ -218,6 +220,7 @@ function topBar() {
     <span class="spacer"></span>
     ${state.services.map((s) => html`<span class="link ${s.connected ? 'up' : 'down'}" title=${s.address}><span aria-hidden="true">${s.connected ? '●' : '✕'}</span> ${t(s.connected ? 'link.up' : 'link.down')} <span class="dim">${s.address.replace('tcp://', '')}</span></span>`)}
     <span class="who">${state.analyst}</span>
+    ${shiftButton()}
     <button class="small" @click=${openHelp}>${t('help.button')} <kbd>?</kbd></button>
   </header>`;
 }
@@ -234,6 +237,7 @@ function view() {
 function takeHash() {
   const page = location.hash.slice(1);
   state.page = PAGES.includes(page) ? page : 'work';
+  forget();
   changed();
 }
 
@@ -245,6 +249,7 @@ async function begin() {
   onEvent('services', ({services}) => { state.services = services; });
   onEvent('opening', takeOpening);
   onEvent('decision', takeDecision);
+  onEvent('notice', ({level, key, text}) => notice(level, t(key, {error: text})));
   const told = await loadAll();
   await setLanguage(setting('language', navigator.language.slice(0, 2)));
   listen();
@@ -254,7 +259,7 @@ async function begin() {
   takeHash();
   if (told.open && told.opening) { state.current = told.open; await takeOpening(told.opening); }
   onChange(() => { if (state.current && seen.at(-1) !== state.current && !seen.includes(state.current)) seen.push(state.current); });
-  setInterval(() => { tickAges(); tickDeliveries(); }, 500);
+  setInterval(() => { tickAges(); tickDeliveries(); tickShift(); }, 500);
   setInterval(() => { if (!state.streamOpen || state.services.some((s) => !s.connected)) changed(); }, 1000);
 }
 

@@ -3,6 +3,9 @@ import {html, nothing, live} from '/static/vendor/lit.js';
 import {clock, t} from './i18n.js';
 import {announce, changed, get, notice, post, state} from './store.js';
 import {keyName, keysOf} from './keys.js';
+import {short} from './queue.js';
+import {openOpinion} from './opinion.js';
+import {showTruth, truthView} from './training.js';
 
 export const VERDICTS = ['clear', 'inspect', 'rescan'];
 const SHAPE = {clear: '●', inspect: '▲', rescan: '↻'};
@@ -96,7 +99,8 @@ export function takeDecision(told) {
   const before = at >= 0 ? state.decisions[at].state : null;
   if (at >= 0) state.decisions[at] = told; else state.decisions = [...state.decisions, told];
   if (before !== told.state) {
-    if (told.state === 'acknowledged') announce(t('decide.said_acknowledged', {scan: short(told.scan_id)}));
+    if (told.state === 'acknowledged' && told.training) showTruth(told.scan_id);
+    else if (told.state === 'acknowledged') announce(t('decide.said_acknowledged', {scan: short(told.scan_id)}));
     if (told.state === 'not_applied' || told.state === 'refused') notice('alarm', t('decide.said_failed', {scan: short(told.scan_id), reason: told.reason}));
     if (told.state === 'undone' && told.scan_id === state.meta?.scan_id) state.draft = {id: crypto.randomUUID(), verdict: told.verdict, note: told.note, code: told.codes[0] ?? 0, edited: true};
     if (told.scan_id === state.meta?.scan_id && (told.state === 'acknowledged' || told.state === 'not_applied')) {
@@ -115,17 +119,12 @@ async function giveUp(id) {
   try { takeDecision(await post(`/api/decision/${id}/give_up`)); } catch (error) { notice('warning', error.message); }
 }
 
-/** north-20260131T094501.250000Z-0f3a9c1e -> north 09:45:01 …9c1e */
-export function short(scanId) {
-  const parts = /^(.*)-\d{8}T(\d\d)(\d\d)(\d\d)\.\d+Z-[0-9a-f]{4}([0-9a-f]{4})$/.exec(scanId);
-  return parts ? `${parts[1]} ${parts[2]}:${parts[3]}:${parts[4]} …${parts[5]}` : scanId;
-}
-
 const connected = (address) => state.services.find((s) => s.address === address)?.connected ?? false;
 
 export function deliveryText(d) {
   if (d.state === 'held') return t('delivery.held_for', {n: Math.max(0, Math.ceil((d.due_utc_ms - Date.now()) / 1000))});
-  if (d.state === 'sending' && !connected(d.address)) return t('delivery.kept_disconnected');
+  if (d.training && d.state === 'acknowledged') return t('delivery.training');
+  if (d.state === 'sending' && !d.training && !connected(d.address)) return t('delivery.kept_disconnected');
   if (d.state === 'sending' && d.reason) return t('delivery.refused_again', {reason: d.reason});
   return t(`delivery.${d.state}`) + (d.reason ? `: ${d.reason}` : '');
 }
@@ -163,7 +162,7 @@ export function decisionView() {
   const active = activeDecision(meta.scan_id);
   const may = mayDecide();
   return html`
-    <section class="decide ${draft ? `choosing choosing-${draft.verdict}` : ''}" aria-label=${t('decide.title')}>
+    ${truthView()}<section class="decide ${draft ? `choosing choosing-${draft.verdict}` : ''}" aria-label=${t('decide.title')}>
       ${active && !draft && active.state !== 'undone' ? html`
         <p class="decided decided-${active.state}"><span aria-hidden="true">${SHAPE[active.verdict]}</span> <b>${t(`verdict.${active.verdict}`)}</b>
           <span data-decision=${active.id} .textContent=${deliveryText(active)}></span>
@@ -174,6 +173,7 @@ export function decisionView() {
           ${VERDICTS.map((verdict) => html`
             <button class="verdict verdict-${verdict}" aria-pressed=${draft?.verdict === verdict ? 'true' : 'false'} ?disabled=${!may} @click=${() => choose(verdict)}>
               <span aria-hidden="true">${SHAPE[verdict]}</span> ${t(`verdict.${verdict}`)} <kbd>${keyName(keysOf(verdict)[0])}</kbd></button>`)}
+          ${may && !draft && !meta.training ? html`<button class="opinion" @click=${openOpinion}>${t('opinion.button')}</button>` : nothing}
           ${!may ? html`<span class="hint">${whyNot()}</span>` : !draft ? html`<span class="hint">${t('decide.hint')}</span>` : nothing}
         </div>` : nothing}
       ${draft ? html`

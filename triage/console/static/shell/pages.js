@@ -4,6 +4,11 @@ import {dayAndClock, LANGUAGES, language, setLanguage, t, tOr} from './i18n.js';
 import {changed, get, notice, setSetting, setting, state} from './store.js';
 import {ACTIONS, GROUPS, keyName, keysOf, takenBy} from './keys.js';
 import {ms} from './panels.js';
+import {figuresView, forget as forgetFigures} from './figures.js';
+import {opinionDialog} from './opinion.js';
+import {settle, shelveDialog} from './queue.js';
+import {shiftDialog} from './shift.js';
+import {forget as forgetTraining, trainingView} from './training.js';
 
 let returnTo = null;
 export function openHelp() {
@@ -18,21 +23,25 @@ export const keyCaps = (action) => keysOf(action).map((key) => html`<kbd>${keyNa
 
 function trap(event) {
   if (event.key !== 'Tab') return;
-  const inside = [...event.currentTarget.querySelectorAll('button, a, input, select, [tabindex="0"]')];
+  const inside = [...event.currentTarget.querySelectorAll('button, a, input, select, textarea, [tabindex="0"]')];
   const first = inside[0], last = inside.at(-1);
   if (event.shiftKey && document.activeElement === first) { event.preventDefault(); last.focus(); } else if (!event.shiftKey && document.activeElement === last) { event.preventDefault(); first.focus(); }
 }
 
 export function dialogView() {
-  if (state.dialog !== 'help') return nothing;
+  if (!state.dialog) return nothing;
+  const inside = {help: helpDialog, shift: shiftDialog, opinion: opinionDialog, shelve: shelveDialog}[state.dialog](closeDialog);
   return html`<div class="veil" @click=${(e) => { if (e.target === e.currentTarget) closeDialog(); }}>
-    <div class="dialog" role="dialog" aria-modal="true" aria-labelledby="dialog-title" @keydown=${trap}>
-      <header><h2 id="dialog-title">${t('help.title')}</h2><button @click=${closeDialog}>${t('help.close')} <kbd>Esc</kbd></button></header>
+    <div class="dialog dialog-${state.dialog}" role="dialog" aria-modal="true" aria-labelledby="dialog-title" @keydown=${trap}>${inside}</div></div>`;
+}
+
+function helpDialog(close) {
+  return html`
+      <header><h2 id="dialog-title">${t('help.title')}</h2><button @click=${close}>${t('help.close')} <kbd>Esc</kbd></button></header>
       <div class="sheet">${GROUPS.map((group) => html`<section><h3>${t(`keys.group.${group}`)}</h3><dl>${Object.keys(ACTIONS).filter((a) => ACTIONS[a].group === group).map((action) => html`
         <div><dt>${keyCaps(action)}</dt><dd>${t(`keys.${action}`)}${ACTIONS[action].hold ? html` <span class="dim">${t('keys.hold')}</span>` : nothing}</dd></div>`)}</dl></section>`)}
         <section><h3>${t('keys.group.mouse')}</h3><dl><div><dt><kbd>${t('keys.wheel')}</kbd></dt><dd>${t('keys.wheel_does')}</dd></div><div><dt><kbd>${t('keys.drag')}</kbd></dt><dd>${t('keys.drag_does')}</dd></div></dl></section></div>
-      <p class="dim">${t('help.note')}</p>
-    </div></div>`;
+      <p class="dim">${t('help.note')}</p>`;
 }
 
 // ------------------------------------------------------------------------------------------------------------ history
@@ -89,7 +98,9 @@ function settingsView() {
       <section class="card"><h2>${t('settings.work')}</h2>
         ${tick('ahead', true, t('settings.ahead'))}
         <label>${t('settings.budget')}<input type="number" min="10" max="3600" .value=${String(setting('budget_s', 120))} @change=${(e) => setSetting('budget_s', Number(e.target.value) || 120)}></label>
-        ${tick('singleKeys', true, t('settings.single_keys'))}</section>
+        ${tick('singleKeys', true, t('settings.single_keys'))}
+        ${tick('sound', true, t('shift.sound'))}
+        <label>${t('settings.flood')}<input type="number" min="2" max="500" .value=${String(setting('flood', 10))} @change=${(e) => setSetting('flood', Number(e.target.value) || 10)}></label></section>
       <section class="card wide-card"><h2>${t('settings.keys')}</h2><p class="dim">${t('settings.keys_note')}</p>
         <div class="key-editor">${Object.keys(ACTIONS).filter((a) => !ACTIONS[a].fixed).map((action) => html`<div class="key-row"><span>${t(`keys.${action}`)}</span>
           <button class="key-button" aria-label=${t('keys.change', {action: t(`keys.${action}`)})} @click=${() => { listening = action; changed(); }} @keydown=${(e) => takeKey(e, action)} @blur=${() => { if (listening === action) { listening = null; changed(); } }}>${listening === action ? t('keys.press') : keyCaps(action)}</button></div>`)}</div>
@@ -99,7 +110,16 @@ function settingsView() {
 
 export function pageView() {
   if (state.page === 'history') return historyView();
-  history = null;
-  if (state.page === 'settings') return settingsView();
-  return html`<main class="page" id="work"><h1>${t(`pages.${state.page}`)}</h1></main>`;
+  if (state.page === 'metrics') return figuresView();
+  if (state.page === 'training') return trainingView({start: startTraining});
+  return settingsView();
+}
+
+/** Pages are read anew when they are opened. */
+export function forget() { history = null; forgetFigures(); forgetTraining(); }
+
+function startTraining() {
+  Object.assign(state, {mode: 'training', current: null, meta: null, opening: null, draft: null, portal: null, truth: null, page: 'work'});
+  settle();
+  location.hash = '';
 }

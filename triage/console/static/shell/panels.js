@@ -2,7 +2,9 @@
 import {html, nothing} from '/static/vendor/lit.js';
 import {dayAndClock, number, t, tOr} from './i18n.js';
 import {changed, state} from './store.js';
+import {opinionsView} from './opinion.js';
 
+const URGENT = ['alarm', 'review', 'note'];
 const TIER = {alarm: '▲', review: '◆', note: '·'};
 export const ms = (utcNs) => Number(BigInt(utcNs) / 1000000n);
 const kindName = (kind) => tOr(`finding.${kind}`, kind.replaceAll('_', ' '));
@@ -26,7 +28,7 @@ function findingsView(meta) {
   return html`
     <section aria-labelledby="findings-title">
       <header class="panel-head"><h2 id="findings-title">${t('findings.title')}</h2><span class="count">${meta.findings.length}</span></header>
-      ${meta.findings.length ? html`<ol class="findings">${meta.findings.map((f) => html`
+      ${meta.findings.length ? html`<ol class="findings">${[...meta.findings].sort((a, b) => URGENT.indexOf(a.tier) - URGENT.indexOf(b.tier) || a.index - b.index).map((f) => html`
         <li><button class="finding tier-${f.tier}" aria-pressed=${state.selectedFinding === f.index ? 'true' : 'false'} @click=${() => selectFinding(f.index)}>
           <span class="finding-head"><span class="number">${f.index}</span><span class="tier"><span aria-hidden="true">${TIER[f.tier]}</span> ${t(`tier.${f.tier}`)}</span><span class="kind">${kindName(f.kind)}</span></span>
           <span class="reason">${f.reason}</span>
@@ -74,9 +76,10 @@ function qualityView(meta) {
 }
 
 function regionsView(meta, {removeRegion, labelRegion}) {
-  if (!meta.regions.length && state.drawing !== 'region') return nothing;
-  return html`<section aria-labelledby="regions-title"><header class="panel-head"><h2 id="regions-title">${t('regions.title')}</h2><span class="count">${meta.regions.length}</span></header>
-    <ul class="regions">${meta.regions.map((r) => html`<li>
+  const drawn = meta.regions.filter((r) => r.id !== 'truth');
+  if (!drawn.length && state.drawing !== 'region') return nothing;
+  return html`<section aria-labelledby="regions-title"><header class="panel-head"><h2 id="regions-title">${t('regions.title')}</h2><span class="count">${drawn.length}</span></header>
+    <ul class="regions">${drawn.map((r) => html`<li>
       <label><span class="hidden-text">${t('regions.label')}</span><input .value=${r.label} maxlength="80" placeholder=${t('regions.label')} @change=${(event) => labelRegion(r.id, event.target.value)}></label>
       <span class="size">${r.mm ? `${number(r.mm.w)} × ${number(r.mm.h)} mm` : `${r.box.x1 - r.box.x0} × ${r.box.y1 - r.box.y0} px`}</span>
       <button class="small" @click=${() => removeRegion(r.id)} aria-label=${t('regions.remove', {label: r.label || r.id.slice(0, 4)})}>✕</button></li>`)}</ul></section>`;
@@ -93,10 +96,11 @@ export function panelsView(actions) {
   const {meta} = state;
   if (!meta) return html`<aside class="panels" aria-label=${t('panels.title')}></aside>`;
   return html`<aside class="panels" aria-label=${t('panels.title')} tabindex="-1">
-    ${findingsView(meta)} ${qualityView(meta)} ${declaredView(meta)} ${regionsView(meta, actions)} ${earlierView(meta, actions)}
+    ${opinionsView(meta)} ${findingsView(meta)} ${qualityView(meta)} ${declaredView(meta)} ${regionsView(meta, actions)} ${earlierView(meta, actions)}
     <section aria-labelledby="about-title"><header class="panel-head"><h2 id="about-title">${t('about.title')}</h2></header>
       <dl class="facts"><div><dt>${t('about.scan')}</dt><dd class="mono">${meta.scan_id}</dd></div><div><dt>SHA-256</dt><dd class="mono">${meta.sha256}</dd></div>
         <div><dt>${t('about.profile')}</dt><dd>${meta.profile}</dd></div><div><dt>${t('about.code')}</dt><dd>${meta.code_version}</dd></div>
-        ${meta.devices.map((d) => html`<div><dt>${t('about.device')}</dt><dd>${d.vendor} ${d.model}${d.simulated ? ` (${t('simulated.short')})` : ''}</dd></div>`)}</dl></section>
+        ${meta.devices.map((d) => html`<div><dt>${t('about.device')}</dt><dd>${d.vendor} ${d.model}${d.simulated ? ` (${t('simulated.short')})` : ''}</dd></div>`)}</dl>
+      <p class="evidence"><a class="button" href=${`/api/bundle/${meta.scan_id}.zip`} download>${t('about.bundle')}</a></p></section>
   </aside>`;
 }
