@@ -79,8 +79,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     escalate_s : a flagged scan that nobody has taken for so long is an alarm; so is every scan that is held, at once
     escalate_again_s : the alarm is told again after so long, then after twice as long each time ...
     escalate_again_max_s : ... up to this
-    age_tier_s : a scan that has waited so long is offered as if it were one tier more urgent, so that none waits for
-        ever behind others that keep coming
+    age_tier_s : a scan lets those of the next more urgent tier pass that come up to so long after it, so that none
+        waits for ever behind others that keep coming
     """
 
     bind: str = "tcp://127.0.0.1:7410"

@@ -54,8 +54,8 @@ def test_a_scan_whose_recording_is_not_as_it_was_is_held_until_it_is(outbox, tmp
     assert item.state == "held"
     assert "its recording" in item.note
     assert str(path) in item.note
-    assert outbox.lease_next("ana", 10, 1800).row.path == str(other)
-    assert outbox.lease_next("ana", 10, 1800) is None
+    assert outbox.lease_next("ana", 10).row.path == str(other)
+    assert outbox.lease_next("ana", 10) is None
     assert keeping.damaged(outbox) == [row(1).scan_id]
     path.write_bytes(WHOLE)
     assert look(outbox) == [True]
@@ -73,7 +73,7 @@ def test_a_supervisor_who_gives_back_a_damaged_scan_leaves_it_held(outbox, tmp_p
 
 def test_damage_of_what_is_decided_is_told_and_changes_no_decision(outbox, tmp_path):
     path = stored(outbox, tmp_path, 1)
-    item = outbox.lease_next("ana", 10, 1800)
+    item = outbox.lease_next("ana", 10)
     outbox.decide(decision(item))
     path.unlink()
     assert look(outbox) == [True]

@@ -39,9 +39,10 @@ from scanner_io.storage import make_folder, quarantine_parts
 
 from . import audit, keeping, link
 from . import lane as lane_process
+from .clock import ClockWatch
 from .dispatch import Dispatch
 from .gate import Gate
-from .outbox import Outbox
+from .outbox import CLOCK_SKEW_NS, Outbox
 from .room import Room
 from .sparing import Sparing
 from .store import place_of, sign
@@ -228,6 +229,7 @@ class Daemon:
         self._checkpoint_s = time.monotonic()
         self._faults = Sparing(burst=5, every_s=30.0)
         self._supervisor = Supervisor()
+        self._clock, self._clock_moved_ns = ClockWatch(), 0
 
     def stop(self, *_: object) -> None:
         """Ask the loop to end; usable as a signal handler."""
@@ -249,6 +251,7 @@ class Daemon:
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             pulse = Pulse(context)
             try:
+                self._look_at_clock()
                 everything = keeping.kept(self._outbox)
                 found = [(one, told) for one in everything if (told := keeping.seen_at_once(one)) != one.damage]
                 for one, told in found:
@@ -296,6 +299,7 @@ class Daemon:
                 raise StorageError(self._outbox.store.distrusted)
             self._watch_disk()
             self._watch_recordings()
+            self._watch_clock()
             self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)
             self._tell_supervisor(pulse)
@@ -545,6 +549,29 @@ class Daemon:
             event = "intake_open"
         self._log(event, level={"ok": "info", "warn": "warning", "stop": "error"}[state], text=words)
         self._dispatch.tell(wire.Alarm(kind="disk", text=words, utc_ns=time.time_ns(), over=over))
+
+    def _watch_clock(self) -> None:
+        """Write down that the clock was set, as soon as that can be."""
+        self._clock_moved_ns += self._clock.step_ns()
+        if self._clock_moved_ns:
+            ahead = "forward" if self._clock_moved_ns > 0 else "back"
+            self._clock_stepped(f"the clock was set {ahead} by {abs(self._clock_moved_ns) / 1e9:.1f} s")
+
+    def _clock_stepped(self, text: str) -> None:
+        try:
+            self._outbox.clock_moved(self._clock_moved_ns, text)
+        except StorageError as error:  # tried again at the next turn
+            self._fault(error)
+            return
+        self._clock_moved_ns = 0
+        self._log("clock_stepped", level="warning", text=text)
+
+    def _look_at_clock(self) -> None:
+        """At start: a clock that is before the last event was set back since."""
+        behind_ns = self._outbox.last_event_utc_ns() - time.time_ns()
+        if behind_ns > CLOCK_SKEW_NS:
+            self._clock_moved_ns = -behind_ns
+            self._clock_stepped(f"the clock is {behind_ns / 1e9:.1f} s before the last event of the audit")
 
     def _tell_audit(self, *, now: bool = False) -> None:
         """Write to the second place how far the audit has come, when that is due."""

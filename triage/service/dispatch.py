@@ -142,6 +142,7 @@ class Dispatch:
             raise
         self.address: str = self.socket.get_string(zmq.LAST_ENDPOINT)
         self.door.opened(self.address)
+        self._outbox.arrange(config.age_tier_s)
         self._outbox.rearm(config.lease_s)
 
     def _new_server(self) -> zmq.Socket[bytes]:
@@ -397,13 +398,12 @@ class Dispatch:
         if known is None or known.analyst != analyst:
             if known is not None:
                 self._drop(known, "said hello as somebody else")
-            known = self._connections[routing_id] = Connection(
-                routing_id, peer, analyst, capacity, now_s, who
-            )  # fmt: skip
-            self._end_oldest_of(analyst)
+            new = Connection(routing_id, peer, analyst, capacity, now_s, who)
             if not any(c.leases for c in self._connections.values() if c.analyst == analyst):
                 # this service, or the analyst's program, was restarted: what they hold counts
-                known.leases.update(self._outbox.leases_of(analyst))
+                new.leases.update(self._outbox.leases_of(analyst))
+            known = self._connections[routing_id] = new
+            self._end_oldest_of(analyst)
             self._log("analyst_joined", analyst=analyst, capacity=capacity)
         else:
             known.heard_s, known.capacity = now_s, capacity
@@ -643,9 +643,7 @@ class Dispatch:
             if not free:
                 return
             connection = min(free, key=lambda c: len(c.leases))
-            item = self._outbox.lease_next(
-                connection.analyst, self._config.lease_s, self._config.age_tier_s
-            )  # fmt: skip
+            item = self._outbox.lease_next(connection.analyst, self._config.lease_s)
             if item is None:
                 return
             self._offer(connection, item)

@@ -137,7 +137,8 @@ def r6_flips(folder: Path, full: bool) -> Outcome:
         service.stop()
     again = oracle.check(state, [drop])
     figure = {
-        "recordings": len(recordings), **dict(sorted(alone.items())), "found_by_the_daemon": found, "sound_again": sound, "exit_code": code, **dict(sorted(ends.items())),
+        "recordings": len(recordings), **dict(sorted(alone.items())), "found_by_the_daemon": found,
+        "sound_again": sound, "exit_code": code, **dict(sorted(ends.items())),
         "unclean": sum(n for words, n in ends.items() if words.endswith("unclean")), **again.figure(),
     }  # fmt: skip
     bar = {
