@@ -602,7 +602,7 @@ export class ScanView extends LitElement {
     if (preset) { this.#usePreset(preset[1] - 1); return; }
     const {port} = this;
     const deeds = {
-      fit: () => port.fit(port.fitted === 'whole' ? 'filled' : 'whole'), reset: () => { port.fit('whole'); this.#setMode('grey'); this.energy = this.scan.default_energy; this.#usePreset(0); this.reduce = 'mean'; this.measures = []; },
+      fit: () => port.fit(port.fitted === 'whole' ? 'filled' : 'whole'), reset: () => { port.fit('whole'); this.#moved(); this.#setMode('grey'); this.energy = this.scan.default_energy; this.#usePreset(0); this.reduce = 'mean'; this.measures = []; },
       'one-to-one': () => port.zoomTo(1, ...this.#anchor()), 'zoom-in': () => port.zoomTo(port.scale * 1.5, ...this.#anchor()), 'zoom-out': () => port.zoomTo(port.scale / 1.5, ...this.#anchor()),
       'pan-left': () => port.pan(PAN_PX * this.ratio, 0), 'pan-right': () => port.pan(-PAN_PX * this.ratio, 0), 'pan-up': () => port.pan(0, PAN_PX * this.ratio), 'pan-down': () => port.pan(0, -PAN_PX * this.ratio),
       overlays: () => { this.overlays = !this.overlays; }, material: () => this.#setMode('material'), blink: () => this.#setMode('blink'), 'side-by-side': () => this.#setMode('side-by-side'),
@@ -611,8 +611,7 @@ export class ScanView extends LitElement {
     };
     if (!deeds[name]) throw new Error(`scan-view: no action ${name}`);
     deeds[name]();
-    this.requestUpdate();
-    this.#moved();
+    if (/^(zoom-|pan-|fit$|one-to-one$)/.test(name)) this.#moved(); else { this.requestUpdate(); this.redraw(); }
   }
 
   #anchor() { if (!this.pointer) return []; const pane = this.#paneAt(this.pointer); return [this.pointer.x - pane.x, this.pointer.y - pane.y]; }
@@ -630,9 +629,15 @@ export class ScanView extends LitElement {
   #moved(lead = true) {
     this.moving = true;
     clearTimeout(this.restTimer);
-    this.restTimer = setTimeout(() => { this.moving = false; this.lastFrame = 0; this.redraw(); }, REST_MS);
+    this.restTimer = setTimeout(() => this.#rested(), REST_MS);
     if (lead && this.linked?.scan) this.linked.follow(this);
+    this.redraw();
+  }
+
+  #rested() {
     const {port} = this;
+    this.moving = false;
+    this.lastFrame = 0;
     this.#tell('view-range', {x0: Math.max(0, port.left), x1: Math.min(port.columns, port.left + port.w / port.scale)});
     this.redraw();
   }
