@@ -292,8 +292,8 @@ class Station:
         self.ending.set()
         self.events.close()
         for service in self.services.values():
-            service.join()  # before its socket goes: it may wait for an answer
             service.desk.close()
+            service.join()
         self._work.shutdown(wait=True, cancel_futures=True)
         self._readers.close()
         self.journal.close()
@@ -377,9 +377,10 @@ class Station:
         for scan in sorted(kept, key=lambda s: s.used_s)[: max(0, len(kept) - (HELD_SCANS - 1))]:
             self._give_back(scan)
 
-    def _make_room(self) -> None:
-        """Forget pictures, longest unused first, until the rest fits."""
-        others = sorted((s for s in self._open.values() if s.scan_id != self.current), key=lambda s: s.used_s)
+    def _make_room(self, wanted: str = "") -> None:
+        """Forget pictures but the open one and one more that is wanted, longest unused first, until the rest fits."""
+        kept = (self.current, wanted)
+        others = sorted((s for s in self._open.values() if s.scan_id not in kept), key=lambda s: s.used_s)
         taken = sum(s.nbytes for s in others)
         for scan in others:
             if taken <= self._memory_bytes:
@@ -509,7 +510,7 @@ class Station:
             if scan is None or not scan.meta:
                 scan = self._from_disk(scan_id)
                 self._open[scan_id] = scan
-                self._make_room()
+                self._make_room(scan_id)
             scan.used_s = time.monotonic()
         return self.meta(scan_id)
 
