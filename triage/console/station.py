@@ -451,7 +451,10 @@ class Station:
         offer, recorded = scan.offer, scan.scan
         assert offer is not None and recorded is not None
         radiograph, result = recorded.radiograph, offer.result
-        image = no_image() if radiograph is None else image_view(radiograph, scan.pyramids, recorded.start_utc_ns)
+        container, image = None, no_image()
+        if radiograph is not None:
+            container = None if result.container is None else upright_box(result.container, radiograph)
+            image = image_view(radiograph, scan.pyramids, recorded.start_utc_ns, container)
         declaration = offer.declaration
         return {
             "scan_id": scan.scan_id, "sha256": offer.sha256, "lane": offer.lane, "address": scan.address,
@@ -460,8 +463,7 @@ class Station:
             "start_utc_ns": str(recorded.start_utc_ns), "outcome": result.outcome, "load": result.load,
             "reasons": list(result.reasons), "profile": result.profile, "code_version": result.code_version,
             **image,
-            "container": None if result.container is None or radiograph is None
-            else upright_box(result.container, radiograph),
+            "container": container,
             "findings": findings_view(offer, radiograph),
             "quality": [msgspec.to_builtins(q) for q in result.quality],
             "gamma_alarm": result.gamma_alarm, "neutron_alarm": result.neutron_alarm,
