@@ -97,9 +97,7 @@ def page_of(browser, url, cookies=()):
     opened.set_default_timeout(15_000)
     errors = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on(
-        "console", lambda said: errors.append(said.text) if said.type == "error" and "404" not in said.text else None
-    )
+    opened.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
     opened.errors = errors
     where = urlsplit(url)
     opened.goto(f"{where.scheme}://{where.netloc}/" if cookies else url)

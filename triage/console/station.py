@@ -32,7 +32,7 @@ from .images import Pyramid, upright_box
 from .journal import Entry, Journal, Made
 from .training import ADDRESS as TRAINING
 from .training import Training
-from .views import declared_view, findings_view, image_view, no_image, portal_view
+from .views import add_findings, declared_view, findings_view, image_view, no_image, portal_view
 
 POLL_S = 0.5
 ANSWER_S = 5.0
@@ -588,10 +588,7 @@ class Station:
         if scan.scan.portal is None:
             raise DeliveryError(f"scan {scan_id}: no portal record came with it")
         view = portal_view(scan.scan.portal, scan.scan.start_utc_ns)
-        for finding in scan.meta["findings"]:
-            if finding["intervals"]:
-                first, end = finding["intervals"]
-                view["alarms"].append({"first": first, "end": end, "who": "judgement", "text": finding["reason"]})
+        add_findings(view, scan.meta["findings"])
         return {"scan_id": scan_id, "sha256": scan.offer.sha256, **view}
 
     def ready(self, scan_id: str, sha256: str | None = None) -> OpenScan:
