@@ -54,11 +54,17 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where and how recordings are kept.
 
-    min_free_mb : intake stops while less space than this is free on the recordings' disk
+    min_free_mb : intake stops while less space than this is free on the recordings' disk, and goes on when a quarter
+        more is; none: 2048, or 5 % of a smaller disk
+    warn_free_mb : below this a warning is given; none: twice as much
+    reserve_mb : room that is held back in a file, so that decisions can be written on a full disk; at most half of
+        min_free_mb
     """
 
     codec: Literal["bitshuffle-lz4", "gzip", "none"] = "bitshuffle-lz4"
-    min_free_mb: Annotated[int, msgspec.Meta(ge=0)] = 1024
+    min_free_mb: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    warn_free_mb: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    reserve_mb: Annotated[int, msgspec.Meta(ge=0)] = 64
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,8 +79,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     escalate_s : a flagged scan that nobody has taken for so long is an alarm; so is every scan that is held, at once
     escalate_again_s : the alarm is told again after so long, then after twice as long each time ...
     escalate_again_max_s : ... up to this
-    age_tier_s : a scan that has waited so long is offered as if it were one tier more urgent, so that none waits for
-        ever behind others that keep coming
+    age_tier_s : a scan lets those of the next more urgent tier pass that come up to so long after it, so that none
+        waits for ever behind others that keep coming
     """
 
     bind: str = "tcp://127.0.0.1:7410"

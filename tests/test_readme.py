@@ -1,5 +1,6 @@
 """Everything that the README shows is run."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -50,6 +51,12 @@ def test_the_examples_of_keys(tmp_path):
         done = scanlane(*shlex.split(line)[1:], cwd=tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     assert "ana is revoked (analyst" in done.stdout
+
+
+def test_the_policy_example(tmp_path):
+    done = scanlane(*shlex.split(block("policy"))[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["policies"]) == {"A", "B 5%", "B 10%", "B 27%", "C"}
 
 
 def test_the_configuration_example():

@@ -41,7 +41,7 @@ def test_the_server_may_be_restarted_and_nothing_acknowledged_is_lost(cluster, s
     outbox = Outbox(server, monotonic=lambda: now[0])
     try:
         outbox.add(row(1))
-        lease = outbox.lease_next("ana", 10, 1800).lease_id
+        lease = outbox.lease_next("ana", 10).lease_id
         with pytest.raises(StorageError, match="postgresql://"), outbox.store.transaction():
             outbox.store.change("UPDATE outbox SET analyst='eve'")
             cluster.stop(how=how)
@@ -80,7 +80,7 @@ def test_a_lease_whose_commit_was_not_answered_ends_all_the_same(cluster, server
     outbox = Outbox(server, monotonic=lambda: now[0])
     try:
         outbox.add(row(1))
-        lease = outbox.lease_next("ana", 10, 1800).lease_id
+        lease = outbox.lease_next("ana", 10).lease_id
         outbox._deadlines.clear()  # as if the answer to its COMMIT had been lost with the connection
         cluster.stop()
         cluster.start()
@@ -103,7 +103,7 @@ def test_services_that_take_at_the_same_time_never_take_the_same(server):
     def take(analyst):
         outbox = Outbox(server)
         try:
-            while (item := outbox.lease_next(analyst, 10, 1800)) is not None:
+            while (item := outbox.lease_next(analyst, 10)) is not None:
                 taken.append(item.row.scan_id)
         except StorageError as error:
             errors.append(error)
@@ -129,7 +129,7 @@ def test_who_takes_passes_over_what_another_is_taking(server):
         one.add(row(2))
         with one.store.transaction():
             assert one.store.locked("SELECT scan_id FROM outbox WHERE scan_id=?", (row(1).scan_id,))
-            assert other.lease_next("ben", 10, 1800).row.scan_id == row(2).scan_id
+            assert other.lease_next("ben", 10).row.scan_id == row(2).scan_id
     finally:
         one.close()
         other.close()
@@ -242,13 +242,13 @@ def test_services_that_do_not_share_recordings_offer_their_own(cluster):
     url = cluster.new()
     with Hubs(url, shared=False) as hubs:
         hubs.a.add(row(1))
-        assert hubs.b.lease_next("ben", 10, 1800) is None
+        assert hubs.b.lease_next("ben", 10) is None
         assert hubs.a.known_paths() == {row(1).path}
         assert hubs.b.known_paths() == set()
         with pytest.raises(DeliveryError, match="its recording is at hub 'a'; ask there"):
             hubs.b.lease(row(1).scan_id, "ben", 10)
         assert hubs.b.hold_missing(lambda _: False) == []
-        item = hubs.a.lease_next("ana", 10, 1800)
+        item = hubs.a.lease_next("ana", 10)
         assert hubs.b.rearm(10) == 0
         assert hubs.b.leases_of("ana") == {}
         assert hubs.a.leases_of("ana") == {item.lease_id: row(1).scan_id}
@@ -263,8 +263,8 @@ def test_a_service_that_shares_its_recordings_is_taken_over_from_when_it_is_gone
     with Hubs(url, shared=True) as hubs:
         for number in (1, 2):
             hubs.a.add(row(number))
-        lease = hubs.a.lease_next("ana", 1000, 1800).lease_id
-        assert hubs.b.lease_next("ben", 1000, 1800).row.scan_id == row(2).scan_id
+        lease = hubs.a.lease_next("ana", 1000).lease_id
+        assert hubs.b.lease_next("ben", 1000).row.scan_id == row(2).scan_id
         for _ in range(12):  # as long as both live nobody is lost, however long it takes
             assert hubs.a.beat() == hubs.b.beat() == []
             hubs.now += BEAT_S
@@ -273,7 +273,7 @@ def test_a_service_that_shares_its_recordings_is_taken_over_from_when_it_is_gone
             assert hubs.b.beat() == []
             hubs.now += BEAT_S
         assert hubs.b.beat() == ["hub a is silent; 0 scans wait there, 1 are out on lease"]
-        assert hubs.b.lease_next("ben", 10, 1800).row.scan_id == row(1).scan_id
+        assert hubs.b.lease_next("ben", 10).row.scan_id == row(1).scan_id
         assert hubs.a.holder(lease) == ""
         hubs.now += BEAT_S
         assert hubs.b.beat() == []
@@ -293,7 +293,7 @@ def test_a_name_is_one_services_alone(cluster, monkeypatch):
     Outbox(server).close()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_a_daemon_outlives_a_restart_of_its_server(cluster, tmp_path):
     drop, lane = lane_with_drop(tmp_path)
     outbox = f'[outbox]\nurl = "{cluster.new()}"\nhub = "north"\n'
@@ -306,8 +306,8 @@ def test_a_daemon_outlives_a_restart_of_its_server(cluster, tmp_path):
             cluster.stop()
             put_image(drop, "b.png", 2)
             service.wait_for("outbox_fault")
-            with pytest.raises(DeliveryError, match="no connection"):
-                desk.decide(offer, "clear", timeout_s=5)
+            with pytest.raises(DeliveryError, match="no answer to decide"):
+                desk.decide(offer, "clear", timeout_s=1.5)
             assert desk.silent_s < 5
             cluster.start()
             service.wait_for("scan")

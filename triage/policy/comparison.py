@@ -13,7 +13,7 @@ from scipy.stats import t as student
 from .choices import Choice, choose, names
 from .gate import Flow, simulate, storage_days
 from .scenario import Scenario
-from .traffic import DAY_S, HOUR_S, Vehicles, arrivals_s, draw
+from .traffic import DAY_S, HOUR_S, Bools, Floats, Vehicles, arrivals_s, draw
 from .validation import against_theory, examination_minutes, hong_kong, primary_cost
 
 BUSY = 0.85
@@ -114,13 +114,8 @@ def _measures(
     scenario: Scenario, vehicles: Vehicles, choice: Choice, found_share: float, days: float
 ) -> dict[str, float]:
     flow = simulate(scenario, vehicles, choice)
-    needed = analysts_needed(vehicles, choice)
-    places = math.ceil(float(vehicles.opening_s[choice.referred].sum()) / (days * DAY_S * BUSY))
-    enough = msgspec.structs.replace(
-        scenario, people=msgspec.structs.replace(scenario.people, analysts=max(needed, 1)),
-        opening=msgspec.structs.replace(scenario.opening, places=max(places, 1)),
-    )  # fmt: skip
-    staffed = simulate(enough, vehicles, choice)
+    sized = enough(scenario, vehicles, choice, days)
+    staffed = simulate(sized, vehicles, choice)
     looked_h = float(vehicles.look_s[choice.looked].sum() / HOUR_S)
     found = found_share * float(vehicles.contraband.sum())
     opened = int(choice.referred.sum())
@@ -132,9 +127,10 @@ def _measures(
         "queue_p95": float(np.percentile(flow.queue, 95)) if len(flow.queue) else 0.0,
         "storage_box_days": storage_days(flow),
         "missed_cutoffs": float(flow.late.sum()),
-        "cost_per_container": _cost(scenario, choice, staffed, days, looked_h) / max(len(vehicles.arrival_s), 1),
-        "analysts": float(needed),
-        "opening_places": float(places),
+        "cost_per_container": _cost(sized, choice, staffed, days, looked_h) / max(len(vehicles.arrival_s), 1),
+        "analysts": float(sized.people.analysts) if choice.looked.any() else 0.0,
+        "imaging_systems": float(_systems(sized, choice)),
+        "opening_places": float(sized.opening.places) if choice.referred.any() else 0.0,
         "found_share": found_share,
         "opened": float(opened),
         "images_viewed": float(choice.looked.sum()),
@@ -145,18 +141,41 @@ def _measures(
     }  # fmt: skip
 
 
-def analysts_needed(vehicles: Vehicles, choice: Choice) -> int:
-    """Return how many people the hour with the most looking needs, at BUSY of their time."""
-    seconds = np.bincount(
-        (vehicles.arrival_s[choice.looked] // HOUR_S).astype(int), weights=vehicles.look_s[choice.looked]
-    )
+def enough(scenario: Scenario, vehicles: Vehicles, choice: Choice, days: float) -> Scenario:
+    """Return the site with what the policy needs: imaging systems and analysts for the busiest hour, places for a day.
+
+    None is busy for more than BUSY of that time. Openings may wait for the night, pictures and people may not.
+    """
+    lanes = scenario.lanes
+    through_s = np.maximum(vehicles.imaging_s, lanes.drive_through_cycle_s)
+    pulled_s = np.maximum(vehicles.imaging_s, lanes.pull_out_cycle_s)
+    opening_s = float(vehicles.opening_s[choice.referred].sum())
+    replace = msgspec.structs.replace
+    return replace(
+        scenario,
+        lanes=replace(
+            lanes, drive_through=max(_busiest(vehicles, choice.drive_through, through_s), 1),
+            pull_out=max(_busiest(vehicles, choice.pull_out, pulled_s), 1),
+        ),
+        people=replace(scenario.people, analysts=max(_busiest(vehicles, choice.looked, vehicles.look_s), 1)),
+        opening=replace(scenario.opening, places=max(math.ceil(opening_s / (days * DAY_S * BUSY)), 1)),
+    )  # fmt: skip
+
+
+def _busiest(vehicles: Vehicles, chosen: Bools, work_s: Floats) -> int:
+    """Return how many servers the hour with the most work needs."""
+    seconds = np.bincount((vehicles.arrival_s[chosen] // HOUR_S).astype(int), weights=work_s[chosen])
     return math.ceil(float(seconds.max()) / (HOUR_S * BUSY)) if len(seconds) else 0
 
 
+def _systems(scenario: Scenario, choice: Choice) -> int:
+    lanes = scenario.lanes
+    return int(lanes.drive_through * choice.drive_through.any() + lanes.pull_out * choice.pull_out.any())
+
+
 def _cost(scenario: Scenario, choice: Choice, flow: Flow, days: float, looked_h: float) -> float:
-    """Return US dollars with the people and places that the policy needs: lanes, people, openings, what trucks lose."""
-    costs, lanes = scenario.costs, scenario.lanes
-    systems = lanes.drive_through * choice.drive_through.any() + lanes.pull_out * choice.pull_out.any()
+    """Return US dollars at a site with all that the policy needs: systems, people, openings, and what trucks lose."""
+    costs, systems = scenario.costs, _systems(scenario, choice)
     return float(
         systems * days * 24 * costs.lane_hour
         + looked_h / BUSY * costs.analyst_hour

@@ -12,9 +12,10 @@ from triage.study.plot_portal import need_matplotlib
 ROWS = (
     ("delay_min p50", "Delay of a truck, median (min)", 1),
     ("delay_min p95", "Delay of a truck, 95 % wait no longer (min)", 1),
-    ("staffed_delay_min p95", "The same with the analysts and opening places it needs (min)", 1),
+    ("staffed_delay_min p95", "The same at a site with all that the policy needs (min)", 1),
     ("queue_p95", "Trucks waiting for a picture, 95 % of the time no more", 0),
     ("analysts", "Analysts needed in the busiest hour", 1),
+    ("imaging_systems", "Imaging systems needed in the busiest hour", 1),
     ("opening_places", "Places for opening needed", 1),
     ("images_taken", "Pictures taken", 0),
     ("images_viewed", "Pictures that a person looks at", 0),
@@ -24,7 +25,7 @@ ROWS = (
     ("found_per_analyst_hour", "Finds per hour of looking", 2),
     ("missed_cutoffs", "Missed ships or slots", 1),
     ("storage_box_days", "Box-days held", 1),
-    ("cost_per_container", "Cost per container passing (USD)", 2),
+    ("cost_per_container", "Cost per container passing, at a site with all it needs (USD)", 2),
 )
 
 
@@ -69,8 +70,9 @@ def picture(result: dict[str, Any]) -> bytes:
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     names = list(result["policies"])
     panels = (
-        ("delay_min p95", "delay, 95 % (min)", True), ("analysts", "analysts needed", False),
-        ("found_share", "share of contraband found", False), ("cost_per_container", "USD per container", True),
+        ("delay_min p95", "delay as built, 95 % (min)", True), ("analysts", "analysts needed", False),
+        ("found_share", "share of contraband found", False),
+        ("cost_per_container", "USD per container, all it needs", False),
     )  # fmt: skip
     for axes, (key, words, logarithmic) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         entries = [entry(result["policies"][n], key) for n in names]

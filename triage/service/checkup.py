@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
 import zmq
 
 from scanner_io import config as configuration
+from scanner_io import disk
 from scanner_io import driver as drivers
 from scanner_io.errors import ConfigError, ScannerError
 from scanner_io.foreign import ForeignFiles
 
 from .lane import expected_kinds, lane_profile
+from .room import Marks
 
 
 def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
@@ -45,13 +46,15 @@ def _check_state_dir(config: configuration.Config, problems: list[str], notes: l
     except OSError as error:
         problems.append(f"state_dir {folder}: cannot be written ({error.strerror}); mend its rights or choose another")
         return
-    free_mb = shutil.disk_usage(existing).free >> 20
-    if free_mb < config.storage.min_free_mb:
+    space = disk.io().space(existing)
+    marks = Marks.of(config.storage, space.total)
+    free_mb, stop_mb, warn_mb = (n >> 20 for n in (space.free, marks.stop, marks.warn))
+    if space.free < marks.stop:
         problems.append(
-            f"state_dir {folder}: {free_mb} MiB free, storage.min_free_mb is {config.storage.min_free_mb}: intake "
-            "would stop at once; free space or lower it"
+            f"state_dir {folder}: {free_mb} MiB free, intake would stop at once: it stops below {stop_mb} MiB; free "
+            "space or lower storage.min_free_mb"
         )
-    notes.append(f"state_dir {folder}: writable, {free_mb} MiB free")
+    notes.append(f"state_dir {folder}: writable, {free_mb} MiB free; warns below {warn_mb} MiB, stops below {stop_mb}")
 
 
 def _check_bind(config: configuration.Config, problems: list[str], notes: list[str]) -> None:

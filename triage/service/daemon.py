@@ -19,7 +19,6 @@ import fcntl
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
 import time
 from collections import deque
@@ -34,7 +33,7 @@ from typing import Any
 import zmq
 
 from scanner_io import config as configuration
-from scanner_io import disk, recording
+from scanner_io import disk, recording, wire
 from scanner_io.errors import StorageError
 from scanner_io.storage import make_folder, quarantine_parts
 
@@ -43,6 +42,7 @@ from . import lane as lane_process
 from .dispatch import Dispatch
 from .gate import Gate
 from .outbox import Outbox
+from .room import Room
 from .sparing import Sparing
 from .store import place_of, sign
 from .supervision import READ_FACTOR, Pulse, Supervisor
@@ -58,7 +58,8 @@ STORING_S = 300.0
 WARM_UP_S = 600.0
 """Kernels are compiled at the first start on a machine."""
 TICK_S = 0.2
-DISK_CHECK_S = 1.0
+DISK_LOOK_S = 0.25
+"""Sources that can wait are asked to within a second of the disk being full."""
 STOP_WAIT_S = 30.0
 MAX_FILES = 65536
 
@@ -214,8 +215,9 @@ class Daemon:
         self._once = once
         self._stop = False
         self._stop_signals = 0
-        self._intake_open = True
-        self._disk_checked_s = 0.0
+        self._room = Room(self._state, config.storage)
+        self._disk_looked_s = 0.0
+        self._intake = link.Intake(open=True)
         self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
         self._gate: Gate | None = None
@@ -235,6 +237,7 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, self.stop)
         with state_folder(self._state):
+            self._room.look()  # on a full disk the reserve is given up before anything has to be written
             for part in quarantine_parts(self._state / "recordings", self._state / "quarantine"):
                 self._log("part_quarantined", level="warning", text=str(part))
             place = place_of(self._config)
@@ -255,6 +258,8 @@ class Daemon:
                 if self._config.audit.checkpoints is not None:
                     identity = None if self._gate is None else self._gate.identity
                     self._checkpoints = audit.Checkpoints(Path(self._config.audit.checkpoints), identity)
+                if self._room.state != "ok":
+                    self._tell_room()
                 try:
                     self._loop(pulse)
                 finally:
@@ -350,7 +355,7 @@ class Daemon:
             case link.Ready():
                 handle.ready = handle.was_ready = True
                 self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
-                handle.say(link.Intake(open=self._intake_open))
+                handle.say(self._intake)
                 handle.unreconciled = True
                 self._catch_up(handle)
             case link.Judging():
@@ -466,23 +471,26 @@ class Daemon:
             self._catch_up(handle)
 
     def _watch_disk(self) -> None:
-        now_s = time.monotonic()
-        if now_s - self._disk_checked_s < DISK_CHECK_S:
+        """Look how much room there is; tell the lanes and everybody else what has changed."""
+        if time.monotonic() - self._disk_looked_s < DISK_LOOK_S:
             return
-        self._disk_checked_s = now_s
-        try:
-            free_mb = shutil.disk_usage(self._state).free >> 20
-        except OSError as error:
-            free_mb = -1  # the folder is gone: no room at all
-            self._log("state_folder_fault", level="error", text=f"{self._state}: {error}")
-        is_open = free_mb >= self._config.storage.min_free_mb
-        if is_open == self._intake_open:
-            return
-        self._intake_open = is_open
-        for handle in self._lanes.values():
-            handle.say(link.Intake(open=is_open))
-        level, event = ("info", "intake_open") if is_open else ("error", "intake_stopped")
-        self._log(event, level=level, text=f"{free_mb} MiB free, {self._config.storage.min_free_mb} MiB reserved")
+        self._disk_looked_s = time.monotonic()
+        if self._room.look():
+            self._tell_room()
+        intake = link.Intake(open=self._room.state != "stop", record=self._room.whole)
+        if intake != self._intake:
+            self._intake = intake
+            for handle in self._lanes.values():
+                handle.say(intake)
+
+    def _tell_room(self) -> None:
+        state, words = self._room.state, self._room.words()
+        over = state == "ok"
+        event = {"ok": "disk_ok", "warn": "disk_low", "stop": "intake_stopped"}[state]
+        if self._room.left_stop:
+            event = "intake_open"
+        self._log(event, level={"ok": "info", "warn": "warning", "stop": "error"}[state], text=words)
+        self._dispatch.tell(wire.Alarm(kind="disk", text=words, utc_ns=time.time_ns(), over=over))
 
     def _tell_audit(self, *, now: bool = False) -> None:
         """Write to the second place how far the audit has come, when that is due."""

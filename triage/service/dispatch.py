@@ -121,6 +121,8 @@ class Dispatch:
         self._escalation = Escalation(config, outbox, log, self._tell_all)
         self._connections: dict[bytes, Connection] = {}
         self._counter = 0
+        self._alarms: dict[str, wire.Alarm] = {}
+        """In force, by kind; that of scans nobody takes is with `_escalation`."""
         self._storage_told = False
         self._unstored_s = 0.0
         """Since when what analysts send cannot be committed; 0 while it can."""
@@ -140,6 +142,7 @@ class Dispatch:
             raise
         self.address: str = self.socket.get_string(zmq.LAST_ENDPOINT)
         self.door.opened(self.address)
+        self._outbox.arrange(config.age_tier_s)
         self._outbox.rearm(config.lease_s)
 
     def _new_server(self) -> zmq.Socket[bytes]:
@@ -395,13 +398,12 @@ class Dispatch:
         if known is None or known.analyst != analyst:
             if known is not None:
                 self._drop(known, "said hello as somebody else")
-            known = self._connections[routing_id] = Connection(
-                routing_id, peer, analyst, capacity, now_s, who
-            )  # fmt: skip
-            self._end_oldest_of(analyst)
+            new = Connection(routing_id, peer, analyst, capacity, now_s, who)
             if not any(c.leases for c in self._connections.values() if c.analyst == analyst):
                 # this service, or the analyst's program, was restarted: what they hold counts
-                known.leases.update(self._outbox.leases_of(analyst))
+                new.leases.update(self._outbox.leases_of(analyst))
+            known = self._connections[routing_id] = new
+            self._end_oldest_of(analyst)
             self._log("analyst_joined", analyst=analyst, capacity=capacity)
         else:
             known.heard_s, known.capacity = now_s, capacity
@@ -416,8 +418,9 @@ class Dispatch:
                 service_version=__version__,
             ),
         )
-        if (alarm := self._escalation.alarm) is not None and known.minor >= wire.MINOR_ALARM:
-            self._send(routing_id, alarm)
+        if known.minor >= wire.MINOR_ALARM:
+            for alarm in self._alarms_in_force():
+                self._send(routing_id, alarm)
 
     def _end_oldest_of(self, analyst: str) -> None:
         """Keep the number of one analyst's connections: the one that was silent longest gives way to the new one."""
@@ -581,6 +584,21 @@ class Dispatch:
         working = sum((c.capacity > 0 or bool(c.leases)) and not c.stalled for c in self._connections.values())
         self._escalation.step(working)
 
+    def _alarms_in_force(self) -> list[wire.Alarm]:
+        unattended = self._escalation.alarm
+        return [*self._alarms.values(), *([] if unattended is None else [unattended])]
+
+    def tell(self, alarm: wire.Alarm) -> None:
+        """Keep an alarm in force until one of its kind says that it is over; tell the audit and whoever is connected.
+
+        The log has it already.
+        """
+        self._alarms.pop(alarm.kind, None)
+        if not alarm.over:
+            self._alarms[alarm.kind] = alarm
+        self._keep("alarm_over" if alarm.over else "alarm", alarm.text)
+        self._tell_all(alarm)
+
     def _tell_all(self, alarm: wire.Alarm) -> None:
         """Send to whoever can understand it: who sees the queue may know that it waits."""
         for connection in list(self._connections.values()):
@@ -627,9 +645,7 @@ class Dispatch:
             if not free:
                 return
             connection = min(free, key=lambda c: len(c.leases))
-            item = self._outbox.lease_next(
-                connection.analyst, self._config.lease_s, self._config.age_tier_s
-            )  # fmt: skip
+            item = self._outbox.lease_next(connection.analyst, self._config.lease_s)
             if item is None:
                 return
             self._offer(connection, item)
@@ -700,10 +716,8 @@ class Dispatch:
             )
             for i in self._outbox.undecided(QUEUE_ROWS)
         )  # fmt: skip
-        alarm = self._escalation.alarm
-        return wire.Queue(
-            rows=rows, counts=self._outbox.counts(), alarm="" if alarm is None else alarm.text
-        )  # fmt: skip
+        alarm = "; ".join(a.text for a in self._alarms_in_force())
+        return wire.Queue(rows=rows, counts=self._outbox.counts(), alarm=alarm)
 
     def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | memoryview | None = None) -> bool:
         """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""

@@ -15,7 +15,7 @@ from scanner_io.config import Dispatch as DispatchConfig
 
 from .outbox import Outbox, Waiting
 
-LOOK_S = 1.0
+LOOK_S = 2.0
 AT_ONCE = 50
 """Events of single scans written at one look: a backlog is no reason to hold up the loop."""
 

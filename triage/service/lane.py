@@ -446,6 +446,7 @@ class Worker(threading.Thread):
                 work(told)
             except (StorageError, OSError) as error:
                 if not told:
+                    self._lane.refused(True)
                     self._lane.note("storage_fault", level="error", text=str(error), scan=what)
                 told = True
                 if self._lane.given_up.wait(STORE_RETRY_S):
@@ -453,9 +454,11 @@ class Worker(threading.Thread):
                     return
                 continue
             except Exception as error:  # the source is not acknowledged: what can be asked again, is
+                self._lane.refused(False)
                 self._lane.note("record_failed", level="error", scan=what, text=f"{type(error).__name__}: {error}")
                 return
             if told:
+                self._lane.refused(False)
                 self._lane.note("storage_back", scan=what)
             return
 
@@ -494,6 +497,8 @@ class Worker(threading.Thread):
 
     def _write(self, path: Path, scan: Scan, **how: Any) -> str:
         lane = self._lane
+        if not lane.may_record:
+            raise StorageError(f"{path}: not written: what is left of the disk is kept for decisions; make room")
         self.progressed()
         self._storing = True
         try:
@@ -569,7 +574,11 @@ class LaneProcess:
         self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name))
         self._promise = self._open_promise(state / "promise")
         self._intake = threading.Event()
-        self._intake.set()
+        self._intake_lock = threading.Lock()
+        self._told_open, self._refused = True, False
+        self.may_record = True
+        """False while what is left of the disk is for decisions."""
+        self._set_intake()
         self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
         self._memory = self._recall(state / "lanes" / f"{lane.name}.json")
         self._devices = [
@@ -588,6 +597,15 @@ class LaneProcess:
         self._draining = False
         self._give_up_s = float("inf")
         self._alive_s = 0.0
+
+    def refused(self, refused: bool) -> None:
+        """Learn from the worker whether the disk refuses: then sources that can wait do so at once."""
+        with self._intake_lock:
+            self._refused = refused
+            self._set_intake()
+
+    def _set_intake(self) -> None:
+        (self._intake.set if self._told_open and not self._refused else self._intake.clear)()
 
     def _room(self) -> bool:
         """True while little waits to be recorded and judged; called by device threads."""
@@ -668,7 +686,9 @@ class LaneProcess:
             case link.Rejudge():
                 self._put_work(message)
             case link.Intake():
-                (self._intake.set if message.open else self._intake.clear)()
+                with self._intake_lock:
+                    self._told_open, self.may_record = message.open, message.record
+                    self._set_intake()
             case link.Stop():
                 self._drain()
             case _:

@@ -78,9 +78,13 @@ class Rejudged(Said, frozen=True, kw_only=True, tag="rejudged"):
 
 
 class Intake(Said, frozen=True, kw_only=True, tag="intake"):
-    """daemon -> lane: take scans in, or let the sources wait because the disk is full."""
+    """daemon -> lane: take scans in, or let the sources that can wait do so because the disk is nearly full.
+
+    record : recordings may be written; False where what is left of the disk is for decisions
+    """
 
     open: bool
+    record: bool = True
 
 
 class Stop(Said, frozen=True, kw_only=True, tag="stop"):

@@ -74,12 +74,19 @@ MIGRATIONS = (
     ALTER TABLE outbox ADD COLUMN escalated INTEGER NOT NULL DEFAULT 0;
     UPDATE outbox SET waits_since_utc_ns = (SELECT added_utc_ns FROM scans WHERE scans.scan_id = outbox.scan_id);
     """,
+    """
+    ALTER TABLE outbox ADD COLUMN turn_utc_ns INTEGER NOT NULL DEFAULT 0;
+    DROP INDEX outbox_state;
+    CREATE INDEX outbox_turn ON outbox (state, turn_utc_ns, scan_id);
+    """,
 )
 
 CHAINED_FROM = 4
 """Schema from which events are a chain (`audit`)."""
 CLOCK_SKEW_NS = 60 * 10**9
 """So far two services' clocks may differ without it counting as a step."""
+AGE_TIER_S = 1800.0
+"""See `scanner_io.config.Dispatch`; `arrange` sets another."""
 BEAT_S, LOST_BEATS = 5.0, 6
 """A service that shares its database says so often that it lives; silent at so many looks at it, it is taken as gone.
 
@@ -149,6 +156,7 @@ class Outbox:
         self._connections = self.store.connections
         """Of the store, when last looked at."""
         self._hub, self._shared = (place.hub, place.shared) if isinstance(place, store.Server) else ("", False)
+        self._age_ns = int(AGE_TIER_S * 1e9)
         self._beaten_s = -BEAT_S
         self._beats: dict[str, tuple[int, int]] = {}
         """Of the other services: the last number seen, and at how many looks since."""
@@ -206,6 +214,7 @@ class Outbox:
         """
         state = "filed" if row.result.outcome == "CLEAR" else "pending"
         declaration = msgspec.json.encode(row.declaration) if row.declaration is not None else None
+        now = time.time_ns()
         with self.store.transaction():
             self.store.change("DELETE FROM unjudged WHERE path=?", (row.path,))
             self.store.change(
@@ -215,13 +224,13 @@ class Outbox:
                 (
                     row.scan_id, row.lane, row.path, row.sha256, row.size, row.result.outcome,
                     TIERS[row.result.outcome], row.start_utc_ns, int(row.simulated), msgspec.json.encode(row.result),
-                    declaration, time.time_ns(), self._hub,
+                    declaration, now, self._hub,
                 ),
             )  # fmt: skip
             new = self.store.change(
-                "INSERT INTO outbox (scan_id, state, waits_since_utc_ns) VALUES (?, ?, ?) "
+                "INSERT INTO outbox (scan_id, state, waits_since_utc_ns, turn_utc_ns) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (scan_id) DO NOTHING",
-                (row.scan_id, state, time.time_ns()),
+                (row.scan_id, state, now, min(row.start_utc_ns, now) + TIERS[row.result.outcome] * self._age_ns),
             )
             if new:
                 self._event("recorded", row.scan_id, row.lane, row.result.outcome)
@@ -294,25 +303,44 @@ class Outbox:
     def _arm(self, leases: Iterable[str], lease_s: float) -> None:
         self._deadlines.update(dict.fromkeys(leases, self._monotonic() + lease_s))
 
-    def lease_next(self, analyst: str, lease_s: float, age_tier_s: float) -> Item | None:
+    def arrange(self, age_tier_s: float) -> None:
+        """Set after how long of waiting a scan counts as one tier more urgent."""
+        self._age_ns = int(age_tier_s * 1e9)
+        turn = (
+            "(SELECT CASE WHEN start_utc_ns < added_utc_ns THEN start_utc_ns ELSE added_utc_ns END + tier * ? "
+            "FROM scans WHERE scans.scan_id=outbox.scan_id AND hub=?)"
+        )
+        values = (self._age_ns, self._hub)
+        with self.store.transaction():
+            self.store.change(f"UPDATE outbox SET turn_utc_ns={turn} WHERE turn_utc_ns<>{turn}", values * 2)  # noqa: S608
+
+    def lease_next(self, analyst: str, lease_s: float) -> Item | None:
         """Give an analyst the scan that is next: most urgent tier first, then the oldest; None if none waits.
 
-        Within a tier, a scan that they had last and did not decide comes after the others. Every `age_tier_s` of
-        waiting counts as one tier.
+        A scan's turn is by when it was, later by `age_tier_s` for every tier that it is less urgent: so long it lets
+        pass what is more urgent and came after it, but not for ever.
+
+        A scan that they had last and did not decide comes after others that are as urgent, by one tier at most.
         """
-        age, now = int(age_tier_s * 1e9), time.time_ns()
         with self.store.transaction():
-            found = self.store.locked(
-                "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state='pending' AND (hub=? OR ?=1) "
-                "ORDER BY CASE WHEN ? - added_utc_ns >= tier * ? THEN 0 ELSE tier - (? - added_utc_ns) / ? END, "
-                "returned_by<>'' AND returned_by=?, start_utc_ns, scan_id LIMIT 1",
-                (self._hub, int(self._shared), now, age, now, age, analyst),
-                skip=True,
-            )
-            item = self._leased(found[0], analyst, lease_s) if found else None
+            first = self._next("")
+            if first is not None and first[3] == analyst:
+                other = self._next(analyst)
+                if other is not None and other[1] <= first[1] and other[2] < first[2] + self._age_ns:
+                    first = other
+            item = self._leased(first[0], analyst, lease_s) if first is not None else None
         if item is not None:
             self._arm([item.lease_id], lease_s)
         return item
+
+    def _next(self, but_of: str) -> store.Row | None:
+        """Return id, tier, turn and last analyst of the scan whose turn it is, but of those that one had last."""
+        return self.store.locked(
+            "SELECT scan_id, tier, turn_utc_ns, returned_by FROM outbox JOIN scans USING (scan_id) WHERE "
+            "state='pending' AND (hub=? OR ?=1) AND (?='' OR returned_by<>?) ORDER BY turn_utc_ns, scan_id LIMIT 1",
+            (self._hub, int(self._shared), but_of, but_of),
+            skip=True,
+        )
 
     def lease(self, scan_id: str, analyst: str, lease_s: float) -> Item:
         """Give a scan to one analyst.
@@ -445,8 +473,7 @@ class Outbox:
             "SELECT COUNT(*) OVER (), COUNT(CASE WHEN state='held' THEN 1 END) OVER (), scan_id, outcome, "
             "MIN(waits_since_utc_ns) OVER () FROM outbox JOIN scans USING (scan_id) "
             "WHERE (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR state='leased' AND "
-            "taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
-            "ORDER BY tier, start_utc_ns, scan_id LIMIT 1",
+            "taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) ORDER BY turn_utc_ns, scan_id LIMIT 1",
             (self._hub, int(self._shared), *self._since(wait_s)),
         )
         if found is None:
@@ -466,7 +493,7 @@ class Outbox:
                 "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts FROM outbox JOIN scans USING (scan_id) "
                 "WHERE escalated=0 AND (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR "
                 "state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
-                "ORDER BY tier, start_utc_ns LIMIT ?",
+                "ORDER BY turn_utc_ns LIMIT ?",
                 (self._hub, int(self._shared), *self._since(wait_s), limit),
             )
             for scan_id, outcome, state, since, attempts in rows:
@@ -572,8 +599,8 @@ class Outbox:
     def undecided(self, limit: int) -> list[Item]:
         """Return scans that wait for an answer, most urgent first."""
         rows = self.store.rows(
-            "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state IN ('pending', 'leased', 'held') "
-            "ORDER BY tier, start_utc_ns, scan_id LIMIT ?",
+            "SELECT scan_id FROM outbox WHERE state IN ('pending', 'leased', 'held') "
+            "ORDER BY turn_utc_ns, scan_id LIMIT ?",
             (limit,),
         )
         return [self.item(scan_id) for (scan_id,) in rows]
