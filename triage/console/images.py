@@ -264,10 +264,12 @@ def rendered(tile: Array, look: Look, white: int) -> Array:
 
 def ratio_of(low: Array, high: Array, white: int) -> tuple[Array, Array]:
     """Return ln(T low) / ln(T high) and T high, of means of 3 x 3: a ratio of single pixels is mostly noise."""
-    t_low, t_high = (
-        np.clip(cv2.blur(v.astype(np.float64), (3, 3), borderType=cv2.BORDER_REPLICATE) / white, 1e-6, 1.0)
-        for v in (low, high)
-    )
+
+    def transmission(v: Array) -> Array:
+        around = cv2.blur(v.astype(np.float64), (3, 3), borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(np.clip(around / white, 1e-6, 1.0))
+
+    t_low, t_high = transmission(low), transmission(high)
     return np.log(t_low) / np.minimum(np.log(t_high), -1e-9), t_high
 
 
@@ -305,7 +307,7 @@ def hatched(rgb: Array, tile: Array, white: int, within: tuple[int, int, int, in
     rgb : (rows, columns, 3) or (rows, columns) uint8; tile : its values; within : x0, y0, x1, y1 in the tile's pixels
     """
     picture = np.repeat(rgb[..., None], 3, axis=2) if rgb.ndim == 2 else rgb.copy()
-    y, x = np.indices(tile.shape, sparse=True)
+    y, x = np.ogrid[: tile.shape[0], : tile.shape[1]]
     x0, y0, x1, y1 = within
     dark = (tile < round(OPAQUE_T * white)) & ((x + y) % 8 < 2) & (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
     picture[dark] = _OPAQUE_RGB

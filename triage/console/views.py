@@ -92,7 +92,7 @@ def material_view(
     detector = radiograph.detector
     if len(detector.energies) != 2 or detector.state != "raw":
         return None
-    steel = steel_ratio(*pyramids, container)
+    steel = steel_ratio(pyramids[0], pyramids[1], container)
     if steel is None:
         return None
     return {
