@@ -214,7 +214,7 @@ def _radiograph_events(scan: Scan, image: Radiograph, source_ref: str) -> Iterat
         part = slice(first, min(first + BLOCK_COLUMNS, image.columns))
         yield LineBlock(
             source_ref=source_ref, first_column=first, counts=tuple(c[part] for c in image.counts),
-            column_utc_ns=times[part],
+            column_utc_ns=times[part], position_mm=None if image.position_mm is None else image.position_mm[part],
         )  # fmt: skip
     yield ScanEnd(
         source_ref=source_ref, utc_ns=int(times[-1]), reason=image.end_reason, dropped_columns=image.dropped_columns

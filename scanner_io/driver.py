@@ -196,8 +196,8 @@ class LinkDriver:
         self._take(self._decoder.idle(self._now(), silent_s))
         if silent_s >= self._silence_s:
             self._failure = LinkLost(
-                f"{self._info.model} {self._channel.address}: no byte for {silent_s:.1f} s (a portal speaks every "
-                f"5 s), last {self._last_data[-60:]!r}; check the device and its serial server"
+                f"{self._info.model} {self._channel.address}: no byte for {silent_s:.1f} s (one that is well "
+                f"speaks more often), last {self._last_data[-60:]!r}; check the device and its serial server"
             )
             self._take(self._decoder.lost(self._now()))
 

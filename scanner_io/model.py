@@ -179,6 +179,7 @@ class Radiograph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     counts : per energy `(columns, channels) uint16`, time-major; large = air
     column_utc_ns : `(columns,) int64`, when each column was read
+    position_mm : `(columns,) float64`, how far the vehicle had come by its encoder; None where nothing tells
     """
 
     detector: DetectorState
@@ -186,6 +187,7 @@ class Radiograph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     column_utc_ns: npt.NDArray[np.int64]
     end_reason: EndReason = "complete"
     dropped_columns: int = 0
+    position_mm: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Check and freeze. Raises DataError."""
@@ -205,6 +207,11 @@ class Radiograph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         msgspec.structs.force_setattr(self, "counts", checked)
         times = frozen_array("Radiograph", "column_utc_ns", self.column_utc_ns, np.int64, (columns,))
         msgspec.structs.force_setattr(self, "column_utc_ns", times)
+        if self.position_mm is not None:
+            position = frozen_array("Radiograph", "position_mm", self.position_mm, np.float64, (columns,))
+            if not np.isfinite(position).all():
+                raise DataError("Radiograph.position_mm: not finite everywhere, expected millimetres")
+            msgspec.structs.force_setattr(self, "position_mm", position)
         if self.dropped_columns < 0:
             raise DataError(f"Radiograph.dropped_columns: {self.dropped_columns}, expected 0 or more")
 
@@ -600,12 +607,13 @@ class ScanStart(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class LineBlock(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Consecutive columns of the open scan: per energy `(columns, channels) uint16`."""
+    """Consecutive columns of the open scan: per energy `(columns, channels) uint16`. position_mm : as in Radiograph."""
 
     source_ref: str
     first_column: int
     counts: tuple[npt.NDArray[np.uint16], ...]
     column_utc_ns: npt.NDArray[np.int64]
+    position_mm: npt.NDArray[np.float64] | None = None
 
 
 class ScanEnd(msgspec.Struct, frozen=True, kw_only=True):

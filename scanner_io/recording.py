@@ -351,6 +351,8 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
         parts["radiograph"] = {f: getattr(image, f) for f in image.__struct_fields__ if f != "counts"}
     values = msgspec.to_builtins((parts, config, result), enc_hook=_hashable)
     _forget_absent(values[0], _LATER_SCAN)
+    if scan.radiograph is not None:
+        _forget_absent(values[0]["radiograph"], {"position_mm": None})
     if scan.portal is not None:
         portal = values[0]["portal"]
         _forget_absent(portal, _LATER_PORTAL)
@@ -466,6 +468,8 @@ def _write_radiograph(
         flags=_json(detector.flags),
     )
     _array(state, "column_utc_ns", radiograph.column_utc_ns, units="ns")
+    if radiograph.position_mm is not None:
+        _array(state, "position_mm", radiograph.position_mm, units="mm")
     return images
 
 
@@ -731,6 +735,7 @@ class _Reader:
             ),
             counts=tuple(counts),
             column_utc_ns=self.array(state, "column_utc_ns", "int64", 1),
+            position_mm=self.optional(state, "position_mm", "float64", 1),
             end_reason=str(_attribute(state, "end_reason")),  # type: ignore[arg-type]
             dropped_columns=int(_attribute(state, "dropped_columns")),
         )

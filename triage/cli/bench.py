@@ -108,3 +108,13 @@ def bench_startup(rounds: int, as_json: bool) -> None:
     from triage.study.bench_startup import bench_startup as measure
 
     _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)
+
+
+@bench.command("drivers")
+@rounds_option
+@json_option
+def bench_drivers(rounds: int, as_json: bool) -> None:
+    """A Stream V2 detector's 40 MB scans against bare ZeroMQ, and the processor time of a line detector's driver."""
+    from triage.study.bench_drivers import bench_drivers as measure
+
+    _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)

@@ -157,6 +157,7 @@ class _Picture:
         self.listener = listener
         self.images = tuple(_Columns() for _ in start.detector.energies)
         self.times: list[npt.NDArray[np.int64]] = []
+        self.positions: list[npt.NDArray[np.float64]] = []
         self.columns = 0
         self.dropped = 0
         self.quality: list[Quality] = []
@@ -186,6 +187,8 @@ class _Picture:
         for image, counts in zip(self.images, block.counts, strict=True):
             image.add(counts)
         self.times.append(block.column_utc_ns)
+        if block.position_mm is not None:
+            self.positions.append(block.position_mm)
         if self.listener is not None:
             self.listener.push(block.counts)
 
@@ -199,8 +202,10 @@ class _Picture:
             why = f"the scan ended ({reason}) without a single line"
             return None, [*self.quality, Quality(code="radiograph_empty", reason=why, fatal=True)]
         channels = self.start.detector.channels
+        positions = np.concatenate(self.positions) if len(self.positions) == len(self.times) else None
         try:
             image = Radiograph(
+                position_mm=positions,
                 detector=self.start.detector,
                 counts=tuple(image.image(channels) for image in self.images),
                 column_utc_ns=np.concatenate(self.times),
