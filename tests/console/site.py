@@ -125,7 +125,7 @@ def opened(station, number=0):
 class Site:
     """A service in a thread of its own, as the daemon's loop runs it."""
 
-    def __init__(self, folder, rows, *, port=0, lease_s=10.0, heartbeat_s=0.3):
+    def __init__(self, folder, rows, *, port=0, lease_s=10.0, heartbeat_s=1.0):
         self._folder = folder
         self._port = port
         self._config = {"lease_s": lease_s, "heartbeat_s": heartbeat_s, "max_attempts": 50}
