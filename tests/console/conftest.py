@@ -66,7 +66,7 @@ def shared_site(tmp_path_factory, drawn):
 @pytest.fixture(scope="session")
 def console(tmp_path_factory, shared_site):
     """The console that tests of the page share."""
-    with Console([shared_site.address], tmp_path_factory.mktemp("console"), options=["--undo", "1"]) as running:
+    with Console([shared_site.address], tmp_path_factory.mktemp("console"), options=["--undo", "3"]) as running:
         yield running
 
 

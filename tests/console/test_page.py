@@ -41,7 +41,7 @@ def test_inspect_needs_a_reason_and_can_be_undone(page, shared_site):
     page.keyboard.press("u")
     page.wait_for_selector(".draft")
     assert page.input_value("#note") == "behind the third pallet"
-    page.wait_for_timeout(1300)
+    page.wait_for_timeout(3300)
     assert shared_site.state(scan_id) == "leased"
     page.keyboard.press("Enter")
     page.wait_for_selector(".decided-acknowledged")

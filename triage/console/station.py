@@ -419,7 +419,7 @@ class Station:
             scan.error = str(error)
             with suppress(StorageError):
                 self.journal.note(self.analyst, "not_opened", scan.scan_id, reason=scan.error)
-            if scan.ahead and scan.offer is not None:
+            if scan.offer is not None:  # somebody else may be able to
                 service.desk.release(scan.offer)
                 scan.mine = False
             self._step(scan, "failed")
