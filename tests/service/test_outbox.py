@@ -71,13 +71,27 @@ def test_clear_scans_are_filed_and_not_offered(outbox):
     assert outbox.item(row().scan_id).state == "filed"
 
 
-def test_alarms_come_first_then_the_oldest(outbox):
+def test_alarms_come_first_then_who_came_first_whatever_its_scanners_clock_says(outbox):
     for number, outcome in ((3, "REVIEW"), (2, "REVIEW"), (5, "ALARM"), (4, "UNUSABLE")):
         outbox.add(row(number, outcome))
     order = []
     while (item := outbox.lease_next("ana", 10)) is not None:
         order.append(item.row.start_utc_ns)
-    assert order == [5, 4, 2, 3]
+    assert order == [5, 4, 3, 2]
+
+
+def test_a_clock_that_is_set_changes_no_turn_and_no_waiting(outbox, monkeypatch):
+    now = [1_800_000_000 * 10**9]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+    outbox.add(row(1, "REVIEW"))
+    for number, days in ((2, 1), (3, -2)):
+        now[0] += days * 86400 * 10**9
+        outbox.clock_moved(days * 86400 * 10**9, "set")
+        assert outbox.waiting(60.0) is None
+        outbox.add(row(number, "REVIEW"))
+        outbox.arrange(1800.0)  # as at a start
+    assert [outbox.lease_next("ana", 10).row.start_utc_ns for _ in range(3)] == [1, 2, 3]
+    assert [t for (t,) in outbox.store.rows("SELECT text FROM events WHERE kind='clock_stepped'")] == ["set", "set"]
 
 
 def test_a_leased_scan_is_one_analysts_alone(outbox):
@@ -280,15 +294,18 @@ def wait(outbox, number, seconds):
 
 
 @pytest.mark.parametrize("age_s", [1800, 600])
-def test_whoever_waits_is_passed_by_the_more_urgent_but_not_for_ever(outbox, age_s):
+def test_whoever_waits_is_passed_by_the_more_urgent_but_not_for_ever(outbox, age_s, monkeypatch):
     """While an analyst takes one scan, two more urgent ones come."""
     begin = time.time_ns() - 10_000 * 10**9
-    outbox.add(row(1, "REVIEW", start_utc_ns=begin))
+    now = [begin]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+    outbox.add(row(1, "REVIEW"))
     outbox.arrange(age_s)
     taken = []
     while 1 not in taken and len(taken) < 100:
         for number in (2 * len(taken) + 2, 2 * len(taken) + 3):
-            outbox.add(row(number, "ALARM", start_utc_ns=begin + (50 * number + 1) * 10**9))
+            now[0] = begin + (50 * number + 1) * 10**9
+            outbox.add(row(number, "ALARM"))
         scan_id = outbox.lease_next("ana", 10).row.scan_id
         taken.append(next(n for n in range(1, 201) if row(n).scan_id == scan_id))
     # A review lets alarms pass that come up to two tiers' time after it, and no others.

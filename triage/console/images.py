@@ -307,7 +307,7 @@ def hatched(rgb: Array, tile: Array, white: int, within: tuple[int, int, int, in
     rgb : (rows, columns, 3) or (rows, columns) uint8; tile : its values; within : x0, y0, x1, y1 in the tile's pixels
     """
     picture = np.repeat(rgb[..., None], 3, axis=2) if rgb.ndim == 2 else rgb.copy()
-    y, x = np.ogrid[: tile.shape[0], : tile.shape[1]]
+    y, x = np.arange(tile.shape[0])[:, None], np.arange(tile.shape[1])
     x0, y0, x1, y1 = within
     dark = (tile < round(OPAQUE_T * white)) & ((x + y) % 8 < 2) & (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
     picture[dark] = _OPAQUE_RGB

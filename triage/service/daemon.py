@@ -39,9 +39,10 @@ from scanner_io.storage import make_folder, quarantine_parts
 
 from . import audit, link
 from . import lane as lane_process
+from .clock import ClockWatch
 from .dispatch import Dispatch
 from .gate import Gate
-from .outbox import Outbox
+from .outbox import CLOCK_SKEW_NS, Outbox
 from .room import Room
 from .sparing import Sparing
 from .store import place_of, sign
@@ -225,6 +226,7 @@ class Daemon:
         self._checkpoint_s = time.monotonic()
         self._faults = Sparing(burst=5, every_s=30.0)
         self._supervisor = Supervisor()
+        self._clock, self._clock_moved_ns = ClockWatch(), 0
 
     def stop(self, *_: object) -> None:
         """Ask the loop to end; usable as a signal handler."""
@@ -246,6 +248,7 @@ class Daemon:
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
             pulse = Pulse(context)
             try:
+                self._look_at_clock()
                 for scan_id in self._outbox.hold_missing(lambda p: Path(p).is_file()):
                     self._log("recording_missing", level="error", scan=scan_id)
                 if self._config.dispatch.keys is not None:
@@ -287,6 +290,7 @@ class Daemon:
             if self._outbox.store.distrusted:
                 raise StorageError(self._outbox.store.distrusted)
             self._watch_disk()
+            self._watch_clock()
             self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)
             self._tell_supervisor(pulse)
@@ -491,6 +495,29 @@ class Daemon:
             event = "intake_open"
         self._log(event, level={"ok": "info", "warn": "warning", "stop": "error"}[state], text=words)
         self._dispatch.tell(wire.Alarm(kind="disk", text=words, utc_ns=time.time_ns(), over=over))
+
+    def _watch_clock(self) -> None:
+        """Write down that the clock was set, as soon as that can be."""
+        self._clock_moved_ns += self._clock.step_ns()
+        if self._clock_moved_ns:
+            ahead = "forward" if self._clock_moved_ns > 0 else "back"
+            self._clock_stepped(f"the clock was set {ahead} by {abs(self._clock_moved_ns) / 1e9:.1f} s")
+
+    def _clock_stepped(self, text: str) -> None:
+        try:
+            self._outbox.clock_moved(self._clock_moved_ns, text)
+        except StorageError as error:  # tried again at the next turn
+            self._fault(error)
+            return
+        self._clock_moved_ns = 0
+        self._log("clock_stepped", level="warning", text=text)
+
+    def _look_at_clock(self) -> None:
+        """At start: a clock that is before the last event was set back since."""
+        behind_ns = self._outbox.last_event_utc_ns() - time.time_ns()
+        if behind_ns > CLOCK_SKEW_NS:
+            self._clock_moved_ns = -behind_ns
+            self._clock_stepped(f"the clock is {behind_ns / 1e9:.1f} s before the last event of the audit")
 
     def _tell_audit(self, *, now: bool = False) -> None:
         """Write to the second place how far the audit has come, when that is due."""

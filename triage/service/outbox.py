@@ -79,6 +79,13 @@ MIGRATIONS = (
     DROP INDEX outbox_state;
     CREATE INDEX outbox_turn ON outbox (state, turn_utc_ns, scan_id);
     """,
+    """
+    ALTER TABLE outbox ADD COLUMN clock_moved_ns INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE decisions ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+    UPDATE decisions SET seq = told.seq FROM (SELECT scan_id, who, MIN(seq) AS seq FROM events
+        WHERE kind IN ('decided', 'decision_not_applied') GROUP BY scan_id, who) AS told
+        WHERE told.scan_id = decisions.scan_id AND told.who = decisions.analyst;
+    """,
 )
 
 CHAINED_FROM = 4
@@ -193,12 +200,16 @@ class Outbox:
             before = audit.link(before, *row)
             self.store.change("UPDATE events SET hash=? WHERE seq=?", (before, row[0]))
 
-    def _event(self, kind: str, scan_id: str = "", who: str = "", text: str = "") -> None:
-        """Add an event to a transaction, after all else in it: from here on others wait for its end."""
+    def _event(self, kind: str, scan_id: str = "", who: str = "", text: str = "") -> int:
+        """Add an event to a transaction, after all else in it: from here on others wait for its end.
+
+        Returns its number, by which what happened is in order whatever the clock did.
+        """
         self.store.lock_events()
         seq, before = self.audit_head()
         row = (seq + 1, time.time_ns(), kind, scan_id, who, text)
         self.store.change("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, audit.link(before, *row)))
+        return seq + 1
 
     def audit_head(self) -> tuple[int, bytes]:
         """Return number and hash of the last event; 0 and the chain's beginning where there is none."""
@@ -230,7 +241,7 @@ class Outbox:
             new = self.store.change(
                 "INSERT INTO outbox (scan_id, state, waits_since_utc_ns, turn_utc_ns) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (scan_id) DO NOTHING",
-                (row.scan_id, state, now, min(row.start_utc_ns, now) + TIERS[row.result.outcome] * self._age_ns),
+                (row.scan_id, state, now, now + TIERS[row.result.outcome] * self._age_ns),
             )
             if new:
                 self._event("recorded", row.scan_id, row.lane, row.result.outcome)
@@ -307,8 +318,8 @@ class Outbox:
         """Set after how long of waiting a scan counts as one tier more urgent."""
         self._age_ns = int(age_tier_s * 1e9)
         turn = (
-            "(SELECT CASE WHEN start_utc_ns < added_utc_ns THEN start_utc_ns ELSE added_utc_ns END + tier * ? "
-            "FROM scans WHERE scans.scan_id=outbox.scan_id AND hub=?)"
+            "(SELECT added_utc_ns + outbox.clock_moved_ns + tier * ? FROM scans "
+            "WHERE scans.scan_id=outbox.scan_id AND hub=?)"
         )
         values = (self._age_ns, self._hub)
         with self.store.transaction():
@@ -317,7 +328,7 @@ class Outbox:
     def lease_next(self, analyst: str, lease_s: float) -> Item | None:
         """Give an analyst the scan that is next: most urgent tier first, then the oldest; None if none waits.
 
-        A scan's turn is by when it was, later by `age_tier_s` for every tier that it is less urgent: so long it lets
+        A scan's turn is by when it came, later by `age_tier_s` for every tier that it is less urgent: so long it lets
         pass what is more urgent and came after it, but not for ever.
 
         A scan that they had last and did not decide comes after others that are as urgent, by one tier at most.
@@ -409,6 +420,24 @@ class Outbox:
             self._arm(self._leases() - self._deadlines.keys(), lease_s)
             self._connections = self.store.connections
         return [lease for lease, deadline in self._deadlines.items() if deadline <= now]
+
+    # ------------------------------------------------------------------------------------------------- the clock
+
+    def clock_moved(self, by_ns: int, text: str) -> None:
+        """Note that this computer's clock was set; what waits has waited as long as before, and keeps its turn."""
+        with self.store.transaction():
+            self.store.change(
+                "UPDATE outbox SET waits_since_utc_ns=waits_since_utc_ns+?, turn_utc_ns=turn_utc_ns+?, "
+                "clock_moved_ns=clock_moved_ns+? WHERE state IN ('pending', 'leased', 'held') AND scan_id IN "
+                "(SELECT scan_id FROM scans WHERE hub=?)",
+                (by_ns, by_ns, by_ns, self._hub),
+            )
+            self._event("clock_stepped", text=text)
+
+    def last_event_utc_ns(self) -> int:
+        """Return when the last event was, 0 without any."""
+        found = self.store.row("SELECT utc_ns FROM events ORDER BY seq DESC LIMIT 1")
+        return int(found[0]) if found else 0
 
     # -------------------------------------------------------------------------------------------- other services
 
@@ -557,7 +586,8 @@ class Outbox:
                     "UPDATE outbox SET state='decided', lease_id='' WHERE scan_id=?", (decision.scan_id,)
                 )  # fmt: skip
             kind = "decision_not_applied" if reason else "decided"
-            self._event(kind, decision.scan_id, decision.analyst, f"{decision.verdict} {reason}".strip())
+            seq = self._event(kind, decision.scan_id, decision.analyst, f"{decision.verdict} {reason}".strip())
+            self.store.change("UPDATE decisions SET seq=? WHERE decision_id=?", (seq, decision.decision_id))
         if not reason:
             self._deadlines.pop(decision.lease_id, None)
         return Answer(applied=not reason, reason=reason, repeated=False)
@@ -618,7 +648,7 @@ class Outbox:
     def decisions(self, scan_id: str) -> list[tuple[Decision, bool]]:
         """Return the decisions on a scan in the order of their commits, each with whether it was applied."""
         rows = self.store.rows(
-            "SELECT decision, applied FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns", (scan_id,)
+            "SELECT decision, applied FROM decisions WHERE scan_id=? ORDER BY seq, committed_utc_ns", (scan_id,)
         )
         return [(msgspec.json.decode(blob, type=Decision), bool(applied)) for blob, applied in rows]
 
@@ -627,7 +657,7 @@ class Outbox:
         return [
             (analyst, bytes(statement), bytes(signature))
             for analyst, statement, signature in self.store.rows(
-                "SELECT analyst, statement, signature FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns",
+                "SELECT analyst, statement, signature FROM decisions WHERE scan_id=? ORDER BY seq, committed_utc_ns",
                 (scan_id,),
             )
         ]
@@ -643,6 +673,6 @@ def decisions_in(place: store.Place) -> list[Decision]:
 
     Raises StorageError if it cannot be read.
     """
-    query = "SELECT decision FROM decisions WHERE applied<>0 ORDER BY committed_utc_ns"
+    query = "SELECT decision FROM decisions WHERE applied<>0 ORDER BY seq, committed_utc_ns"
     with store.reading(place) as reader:
         return [msgspec.json.decode(blob, type=Decision) for (blob,) in reader.rows(query)]

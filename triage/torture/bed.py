@@ -170,7 +170,7 @@ class Child:
         self._process = subprocess.Popen(  # noqa: S603 -- our own program
             [*before, *_tied_to_us(), sys.executable, *command],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-            start_new_session=True, cwd=cwd, env={**os.environ, "PYTHONPATH": _path(), **(env or {})},
+            start_new_session=True, cwd=cwd, env={**os.environ, "PYTHONPATH": module_path(), **(env or {})},
         )  # fmt: skip
         _children.append(self)
         assert self._process.stdout is not None and self._process.stderr is not None
@@ -347,7 +347,8 @@ def _has(event: dict[str, Any], fields: dict[str, Any]) -> bool:
     return all(event.get(name) == value for name, value in fields.items())
 
 
-def _path() -> str:
+def module_path() -> str:
+    """Return the PYTHONPATH of children: what this process has."""
     return os.pathsep.join(dict.fromkeys(str(Path(p).resolve()) for p in sys.path if p and Path(p).is_dir()))
 
 

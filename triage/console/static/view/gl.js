@@ -32,7 +32,7 @@ uint value(usampler2D tile, vec2 p) {
     ivec2 q = clamp(ivec2(floor(p)), ivec2(0), u_size - 1);
     uint sum = 0u;
     for (int y = -1; y <= 1; y++) for (int x = -1; x <= 1; x++) sum += at(tile, q + ivec2(x, y));
-    return uint(clamp(floor(2.0 * float(at(tile, q)) - float(sum) / 9.0 + 0.5), 0.0, u_white));
+    return min(uint(max(0, 36 * int(at(tile, q)) - 2 * int(sum) + 9)) / 18u, uint(u_white)); // v + (v - mean), rounded
   }
   if (u_taps == 1) return at(tile, ivec2(floor(p)));
   vec2 d = 0.25 * u_per;

@@ -251,7 +251,7 @@ export class ScanView extends LitElement {
     const now = performance.now();
     if (this.asked && this.asked.scan === this.scan.sha256 && asked !== this.asked.query && now - this.asked.at < 120) {
       clearTimeout(this.askTimer);
-      this.askTimer = setTimeout(() => this.redraw(), 130);
+      this.askTimer = setTimeout(() => { this.askTimer = 0; this.redraw(); }, 130);
       return this.asked.query;
     }
     if (this.asked?.query !== asked || this.asked.scan !== this.scan.sha256) this.asked = {query: asked, at: now, scan: this.scan.sha256};

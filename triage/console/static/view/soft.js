@@ -76,11 +76,12 @@ export class CanvasRenderer extends Canvas {
 /** Pairs of the tile's pixels that the samples of every device pixel from `from` to `to` fall on. */
 function samples(from, to, pane, start, per, taps, size) {
   const found = new Int32Array(2 * (to - from));
-  const off = taps === 1 ? 0 : 0.25 * per;
+  const f = Math.fround; // as the shader reckons
+  const off = taps === 1 ? 0 : f(0.25 * f(per));
   for (let n = from; n < to; n += 1) {
-    const p = start + (n + 0.5 - pane) * per;
-    found[2 * (n - from)] = Math.max(0, Math.min(size - 1, Math.floor(p - off)));
-    found[2 * (n - from) + 1] = Math.max(0, Math.min(size - 1, Math.floor(p + off)));
+    const p = f(f(start) + f(f(n + 0.5 - pane) * f(per)));
+    found[2 * (n - from)] = Math.max(0, Math.min(size - 1, Math.floor(f(p - off))));
+    found[2 * (n - from) + 1] = Math.max(0, Math.min(size - 1, Math.floor(f(p + off))));
   }
   return found;
 }
@@ -88,16 +89,17 @@ function samples(from, to, pane, start, per, taps, size) {
 const single = ({data}, r0, r1, c0) => data[r0 + c0];
 const mean = ({data}, r0, r1, c0, c1) => (data[r0 + c0] + data[r0 + c1] + data[r1 + c0] + data[r1 + c1] + 2) >> 2;
 const smallest = ({data}, r0, r1, c0, c1) => Math.min(data[r0 + c0], data[r0 + c1], data[r1 + c0], data[r1 + c1]);
-/** Mean of 3 x 3; beyond the tile's edge, the edge again. */
-function around({data, width, height}, r0, c0) {
+/** Sum of 3 x 3; beyond the tile's edge, the edge again. */
+function summed({data, width, height}, r0, c0) {
   let sum = 0;
   for (let dy = -1; dy <= 1; dy += 1) {
     const row = Math.max(0, Math.min(r0 + dy * width, (height - 1) * width));
     for (let dx = -1; dx <= 1; dx += 1) sum += data[row + Math.max(0, Math.min(width - 1, c0 + dx))];
   }
-  return sum / 9;
+  return sum;
 }
-const edged = (white) => (tile, r0, r1, c0) => Math.max(0, Math.min(white, Math.floor(2 * tile.data[r0 + c0] - around(tile, r0, c0) + 0.5)));
+const around = (tile, r0, c0) => summed(tile, r0, c0) / 9;
+const edged = (white) => (tile, r0, r1, c0) => Math.min(white, Math.floor(Math.max(0, 36 * tile.data[r0 + c0] - 2 * summed(tile, r0, c0) + 9) / 18));
 
 function materialOf({material, white}) {
   const {t_min: from, t_max: to} = material;
