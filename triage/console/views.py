@@ -171,6 +171,20 @@ def portal_view(record: PortalRecord, start_utc_ns: int) -> dict[str, Any]:
     }
 
 
+def add_findings(view: dict[str, Any], findings: list[dict[str, Any]]) -> None:
+    """Mark in a portal's series where the judgement found something; a note is no mark."""
+    for finding in findings:
+        if finding["intervals"] is None or finding["tier"] == "note":
+            continue
+        neutron = finding["kind"].startswith("neutron")
+        series = view["neutron"] if neutron else view
+        if series is not None:
+            first, end = finding["intervals"]
+            series["alarms"].append(
+                {"first": first, "end": end, "who": "judgement", "tier": finding["tier"], "text": finding["reason"]}
+            )
+
+
 def _background(per_detector: Any, interval_s: float) -> float | None:
     """Return counts per interval of all detectors together, None where none was seen."""
     if per_detector is None or float(per_detector.sum()) <= 0:
