@@ -95,9 +95,10 @@ def test_the_python_example(tmp_path):
         service.close()
 
 
-def test_the_picture_is_there():
-    (picture,) = re.findall(r"!\[.*?\]\((.*?)\)", README)
-    assert (ROOT / picture).stat().st_size < 300_000
+def test_the_pictures_are_there():
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert pictures
+    assert all((ROOT / picture).stat().st_size < 300_000 for picture in pictures)
 
 
 def test_the_energy_calibration_example(tmp_path):
