@@ -79,7 +79,7 @@ def test_recorded_portal_logs_through_the_daemon(tmp_path, shared_data, request)
     assert numbers == {"none": list(range(17, 42)), "norm": list(range(109, 134))}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_killed_again_and_again_nothing_acknowledged_is_lost(tmp_path, request):
     kills = 20 if request.config.getoption("--soak") else 5
     drop, lane = lane_with_drop(tmp_path)
@@ -98,7 +98,7 @@ def test_killed_again_and_again_nothing_acknowledged_is_lost(tmp_path, request):
         acknowledged = {p.name for p in (drop / "done").glob("*.png")} if (drop / "done").is_dir() else set()
         check_stored(tmp_path / "state", acknowledged)
     with daemon(config) as service:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150  # how fast is no matter here
         while len(list(drop.glob("*.png"))) and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(1.0)
