@@ -215,14 +215,6 @@ def test_leases_of_before_a_restart_are_armed_again(place, clock):
     box.close()
 
 
-def test_scans_without_their_recording_are_held(outbox):
-    outbox.add(row(1))
-    outbox.add(row(2))
-    assert outbox.hold_missing(lambda path: path == row(1).path) == [row(2).scan_id]
-    assert outbox.item(row(2).scan_id).state == "held"
-    assert outbox.item(row(1).scan_id).state == "pending"
-
-
 def test_unfinished_judgements_are_counted_until_there_is_a_row(outbox):
     assert outbox.count_judging(row().path) == 1
     assert outbox.count_judging(row().path) == 2

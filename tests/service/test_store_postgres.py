@@ -12,7 +12,7 @@ from scanner_io.errors import ConfigError, DeliveryError, StorageError
 from tests import samples
 from tests.service.daemon_rig import daemon, lane_with_drop, put_image, write_config
 from triage.cli import cli
-from triage.service import audit, store_postgres
+from triage.service import audit, keeping, store_postgres
 from triage.service.outbox import BEAT_S, LOST_BEATS, MIGRATIONS, Outbox, ScanRow, decisions_in
 from triage.service.store import Server, found_in, named, sign
 
@@ -247,7 +247,7 @@ def test_services_that_do_not_share_recordings_offer_their_own(cluster):
         assert hubs.b.known_paths() == set()
         with pytest.raises(DeliveryError, match="its recording is at hub 'a'; ask there"):
             hubs.b.lease(row(1).scan_id, "ben", 10)
-        assert hubs.b.hold_missing(lambda _: False) == []
+        assert keeping.kept(hubs.b) == []
         item = hubs.a.lease_next("ana", 10)
         assert hubs.b.rearm(10) == 0
         assert hubs.b.leases_of("ana") == {}

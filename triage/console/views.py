@@ -11,7 +11,7 @@ import numpy as np
 from scanner_io import wire
 from scanner_io.model import NANOSECONDS, Box, Intervals, PortalRecord, PortalSettings, Radiograph, Scan
 
-from .images import MATERIAL_T, MATERIALS, TILE, Pyramid, upright_box
+from .images import MATERIAL_T, OPAQUE_T, TILE, Pyramid, common_ratio, materials, upright_box
 
 ASSUMED = PortalSettings()
 """Settings of a portal that never told its own; whatever is drawn by them says so."""
@@ -24,8 +24,13 @@ def energy_label(name: str, index: int, count: int) -> str:
     return ("low", "high")[index] if count == 2 else name
 
 
-def image_view(radiograph: Radiograph, pyramids: tuple[Pyramid, ...], start_utc_ns: int) -> dict[str, Any]:
-    """Return size, energies, value scale, window presets and material classes of a radiograph."""
+def image_view(
+    radiograph: Radiograph, pyramids: tuple[Pyramid, ...], start_utc_ns: int, container: dict[str, int] | None
+) -> dict[str, Any]:
+    """Return size, energies, value scale, window presets and material classes of a radiograph.
+
+    container : its box in upright pixels, where one was found
+    """
     detector = radiograph.detector
     energies: list[dict[str, Any]] = []
     for index, (name, pyramid) in enumerate(zip(detector.energies, pyramids, strict=True)):
@@ -49,9 +54,10 @@ def image_view(radiograph: Radiograph, pyramids: tuple[Pyramid, ...], start_utc_
             "kind": "transmission" if detector.state == "raw" else "grey",
             "white": white,
             "saturation": detector.saturation_value,
+            "opaque_below": round(OPAQUE_T * white),
         },
         "presets": presets(shown["percentiles"], white),
-        "material": material_view(radiograph),
+        "material": material_view(radiograph, pyramids, container),
         "column_pitch_mm": detector.column_pitch_mm,
         "channel_pitch_mm": detector.channel_pitch_mm,
         "column_seconds": column_seconds(radiograph, start_utc_ns),
@@ -79,18 +85,23 @@ def presets(percentiles: dict[str, int], white: int) -> list[dict[str, Any]]:
     ]
 
 
-def material_view(radiograph: Radiograph) -> dict[str, Any] | None:
-    """Return the classes of the material view, None without two energies of raw counts."""
+def material_view(
+    radiograph: Radiograph, pyramids: tuple[Pyramid, ...], container: dict[str, int] | None
+) -> dict[str, Any] | None:
+    """Return the classes of the material view, None without two energies of raw counts or anything to measure by."""
     detector = radiograph.detector
     if len(detector.energies) != 2 or detector.state != "raw":
         return None
+    common = common_ratio(pyramids[0], pyramids[1], container)
+    if common is None:
+        return None
     return {
         "calibrated": False,
-        "note": "by the ratio of two attenuations, not calibrated: a guide to the eye",
+        "note": "by the ratio of two attenuations beside the commonest, the container's walls: a guide to the eye",
         "energies": list(detector.energies),
         "t_min": MATERIAL_T[0],
         "t_max": MATERIAL_T[1],
-        "classes": [msgspec.to_builtins(m) for m in MATERIALS],
+        "classes": [msgspec.to_builtins(m) for m in materials(common, walls=container is not None)],
     }
 
 
@@ -158,6 +169,20 @@ def portal_view(record: PortalRecord, start_utc_ns: int) -> dict[str, Any]:
         "faults": list(record.faults),
         "end_reason": record.end_reason,
     }
+
+
+def add_findings(view: dict[str, Any], findings: list[dict[str, Any]]) -> None:
+    """Mark in a portal's series where the judgement found something; a note is no mark."""
+    for finding in findings:
+        if finding["intervals"] is None or finding["tier"] == "note":
+            continue
+        neutron = finding["kind"].startswith("neutron")
+        series = view["neutron"] if neutron else view
+        if series is not None:
+            first, end = finding["intervals"]
+            series["alarms"].append(
+                {"first": first, "end": end, "who": "judgement", "tier": finding["tier"], "text": finding["reason"]}
+            )
 
 
 def _background(per_detector: Any, interval_s: float) -> float | None:

@@ -32,7 +32,7 @@ from scanner_io.errors import DataError, DeliveryError, ScannerError, StorageErr
 from scanner_io.model import Verdict
 
 from . import codes, evidence, figures, training
-from .images import Look, Reduce, crc32, material_rgb, palettes, png, rendered
+from .images import TILE, Look, Material, Reduce, crc32, hatched, material_rgb, palettes, png, rendered
 from .station import OpenScan, Station, decision_told
 
 STATIC = Path(__file__).parent / "static"
@@ -224,6 +224,7 @@ class Pages:
             Route("/api/queue", self.queue),
             Route("/api/scan/{scan}", self.scan),
             Route("/api/scan/{scan}/portal", self.portal),
+            Route("/api/scan/{scan}/{sha256}/counts/{x:int}/{y:int}", self.counts),
             Route("/api/history", self.history),
             Route("/api/open", self.open, methods=["POST"]),
             Route("/api/release", self.release, methods=["POST"]),
@@ -283,6 +284,15 @@ class Pages:
     async def portal(self, request: Request) -> Response:
         """Return the portal's series of an opened scan."""
         return _fresh(await run_in_threadpool(self._station.portal, request.path_params["scan"]))
+
+    async def counts(self, request: Request) -> Response:
+        """Return what the detector gave for one pixel, per energy."""
+        path = request.path_params
+        scan = self._station.ready(path["scan"], path["sha256"])
+        names = [energy["name"] for energy in scan.meta["energies"]]
+        seen = {n: p.counts_at(path["x"], path["y"]) for n, p in zip(names, scan.pyramids, strict=True)}
+        told = {"scan_id": scan.scan_id, "sha256": path["sha256"], "x": path["x"], "y": path["y"], "counts": seen}
+        return _fresh(told)
 
     async def history(self, request: Request) -> Response:
         """Return what was done here, of one scan or all."""
@@ -507,19 +517,27 @@ def _look(scan: OpenScan, query: Any) -> Look:
     palette = query.get("palette", "grey")
     if palette not in palettes():
         raise HTTPException(400, f"palette {palette[:20]!r}: expected one of {sorted(palettes())}")
-    on = {name: query.get(name) == "1" for name in ("invert", "log", "edge")}
+    on = {name: query.get(name) == "1" for name in ("invert", "log", "edge", "opaque")}
     return Look(low=low, high=high, palette=palette, **on)
 
 
 def _picture(scan: OpenScan, energy: str, at: tuple[int, int, int], reduce: str, tile: Any, look: Look) -> Any:
     white = scan.pyramids[-1].white
-    shade = rendered(tile, look, white)
+    picture = rendered(tile, look, white)
     if energy == "material":
         if scan.meta["material"] is None:
             raise DataError(f"scan {scan.scan_id}: has no material view: it needs raw counts of two energies")
         low = scan.pyramids[0].tile(*at, reduce="min" if reduce == "min" else "mean")
-        return material_rgb(low, tile, white, shade)
-    return shade if look.palette == "grey" else palettes()[look.palette][shade]
+        classes = msgspec.convert(scan.meta["material"]["classes"], tuple[Material, ...])
+        picture = material_rgb(low, tile, white, picture, classes)
+    elif look.palette != "grey":
+        picture = palettes()[look.palette][picture]
+    if not look.opaque:
+        return picture
+    level, tx, ty = at
+    box = scan.meta["container"] or {"x0": 0, "y0": 0, "x1": scan.meta["columns"], "y1": scan.meta["rows"]}
+    x0, y0, x1, y1 = (box[edge] >> level for edge in ("x0", "y0", "x1", "y1"))
+    return hatched(picture, tile, white, (x0 - tx * TILE, y0 - ty * TILE, x1 - tx * TILE, y1 - ty * TILE))
 
 
 def new_app(station: Station, lock: Lock) -> ASGIApp:

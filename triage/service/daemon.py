@@ -9,8 +9,8 @@ State folder:
     quarantine/                 what could not be used, each with its reason beside it
     lanes/LANE.json             passages of the lane that are on no disk yet, and where its portals' counts stood
 
-At start: `.part` files are put aside, recordings without a row are judged (again) and entered, rows without a recording
-are held with an alarm, leases are armed again.
+At start: `.part` files are put aside, recordings without a row are judged (again) and entered, rows without their
+recording as it was are held with an alarm (`keeping`), leases are armed again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from scanner_io import disk, recording, wire
 from scanner_io.errors import StorageError
 from scanner_io.storage import make_folder, quarantine_parts
 
-from . import audit, link
+from . import audit, keeping, link
 from . import lane as lane_process
 from .clock import ClockWatch
 from .dispatch import Dispatch
@@ -218,6 +218,9 @@ class Daemon:
         self._stop_signals = 0
         self._room = Room(self._state, config.storage)
         self._disk_looked_s = 0.0
+        self._scrub = keeping.Scrub([])
+        self._scrub_told = False
+        self._damaged = 0
         self._intake = link.Intake(open=True)
         self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
@@ -249,8 +252,11 @@ class Daemon:
             pulse = Pulse(context)
             try:
                 self._look_at_clock()
-                for scan_id in self._outbox.hold_missing(lambda p: Path(p).is_file()):
-                    self._log("recording_missing", level="error", scan=scan_id)
+                everything = keeping.kept(self._outbox)
+                found = [(one, told) for one in everything if (told := keeping.seen_at_once(one)) != one.damage]
+                for one, told in found:
+                    if told:  # that one is sound again only its hash can show
+                        self._take_damage(one, told)
                 if self._config.dispatch.keys is not None:
                     self._gate = Gate(context, Path(self._config.dispatch.keys), self._log, self._note)
                 self._dispatch = Dispatch(context, self._config.dispatch, self._outbox, self._log, self._gate)
@@ -263,6 +269,8 @@ class Daemon:
                     self._checkpoints = audit.Checkpoints(Path(self._config.audit.checkpoints), identity)
                 if self._room.state != "ok":
                     self._tell_room()
+                self._tell_damaged()
+                self._begin_scrub()
                 try:
                     self._loop(pulse)
                 finally:
@@ -290,6 +298,7 @@ class Daemon:
             if self._outbox.store.distrusted:
                 raise StorageError(self._outbox.store.distrusted)
             self._watch_disk()
+            self._watch_recordings()
             self._watch_clock()
             self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)
@@ -486,6 +495,51 @@ class Daemon:
             self._intake = intake
             for handle in self._lanes.values():
                 handle.say(intake)
+
+    # ------------------------------------------------------------------------------------------------ recordings
+
+    def _begin_scrub(self) -> None:
+        self._scrub = keeping.Scrub(keeping.kept(self._outbox))
+        self._scrub.start()
+
+    def _watch_recordings(self) -> None:
+        """Take what reading the recordings in the background has shown; begin again after a day."""
+        scrub, changed = self._scrub, False
+        while not scrub.found.empty():
+            changed |= self._take_damage(*scrub.found.get())
+        if changed:
+            self._tell_damaged()
+        if scrub.over_s and not scrub.is_alive():
+            if not self._scrub_told and scrub.read:
+                self._log("recordings_read", text=f"{scrub.read} recordings were read, {self._damaged} are not sound")
+                self._scrub_told = True
+            if time.monotonic() - scrub.over_s >= keeping.SCRUB_AGAIN_S:
+                self._scrub_told = False
+                self._begin_scrub()
+
+    def _take_damage(self, one: keeping.Kept, told: str) -> bool:
+        try:
+            new = keeping.tell_damage(self._outbox, one, told)
+        except StorageError as error:  # it is found again with the next reading
+            self._fault(error)
+            return False
+        if new:
+            event, level = ("recording_damaged", "error") if told else ("recording_sound", "info")
+            self._log(event, level=level, scan=one.scan_id, text=told)
+        return new
+
+    def _tell_damaged(self) -> None:
+        """Raise or end the alarm of recordings that are gone or not as they were."""
+        bad = keeping.damaged(self._outbox)
+        if not bad and not self._damaged:
+            return
+        self._damaged = len(bad)
+        text = (
+            f"the recordings of {len(bad)} scans are gone or not as they were recorded, the first of {bad[0]}; what is "
+            "undecided of them is held: bring them back from a copy, or have the vehicles scanned again"
+            if bad else "every recording is as it was recorded"
+        )  # fmt: skip
+        self._dispatch.tell(wire.Alarm(kind="recordings", text=text, utc_ns=time.time_ns(), over=not bad))
 
     def _tell_room(self) -> None:
         state, words = self._room.state, self._room.words()

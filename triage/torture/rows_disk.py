@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections import Counter
 from pathlib import Path
 
+from scanner_io import recording
 from scanner_io.client import Workstation
+from scanner_io.errors import DataError, DeliveryError
 
 from . import bed, oracle
 from .outcome import Outcome, cannot_run, judged, say
@@ -77,3 +81,128 @@ def _r3(folder: Path, cycles: int) -> Outcome:
         "traceback": "== 0", **oracle.NO_LOSS,
     }  # fmt: skip
     return judged(figure, bar, found.words())
+
+
+# ------------------------------------------------------------------------------------------------------ bits that flip
+
+
+def r6_flips(folder: Path, full: bool) -> Outcome:
+    """Flip bits and cut ends: recordings, database, its log, configuration. Each must be found or refused."""
+    rng = random.Random(6)  # noqa: S311 -- places of a test
+    drop = oracle.Stimulator(folder / "drop")
+    config = bed.write_config(folder, bed.drop_lane(drop.folder))
+    state = folder / "state"
+    count = 100 if full else 10
+    with bed.daemon(config) as service:
+        bed.ready(service)
+        drop.put(count)
+        bed.wait_until(lambda: not drop.waiting(), 300.0, "every file is taken")
+        service.stop()
+    recordings = sorted((state / "recordings").rglob("*.h5"))
+    whole = {path: path.read_bytes() for path in recordings}
+    alone = Counter(_read_alone(path, _harmed(whole[path], rng)) for path in recordings for _ in range(100 // count))
+    for path in recordings:
+        path.write_bytes(_harmed(whole[path], rng))
+    found, code = _look_through(config, count)
+    for path in recordings:
+        path.write_bytes(whole[path])
+    sound, _ = _look_through(config, count, "recording_sound")
+
+    database = state / "outbox.sqlite"
+    kept = database.read_bytes()
+    ends: Counter[str] = Counter()
+    for number in range(100 if full else 2):
+        say(f"R6: database {number}", every_s=5.0)
+        database.write_bytes(_harmed(kept, rng))
+        ends[f"database {_begun(config)}"] += 1
+        _only(state, kept)
+    for number in range(100 if full else 1):
+        log = _killed_log(config, drop)
+        say(f"R6: log of the database {number}, {len(log)} bytes", every_s=5.0)
+        (state / "outbox.sqlite-wal").write_bytes(_harmed(log, rng))
+        ends[f"log {_begun(config)}"] += 1
+        _only(state, kept)
+    text = config.read_bytes()
+    for number in range(100 if full else 1):
+        say(f"R6: configuration {number}", every_s=5.0)
+        config.write_bytes(_harmed(text, rng))
+        ends[f"configuration {_begun(config)}"] += 1
+    config.write_bytes(text)
+
+    database.unlink()
+    with bed.daemon(config) as service:
+        bed.ready(service)
+        bed.wait_until(lambda: len(service.named("scan")) >= len(list((state / "recordings").rglob("*.h5"))), 300.0,
+                       "every recording is entered anew")  # fmt: skip
+        service.stop()
+    again = oracle.check(state, [drop])
+    figure = {
+        "recordings": len(recordings), **dict(sorted(alone.items())), "found_by_the_daemon": found,
+        "sound_again": sound, "exit_code": code, **dict(sorted(ends.items())),
+        "unclean": sum(n for words, n in ends.items() if words.endswith("unclean")), **again.figure(),
+    }  # fmt: skip
+    bar = {
+        "found_by_the_daemon": f"== {len(recordings)}",
+        "sound_again": f"== {len(recordings)}", "exit_code": "== 0", "unclean": "== 0", **oracle.NO_LOSS,
+    }  # fmt: skip
+    return judged(figure, bar, again.words())
+
+
+def _harmed(data: bytes, rng: random.Random) -> bytes:
+    """Return `data` with one bit flipped, or every fourth time cut short."""
+    at = rng.randrange(len(data))
+    if rng.random() < 0.25:
+        return data[:at]
+    return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+
+
+def _read_alone(path: Path, harmed: bytes) -> str:
+    """Return in a word what reading a recording with these bytes shows, its row and hash aside."""
+    place = path.with_name("harmed.scan.h5")
+    place.write_bytes(harmed)
+    try:
+        recording.read(place)
+        told = [p for p in recording.check(place) if p.check != "file name"]
+    except DataError:
+        return "refused by the reader"
+    finally:
+        place.unlink()
+    return "found by the check" if told else "seen by its row's hash alone"
+
+
+def _look_through(config: Path, count: int, event: str = "recording_damaged") -> tuple[int, int | None]:
+    """Start the daemon and let it read every recording; return of how many it tells this, and its exit code."""
+    with bed.daemon(config) as service:
+        bed.ready(service)
+        bed.wait_until(lambda: len(service.named(event)) >= count or service.named("recordings_read"), 120.0, event)
+        return len(service.named(event)), service.stop()
+
+
+def _begun(config: Path) -> str:
+    """Start the daemon on what is harmed; return in a word what came of it."""
+    with bed.daemon(config) as service:
+        try:
+            bed.ready(service, timeout_s=30.0)
+        except DeliveryError:
+            code, words = service.wait(5.0), service.errors
+            return "refused" if code in (1, 2) and "error:" in words and "Traceback" not in words else "unclean"
+        code, words = service.stop(), service.errors
+        return "used" if code in (0, 1) and "Traceback" not in words else "unclean"
+
+
+def _only(state: Path, database: bytes) -> None:
+    """Put the database back as it was, without a log."""
+    for name in ("outbox.sqlite-wal", "outbox.sqlite-shm"):
+        (state / name).unlink(missing_ok=True)
+    (state / "outbox.sqlite").write_bytes(database)
+
+
+def _killed_log(config: Path, drop: oracle.Stimulator) -> bytes:
+    """Return the log that a killed daemon left; a scan that is in it and not in the database is on the disk."""
+    state = config.parent / "state"
+    with bed.daemon(config) as service:
+        bed.ready(service)
+        drop.put()
+        bed.wait_until(lambda: not drop.waiting(), 60.0, "the file is taken")
+        service.kill()
+    return (state / "outbox.sqlite-wal").read_bytes()

@@ -43,7 +43,7 @@ def r5_power_cut(folder: Path, full: bool) -> Outcome:
     state, drop = folder / "state", oracle.Stimulator(folder / "drop")
     port = bed.free_port()
     config = bed.write_config(folder, bed.drop_lane(drop.folder), port=port)
-    decided = _record(config, drop, port, folder / "calls", 40 if full else 8)
+    decided = _record(config, drop, port, folder / "calls", 40 if full else 5)
     ops = powercut.recorded(folder / "calls", folder)
     chance = random.Random(SEED)  # noqa: S311 -- to be repeated
     points = _points(ops, chance, len(ops) if full else 220)

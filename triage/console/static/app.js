@@ -1,8 +1,8 @@
 // The page: loads what is known, listens to what changes, renders, and gives every key to whoever it is for.
 import {html, nothing, render} from '/static/vendor/lit.js';
 import {age, language, setLanguage, t} from '/static/shell/i18n.js';
-import {announce, changed, get, listen, loadAll, logged, notice, onChange, onEvent, post, setting, state} from '/static/shell/store.js';
-import {listenKeys, VIEW_ACTIONS} from '/static/shell/keys.js';
+import {announce, changed, get, listen, loadAll, logged, notice, onChange, onEvent, post, setSetting, setting, state} from '/static/shell/store.js';
+import {ACTIONS, keyName, keysOf, listenKeys, VIEW_ACTIONS} from '/static/shell/keys.js';
 import {nextScan, queueView, secondsSince, SHAPES, short, takeQueue, tickAges} from '/static/shell/queue.js';
 import {activeDecision, cancelDraft, choose, confirm, decisionView, deliveryView, takeDecision, tickDeliveries, undo} from '/static/shell/decision.js';
 import {nextFinding, panelsView, selectFinding} from '/static/shell/panels.js';
@@ -10,7 +10,8 @@ import {closeDialog, dialogView, forget, openHelp, pageView} from '/static/shell
 import {breakView, shiftButton, tickShift} from '/static/shell/shift.js';
 
 const root = document.getElementById('app');
-const viewer = () => document.querySelector('scan-view#main');
+const keyOf = (action) => (ACTIONS[action] ? keysOf(action).map(keyName).join(' ') : '');
+const viewer = () => document.querySelector('scan-view#main') ?? document.querySelector('scan-compare');
 
 // ------------------------------------------------------------------------------------------------------------ opening
 
@@ -172,7 +173,7 @@ function scanHead(meta) {
   return html`<header class="scan-head">
     ${meta.training && !state.truth ? html`<span class="outcome-badge">${t('training.tag')}</span>` : html`<span class="outcome-badge outcome-${meta.outcome}"><span aria-hidden="true">${SHAPES[meta.outcome]}</span> ${t(`outcome.${meta.outcome}`)}</span>`}
     <h1>${numbers || short(meta.scan_id)}</h1>
-    <span class="dim">${t('scan.lane', {lane: meta.lane})} · ${new Date(Number(BigInt(meta.start_utc_ns) / 1000000n)).toLocaleTimeString(language(), {hour12: false})} · ${t('scan.load', {load: t(`load.${meta.load}`)})}</span>
+    <span class="dim">${t('scan.lane', {lane: meta.lane})} · ${new Date(Number(BigInt(meta.start_utc_ns) / 1000000n)).toLocaleTimeString(language(), {hour12: false})}</span>
     ${meta.simulated ? html`<span class="tag strong">${t('simulated.long')}</span>` : nothing}
     ${meta.training ? html`<span class="tag strong">${t('training.tag')}</span>` : nothing}
     <span class="spacer"></span>
@@ -189,16 +190,19 @@ function workView() {
       ${queueView({open})}
       <div class="centre" @region-drawn=${regionDrawn} @tile-refused=${(e) => mismatch(e.detail)}
         @scan-cursor=${(e) => { state.cursor = e.detail; const chart = document.querySelector('portal-chart'); const view = viewer(); const x = e.detail; if (chart && e.target !== chart) chart.cursor = x; if (view && e.target !== view) view.cursor = x ? {x: x.x, y: null} : null; }}
+        @view-ask=${(e) => { if (['region', 'measure', 'overlays'].includes(e.detail.what)) { e.preventDefault(); act(e.detail.what, 'press', e); } }}
+        @view-range=${(e) => { const chart = document.querySelector('portal-chart'); if (chart) chart.range = e.detail; }}
+        @nsigma-change=${(e) => setSetting('nsigma', e.detail.on)}
         @finding-click=${(e) => selectFinding(e.detail.index)}
         @scan-first-paint=${(e) => logged('first_paint', {ms: Math.round(e.detail.ms), renderer: e.detail.renderer})}
-        @renderer-change=${(e) => { logged('renderer', e.detail); if (e.detail.renderer !== 'webgl2') notice('info', t('renderer.changed', {renderer: e.detail.renderer})); }}
+        @renderer-change=${(e) => { logged('renderer', e.detail); if (e.detail.renderer !== 'webgl2') notice('info', t(`view.renderer.${e.detail.renderer}`)); }}
         @enhancement-used=${(e) => logged('enhancement', e.detail)} @tile-error=${(e) => logged('tile_error', e.detail)}>
         ${meta ? scanHead(meta) : nothing}
         <div class="picture">
           ${state.compare && meta ? html`<div class="compare"><button class="small close" @click=${() => { state.compare = null; changed(); }}>${t('compare.close')} <kbd>v</kbd></button><scan-compare .left=${meta} .right=${state.compare}></scan-compare></div>`
             : meta?.energies.length && !customElements.get('scan-view') ? html`<img class="plain" alt=${t('scan.picture')} src=${plainPicture(meta)}>`
             : meta?.energies.length ? html`<scan-view id="main" .scan=${meta} .overlays=${state.overlays} .regions=${meta.regions} .selectedFinding=${state.selectedFinding}
-              .tool=${state.drawing ?? 'pan'} .palette=${setting('palette', 'grey')} .overlayOpacity=${setting('overlayOpacity', 0.9)}></scan-view>`
+              .tool=${state.drawing ?? 'pan'} .palette=${setting('palette', 'grey')} .overlayOpacity=${setting('overlayOpacity', 0.9)} .keyName=${keyOf}></scan-view>`
             : meta ? html`<div class="welcome"><p class="big">${t('scan.no_image')}</p></div>` : openingView()}
         </div>
         ${meta && state.portal ? html`<portal-chart .series=${state.portal} .columnSeconds=${meta.column_seconds} .nsigma=${setting('nsigma', false)}></portal-chart>`

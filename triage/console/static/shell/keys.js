@@ -8,7 +8,7 @@ export const ACTIONS = {
   confirm: {keys: ['Enter'], group: 'decide', fixed: true}, cancel: {keys: ['Escape'], group: 'decide', fixed: true}, undo: {keys: ['u'], group: 'decide'},
   overlays: {keys: ['o'], group: 'view'}, material: {keys: ['m'], group: 'view'}, blink: {keys: ['b'], group: 'view'},
   'side-by-side': {keys: ['s'], group: 'view'}, reduce: {keys: ['t'], group: 'view'},
-  invert: {keys: ['i'], group: 'view', hold: true}, log: {keys: ['l'], group: 'view', hold: true}, edge: {keys: ['e'], group: 'view', hold: true},
+  invert: {keys: ['i'], group: 'view', hold: true}, log: {keys: ['l'], group: 'view', hold: true}, edge: {keys: ['e'], group: 'view', hold: true}, magnifier: {keys: ['g'], group: 'view', hold: true},
   fit: {keys: ['='], group: 'view'}, reset: {keys: ['0'], group: 'view'}, 'one-to-one': {keys: ['9'], group: 'view'},
   'zoom-in': {keys: ['+'], group: 'view'}, 'zoom-out': {keys: ['-'], group: 'view'}, pan: {keys: [' '], group: 'view', hold: true},
   'width-down': {keys: ['['], group: 'window'}, 'width-up': {keys: [']'], group: 'window'},
