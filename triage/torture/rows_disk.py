@@ -93,8 +93,8 @@ STEPS_MB = (
     (10.5, "intake_open"), (8.5, None), (7.0, "intake_stopped"), (17.5, "intake_open"), (18.5, "disk_ok"),
     (16.5, None), (5.0, "intake_stopped"), (40.0, "intake_open"),
 )  # fmt: skip
-"""MiB that are left free, one after the other, and what the daemon must say: below 16 it warns, below 8 it stops, from 10
-on it goes on, from 18 on all is well."""
+"""MiB that are left free, one after the other, and what the daemon must say: below 16 it warns, below 8 it stops, from
+10 on it goes on, from 18 on all is well."""
 
 
 def r4_water_marks(folder: Path, full: bool) -> Outcome:
