@@ -246,6 +246,7 @@ class Workstation:
         """
         if not 0 < offer.size <= MAX_RECORDING_BYTES:
             raise DeliveryError(f"scan {offer.scan_id}: offered with {offer.size} bytes, which no recording has")
+        self._not_closed()
         fetch = _Fetch(offer, self._room.take(offer.size))
         try:
             until_s = time.monotonic() + timeout_s
@@ -323,13 +324,14 @@ class Workstation:
         return next((r.reason for r in reversed(self.revoked) if r.lease_id == offer.lease_id), "")
 
     def close(self) -> None:
-        """Say goodbye and disconnect; open scans go back at once. May be called twice."""
+        """Say goodbye and disconnect; open scans go back at once, calls that wait fail. May be called twice."""
         if self._closing.is_set():
             return
         self._closing.set()
         self._wake()
         self._thread.join(timeout=10)
-        self._wake_send.close(linger=0)
+        with self._lock:
+            self._wake_send.close(linger=0)
         self._context.term()
 
     def __enter__(self) -> Workstation:
@@ -339,6 +341,7 @@ class Workstation:
         self.close()
 
     def _ask(self, key: str, name: str, make: Callable[[], wire.Message], timeout_s: float) -> Any:
+        self._not_closed()
         size = sum(map(len, wire.encode(make())))
         if size > wire.MAX_INBOUND_BYTES - _HEADROOM:  # the service would cut the connection, and again at each repeat
             raise DeliveryError(f"{name}: {size} bytes, at most {wire.MAX_INBOUND_BYTES - _HEADROOM} may be sent")
@@ -371,7 +374,12 @@ class Workstation:
 
     def _wake(self) -> None:
         with self._lock, contextlib.suppress(zmq.Again):  # full: the thread is about to wake anyway
-            self._wake_send.send(b"", zmq.NOBLOCK)
+            if not self._wake_send.closed:
+                self._wake_send.send(b"", zmq.NOBLOCK)
+
+    def _not_closed(self) -> None:
+        if self._closing.is_set():
+            raise DeliveryError(f"{self.address}: this workstation was closed")
 
     # --------------------------------------------------------------------------------------------- network thread
 
@@ -400,6 +408,8 @@ class Workstation:
         finally:
             sock.close(linger=1000 if self._welcome else 0)
             self._wake_receive.close(linger=0)
+            # whoever waits in another thread is set free
+            self._fail_all(DeliveryError(f"{self.address}: this workstation was closed"))
 
     def _unwelcome(self) -> bool:
         """Tell whether the connection is to be made anew."""

@@ -23,10 +23,14 @@ from .model import Kind
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One device of a lane: the driver's name and the driver's own Config."""
+    """One device of a lane: the driver's name and the driver's own Config.
+
+    capture : folder for what the device sends, a file for every start of the lane; "" keeps nothing
+    """
 
     driver: str
     config: Any
+    capture: str = ""
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -280,9 +284,13 @@ def _devices(tables: Any, path: str, problems: list[str]) -> tuple[Device, ...]:
         except ConfigError as error:
             problems += [f"{here}.driver: {p}" for p in error.problems]
             continue
+        kept = table.pop("capture", "")
+        if not isinstance(kept, str):
+            problems.append(f"{here}.capture: {_shown(kept)}, expected a folder")
+            continue
         config = fill(module.Config, table, here, problems)
         if config is not None:
-            devices.append(Device(driver=name, config=config))
+            devices.append(Device(driver=name, config=config, capture=kept))
     return tuple(devices)
 
 

@@ -103,10 +103,29 @@ def row_of(path):
     )  # fmt: skip
 
 
+def until(condition, timeout_s=10.0):
+    """Return what `condition` returns once that is true."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError("it did not come to be in time")
+
+
+def opened(station, number=0):
+    """Open a scan of the queue at a workstation."""
+    scan_id = station.queue()["rows"][number]["scan_id"]
+    scan = station.open(scan_id)
+    assert scan.done.wait(20)
+    assert scan.state == "ready", scan.error
+    return scan
+
+
 class Site:
     """A service in a thread of its own, as the daemon's loop runs it."""
 
-    def __init__(self, folder, rows, *, port=0, lease_s=10.0, heartbeat_s=0.3):
+    def __init__(self, folder, rows, *, port=0, lease_s=10.0, heartbeat_s=1.0):
         self._folder = folder
         self._port = port
         self._config = {"lease_s": lease_s, "heartbeat_s": heartbeat_s, "max_attempts": 50}

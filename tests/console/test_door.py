@@ -3,6 +3,8 @@
 import http.client
 from urllib.parse import urlsplit
 
+from tests.console.site import Console
+
 
 def ask(url, path, *, method="GET", host=None, **headers):
     where = urlsplit(url)
@@ -15,7 +17,12 @@ def ask(url, path, *, method="GET", host=None, **headers):
         connection.close()
 
 
-def test_the_door(console):
+def test_the_door(tmp_path, site):
+    with Console([site.address], tmp_path / "state") as console:
+        look(console)
+
+
+def look(console):
     where = urlsplit(console.url)
     entrance = f"{where.path}?{where.query}"
     assert ask(console.url, entrance, host="evil.example")[0] == 421

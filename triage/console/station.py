@@ -32,7 +32,7 @@ from .images import Pyramid, upright_box
 from .journal import Entry, Journal, Made
 from .training import ADDRESS as TRAINING
 from .training import Training
-from .views import declared_view, findings_view, image_view, no_image, portal_view
+from .views import add_findings, declared_view, findings_view, image_view, no_image, portal_view
 
 POLL_S = 0.5
 ANSWER_S = 5.0
@@ -292,8 +292,8 @@ class Station:
         self.ending.set()
         self.events.close()
         for service in self.services.values():
-            service.join()  # before its socket goes: it may wait for an answer
             service.desk.close()
+            service.join()
         self._work.shutdown(wait=True, cancel_futures=True)
         self._readers.close()
         self.journal.close()
@@ -377,9 +377,10 @@ class Station:
         for scan in sorted(kept, key=lambda s: s.used_s)[: max(0, len(kept) - (HELD_SCANS - 1))]:
             self._give_back(scan)
 
-    def _make_room(self) -> None:
-        """Forget pictures, longest unused first, until the rest fits."""
-        others = sorted((s for s in self._open.values() if s.scan_id != self.current), key=lambda s: s.used_s)
+    def _make_room(self, wanted: str = "") -> None:
+        """Forget pictures but the open one and one more that is wanted, longest unused first, until the rest fits."""
+        kept = (self.current, wanted)
+        others = sorted((s for s in self._open.values() if s.scan_id not in kept), key=lambda s: s.used_s)
         taken = sum(s.nbytes for s in others)
         for scan in others:
             if taken <= self._memory_bytes:
@@ -418,7 +419,7 @@ class Station:
             scan.error = str(error)
             with suppress(StorageError):
                 self.journal.note(self.analyst, "not_opened", scan.scan_id, reason=scan.error)
-            if scan.ahead and scan.offer is not None:
+            if scan.offer is not None:  # somebody else may be able to
                 service.desk.release(scan.offer)
                 scan.mine = False
             self._step(scan, "failed")
@@ -511,7 +512,7 @@ class Station:
             if scan is None or not scan.meta:
                 scan = self._from_disk(scan_id)
                 self._open[scan_id] = scan
-                self._make_room()
+                self._make_room(scan_id)
             scan.used_s = time.monotonic()
         return self.meta(scan_id)
 
@@ -587,10 +588,7 @@ class Station:
         if scan.scan.portal is None:
             raise DeliveryError(f"scan {scan_id}: no portal record came with it")
         view = portal_view(scan.scan.portal, scan.scan.start_utc_ns)
-        for finding in scan.meta["findings"]:
-            if finding["intervals"]:
-                first, end = finding["intervals"]
-                view["alarms"].append({"first": first, "end": end, "who": "judgement", "text": finding["reason"]})
+        add_findings(view, scan.meta["findings"])
         return {"scan_id": scan_id, "sha256": scan.offer.sha256, **view}
 
     def ready(self, scan_id: str, sha256: str | None = None) -> OpenScan:

@@ -11,7 +11,7 @@ import numpy as np
 from scanner_io import wire
 from scanner_io.model import NANOSECONDS, Box, Intervals, PortalRecord, PortalSettings, Radiograph, Scan
 
-from .images import MATERIAL_T, OPAQUE_T, TILE, Pyramid, materials, steel_ratio, upright_box
+from .images import MATERIAL_T, OPAQUE_T, TILE, Pyramid, common_ratio, materials, upright_box
 
 ASSUMED = PortalSettings()
 """Settings of a portal that never told its own; whatever is drawn by them says so."""
@@ -92,16 +92,16 @@ def material_view(
     detector = radiograph.detector
     if len(detector.energies) != 2 or detector.state != "raw":
         return None
-    steel = steel_ratio(pyramids[0], pyramids[1], container)
-    if steel is None:
+    common = common_ratio(pyramids[0], pyramids[1], container)
+    if common is None:
         return None
     return {
         "calibrated": False,
-        "note": "by the ratio of two attenuations beside that of the container's walls: a guide to the eye",
+        "note": "by the ratio of two attenuations beside the commonest, the container's walls: a guide to the eye",
         "energies": list(detector.energies),
         "t_min": MATERIAL_T[0],
         "t_max": MATERIAL_T[1],
-        "classes": [msgspec.to_builtins(m) for m in materials(steel)],
+        "classes": [msgspec.to_builtins(m) for m in materials(common, walls=container is not None)],
     }
 
 
@@ -169,6 +169,20 @@ def portal_view(record: PortalRecord, start_utc_ns: int) -> dict[str, Any]:
         "faults": list(record.faults),
         "end_reason": record.end_reason,
     }
+
+
+def add_findings(view: dict[str, Any], findings: list[dict[str, Any]]) -> None:
+    """Mark in a portal's series where the judgement found something; a note is no mark."""
+    for finding in findings:
+        if finding["intervals"] is None or finding["tier"] == "note":
+            continue
+        neutron = finding["kind"].startswith("neutron")
+        series = view["neutron"] if neutron else view
+        if series is not None:
+            first, end = finding["intervals"]
+            series["alarms"].append(
+                {"first": first, "end": end, "who": "judgement", "tier": finding["tier"], "text": finding["reason"]}
+            )
 
 
 def _background(per_detector: Any, interval_s: float) -> float | None:

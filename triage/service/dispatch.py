@@ -580,7 +580,9 @@ class Dispatch:
                 owner.stalled = owner.stalled or lease_id in owner.leases
             self._end_lease(lease_id, "the lease ran out")
         self._offer_pending()
-        self._escalation.step(sum(c.capacity > 0 and not c.stalled for c in self._connections.values()))
+        # who takes scans by name has no capacity, and holds some
+        working = sum((c.capacity > 0 or bool(c.leases)) and not c.stalled for c in self._connections.values())
+        self._escalation.step(working)
 
     def _alarms_in_force(self) -> list[wire.Alarm]:
         unattended = self._escalation.alarm

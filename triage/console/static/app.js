@@ -173,7 +173,7 @@ function scanHead(meta) {
   return html`<header class="scan-head">
     ${meta.training && !state.truth ? html`<span class="outcome-badge">${t('training.tag')}</span>` : html`<span class="outcome-badge outcome-${meta.outcome}"><span aria-hidden="true">${SHAPES[meta.outcome]}</span> ${t(`outcome.${meta.outcome}`)}</span>`}
     <h1>${numbers || short(meta.scan_id)}</h1>
-    <span class="dim">${t('scan.lane', {lane: meta.lane})} · ${new Date(Number(BigInt(meta.start_utc_ns) / 1000000n)).toLocaleTimeString(language(), {hour12: false})} · ${t('scan.load', {load: t(`load.${meta.load}`)})}</span>
+    <span class="dim">${t('scan.lane', {lane: meta.lane})} · ${new Date(Number(BigInt(meta.start_utc_ns) / 1000000n)).toLocaleTimeString(language(), {hour12: false})}</span>
     ${meta.simulated ? html`<span class="tag strong">${t('simulated.long')}</span>` : nothing}
     ${meta.training ? html`<span class="tag strong">${t('training.tag')}</span>` : nothing}
     <span class="spacer"></span>
@@ -195,7 +195,7 @@ function workView() {
         @nsigma-change=${(e) => setSetting('nsigma', e.detail.on)}
         @finding-click=${(e) => selectFinding(e.detail.index)}
         @scan-first-paint=${(e) => logged('first_paint', {ms: Math.round(e.detail.ms), renderer: e.detail.renderer})}
-        @renderer-change=${(e) => { logged('renderer', e.detail); if (e.detail.renderer !== 'webgl2') notice('info', t('renderer.changed', {renderer: e.detail.renderer})); }}
+        @renderer-change=${(e) => { logged('renderer', e.detail); if (e.detail.renderer !== 'webgl2') notice('info', t(`view.renderer.${e.detail.renderer}`)); }}
         @enhancement-used=${(e) => logged('enhancement', e.detail)} @tile-error=${(e) => logged('tile_error', e.detail)}>
         ${meta ? scanHead(meta) : nothing}
         <div class="picture">

@@ -103,7 +103,7 @@ function settingsView() {
         <label>${t('settings.flood')}<input type="number" min="2" max="500" .value=${String(setting('flood', 10))} @change=${(e) => setSetting('flood', Number(e.target.value) || 10)}></label></section>
       <section class="card wide-card"><h2>${t('settings.keys')}</h2><p class="dim">${t('settings.keys_note')}</p>
         <div class="key-editor">${Object.keys(ACTIONS).filter((a) => !ACTIONS[a].fixed).map((action) => html`<div class="key-row"><span>${t(`keys.${action}`)}</span>
-          <button class="key-button" aria-label=${t('keys.change', {action: t(`keys.${action}`)})} @click=${() => { listening = action; changed(); }} @keydown=${(e) => takeKey(e, action)} @blur=${() => { if (listening === action) { listening = null; changed(); } }}>${listening === action ? t('keys.press') : keyCaps(action)}</button></div>`)}</div>
+          <button class="key-button" @click=${() => { listening = action; changed(); }} @keydown=${(e) => takeKey(e, action)} @blur=${() => { if (listening === action) { listening = null; changed(); } }}><span class="hidden-text">${t('keys.change', {action: t(`keys.${action}`)})}</span>${listening === action ? t('keys.press') : keyCaps(action)}</button></div>`)}</div>
         <button @click=${() => setSetting('keys', {})}>${t('settings.keys_reset')}</button></section>
     </div></main>`;
 }
