@@ -36,7 +36,7 @@ MOST_BYTES = 64 << 10
 """Of a line, or of the head or body of a request: more is cut off with its connection."""
 SLICE_S = 0.1
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,7})[ \t]*\r\n", re.IGNORECASE)
-_METHODS = (b"POST ", b"GET ", b"PUT ", b"HEAD ", b"OPTIO", b"DELET")
+_METHODS = (b"POST ", b"GET ", b"PUT ", b"HEAD ", b"OPTIONS ", b"DELETE ")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -222,7 +222,7 @@ class LaneEvents:
             return False
         client.heard_s = time.monotonic()
         client.rest += data
-        if client.rest[:5].startswith(_METHODS):
+        if client.rest.startswith(_METHODS):
             return self._request(client)
         *lines, client.rest = client.rest.split(b"\n")
         for line in lines:
