@@ -134,6 +134,12 @@ class Pyramid:
         image += 0.5
         return image.astype(np.uint16)
 
+    def counts_at(self, x: int, y: int) -> int:
+        """Return what the detector gave for a pixel of level 0. Raises DataError beside the picture."""
+        if not (0 <= x < self.columns and 0 <= y < self.rows):
+            raise DataError(f"there is no pixel {x}, {y}: the picture has {self.columns} columns and {self.rows} rows")
+        return int(self._counts[x, y])
+
     @property
     def levels(self) -> int:
         """How many levels there are, level 0 included."""

@@ -520,7 +520,7 @@ class Outbox:
                     continue  # another service was quicker
                 waited_s = max(0.0, (time.time_ns() - since) / 1e9)
                 what = "is held" if state == "held" else f"nobody has taken it for {waited_s:.0f} s"
-                told.append((scan_id, f"{outcome}, {what}; offered {attempts} times"))
+                told.append((scan_id, f"{outcome}, {what}; times offered: {attempts}"))
             for scan_id, text in told:
                 self.event("unattended", scan_id, text=text)
         return told

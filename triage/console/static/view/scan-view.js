@@ -488,6 +488,20 @@ export class ScanView extends LitElement {
     this.reading = {values, exact: false};
   }
 
+  /** What the detector itself gave for the pixel under a cursor at rest. */
+  async #askCounts(c) {
+    const {scan} = this;
+    if (scan.value.kind !== 'transmission') return;
+    try {
+      const answer = await fetch(`/api/scan/${encodeURIComponent(scan.scan_id)}/${scan.sha256}/counts/${c.x}/${c.y}`);
+      const told = await answer.json();
+      if (!answer.ok) throw Object.assign(new Error(told.error), {status: answer.status});
+      if (told.scan_id !== scan.scan_id || told.sha256 !== scan.sha256 || this.scan !== scan || this.cursor?.x !== told.x || this.cursor?.y !== told.y) return;
+      this.counts = told.counts;
+      this.#showStatus();
+    } catch (error) { this.#tell('tile-error', {tile: 'counts', status: error.status ?? 0, text: error.message}); }
+  }
+
   /** Millimetres from the picture's left and bottom edge; null where the pitch is not known. */
   mm(x, y) {
     const {column_pitch_mm: across, channel_pitch_mm: up} = this.scan;
@@ -517,7 +531,8 @@ export class ScanView extends LitElement {
     this.foreign = false;
     this.readAt = null;
     clearTimeout(this.readTimer);
-    if (c) this.readTimer = setTimeout(() => { this.readAt = c; this.draw(); this.#readCursor(); this.#showStatus(); }, READ_MS);
+    this.counts = null;
+    if (c) this.readTimer = setTimeout(() => { this.readAt = c; this.draw(); this.#readCursor(); this.#showStatus(); this.#askCounts(c); }, READ_MS);
     this.#readCursor();
     if (!same) this.#tell('scan-cursor', c && {...c, values: this.reading?.values ?? {}, mm: this.mm(c.x + 0.5, scan.rows - c.y - 0.5)});
     if (this.linked?.scan) this.linked.cursor = c && this.linked.samePlace(c, this);
