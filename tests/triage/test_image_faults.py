@@ -177,7 +177,7 @@ def test_a_picture_of_eight_bits_passed_off_as_raw():
     ],
 )
 def test_an_energy_that_shows_nothing_is_told(place, told):
-    scan = radiograph(scene(load="empty"), state="raw", energies=("low", "high"))
+    scan = radiograph(scene(load="empty"), state="raw", energies=("low", "high"), noise=0.004)
     assert not judge_image(scan).quality
     low = scan.counts[0].copy()
     low[place] = 0
