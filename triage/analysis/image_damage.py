@@ -17,7 +17,7 @@ for there the floor fits. Edges of two energies of one scan are alike to .99, of
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from typing import Any, NamedTuple, TypeAlias
 
 import cv2
@@ -36,8 +36,6 @@ LINES = 256
 """About so many lines of either direction are looked at; the other direction is looked at whole."""
 _FAR = 16
 _BLOCK = 8
-_DRAWN = 16
-"""Mean length of a run of equal columns in a drawing; an enlarged image repeats each a few times."""
 
 
 class DamageProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,12 +168,9 @@ def _twice(radiograph: Radiograph, lines: _Lines, frame: Frame, p: DamageProfile
     # what is of one value over long stretches was drawn or clipped: there columns are equal by themselves
     busy = np.flatnonzero((np.diff(inside, axis=0) != 0).mean(axis=0) > 0.5)
     columns = radiograph.counts[-1][:, :: max(1, radiograph.detector.channels // LINES)][first + busy]
-    bodies = [column.tobytes() for column in columns]
-    extra = len(bodies) - len(set(bodies))
-    runs = 1 + sum(a != b for a, b in itertools.pairwise(bodies))
-    # without any noise most are equal over long runs: a drawing, not an image with a fault in some place
-    drawn = extra > 0.5 * len(bodies) > _DRAWN * runs / 2
-    if extra >= p.twice and not drawn:
+    seen = Counter(column.tobytes() for column in columns)
+    extra = sum(n - 1 for n in seen.values())
+    if extra >= p.twice:
         text = f"{extra} columns are equal to another one in every count: they were not measured, but repeated"
         return Quality(code="repeated_columns", reason=f"{text}; lengths are wrong, and something may not be shown")
     change = np.abs(np.diff(inside, axis=1)).mean(axis=0)
