@@ -38,6 +38,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
 from scanner_io import disk
+from scanner_io.capture import Tap, no_tap
 from scanner_io.channel import Channel
 from scanner_io.errors import ConfigError, DataError, LinkLost, StorageError
 from scanner_io.foreign import DICOM, ForeignFiles
@@ -203,6 +204,7 @@ class DicomStore:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.tap: Tap = no_tap
         self._spool = Path(config.spool_dir)
         self._done, self._quarantine = self._spool / "done", self._spool / "quarantine"
         self._arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -353,6 +355,7 @@ class DicomStore:
                 write_durable(self._spool / name, contents)
             except StorageError:
                 return _NO_ROOM
+        self.tap("object", self._config.ae_title, contents)
         self._arrived.put(name)
         return _SUCCESS
 

@@ -29,6 +29,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from scanner_io import cbor
+from scanner_io.capture import Tap, no_tap
 from scanner_io.channel import Channel
 from scanner_io.errors import DataError, LinkLost
 from scanner_io.line_detector import LineDetector, Lines
@@ -353,6 +354,7 @@ class StreamV2:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.tap: Tap = no_tap
         self._series = Series(config)
         self._ready: deque[Event] = deque()
         self._closed = threading.Event()
@@ -419,6 +421,7 @@ class StreamV2:
         now_s = time.monotonic()
         if self._socket in seen:
             message = self._socket.recv(zmq.NOBLOCK, copy=False).buffer
+            self.tap("message", "", message)
             self._ready.extend(self._series.feed(message, time.time_ns(), now_s))
         elif self._monitor in seen and self._event() == zmq.EVENT_DISCONNECTED:
             self._ready.extend(self._series.end("link_lost", time.time_ns()))

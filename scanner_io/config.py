@@ -23,10 +23,14 @@ from .model import Kind
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One device of a lane: the driver's name and the driver's own Config."""
+    """One device of a lane: the driver's name and the driver's own Config.
+
+    capture : folder for what the device sends, a file for every start of the lane; "" keeps nothing
+    """
 
     driver: str
     config: Any
+    capture: str = ""
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +127,19 @@ class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     recordings_shared: bool = False
 
 
+class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For how many days a recording is kept at least; none: for ever. Deleted only by `scanlane retention --apply`.
+
+    clear_days, inspect_days, rescan_days : after a decision with this verdict
+    filed_days : of scans judged CLEAR, which nobody was asked about
+    """
+
+    clear_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    inspect_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    rescan_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    filed_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -135,6 +152,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dispatch: Dispatch = Dispatch()
     outbox: Outbox = Outbox()
     audit: Audit = Audit()
+    retention: Retention = Retention()
 
 
 def load(path: Path) -> Config:
@@ -266,9 +284,13 @@ def _devices(tables: Any, path: str, problems: list[str]) -> tuple[Device, ...]:
         except ConfigError as error:
             problems += [f"{here}.driver: {p}" for p in error.problems]
             continue
+        kept = table.pop("capture", "")
+        if not isinstance(kept, str):
+            problems.append(f"{here}.capture: {_shown(kept)}, expected a folder")
+            continue
         config = fill(module.Config, table, here, problems)
         if config is not None:
-            devices.append(Device(driver=name, config=config))
+            devices.append(Device(driver=name, config=config, capture=kept))
     return tuple(devices)
 
 

@@ -329,7 +329,9 @@ def test_values_under_the_cursor_regions_and_measures_are_of_the_recording(shown
     low, high = (int(p.values(411, 412, 307, 308)[0, 0]) for p in pyramids[meta["scan_id"]])
     assert heard(page, "scan-cursor")[-1]["x"] == 411
     assert page.evaluate("window.view.pixel(411, 307)") == {"low": low, "high": high}
-    assert f"High {high} T {100 * high / 65535:.2f} %" in page.inner_text("#bench .at")
+    raw = known_scan(0)[0].radiograph.counts[1][411, ROWS - 1 - 307]
+    until(page, "view.counts")
+    assert f"High {high} T {100 * high / 65535:.2f} % ({raw} counts)" in page.inner_text("#bench .at")
     for tool in ("region", "measure"):
         page.evaluate("tool => { window.view.tool = tool; }", tool)
         page.mouse.move(*at(380, 290))
@@ -340,6 +342,36 @@ def test_values_under_the_cursor_regions_and_measures_are_of_the_recording(shown
     assert region["box"] == {"x0": 380, "y0": 290, "x1": 411, "y1": 311}
     assert region["mm"] == {"w": 31 * 4, "h": 21 * 5}  # 4 mm a column, 5 mm a channel
     assert measured["mm"] == pytest.approx(np.hypot(30 * 4, 20 * 5), rel=0.02)
+
+
+def test_a_comparison_shows_the_same_place_of_both(shown, page):
+    _, _, (first, second, _), _ = shown
+    page.evaluate(
+        """async ([left, right]) => {
+          await import('/static/view/scan-compare.js');
+          const pair = document.createElement('scan-compare');
+          Object.assign(pair.style, {position: 'fixed', inset: '0', zIndex: 99});
+          Object.assign(pair, {left, right: {...right, container: {x0: 100, y0: 0, x1: 1500, y1: 700}}});
+          document.body.append(pair);
+          await pair.updateComplete;
+          window.pair = pair;
+          window.heard = [];
+        }""",
+        [first, second],
+    )
+    until(page, "pair.views.length === 2 && pair.views.every((v) => v.drawn?.complete)")
+    page.evaluate("pair.views[0].port.centre(750, 300, 2), pair.action('zoom-in'), pair.action('preset-3')")
+    left, right = page.evaluate("pair.views.map((v) => [v.port.cx, v.port.cy, v.port.scale, v.low, v.high])")
+    assert right[0] == pytest.approx(100 + left[0] * 1400 / 1500)
+    assert right[2] == pytest.approx(left[2] * 1500 / 1400)
+    assert right[3:] == left[3:] == [0, round(images.WHITE * 0.25)]
+    box = page.locator("scan-compare .stage").first.bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 60)
+    until(page, "pair.views[0].cursor && pair.views[1].cursor")
+    here, there = page.evaluate("pair.views.map((v) => v.cursor.x)")
+    assert there == int(100 + (here + 0.5) * 1400 / 1500)
+    page.evaluate("pair.action('invert', 'down')")
+    assert page.evaluate("pair.views.map((v) => v.holds('invert'))") == [True, True]
 
 
 def test_checksums_and_times_are_counted_right(shown, page):

@@ -47,16 +47,22 @@ class Material(msgspec.Struct, frozen=True, kw_only=True):
     hatch: str
 
 
-def materials(steel: float) -> tuple[Material, ...]:
-    """Return the classes beside the ratio of steel, as measured on the container's own walls.
+def materials(common: float, *, walls: bool) -> tuple[Material, ...]:
+    """Return the classes beside a ratio: that of steel, as measured on the container's own walls, or the commonest.
 
     Three and no more: without a calibration of the beam, noise and the beam's hardening leave room for no finer ones.
     Between 4 and 6 MV water lies about 5 % above steel and lead 7 % below, between 4 and 10 MV a fifth and a sixth.
     """
     return (
-        Material(name="lighter", ratio_from=1.028 * steel, ratio_to=9.0, rgb=(232, 158, 84), hatch="none"),
-        Material(name="steel", ratio_from=0.955 * steel, ratio_to=1.028 * steel, rgb=(122, 158, 208), hatch="dots"),
-        Material(name="denser", ratio_from=0.0, ratio_to=0.955 * steel, rgb=(206, 128, 204), hatch="cross"),
+        Material(name="lighter", ratio_from=1.028 * common, ratio_to=9.0, rgb=(232, 158, 84), hatch="none"),
+        Material(
+            name="steel" if walls else "common",
+            ratio_from=0.955 * common,
+            ratio_to=1.028 * common,
+            rgb=(122, 158, 208),
+            hatch="dots",
+        ),
+        Material(name="denser", ratio_from=0.0, ratio_to=0.955 * common, rgb=(206, 128, 204), hatch="cross"),
     )
 
 
@@ -127,6 +133,12 @@ class Pyramid:
         np.clip(image, 0, WHITE, out=image)
         image += 0.5
         return image.astype(np.uint16)
+
+    def counts_at(self, x: int, y: int) -> int:
+        """Return what the detector gave for a pixel of level 0. Raises DataError beside the picture."""
+        if not (0 <= x < self.columns and 0 <= y < self.rows):
+            raise DataError(f"there is no pixel {x}, {y}: the picture has {self.columns} columns and {self.rows} rows")
+        return int(self._counts[x, y])
 
     @property
     def levels(self) -> int:
@@ -273,8 +285,8 @@ def ratio_of(low: Array, high: Array, white: int) -> tuple[Array, Array]:
     return np.log(t_low) / np.minimum(np.log(t_high), -1e-9), t_high
 
 
-def steel_ratio(low: Pyramid, high: Pyramid, container: dict[str, int] | None) -> float | None:
-    """Return the ratio of a container's walls: the commonest of what lets most of the beam through. None: too little.
+def common_ratio(low: Pyramid, high: Pyramid, container: dict[str, int] | None) -> float | None:
+    """Return the commonest ratio of what lets most of the beam through: a container's walls. None: there is too little.
 
     container : box in upright pixels; without one, the whole picture stands for it
     """

@@ -11,7 +11,7 @@ import numpy as np
 from scanner_io import wire
 from scanner_io.model import NANOSECONDS, Box, Intervals, PortalRecord, PortalSettings, Radiograph, Scan
 
-from .images import MATERIAL_T, OPAQUE_T, TILE, Pyramid, materials, steel_ratio, upright_box
+from .images import MATERIAL_T, OPAQUE_T, TILE, Pyramid, common_ratio, materials, upright_box
 
 ASSUMED = PortalSettings()
 """Settings of a portal that never told its own; whatever is drawn by them says so."""
@@ -92,16 +92,16 @@ def material_view(
     detector = radiograph.detector
     if len(detector.energies) != 2 or detector.state != "raw":
         return None
-    steel = steel_ratio(pyramids[0], pyramids[1], container)
-    if steel is None:
+    common = common_ratio(pyramids[0], pyramids[1], container)
+    if common is None:
         return None
     return {
         "calibrated": False,
-        "note": "by the ratio of two attenuations beside that of the container's walls: a guide to the eye",
+        "note": "by the ratio of two attenuations beside the commonest, the container's walls: a guide to the eye",
         "energies": list(detector.energies),
         "t_min": MATERIAL_T[0],
         "t_max": MATERIAL_T[1],
-        "classes": [msgspec.to_builtins(m) for m in materials(steel)],
+        "classes": [msgspec.to_builtins(m) for m in materials(common, walls=container is not None)],
     }
 
 

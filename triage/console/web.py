@@ -224,6 +224,7 @@ class Pages:
             Route("/api/queue", self.queue),
             Route("/api/scan/{scan}", self.scan),
             Route("/api/scan/{scan}/portal", self.portal),
+            Route("/api/scan/{scan}/{sha256}/counts/{x:int}/{y:int}", self.counts),
             Route("/api/history", self.history),
             Route("/api/open", self.open, methods=["POST"]),
             Route("/api/release", self.release, methods=["POST"]),
@@ -283,6 +284,15 @@ class Pages:
     async def portal(self, request: Request) -> Response:
         """Return the portal's series of an opened scan."""
         return _fresh(await run_in_threadpool(self._station.portal, request.path_params["scan"]))
+
+    async def counts(self, request: Request) -> Response:
+        """Return what the detector gave for one pixel, per energy."""
+        path = request.path_params
+        scan = self._station.ready(path["scan"], path["sha256"])
+        names = [energy["name"] for energy in scan.meta["energies"]]
+        seen = {n: p.counts_at(path["x"], path["y"]) for n, p in zip(names, scan.pyramids, strict=True)}
+        told = {"scan_id": scan.scan_id, "sha256": path["sha256"], "x": path["x"], "y": path["y"], "counts": seen}
+        return _fresh(told)
 
     async def history(self, request: Request) -> Response:
         """Return what was done here, of one scan or all."""

@@ -33,6 +33,7 @@ from scanner_io import config as configuration
 from scanner_io import driver as drivers
 from scanner_io import energy_calibration, recording
 from scanner_io import lane_profile as lane_profiles
+from scanner_io.capture import Capture
 from scanner_io.errors import ConfigError, DataError, LinkLost, ScannerError, StorageError
 from scanner_io.model import (
     NANOSECONDS,
@@ -149,11 +150,13 @@ class DeviceThread(threading.Thread):
         link. Only one that failed in an unforeseen way is made anew.
         """
         source: drivers.Driver | None = None
+        capture = self._begin_capture()
         while not self.stopping.is_set():
             self._turned_s = time.monotonic()
             try:
                 if source is None:
-                    source = drivers.connect(self._device.driver, self._device.config)
+                    tap = None if capture is None else capture.add
+                    source = drivers.connect(self._device.driver, self._device.config, tap)
                     self.pausable = source.pausable
                     count = self._count()
                     if count is not None and isinstance(source, drivers.Counting):
@@ -177,6 +180,23 @@ class DeviceThread(threading.Thread):
         if source is not None:
             self._acknowledge(source)
             self._close(source)
+        if capture is not None:
+            capture.close()
+            if capture.problem:
+                self._note("capture_ended", level="warning", device=self._device.driver, text=capture.problem)
+
+    def _begin_capture(self) -> Capture | None:
+        """Begin to keep what the device sends, where that is asked for; if it cannot be begun, the lane goes on."""
+        if not self._device.capture:
+            return None
+        folder = Path(self._device.capture)
+        try:
+            make_folder(folder)
+            name = f"device-{self.number}-{self._device.driver}-{time.time_ns()}.capture"
+            return Capture(folder / name, self._device.driver, self._device.config)
+        except (StorageError, OSError) as error:
+            self._note("capture_failed", level="warning", device=self._device.driver, text=str(error))
+            return None
 
     def _lost(self, event: str, level: str, text: str) -> None:
         if text != self._reported:  # one line per change, not one per attempt

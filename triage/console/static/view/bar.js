@@ -88,7 +88,8 @@ export function statusText(view) {
     const label = scan.energies.find((e) => e.name === energy)?.label ?? energy;
     const word = scan.energies.length > 1 ? `${['low', 'high'].includes(label) ? t(`view.${label}`) : label} ` : '';
     const share = value.kind === 'transmission' ? ` T ${((100 * v) / value.white).toFixed(2)} %` : '';
-    return `${word}${reading.exact ? '' : '≈'}${v}${share}`;
+    const raw = view.counts?.[energy];
+    return `${word}${reading.exact ? '' : '≈'}${v}${share}${raw == null ? '' : ` (${t('view.raw', {n: raw})})`}`;
   });
   const where = `x ${cursor.x}  y ${cursor.y}`;
   return [where, mm && `${(mm.x / 1000).toFixed(2)} m, ${t('view.up', {m: (mm.y / 1000).toFixed(2)})}`, ...seen, scan.bad_rows.includes(cursor.y) ? t('view.bad_row') : ''].filter(Boolean).join('   ·   ');

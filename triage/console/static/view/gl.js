@@ -8,45 +8,43 @@ void main() {
   gl_Position = vec4(mix(u_rect.xy, u_rect.zw, corner), 0.0, 1.0);
 }`;
 
-const FRAGMENT = `#version 300 es
+/** The shader that does just what a look needs: a processor that stands in for a graphics card pays for every branch. */
+const fragment = ({taps, min, edge, material, opaque}) => `#version 300 es
 precision highp float; precision highp int; precision highp usampler2D; precision highp sampler2D;
 uniform usampler2D u_shown, u_low;
 uniform sampler2D u_lut;
 uniform float u_height;      // of the canvas, device pixels
 uniform vec2 u_pane;         // left, top of the pane, device pixels
 uniform vec2 u_start, u_per; // pixel of the tile at the pane's corner; tile pixels per device pixel
-uniform ivec2 u_size;
-uniform int u_taps, u_min, u_edge, u_material, u_classes;
+uniform ivec2 u_last;        // of the tile
 uniform uint u_opaque;
-uniform vec4 u_within;               // device pixels in which what is too dark is hatched
+uniform vec4 u_within;       // device pixels in which what is too dark is hatched
 uniform float u_white;
 uniform vec2 u_t;                    // transmission between which a ratio means anything
+uniform int u_classes;
 uniform vec4 u_class[${MAX_CLASSES}]; // ratio from, to, hatch
 uniform vec3 u_rgb[${MAX_CLASSES}];
 uniform vec3 u_hatch_rgb;
 out vec4 colour;
 
-uint at(usampler2D tile, ivec2 p) { return texelFetch(tile, clamp(p, ivec2(0), u_size - 1), 0).r; }
-uint value(usampler2D tile, vec2 p) {
-  if (u_edge == 1) {
-    ivec2 q = clamp(ivec2(floor(p)), ivec2(0), u_size - 1);
-    uint sum = 0u;
-    for (int y = -1; y <= 1; y++) for (int x = -1; x <= 1; x++) sum += at(tile, q + ivec2(x, y));
-    return min(uint(max(0, 36 * int(at(tile, q)) - 2 * int(sum) + 9)) / 18u, uint(u_white)); // v + (v - mean), rounded
-  }
-  if (u_taps == 1) return at(tile, ivec2(floor(p)));
-  vec2 d = 0.25 * u_per;
-  ivec2 a = ivec2(floor(p - d)), b = ivec2(floor(p + d));
-  uint v0 = at(tile, a), v1 = at(tile, ivec2(b.x, a.y)), v2 = at(tile, ivec2(a.x, b.y)), v3 = at(tile, b);
-  return u_min == 1 ? min(min(v0, v1), min(v2, v3)) : (v0 + v1 + v2 + v3 + 2u) >> 2;
-}
-float around(usampler2D tile, vec2 p) { // mean of 3 x 3: a ratio of single pixels is mostly noise
-  ivec2 q = clamp(ivec2(floor(p)), ivec2(0), u_size - 1);
+uint at(usampler2D tile, ivec2 p) { return texelFetch(tile, clamp(p, ivec2(0), u_last), 0).r; }
+uint summed(usampler2D tile, vec2 p) { // 3 x 3
+  ivec2 q = clamp(ivec2(floor(p)), ivec2(0), u_last);
   uint sum = 0u;
   for (int y = -1; y <= 1; y++) for (int x = -1; x <= 1; x++) sum += at(tile, q + ivec2(x, y));
-  return clamp(float(sum) / 9.0 / u_white, 1e-6, 1.0);
+  return sum;
 }
-vec3 painted(uint v) { return texelFetch(u_lut, ivec2(int(v & 255u), int(v >> 8)), 0).rgb; }
+uint value(usampler2D tile, vec2 p) {
+  ${edge ? `int v = int(at(tile, ivec2(floor(p)))); // v + (v - mean), rounded
+  return min(uint(max(0, 36 * v - 2 * int(summed(tile, p)) + 9)) / 18u, uint(u_white));`
+    : taps === 1 ? 'return at(tile, ivec2(floor(p)));'
+      : `vec2 d = 0.25 * u_per;
+  ivec2 a = clamp(ivec2(floor(p - d)), ivec2(0), u_last), b = clamp(ivec2(floor(p + d)), ivec2(0), u_last);
+  uint v0 = texelFetch(tile, a, 0).r, v1 = texelFetch(tile, ivec2(b.x, a.y), 0).r, v2 = texelFetch(tile, ivec2(a.x, b.y), 0).r, v3 = texelFetch(tile, b, 0).r;
+  return ${min ? 'min(min(v0, v1), min(v2, v3))' : '(v0 + v1 + v2 + v3 + 2u) >> 2'};`}
+}
+// a ratio of single pixels is mostly noise
+float around(usampler2D tile, vec2 p) { return clamp(float(summed(tile, p)) / 9.0 / u_white, 1e-6, 1.0); }
 bool hatched(int kind, ivec2 p) {
   if (kind == 1) return (p.x + p.y) % 8 < 2;
   if (kind == 2) return (p.x + p.y) % 8 < 1 || (p.x - p.y + 1048576) % 8 < 1;
@@ -55,23 +53,21 @@ bool hatched(int kind, ivec2 p) {
 void main() {
   vec2 frag = vec2(gl_FragCoord.x, u_height - gl_FragCoord.y);
   vec2 p = u_start + (frag - u_pane) * u_per;
-  ivec2 pixel = ivec2(floor(frag));
   uint v = value(u_shown, p);
-  vec3 c = painted(v);
-  if (u_material == 1) {
-    float th = around(u_shown, p), tl = around(u_low, p);
-    if (th >= u_t.x && th <= u_t.y) {
-      float ratio = log(tl) / min(log(th), -1e-9);
-      float light = 0.35 + 0.65 * c.r;
-      for (int n = 0; n < u_classes; n++) {
-        if (ratio >= u_class[n].x && ratio < u_class[n].y) {
-          if (hatched(int(u_class[n].z), pixel)) light *= 0.72;
-          c = floor(u_rgb[n] * light + 0.5) / 255.0;
-        }
+  vec3 c = texelFetch(u_lut, ivec2(int(v & 255u), int(v >> 8)), 0).rgb;
+  ${material ? `float th = around(u_shown, p), tl = around(u_low, p);
+  if (th >= u_t.x && th <= u_t.y) {
+    float ratio = log(tl) / min(log(th), -1e-9);
+    float light = 0.35 + 0.65 * c.r;
+    for (int n = 0; n < u_classes; n++) {
+      if (ratio >= u_class[n].x && ratio < u_class[n].y) {
+        if (hatched(int(u_class[n].z), ivec2(floor(frag)))) light *= 0.72;
+        c = floor(u_rgb[n] * light + 0.5) / 255.0;
       }
     }
-  }
-  if (v < u_opaque && frag.x > u_within.x && frag.y > u_within.y && frag.x < u_within.z && frag.y < u_within.w && hatched(1, pixel)) c = u_hatch_rgb;
+  }` : ''}
+  ${opaque ? `if (v < u_opaque && frag.x > u_within.x && frag.y > u_within.y && frag.x < u_within.z && frag.y < u_within.w
+      && hatched(1, ivec2(floor(frag)))) c = u_hatch_rgb;` : ''}
   colour = vec4(c, 1.0);
 }`;
 
@@ -99,13 +95,8 @@ export class GlRenderer {
   prepare() {
     const {gl} = this;
     this.textures.clear();
-    const program = gl.createProgram();
-    gl.attachShader(program, compiled(gl, gl.VERTEX_SHADER, VERTEX));
-    gl.attachShader(program, compiled(gl, gl.FRAGMENT_SHADER, FRAGMENT));
-    gl.linkProgram(program);
-    if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) throw new Error(`shader: ${gl.getProgramInfoLog(program)}`);
-    this.program = program;
-    this.at = new Proxy({}, {get: (known, name) => (known[name] ??= gl.getUniformLocation(program, name))});
+    this.programs = new Map();
+    this.#program({taps: 1}); // says at once if nothing can be drawn
     gl.bindVertexArray(gl.createVertexArray());
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 2);
     this.lut = gl.createTexture();
@@ -114,6 +105,22 @@ export class GlRenderer {
     gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA8, 256, 256);
     this.#nearest();
     this.lutVersion = -1;
+  }
+
+  #program(how) {
+    const key = ['taps', 'min', 'edge', 'material', 'opaque'].map((name) => Number(how[name] ?? 0)).join();
+    if (!this.programs.has(key)) {
+      const {gl} = this;
+      const program = gl.createProgram();
+      gl.attachShader(program, compiled(gl, gl.VERTEX_SHADER, VERTEX));
+      gl.attachShader(program, compiled(gl, gl.FRAGMENT_SHADER, fragment(how)));
+      gl.linkProgram(program);
+      if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) throw new Error(`shader: ${gl.getProgramInfoLog(program)}`);
+      const places = {};
+      const at = (name) => { if (!(name in places)) places[name] = gl.getUniformLocation(program, name); return places[name]; };
+      this.programs.set(key, {program, at});
+    }
+    return this.programs.get(key);
   }
 
   get lost() { return this.gl.isContextLost(); }
@@ -152,60 +159,71 @@ export class GlRenderer {
     gl.clear(gl.COLOR_BUFFER_BIT);
   }
 
-  /** Draw panes of {x, y, w, h, sx, sy, left, top, items}, device pixels; the look is of the whole picture. */
+  /** Draw panes of {x, y, w, h, sx, sy, left, top, within, items}, device pixels; the look is of the whole picture. */
   draw(panes, look, surround) {
-    const {gl, at, canvas} = this;
+    const {gl} = this;
     this.clear(surround);
-    gl.useProgram(this.program);
     if (this.lutVersion !== look.version) {
       gl.activeTexture(gl.TEXTURE2);
       gl.bindTexture(gl.TEXTURE_2D, this.lut);
       gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, 256, 256, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(look.lut.buffer));
       this.lutVersion = look.version;
     }
-    gl.uniform1i(at.u_shown, 0);
-    gl.uniform1i(at.u_low, 1);
-    gl.uniform1i(at.u_lut, 2);
-    gl.uniform1f(at.u_height, canvas.height);
-    gl.uniform1i(at.u_edge, look.edge ? 1 : 0);
-    gl.uniform1i(at.u_min, look.reduce === 'min' ? 1 : 0);
-    gl.uniform1ui(at.u_opaque, look.opaque);
-    gl.uniform1f(at.u_white, look.white);
-    gl.uniform3f(at.u_hatch_rgb, ...OPAQUE_RGB.map((c) => c / 255));
-    this.#classes(look.material);
-    gl.enable(gl.SCISSOR_TEST);
-    for (const pane of panes) {
-      gl.scissor(pane.x, canvas.height - pane.y - pane.h, pane.w, pane.h);
-      gl.clear(gl.COLOR_BUFFER_BIT);
-      gl.uniform2f(at.u_pane, pane.x, pane.y);
-      gl.uniform4f(at.u_within, ...pane.within);
-      for (const item of pane.items) this.#quad(pane, item);
+    this.used = null;
+    for (const [n, pane] of panes.entries()) {
+      if (n) this.#over(pane);
+      for (const item of pane.items) this.#quad(pane, item, look);
     }
     gl.disable(gl.SCISSOR_TEST);
   }
 
-  #classes(material) {
-    const {gl, at} = this;
-    if (!material) return;
-    gl.uniform2f(at.u_t, material.t_min, material.t_max);
-    gl.uniform1i(at.u_classes, material.classes.length);
-    gl.uniform4fv(at['u_class'], material.classes.flatMap((c) => [c.ratio_from, c.ratio_to, hatchNumber(c.hatch), 0]));
-    gl.uniform3fv(at['u_rgb'], material.classes.flatMap((c) => c.rgb));
+  /** Clear what a later pane covers. */
+  #over(pane) {
+    const {gl, canvas} = this;
+    gl.enable(gl.SCISSOR_TEST);
+    gl.scissor(pane.x, canvas.height - pane.y - pane.h, pane.w, pane.h);
+    gl.clear(gl.COLOR_BUFFER_BIT);
+    gl.disable(gl.SCISSOR_TEST);
   }
 
-  #quad(pane, item) {
-    const {gl, at, canvas} = this;
-    const {rect, per, start} = item;
+  /** Take a program into use, with what is the same for all quads. */
+  #use(how, look) {
+    const {gl} = this;
+    const found = this.#program(how);
+    if (this.used === found) return found.at;
+    this.used = found;
+    const {at} = found;
+    gl.useProgram(found.program);
+    gl.uniform1i(at('u_shown'), 0);
+    gl.uniform1i(at('u_low'), 1);
+    gl.uniform1i(at('u_lut'), 2);
+    gl.uniform1f(at('u_height'), this.canvas.height);
+    gl.uniform1f(at('u_white'), look.white);
+    if (how.opaque) { gl.uniform1ui(at('u_opaque'), look.opaque); gl.uniform3f(at('u_hatch_rgb'), ...OPAQUE_RGB.map((c) => c / 255)); }
+    if (how.material) {
+      const {t_min: from, t_max: to, classes} = look.material;
+      gl.uniform2f(at('u_t'), from, to);
+      gl.uniform1i(at('u_classes'), classes.length);
+      gl.uniform4fv(at('u_class'), classes.flatMap((c) => [c.ratio_from, c.ratio_to, hatchNumber(c.hatch), 0]));
+      gl.uniform3fv(at('u_rgb'), classes.flatMap((c) => c.rgb));
+    }
+    return at;
+  }
+
+  #quad(pane, item, look) {
+    const {gl, canvas} = this;
+    const {rect, per, start, shown, low} = item;
+    const at = this.#use({taps: item.taps, min: look.reduce === 'min', edge: look.edge, material: Boolean(low), opaque: look.opaque > 0}, look);
     gl.activeTexture(gl.TEXTURE0);
-    gl.bindTexture(gl.TEXTURE_2D, this.textures.get(item.shown));
+    gl.bindTexture(gl.TEXTURE_2D, this.textures.get(shown));
     gl.activeTexture(gl.TEXTURE1);
-    gl.bindTexture(gl.TEXTURE_2D, this.textures.get(item.low ?? item.shown));
-    gl.uniform1i(at.u_material, item.low ? 1 : 0);
-    gl.uniform1i(at.u_taps, item.taps);
-    gl.uniform2f(at.u_start, start[0], start[1]);
-    gl.uniform2f(at.u_per, per[0], per[1]);
-    gl.uniform2i(at.u_size, item.shown.width, item.shown.height);
-    gl.uniform4f(at.u_rect, (2 * rect.x0) / canvas.width - 1, 1 - (2 * rect.y0) / canvas.height, (2 * rect.x1) / canvas.width - 1, 1 - (2 * rect.y1) / canvas.height);
+    gl.bindTexture(gl.TEXTURE_2D, this.textures.get(low ?? shown));
+    gl.uniform2f(at('u_pane'), pane.x, pane.y);
+    gl.uniform4f(at('u_within'), ...pane.within);
+    gl.uniform2f(at('u_start'), start[0], start[1]);
+    gl.uniform2f(at('u_per'), per[0], per[1]);
+    gl.uniform2i(at('u_last'), shown.width - 1, shown.height - 1);
+    gl.uniform4f(at('u_rect'), (2 * rect.x0) / canvas.width - 1, 1 - (2 * rect.y0) / canvas.height, (2 * rect.x1) / canvas.width - 1, 1 - (2 * rect.y1) / canvas.height);
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
   }
 

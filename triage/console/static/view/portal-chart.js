@@ -35,7 +35,7 @@ export class PortalChart extends LitElement {
     .plots { flex: 1; min-height: 0; position: relative; display: flex; flex-direction: column; } .read { position: absolute; right: 12px; top: 4px; z-index: 2; background: rgb(28 28 28 / 85%); padding: 0 6px; border-radius: 3px; font-variant-numeric: tabular-nums; white-space: nowrap; } .read:empty { display: none; }
     .u-cursor-x { border-color: var(--focus) !important; } .hidden-text { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
     @media (min-width: 2000px) { :host { font-size: 14px; } }
-    @media (forced-colors: active) { .plots { forced-color-adjust: none; } }
+    @media (forced-colors: active) { .plots { forced-color-adjust: none; background: #232323; } }
   `;
 
   constructor() {
@@ -100,7 +100,7 @@ export class PortalChart extends LitElement {
     const top = Math.max(...values, ...lines, this.inSigma ? 5 : 1);
     const low = Math.min(...values, ...lines);
     const bottom = this.inSigma ? Math.min(-3, low) : Math.max(0, low - (top - low));
-    this.plots.push(this.#plot(root, {times: this.#times(s.start_s, s.interval_s, values), from, to, range: [bottom, top + 0.12 * (top - bottom)], colour: '--series-2', last: !s.neutron, draw: (u) => this.#drawGamma(u)}));
+    this.plots.push(this.#plot(root, {times: this.#times(s.start_s, s.interval_s, values), from, to, range: [bottom, top + (s.alarms.length ? 0.35 : 0.12) * (top - bottom)], colour: '--series-2', last: !s.neutron, draw: (u) => this.#drawGamma(u)}));
     if (s.neutron) {
       const n = s.neutron;
       const most = Math.max(4, ...n.counts, n.threshold ?? 0);

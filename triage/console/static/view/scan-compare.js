@@ -30,12 +30,10 @@ export class ScanCompare extends LitElement {
   /** The pictures, the left or upper one first. */
   get views() { return [...this.renderRoot.querySelectorAll('scan-view')]; }
 
-  /** A key of the page goes to both; what is linked already is done once. */
+  /** A key of the page goes to the first, which leads the second. */
   action(name, phase) {
-    const [first, second] = this.views;
-    if (name === 'blink') { if (phase !== 'up') this.#blink(); return; }
-    first?.action(name, phase);
-    if (second && !(this.linked && /^(zoom|pan-|fit$)/.test(name))) second.action(name, phase);
+    if (name !== 'blink') this.views[0]?.action(name, phase);
+    else if (phase !== 'up') this.#blink();
   }
 
   #blink() {
@@ -58,7 +56,7 @@ export class ScanCompare extends LitElement {
 
   render() {
     const part = (scan, which, n) => html`<figure class=${this.front === n ? 'front' : ''}><figcaption><b>${t(`view.compare.${which}`)}</b> ${scan ? `${scan.declaration?.container_numbers?.join(' ') ?? ''} ${scan.lane} · ${dayAndClock(Number(BigInt(scan.start_utc_ns) / 1000000n))}` : ''}</figcaption>
-      <scan-view compact .scan=${scan} .palette=${this.palette} .regions=${scan?.regions ?? []}></scan-view></figure>`;
+      <scan-view compact ?leads=${n === 0} ?led=${n === 1} .scan=${scan} .palette=${this.palette} .regions=${scan?.regions ?? []}></scan-view></figure>`;
     const wide = (this.left?.columns ?? 1) > 1.4 * (this.left?.rows ?? 1);
     return html`<div class="bar"><button aria-pressed=${this.linked} @click=${() => { this.linked = !this.linked; }}>${t('view.compare.linked')}</button>
       <button aria-pressed=${this.blinking} @click=${() => this.#blink()}>${t('view.compare.blink')}</button></div>

@@ -20,6 +20,8 @@ const SLOW_MS = 28; // a frame; while frames are slower, movement is drawn from 
 const LOUPE = {px: 230, times: 4};
 const MINI = {w: 170, h: 90, least: 18};
 const PAN_PX = 80;
+const VIEWPORT = /^(zoom-|pan-|fit$|one-to-one$)/; // actions that move what is seen
+const WINDOW = /^(preset-|width-|level-|auto-window$)/;
 const WINDOW_PERCENT = 0.5;
 
 export class ScanView extends LitElement {
@@ -27,12 +29,12 @@ export class ScanView extends LitElement {
   static properties = {
     scan: {attribute: false}, energy: {attribute: false}, mode: {}, overlays: {type: Boolean}, overlayOpacity: {type: Number}, reduce: {},
     palette: {}, tool: {}, regions: {attribute: false}, selectedFinding: {attribute: false}, cursor: {attribute: false}, linked: {attribute: false},
-    prefer: {}, compact: {type: Boolean}, name: {}, keyName: {attribute: false}, low: {state: true}, high: {state: true}, preset: {state: true},
+    prefer: {}, compact: {type: Boolean}, leads: {type: Boolean}, led: {type: Boolean}, name: {}, keyName: {attribute: false}, low: {state: true}, high: {state: true}, preset: {state: true},
   };
 
   constructor() {
     super();
-    Object.assign(this, {mode: 'grey', overlays: true, overlayOpacity: 0.9, reduce: 'mean', palette: 'grey', tool: 'pan', regions: [], selectedFinding: null, linked: null, prefer: '', compact: false, name: '', low: 0, high: 65535, preset: 'full'});
+    Object.assign(this, {mode: 'grey', overlays: true, overlayOpacity: 0.9, reduce: 'mean', palette: 'grey', tool: 'pan', regions: [], selectedFinding: null, linked: null, prefer: '', compact: false, leads: false, led: false, name: '', low: 0, high: 65535, preset: 'full'});
     this.port = new Viewport();
     this.look = {lut: new Uint32Array(65536), version: 0, key: ''};
     this.held = new Map(); // action -> since
@@ -350,7 +352,7 @@ export class ScanView extends LitElement {
     this.#showWhy();
   }
 
-  #cursorMark() { const c = this.cursor; return c && (this.foreign || this.mode === 'side-by-side') ? {x: c.x, y: this.foreign ? null : c.y} : null; }
+  #cursorMark() { const c = this.cursor; return c && (this.foreign || this.mode === 'side-by-side') ? {x: c.x, y: c.y ?? null} : null; }
 
   #seenInMini(mini) {
     const {port} = this;
@@ -374,6 +376,8 @@ export class ScanView extends LitElement {
     this.low = Math.max(-white, Math.min(white - 1, low));
     this.high = Math.min(2 * white, Math.max(this.low + 1, high));
     this.preset = preset;
+    const led = this.leads && this.linked?.scan ? this.linked : null;
+    if (led) { const share = led.scan.value.white / white; led.setWindow(Math.round(low * share), Math.round(high * share), preset, tell); }
     if (tell) this.#tell('window-change', {low: this.low, high: this.high, preset});
     this.redraw();
   }
@@ -484,6 +488,20 @@ export class ScanView extends LitElement {
     this.reading = {values, exact: false};
   }
 
+  /** What the detector itself gave for the pixel under a cursor at rest. */
+  async #askCounts(c) {
+    const {scan} = this;
+    if (scan.value.kind !== 'transmission') return;
+    try {
+      const answer = await fetch(`/api/scan/${encodeURIComponent(scan.scan_id)}/${scan.sha256}/counts/${c.x}/${c.y}`);
+      const told = await answer.json();
+      if (!answer.ok) throw Object.assign(new Error(told.error), {status: answer.status});
+      if (told.scan_id !== scan.scan_id || told.sha256 !== scan.sha256 || this.scan !== scan || this.cursor?.x !== told.x || this.cursor?.y !== told.y) return;
+      this.counts = told.counts;
+      this.#showStatus();
+    } catch (error) { this.#tell('tile-error', {tile: 'counts', status: error.status ?? 0, text: error.message}); }
+  }
+
   /** Millimetres from the picture's left and bottom edge; null where the pitch is not known. */
   mm(x, y) {
     const {column_pitch_mm: across, channel_pitch_mm: up} = this.scan;
@@ -497,7 +515,7 @@ export class ScanView extends LitElement {
 
   get cursor() { return this._cursor ?? null; }
   /** Set from outside: a column, marked by a line. */
-  set cursor(c) { this._cursor = c; this.foreign = Boolean(c); this.#readCursor(); this.redraw(); }
+  set cursor(c) { this._cursor = c; this.foreign = Boolean(c); this.readAt = null; this.#readCursor(); this.redraw(); }
 
   #moveCursor(point) {
     const {scan} = this;
@@ -513,9 +531,11 @@ export class ScanView extends LitElement {
     this.foreign = false;
     this.readAt = null;
     clearTimeout(this.readTimer);
-    if (c) this.readTimer = setTimeout(() => { this.readAt = c; this.draw(); this.#readCursor(); this.#showStatus(); }, READ_MS);
+    this.counts = null;
+    if (c) this.readTimer = setTimeout(() => { this.readAt = c; this.draw(); this.#readCursor(); this.#showStatus(); this.#askCounts(c); }, READ_MS);
     this.#readCursor();
     if (!same) this.#tell('scan-cursor', c && {...c, values: this.reading?.values ?? {}, mm: this.mm(c.x + 0.5, scan.rows - c.y - 0.5)});
+    if (this.linked?.scan) this.linked.cursor = c && this.linked.samePlace(c, this);
     this.#hover(c);
     if (this.held.has('magnifier') || this.mode === 'side-by-side') this.redraw(); else this.#showStatus();
   }
@@ -570,6 +590,7 @@ export class ScanView extends LitElement {
   }
 
   show(energy) {
+    if (this.leads) this.linked?.show?.(energy);
     this.#setMode('grey');
     this.energy = energy;
     this.redraw();
@@ -592,6 +613,7 @@ export class ScanView extends LitElement {
 
   /** Do what a key stands for. phase: press, or down and up of what is held. */
   action(name, phase = 'press') {
+    if (this.leads && this.linked?.scan && !VIEWPORT.test(name) && !WINDOW.test(name)) this.linked.action(name, phase);
     if (HELD.includes(name)) {
       if (phase === 'up') this.#release(name);
       else if (!this.held.has(name) && this.scan?.energies.length) { this.held.set(name, performance.now()); this.requestUpdate(); this.redraw(); }
@@ -602,7 +624,7 @@ export class ScanView extends LitElement {
     if (preset) { this.#usePreset(preset[1] - 1); return; }
     const {port} = this;
     const deeds = {
-      fit: () => port.fit(port.fitted === 'whole' ? 'filled' : 'whole'), reset: () => { port.fit('whole'); this.#setMode('grey'); this.energy = this.scan.default_energy; this.#usePreset(0); this.reduce = 'mean'; this.measures = []; },
+      fit: () => port.fit(port.fitted === 'whole' ? 'filled' : 'whole'), reset: () => { port.fit('whole'); this.#moved(); this.#setMode('grey'); this.energy = this.scan.default_energy; this.#usePreset(0); this.reduce = 'mean'; this.measures = []; },
       'one-to-one': () => port.zoomTo(1, ...this.#anchor()), 'zoom-in': () => port.zoomTo(port.scale * 1.5, ...this.#anchor()), 'zoom-out': () => port.zoomTo(port.scale / 1.5, ...this.#anchor()),
       'pan-left': () => port.pan(PAN_PX * this.ratio, 0), 'pan-right': () => port.pan(-PAN_PX * this.ratio, 0), 'pan-up': () => port.pan(0, PAN_PX * this.ratio), 'pan-down': () => port.pan(0, -PAN_PX * this.ratio),
       overlays: () => { this.overlays = !this.overlays; }, material: () => this.#setMode('material'), blink: () => this.#setMode('blink'), 'side-by-side': () => this.#setMode('side-by-side'),
@@ -611,8 +633,7 @@ export class ScanView extends LitElement {
     };
     if (!deeds[name]) throw new Error(`scan-view: no action ${name}`);
     deeds[name]();
-    this.requestUpdate();
-    this.#moved();
+    if (VIEWPORT.test(name)) this.#moved(); else { this.requestUpdate(); this.redraw(); }
   }
 
   #anchor() { if (!this.pointer) return []; const pane = this.#paneAt(this.pointer); return [this.pointer.x - pane.x, this.pointer.y - pane.y]; }
@@ -630,14 +651,28 @@ export class ScanView extends LitElement {
   #moved(lead = true) {
     this.moving = true;
     clearTimeout(this.restTimer);
-    this.restTimer = setTimeout(() => { this.moving = false; this.lastFrame = 0; this.redraw(); }, REST_MS);
+    this.restTimer = setTimeout(() => this.#rested(), REST_MS);
     if (lead && this.linked?.scan) this.linked.follow(this);
+    this.redraw();
+  }
+
+  #rested() {
     const {port} = this;
+    this.moving = false;
+    this.lastFrame = 0;
     this.#tell('view-range', {x0: Math.max(0, port.left), x1: Math.min(port.columns, port.left + port.w / port.scale)});
     this.redraw();
   }
 
   #frame() { return this.scan.container ?? {x0: 0, y0: 0, x1: this.scan.columns, y1: this.scan.rows}; }
+
+  /** The pixel of this container where another picture has `place` in its own; null beside the picture. */
+  samePlace(place, other) {
+    const [from, to] = [other.#frame(), this.#frame()];
+    const x = Math.floor(to.x0 + ((place.x + 0.5 - from.x0) * (to.x1 - to.x0)) / Math.max(1, from.x1 - from.x0));
+    const y = Math.floor(to.y0 + ((place.y + 0.5 - from.y0) * (to.y1 - to.y0)) / Math.max(1, from.y1 - from.y0));
+    return x >= 0 && y >= 0 && x < this.scan.columns && y < this.scan.rows ? {x, y} : null;
+  }
 
   /** Show the same part of this container as another picture shows of its own. */
   follow(other) {
@@ -796,6 +831,7 @@ export class ScanView extends LitElement {
   }
 
   updated(changed) {
+    if (changed.has('palette') && this.leads && this.linked) this.linked.palette = this.palette;
     if (changed.has('tool')) { this.cross = this.anchor = this.drawing = null; }
     if (['energy', 'overlays', 'overlayOpacity', 'reduce', 'palette', 'regions', 'selectedFinding', 'mode', 'name', 'tool'].some((p) => changed.has(p))) this.redraw();
   }
@@ -803,7 +839,7 @@ export class ScanView extends LitElement {
   render() {
     const {scan} = this;
     const described = scan ? t('view.picture', {scan: scan.scan_id, w: scan.columns, h: scan.rows}) : t('view.no_scan');
-    return html`${scan ? barView(this) : nothing}
+    return html`${scan && !this.led ? barView(this) : nothing}
       <div class="stage ${this.tool === 'pan' ? '' : 'draws'}" tabindex="0" role="application" aria-label=${described} aria-describedby="how"
         @wheel=${{handleEvent: (e) => this.#wheel(e), passive: false}} @pointerdown=${this.#down} @pointermove=${this.#drag} @pointerup=${this.#up} @pointercancel=${this.#up}
         @pointerleave=${() => { if (!this.gesture) this.#moveCursor(null); }} @contextmenu=${(e) => e.preventDefault()} @keydown=${this.#key} @dblclick=${() => this.action('fit')}>
@@ -813,7 +849,7 @@ export class ScanView extends LitElement {
         ${this.refusedText ? html`<div class="empty bad" role="alert"><b>${t('view.not_painted')}</b><span>${this.refusedText}</span></div>` : nothing}
       </div>
       ${scan && this.mode === 'material' ? legendView(scan.material) : nothing}
-      ${scan?.energies.length ? html`<div class="status"><b class="at fixed"></b><span class="spacer"></span><span class="wait"></span>${this.overlays && scan.value.opaque_below ? opaqueKey() : nothing}<span class="shown"></span></div>` : nothing}
+      ${scan?.energies.length ? html`<div class="status"><b class="at fixed"></b><span class="spacer"></span><span class="wait"></span>${this.overlays && !this.compact && scan.value.opaque_below ? opaqueKey() : nothing}<span class="shown"></span></div>` : nothing}
       <span id="how" class="hidden-text">${t('view.how')}</span><span class="said hidden-text" role="status"></span>`;
   }
 }
