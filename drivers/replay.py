@@ -17,6 +17,7 @@ from typing import Annotated
 import msgspec
 
 from scanner_io import recording
+from scanner_io.capture import Tap, no_tap
 from scanner_io.channel import Channel
 from scanner_io.errors import ConfigError, DataError, LinkLost
 from scanner_io.foreign import ForeignFiles
@@ -88,6 +89,7 @@ class Replay:
     def __init__(self, config: Config, readers: ForeignFiles | None = None) -> None:
         self._config = config
         self._given = readers
+        self.tap: Tap = no_tap
         self._readers: ForeignFiles | None = None
         self._events: Iterator[Event] | None = None
         self._next: Event | None = None
@@ -147,8 +149,10 @@ class Replay:
     def _play(self, files: list[Path], readers: ForeignFiles) -> Iterator[Event]:
         for path in files:
             try:
+                if self.tap is not no_tap:
+                    self.tap("file", path.name, path.read_bytes())
                 events = deque(scan_events(readers.recording(path).scan, str(path)))
-            except DataError as error:  # told as a scan that cannot be read; the others are played
+            except (DataError, OSError) as error:  # told as a scan that cannot be read; the others are played
                 yield Rejected(
                     source_ref=str(path), utc_ns=time.time_ns(), reason=str(error), source=path.name,
                     source_sha256=_sha256(path),
@@ -200,7 +204,7 @@ def scan_events(scan: Scan, source_ref: str) -> list[Event]:
     # After the first event, so that it joins the passage which that one begins.
     first_utc_ns = _utc_ns(events[0]) if events else scan.start_utc_ns
     remark = Remark(utc_ns=first_utc_ns, quality=scan.quality, devices=scan.devices, source_ref=source_ref)
-    events.insert(1, remark)
+    events[1:1] = [remark, *scan.lane_events]  # before what they go to is complete
     return events
 
 
@@ -214,7 +218,7 @@ def _radiograph_events(scan: Scan, image: Radiograph, source_ref: str) -> Iterat
         part = slice(first, min(first + BLOCK_COLUMNS, image.columns))
         yield LineBlock(
             source_ref=source_ref, first_column=first, counts=tuple(c[part] for c in image.counts),
-            column_utc_ns=times[part],
+            column_utc_ns=times[part], position_mm=None if image.position_mm is None else image.position_mm[part],
         )  # fmt: skip
     yield ScanEnd(
         source_ref=source_ref, utc_ns=int(times[-1]), reason=image.end_reason, dropped_columns=image.dropped_columns

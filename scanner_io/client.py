@@ -34,7 +34,7 @@ import numpy as np
 import zmq
 
 from . import __version__, wire
-from .errors import ConfigError, DeliveryError, ProtocolError
+from .errors import ConfigError, DeliveryError, NoAnswer, ProtocolError
 from .model import Decision, Verdict
 from .security import Identity, secure_client
 
@@ -104,7 +104,7 @@ class _Fetch:
         self.have = self.asked = 0
         self.gap = -1
 
-    def hashed(self, until_s: float) -> str:
+    def hashed(self, until_s: float, progress: Callable[[int], None] | None) -> str:
         """Return the hash of all of it once it is here. Raises DeliveryError, TimeoutError at `until_s`."""
         digest, at = hashlib.sha256(), 0
         while at < self.offer.size:
@@ -116,6 +116,8 @@ class _Fetch:
                 raise news
             digest.update(self.data[at:news])
             at = news
+            if progress is not None:
+                progress(at)
         return digest.hexdigest()
 
 
@@ -233,13 +235,18 @@ class Workstation:
         view: wire.Queue = self._ask("queue", "queue", wire.QueueRequest, timeout_s)
         return view
 
-    def fetch(self, offer: wire.Offer, timeout_s: float = 60.0) -> memoryview:
+    def fetch(
+        self, offer: wire.Offer, timeout_s: float = 60.0, *, progress: Callable[[int], None] | None = None
+    ) -> memoryview:  # fmt: skip
         """Return the bytes of the offered recording, read-only, checked against its SHA-256.
+
+        progress : called in this thread with the number of bytes that are here, after every chunk
 
         Raises DeliveryError if they do not come in time, or come wrong three times.
         """
         if not 0 < offer.size <= MAX_RECORDING_BYTES:
             raise DeliveryError(f"scan {offer.scan_id}: offered with {offer.size} bytes, which no recording has")
+        self._not_closed()
         fetch = _Fetch(offer, self._room.take(offer.size))
         try:
             until_s = time.monotonic() + timeout_s
@@ -248,7 +255,7 @@ class Workstation:
                 with self._lock:
                     self._fetches[offer.scan_id] = fetch
                 self._wake()
-                seen = fetch.hashed(until_s)
+                seen = fetch.hashed(until_s, progress)
                 self._send(wire.Received(scan_id=offer.scan_id, lease_id=offer.lease_id, sha256=seen))
                 if seen == offer.sha256:
                     return fetch.data.toreadonly()
@@ -270,11 +277,13 @@ class Workstation:
         codes: tuple[int, ...] = (),
         timeout_s: float = 30.0,
         decision_id: str | None = None,
+        decided_utc_ns: int | None = None,
     ) -> wire.Decided:
         """Send a decision and return once the service has committed it.
 
         Look at `applied`: a decision on a lease that had ended is kept but does not decide the scan. Raises
-        DeliveryError if no acknowledgement comes in time; the same `decision_id` may then be sent again.
+        DeliveryError if no acknowledgement comes in time; the same `decision_id` may then be sent again, with the same
+        `decided_utc_ns` and everything else as it was.
         """
         decision = Decision(
             decision_id=decision_id or str(uuid.uuid4()),
@@ -282,7 +291,7 @@ class Workstation:
             sha256=offer.sha256,
             analyst=self.analyst,
             verdict=verdict,
-            decided_utc_ns=time.time_ns(),
+            decided_utc_ns=time.time_ns() if decided_utc_ns is None else decided_utc_ns,
             codes=codes,
             note=note,
             lease_id=offer.lease_id,
@@ -315,13 +324,14 @@ class Workstation:
         return next((r.reason for r in reversed(self.revoked) if r.lease_id == offer.lease_id), "")
 
     def close(self) -> None:
-        """Say goodbye and disconnect; open scans go back at once. May be called twice."""
+        """Say goodbye and disconnect; open scans go back at once, calls that wait fail. May be called twice."""
         if self._closing.is_set():
             return
         self._closing.set()
         self._wake()
         self._thread.join(timeout=10)
-        self._wake_send.close(linger=0)
+        with self._lock:
+            self._wake_send.close(linger=0)
         self._context.term()
 
     def __enter__(self) -> Workstation:
@@ -331,6 +341,7 @@ class Workstation:
         self.close()
 
     def _ask(self, key: str, name: str, make: Callable[[], wire.Message], timeout_s: float) -> Any:
+        self._not_closed()
         size = sum(map(len, wire.encode(make())))
         if size > wire.MAX_INBOUND_BYTES - _HEADROOM:  # the service would cut the connection, and again at each repeat
             raise DeliveryError(f"{name}: {size} bytes, at most {wire.MAX_INBOUND_BYTES - _HEADROOM} may be sent")
@@ -341,9 +352,7 @@ class Workstation:
         try:
             return ask.future.result(timeout_s)
         except FutureTimeout:
-            raise DeliveryError(
-                f"{self.address}: no answer to {name} within {timeout_s:.0f} s; {self._state()}"
-            ) from None
+            raise NoAnswer(f"{self.address}: no answer to {name} within {timeout_s:.0f} s; {self._state()}") from None
         finally:
             with self._lock:
                 self._asks.pop(key, None)
@@ -365,7 +374,12 @@ class Workstation:
 
     def _wake(self) -> None:
         with self._lock, contextlib.suppress(zmq.Again):  # full: the thread is about to wake anyway
-            self._wake_send.send(b"", zmq.NOBLOCK)
+            if not self._wake_send.closed:
+                self._wake_send.send(b"", zmq.NOBLOCK)
+
+    def _not_closed(self) -> None:
+        if self._closing.is_set():
+            raise DeliveryError(f"{self.address}: this workstation was closed")
 
     # --------------------------------------------------------------------------------------------- network thread
 
@@ -394,6 +408,8 @@ class Workstation:
         finally:
             sock.close(linger=1000 if self._welcome else 0)
             self._wake_receive.close(linger=0)
+            # whoever waits in another thread is set free
+            self._fail_all(DeliveryError(f"{self.address}: this workstation was closed"))
 
     def _unwelcome(self) -> bool:
         """Tell whether the connection is to be made anew."""

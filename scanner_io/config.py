@@ -23,10 +23,14 @@ from .model import Kind
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One device of a lane: the driver's name and the driver's own Config."""
+    """One device of a lane: the driver's name and the driver's own Config.
+
+    capture : folder for what the device sends, a file for every start of the lane; "" keeps nothing
+    """
 
     driver: str
     config: Any
+    capture: str = ""
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,11 +58,17 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where and how recordings are kept.
 
-    min_free_mb : intake stops while less space than this is free on the recordings' disk
+    min_free_mb : intake stops while less space than this is free on the recordings' disk, and goes on when a quarter
+        more is; none: 2048, or 5 % of a smaller disk
+    warn_free_mb : below this a warning is given; none: twice as much
+    reserve_mb : room that is held back in a file, so that decisions can be written on a full disk; at most half of
+        min_free_mb
     """
 
     codec: Literal["bitshuffle-lz4", "gzip", "none"] = "bitshuffle-lz4"
-    min_free_mb: Annotated[int, msgspec.Meta(ge=0)] = 1024
+    min_free_mb: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    warn_free_mb: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    reserve_mb: Annotated[int, msgspec.Meta(ge=0)] = 64
 
 
 class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,8 +83,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     escalate_s : a flagged scan that nobody has taken for so long is an alarm; so is every scan that is held, at once
     escalate_again_s : the alarm is told again after so long, then after twice as long each time ...
     escalate_again_max_s : ... up to this
-    age_tier_s : a scan that has waited so long is offered as if it were one tier more urgent, so that none waits for
-        ever behind others that keep coming
+    age_tier_s : a scan lets those of the next more urgent tier pass that come up to so long after it, so that none
+        waits for ever behind others that keep coming
     """
 
     bind: str = "tcp://127.0.0.1:7410"
@@ -117,6 +127,19 @@ class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     recordings_shared: bool = False
 
 
+class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For how many days a recording is kept at least; none: for ever. Deleted only by `scanlane retention --apply`.
+
+    clear_days, inspect_days, rescan_days : after a decision with this verdict
+    filed_days : of scans judged CLEAR, which nobody was asked about
+    """
+
+    clear_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    inspect_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    rescan_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    filed_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -129,6 +152,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dispatch: Dispatch = Dispatch()
     outbox: Outbox = Outbox()
     audit: Audit = Audit()
+    retention: Retention = Retention()
 
 
 def load(path: Path) -> Config:
@@ -260,9 +284,13 @@ def _devices(tables: Any, path: str, problems: list[str]) -> tuple[Device, ...]:
         except ConfigError as error:
             problems += [f"{here}.driver: {p}" for p in error.problems]
             continue
+        kept = table.pop("capture", "")
+        if not isinstance(kept, str):
+            problems.append(f"{here}.capture: {_shown(kept)}, expected a folder")
+            continue
         config = fill(module.Config, table, here, problems)
         if config is not None:
-            devices.append(Device(driver=name, config=config))
+            devices.append(Device(driver=name, config=config, capture=kept))
     return tuple(devices)
 
 

@@ -14,10 +14,14 @@ from typing import NamedTuple
 
 
 class Space(NamedTuple):
-    """Room on a file system, bytes. free : what this user can still take; total : with what is in use"""
+    """Room on a file system.
+
+    free : bytes that this user can still take; total : bytes, with those in use; files : that can still be made
+    """
 
     free: int
     total: int
+    files: int = 1 << 62
 
 
 class Disk:
@@ -63,10 +67,18 @@ class Disk:
         """Make a folder; mode : less the process's mask."""
         os.mkdir(path, mode)  # noqa: PTH102
 
+    def rmdir(self, path: Path) -> None:
+        """Take an empty folder away."""
+        os.rmdir(path)  # noqa: PTH106
+
     def space(self, path: Path) -> Space:
         """Return how much room the file system of `path` has."""
         told = os.statvfs(path)
-        return Space(free=told.f_bavail * told.f_frsize, total=told.f_blocks * told.f_frsize)
+        unlimited = told.f_files == 0  # btrfs and others make room for files as they come
+        return Space(
+            free=told.f_bavail * told.f_frsize, total=told.f_blocks * told.f_frsize,
+            files=1 << 62 if unlimited else told.f_favail,
+        )  # fmt: skip
 
 
 _in_force = Disk()

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from msgspec import structs
 
+from .capture import Tap, TappedChannel
 from .channel import Channel, open_channel
 from .errors import ConfigError, LinkLost, ScannerError
 from .model import NANOSECONDS, DeviceInfo, Event, Health, Occupancy, PortalCount
@@ -196,8 +197,8 @@ class LinkDriver:
         self._take(self._decoder.idle(self._now(), silent_s))
         if silent_s >= self._silence_s:
             self._failure = LinkLost(
-                f"{self._info.model} {self._channel.address}: no byte for {silent_s:.1f} s (a portal speaks every "
-                f"5 s), last {self._last_data[-60:]!r}; check the device and its serial server"
+                f"{self._info.model} {self._channel.address}: no byte for {silent_s:.1f} s (one that is well "
+                f"speaks more often), last {self._last_data[-60:]!r}; check the device and its serial server"
             )
             self._take(self._decoder.lost(self._now()))
 
@@ -252,8 +253,11 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def connect(name: str, config: Any) -> Driver:
+def connect(name: str, config: Any, tap: Tap | None = None) -> Driver:
     """Return an unopened driver. `config` is an instance of the driver module's Config.
+
+    tap : is given whatever comes from the device, before it is decoded; see `scanner_io.capture`. A driver that has no
+        byte channel takes it as its attribute `tap`
 
     A Config with a field `address` gets an unopened byte channel for it. Raises ConfigError.
     """
@@ -263,8 +267,14 @@ def connect(name: str, config: Any) -> Driver:
     channel: Channel | None = None
     if "address" in {f.name for f in structs.fields(module.Config)}:
         channel = open_channel(config.address)
+        if tap is not None:
+            channel = TappedChannel(channel, tap)
     try:
         driver: Driver = module.connect(config, channel)
     except ScannerError as error:
         raise ConfigError([f"driver {name!r}: {error}"]) from error
+    if tap is not None and channel is None:
+        if not hasattr(driver, "tap"):
+            raise ConfigError([f"driver {name!r}: has no tap, so what its device sends cannot be captured"])
+        driver.tap = tap
     return driver

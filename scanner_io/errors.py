@@ -34,3 +34,7 @@ class StorageError(ScannerError):
 
 class DeliveryError(ScannerError):
     """A result or a decision could not be delivered or was refused."""
+
+
+class NoAnswer(DeliveryError):  # noqa: N818 -- what happened
+    """The service did not answer in time: whether it took what it was sent is not known."""

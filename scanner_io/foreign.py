@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 
 from .errors import DataError
+from .formats.dicom_object import DicomAsk, DicomObject
 from .formats.n42 import N42Document, N42Settings
 from .formats.raster import Provenance, RasterOptions, check_size
 from .model import CountBlock, Event, Health, Occupancy, Radiograph, Rejected, Scan, TriageResult
@@ -35,6 +36,7 @@ CHECK = Task(_HERE, "check_recording", ("hdf5plugin", "scanner_io.recording"))
 N42 = Task(_HERE, "read_n42", ("scanner_io.formats.n42",))
 DAILY = Task(_HERE, "read_daily", ("scanner_io.formats.portal_daily",))
 SPECTRA = Task(_HERE, "read_spectra", ("scanner_io.formats.spectra",))
+DICOM = Task(_HERE, "read_dicom", ("scanner_io.formats.dicom_image",), "warm_dicom")
 SIDECAR = Task(_HERE, "read_sidecar", ("scanner_io.formats.sidecar",))
 
 MAX_CONFIG_BYTES = 4 << 20
@@ -144,6 +146,15 @@ class ForeignFiles:
 
         sidecar: Sidecar = self._run(SIDECAR, contents, name, utc_offset_h, Sidecar)
         return sidecar
+
+    def dicom(
+        self, contents: bytes, *, name: str, received_utc_ns: int, options: RasterOptions | None = None,
+        utc_offset_h: float | None = None,
+    ) -> DicomObject:  # fmt: skip
+        """Return what `formats.dicom_image.read_dicom` does."""
+        ask = DicomAsk(options=options or RasterOptions(), received_utc_ns=received_utc_ns, utc_offset_h=utc_offset_h)
+        told: DicomObject = self._run(DICOM, contents, name, ask, DicomObject)
+        return msgspec.structs.replace(told, sha256=hashlib.sha256(contents).hexdigest())
 
     def daily(self, path: Path, *, utc_offset_h: float = 0.0) -> Iterator[Event]:
         """Yield what `formats.portal_daily.iter_daily_file` does."""
@@ -285,6 +296,20 @@ def read_sidecar(file: BinaryIO, name: str, ask: float | None) -> Any:
     from .formats.sidecar import MAX_BYTES, parse_sidecar
 
     return parse_sidecar(file.read(MAX_BYTES + 1), name=name, utc_offset_h=ask)
+
+
+def read_dicom(file: BinaryIO, name: str, ask: DicomAsk) -> Any:
+    """Read a DICOM file; see `ForeignFiles.dicom`."""
+    from .formats.dicom_image import read_dicom as read
+
+    return read(file.read(), name, ask)
+
+
+def warm_dicom() -> None:
+    """Load the decoders: they look for themselves at first use."""
+    from .formats.dicom_image import warm_up
+
+    warm_up()
 
 
 def read_spectra(file: BinaryIO, name: str, ask: None) -> N42Document:

@@ -47,6 +47,7 @@ from .model import (
     Declaration,
     DetectorState,
     DeviceInfo,
+    LaneEvent,
     PortalRecord,
     PortalSettings,
     Quality,
@@ -351,6 +352,8 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
         parts["radiograph"] = {f: getattr(image, f) for f in image.__struct_fields__ if f != "counts"}
     values = msgspec.to_builtins((parts, config, result), enc_hook=_hashable)
     _forget_absent(values[0], _LATER_SCAN)
+    if scan.radiograph is not None:
+        _forget_absent(values[0]["radiograph"], {"position_mm": None})
     if scan.portal is not None:
         portal = values[0]["portal"]
         _forget_absent(portal, _LATER_PORTAL)
@@ -361,7 +364,7 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-_LATER_SCAN: dict[str, Any] = {"sidecar": None, "attachments": ()}
+_LATER_SCAN: dict[str, Any] = {"sidecar": None, "attachments": (), "lane_events": ()}
 _LATER_RESULT: dict[str, Any] = {"standing": None}
 _LATER_PORTAL: dict[str, Any] = dict.fromkeys(
     ("neutron_arrival_ns", "neutron_start_utc_ns", "gamma_windows", "gamma_windows_background", "gamma_windows_alarm")
@@ -411,6 +414,8 @@ def _describe(entry: h5py.Group, scan: Scan, config: dict[str, Any]) -> None:
         _text(entry, "declaration", _json(scan.declaration))
     if scan.sidecar is not None:
         _text(entry, "sidecar", _json(scan.sidecar))
+    if scan.lane_events:
+        _text(entry, "lane_events", _json(scan.lane_events))
     if scan.attachments:
         _text(entry, "attachments", _json(scan.attachments))
 
@@ -466,6 +471,8 @@ def _write_radiograph(
         flags=_json(detector.flags),
     )
     _array(state, "column_utc_ns", radiograph.column_utc_ns, units="ns")
+    if radiograph.position_mm is not None:
+        _array(state, "position_mm", radiograph.position_mm, units="mm")
     return images
 
 
@@ -697,6 +704,7 @@ class _Reader:
             source=self.text(entry, "source"),
             source_sha256=self.text(entry, "source_sha256"),
             sidecar=self.json(entry, "sidecar", Sidecar) if "sidecar" in entry else None,
+            lane_events=self.json(entry, "lane_events", tuple[LaneEvent, ...]) if "lane_events" in entry else (),
             attachments=self.json(entry, "attachments", tuple[Attachment, ...]) if "attachments" in entry else (),
         )
 
@@ -731,6 +739,7 @@ class _Reader:
             ),
             counts=tuple(counts),
             column_utc_ns=self.array(state, "column_utc_ns", "int64", 1),
+            position_mm=self.optional(state, "position_mm", "float64", 1),
             end_reason=str(_attribute(state, "end_reason")),  # type: ignore[arg-type]
             dropped_columns=int(_attribute(state, "dropped_columns")),
         )

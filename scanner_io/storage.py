@@ -302,7 +302,12 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
     for one in reversed(missing):
         with contextlib.suppress(FileExistsError):  # made by another lane in this moment
             disk.io().mkdir(one, mode if one == folder else 0o777)
-        sync_folder(one.parent)
+        try:
+            sync_folder(one.parent)
+        except OSError:
+            with contextlib.suppress(OSError):  # another one may have put something in
+                disk.io().rmdir(one)  # a second sync would say yes and prove nothing: it is made anew then
+            raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -312,6 +317,19 @@ def sync_folder(folder: Path) -> None:
         disk.io().sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def settle(path: Path) -> None:
+    """Make a file durable that a process which has ended left there. Raises OSError.
+
+    Only for one in which this process has not met an error: where a sync has failed, another one proves nothing.
+    """
+    descriptor = disk.io().open(path, os.O_RDONLY)
+    try:
+        disk.io().sync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def move_aside(path: Path, folder: Path, reason: str) -> Path:

@@ -179,7 +179,7 @@ class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
 
 
 class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One undecided scan."""
+    """One undecided scan. containers : numbers as declared; attempts : how often it was offered."""
 
     scan_id: str
     lane: str
@@ -188,6 +188,9 @@ class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     analyst: str
     reasons: tuple[str, ...]
+    containers: tuple[str, ...] = ()
+    simulated: bool = False
+    attempts: int = 0
 
 
 class Queue(Message, frozen=True, kw_only=True, tag="queue"):

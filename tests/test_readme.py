@@ -1,5 +1,6 @@
 """Everything that the README shows is run."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -52,9 +53,24 @@ def test_the_examples_of_keys(tmp_path):
     assert "ana is revoked (analyst" in done.stdout
 
 
+def test_the_policy_example(tmp_path):
+    done = scanlane(*shlex.split(block("policy"))[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["policies"]) == {"A", "B 5%", "B 10%", "B 27%", "C"}
+
+
 def test_the_configuration_example():
     loaded = config.parse(block("config"), "README", base=ROOT)
     assert [d.driver for d in loaded.lane[0].device] == ["file_drop", "rpm_rapiscan"]
+
+
+def test_the_example_of_a_site(tmp_path):
+    secret = tmp_path / "outbox.password"
+    secret.write_text("x")
+    secret.chmod(0o600)
+    loaded = config.parse(block("config") + "\n" + block("outbox"), "README", base=tmp_path)
+    assert loaded.outbox.hub == "north"
+    assert loaded.outbox.password_file == str(secret)
 
 
 def test_every_command_named_exists(tmp_path):

@@ -37,6 +37,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from scanner_io import disk
+from scanner_io.capture import Tap, no_tap
 from scanner_io.channel import Channel
 from scanner_io.errors import ConfigError, DataError, LinkLost
 from scanner_io.foreign import RASTER, ForeignFiles
@@ -168,6 +169,7 @@ class FileDrop:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.tap: Tap = no_tap
         self._folder = Path(config.path)
         self._done = self._folder / config.done_dir
         self._quarantine = self._folder / config.quarantine_dir
@@ -489,6 +491,7 @@ class FileDrop:
             if _signature(os.fstat(handle)) != file.signature:
                 del self._seen[name]
                 return None
+        self.tap("file", name, contents)
         return contents
 
     def _start(self, name: str, file: Seen) -> tuple[int, str]:

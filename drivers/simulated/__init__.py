@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from scanner_io.capture import Tap, no_tap
 from scanner_io.errors import LinkLost
 from scanner_io.model import DeviceInfo, EndOfSource, Event, Kind, LineBlock, Radiograph, ScanEnd, ScanStart
 
@@ -91,6 +92,7 @@ class SimulatedLane:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.tap: Tap = no_tap  # nothing comes from outside: the settings, in a capture's head, make it all again
         self._index = 0
         self._events: Iterator[tuple[int, Event]] | None = None
         self._next: tuple[int, Event] | None = None

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..model import MAX_CHANNELS, MAX_PIXELS, DetectorState, Quality, Radiograph
 
-Format = Literal["png", "jpeg", "tiff"]
+Format = Literal["png", "jpeg", "tiff", "dicom"]
 Polarity = Literal["air_bright", "air_dark"]
 Reference = float | tuple[float, ...]
 
@@ -173,14 +173,39 @@ def decode_raster(
     options = options or RasterOptions()
     try:
         header, values, marks = _pixels(contents, options)
+    except TruncatedError as error:
+        raise TruncatedError(f"{name}: {error}") from error
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+    return radiograph_of(
+        values, header, marks=marks, contents=contents, name=name, start_utc_ns=start_utc_ns, start_how=start_how,
+        options=options,
+    )  # fmt: skip
+
+
+def radiograph_of(
+    values: NDArray[np.uint16],
+    header: RasterHeader,
+    *,
+    marks: float = 0.0,
+    contents: bytes,
+    name: str,
+    start_utc_ns: int,
+    start_how: str,
+    options: RasterOptions,
+) -> tuple[Radiograph, Provenance]:
+    """Return the radiograph that stored values are, and how what they do not say was settled. Raises DataError.
+
+    values : (columns, channels) uint16, as stored; marks : share of the pixels that were coloured
+    contents : of the file they are from
+    """
+    try:
         _check_contrast(values)
         polarity, polarity_how = _polarity(values, options)
         saturation, saturation_how = _saturation(values, header.bits, polarity, options)
         counts = np.subtract(np.uint16(saturation), values) if polarity == "air_dark" else values
         _check_exposure(counts, saturation)
         references, air_how = _references(counts, options)
-    except TruncatedError as error:
-        raise TruncatedError(f"{name}: {error}") from error
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
     provenance = Provenance(
@@ -643,7 +668,7 @@ def _pixels(contents: bytes, options: RasterOptions) -> tuple[RasterHeader, NDAr
     try:
         file = _open(contents)
         header = file.header
-        _check_header(header, options)
+        check_header(header, options)
         file.check()
     except DataError as error:
         # Copying tools set a file's size first and write its bytes afterwards.
@@ -653,12 +678,12 @@ def _pixels(contents: bytes, options: RasterOptions) -> tuple[RasterHeader, NDAr
     image = file.decode()
     if image.shape[:2] != (header.rows, header.columns) or image.dtype.itemsize * 8 != header.bits:
         raise DataError(f"decoded to {image.shape} {image.dtype}, the header says {header}")
-    grey, marks = _grey(image)
+    grey, marks = grey_of(image)
     values = np.ascontiguousarray(grey.T if options.detector_lines == "columns" else grey)
     return header, values.astype(np.uint16, copy=False), marks
 
 
-def _check_header(header: RasterHeader, options: RasterOptions) -> None:
+def check_header(header: RasterHeader, options: RasterOptions) -> None:
     """Refuse what must not reach a decoder. Raises DataError."""
     size = f"{header.format} of {header.columns} x {header.rows}"
     if header.columns < 1 or header.rows < 1:
@@ -694,7 +719,7 @@ def _opencv(contents: bytes) -> NDArray[Any]:
     return decoded
 
 
-def _grey(image: NDArray[Any]) -> tuple[NDArray[Any], float]:
+def grey_of(image: NDArray[Any]) -> tuple[NDArray[Any], float]:
     """Return the one grey channel of a picture and the share of its pixels that are coloured marks.
 
     Raises DataError if it is coloured as a whole, or transparent.

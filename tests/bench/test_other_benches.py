@@ -1,4 +1,4 @@
-"""The benchmarks of recording, delivery and start-up run, check what they measured, and are JSON."""
+"""The benchmarks of recording, delivery, start-up and the console run, check what they measured, and are JSON."""
 
 import json
 
@@ -6,6 +6,7 @@ import numba
 import pytest
 
 from scanner_io.errors import DataError
+from triage.study.bench_console import bench_console
 from triage.study.bench_deliver import bench_deliver
 from triage.study.bench_record import bench_record
 from triage.study.bench_startup import bench_startup
@@ -44,7 +45,17 @@ def test_startup_compiles_once_and_then_loads():
     assert report["kernels_warm_over_cold"]["median"] < 0.5
 
 
-@pytest.mark.parametrize("bench", [bench_record, bench_deliver, bench_startup])
+@pytest.mark.parametrize("bench", [bench_record, bench_deliver, bench_startup, bench_console])
 def test_no_rounds_are_refused(bench):
     with pytest.raises(DataError, match="rounds"):
         bench(rounds=0)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.soak
+def test_console_is_painted_for_every_click():
+    report = bench_console(rounds=1, columns=700, channels=300, scans=5)
+    assert json.loads(json.dumps(report)) == report
+    assert 0 < report["first_paint_ms"]["ahead"]["p50"] <= report["first_paint_ms"]["ahead"]["max"]
+    assert report["frames_per_s"]["bare"] > 0
+    assert set(report["memory_mb"]) == {"after_1", "after_5"}

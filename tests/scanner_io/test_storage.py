@@ -56,3 +56,27 @@ def test_what_the_disk_cannot_give_back_is_kept_for_the_commit(tmp_path, monkeyp
         with pytest.raises(storage.StorageError, match="Input/output error"):
             part.commit()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_whose_sync_failed_is_made_anew(tmp_path, faulty_disk):
+    faulty = faulty_disk(lambda call: "EIO" if call.name == "sync" and len(faulty.calls) == 3 else None)
+    with pytest.raises(OSError, match="Input/output"):
+        storage.make_folder(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    storage.make_folder(tmp_path / "a")
+    assert [c.name for c in faulty.calls] == ["mkdir", "open", "sync", "rmdir", "mkdir", "open", "sync"]
+
+
+@pytest.mark.parametrize("fails_at", range(1, 13))
+def test_what_cannot_be_moved_aside_stays_and_is_moved_the_next_time(tmp_path, faulty_disk, fails_at):
+    file, place = tmp_path / "a.h5", tmp_path / "quarantine"
+    file.write_bytes(b"what is wrong")
+    faulty = faulty_disk(lambda call: "EIO" if call.number == fails_at else None)
+    try:
+        target = storage.move_aside(file, place, "why")
+    except storage.StorageError:
+        assert file.is_file() or len(list(place.glob("*.h5"))) == 1
+        target = storage.move_aside(file, place, "why") if file.is_file() else next(place.glob("*.h5"))
+    assert target.read_bytes() == b"what is wrong"
+    assert target.with_name(target.name + ".reason.txt").read_text() == "why\n"
+    assert faulty.calls

@@ -162,7 +162,7 @@ def test_a_transaction_that_fails_leaves_no_link(tmp_path):
     outbox.note("a", "b")
     head = outbox.audit_head()
     with pytest.raises(RuntimeError), outbox.store.transaction():
-        outbox._event("c")
+        outbox.event("c")
         raise RuntimeError
     assert outbox.audit_head() == head
     outbox.note("d", "e")

@@ -4,7 +4,7 @@ from scanner_io.client import Workstation
 from scanner_io.config import Dispatch as DispatchConfig
 from tests.service.test_dispatch import Service, until
 from tests.service.test_outbox import Clock, row, wait
-from triage.service.escalation import Escalation
+from triage.service.escalation import LOOK_S, Escalation
 from triage.service.outbox import Outbox
 
 
@@ -31,12 +31,13 @@ def test_an_alarm_is_told_less_and_less_often_and_when_it_is_over(outbox):
             assert escalation.alarm is None
             wait(outbox, 1, 200)
         clock.now += 1
-    assert times == [101, 401, 1001, 2001, 3001]
-    assert "1 flagged scans wait, the longest for 3 min" in told[0].text
+    assert times == [102, 402, 1002, 2002, 3002]
+    assert "nobody takes: 1; longest 3 min" in told[0].text
     assert "analysts connected: none" in told[0].text
     assert told[0].scan_id == row(1).scan_id
     assert [event for event, _ in logged].count("unattended") == 1  # the scan itself once
-    outbox.taken(row(1).scan_id, outbox.lease_next("ana", 10, 1800).lease_id, "ana")
+    outbox.taken(row(1).scan_id, outbox.lease_next("ana", 10).lease_id, "ana")
+    clock.now += LOOK_S
     escalation.step(1)
     assert told[-1].over
     assert escalation.alarm is None
@@ -50,10 +51,10 @@ def test_a_scan_that_is_held_is_told_at_once(outbox):
     for number in (1, 2):
         outbox.add(row(number))
         outbox.release(outbox.lease(row(number).scan_id, "ana", 10).lease_id, "no answer", 1)
-        clock.now += 1
+        clock.now += LOOK_S
         escalation.step(1)
         assert len(told) == number
-    assert "2 flagged scans wait, 2 of them held for a supervisor" in told[1].text
+    assert "nobody takes: 2, held for a supervisor: 2;" in told[1].text
 
 
 def test_who_watches_hears_of_it_until_somebody_looks(tmp_path):
@@ -67,7 +68,7 @@ def test_who_watches_hears_of_it_until_somebody_looks(tmp_path):
             with Workstation(service.address, "ana") as desk:
                 offer = desk.next_offer(5)
                 assert until(lambda: desk.alarms)  # who comes later is told too
-                assert watching.queue().alarm.startswith("1 flagged scans wait")
+                assert watching.queue().alarm.startswith("flagged scans that nobody takes: 1")
                 desk.fetch(offer)
                 assert until(lambda: watching.alarms)
                 assert watching.alarms.popleft().over

@@ -233,7 +233,7 @@ def test_a_damaged_recording_does_not_hold_up_a_replay(tmp_path):
 
 @pytest.mark.timeout(120)
 def test_a_lane_that_hangs_is_ended_and_started_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(daemon_module, "LANE_SILENT_S", 3.0)
+    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
     drop, lane = test_daemon.lane_with_drop(tmp_path)
     log = []
     config = configuration.load(write_config(tmp_path, lane))

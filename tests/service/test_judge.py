@@ -81,7 +81,7 @@ def test_a_recording_damaged_before_its_result_is_stored_is_written_anew_from_me
 
     lane.say = damage
     lane.note = lambda event, **fields: lane.notes.append((event, fields["text"]))
-    Worker(lane)._record(Assembled(scan=scan, refs=()))
+    Worker(lane)._record(Assembled(scan=scan, refs=()), again=False)
     lane.judge.close()
     ((event, text),) = lane.notes
     assert event == "counts_written_anew"

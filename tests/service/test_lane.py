@@ -16,6 +16,7 @@ from triage.service import lane
 class Device(msgspec.Struct):
     driver: str = "three_scans"
     config: object = None
+    capture: str = ""
 
 
 class ThreeScans:
@@ -64,7 +65,7 @@ def device(monkeypatch):
 
     def start(pausable):
         source, room = ThreeScans(pausable), threading.Event()
-        monkeypatch.setattr(lane.drivers, "connect", lambda name, config: source)
+        monkeypatch.setattr(lane.drivers, "connect", lambda name, config, tap: source)
         intake = threading.Event()
         intake.set()
         thread = lane.DeviceThread(0, Device(), queue.Queue(), lambda *_, **__: None, intake, room.is_set)

@@ -67,17 +67,31 @@ def test_a_row_survives_as_it_was_and_is_entered_once(outbox):
 
 def test_clear_scans_are_filed_and_not_offered(outbox):
     outbox.add(row(outcome="CLEAR"))
-    assert outbox.lease_next("ana", 10, 1800) is None
+    assert outbox.lease_next("ana", 10) is None
     assert outbox.item(row().scan_id).state == "filed"
 
 
-def test_alarms_come_first_then_the_oldest(outbox):
+def test_alarms_come_first_then_who_came_first_whatever_its_scanners_clock_says(outbox):
     for number, outcome in ((3, "REVIEW"), (2, "REVIEW"), (5, "ALARM"), (4, "UNUSABLE")):
         outbox.add(row(number, outcome))
     order = []
-    while (item := outbox.lease_next("ana", 10, 1800)) is not None:
+    while (item := outbox.lease_next("ana", 10)) is not None:
         order.append(item.row.start_utc_ns)
-    assert order == [5, 4, 2, 3]
+    assert order == [5, 4, 3, 2]
+
+
+def test_a_clock_that_is_set_changes_no_turn_and_no_waiting(outbox, monkeypatch):
+    now = [1_800_000_000 * 10**9]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+    outbox.add(row(1, "REVIEW"))
+    for number, days in ((2, 1), (3, -2)):
+        now[0] += days * 86400 * 10**9
+        outbox.clock_moved(days * 86400 * 10**9, "set")
+        assert outbox.waiting(60.0) is None
+        outbox.add(row(number, "REVIEW"))
+        outbox.arrange(1800.0)  # as at a start
+    assert [outbox.lease_next("ana", 10).row.start_utc_ns for _ in range(3)] == [1, 2, 3]
+    assert [t for (t,) in outbox.store.rows("SELECT text FROM events WHERE kind='clock_stepped'")] == ["set", "set"]
 
 
 def test_a_leased_scan_is_one_analysts_alone(outbox):
@@ -86,7 +100,7 @@ def test_a_leased_scan_is_one_analysts_alone(outbox):
     assert outbox.lease(row().scan_id, "ana", 10).lease_id == first.lease_id
     with pytest.raises(DeliveryError, match="leased by ana"):
         outbox.lease(row().scan_id, "ben", 10)
-    assert outbox.lease_next("ben", 10, 1800) is None
+    assert outbox.lease_next("ben", 10) is None
 
 
 def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
@@ -101,7 +115,7 @@ def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
     assert outbox.expired(10) == [lease]
     assert outbox.release(lease, "ran out", 20) == row().scan_id
     assert not outbox.renew(lease, 10)
-    assert outbox.lease_next("ben", 10, 1800).row.scan_id == row().scan_id
+    assert outbox.lease_next("ben", 10).row.scan_id == row().scan_id
 
 
 def test_a_scan_given_back_goes_to_another_first_and_never_behind_a_less_urgent_one(outbox):
@@ -111,7 +125,7 @@ def test_a_scan_given_back_goes_to_another_first_and_never_behind_a_less_urgent_
 
     def next_for(analyst):
         """Return the scan that is next for them, which they then have had last."""
-        item = outbox.lease_next(analyst, 10, 1800)
+        item = outbox.lease_next(analyst, 10)
         outbox.release(item.lease_id, "given back", 20)
         return item.row.scan_id
 
@@ -130,7 +144,7 @@ def test_after_too_many_tries_a_scan_is_held_and_can_be_claimed(outbox):
     item = outbox.item(row().scan_id)
     assert item.state == "held"
     assert "offered 3 times" in item.note
-    assert outbox.lease_next("ben", 10, 1800) is None
+    assert outbox.lease_next("ben", 10) is None
     assert outbox.lease(row().scan_id, "supervisor", 10).state == "leased"
 
 
@@ -201,14 +215,6 @@ def test_leases_of_before_a_restart_are_armed_again(place, clock):
     box.close()
 
 
-def test_scans_without_their_recording_are_held(outbox):
-    outbox.add(row(1))
-    outbox.add(row(2))
-    assert outbox.hold_missing(lambda path: path == row(1).path) == [row(2).scan_id]
-    assert outbox.item(row(2).scan_id).state == "held"
-    assert outbox.item(row(1).scan_id).state == "pending"
-
-
 def test_unfinished_judgements_are_counted_until_there_is_a_row(outbox):
     assert outbox.count_judging(row().path) == 1
     assert outbox.count_judging(row().path) == 2
@@ -275,28 +281,33 @@ def test_what_is_no_database_is_refused_with_the_remedy(tmp_path):
 def wait(outbox, number, seconds):
     """Let a scan have waited for so long."""
     with outbox.store.transaction():
-        for table, column in (("outbox", "waits_since_utc_ns"), ("scans", "added_utc_ns")):
-            outbox.store.change(
-                f"UPDATE {table} SET {column}=? WHERE scan_id=?",
-                (time.time_ns() - int(seconds * 1e9), row(number).scan_id),
-            )
+        since = time.time_ns() - int(seconds * 1e9)
+        outbox.store.change("UPDATE outbox SET waits_since_utc_ns=? WHERE scan_id=?", (since, row(number).scan_id))
 
 
-def test_waiting_counts_as_urgency_so_that_none_waits_for_ever(outbox):
-    """An analyst who takes one scan while two more urgent ones come still gets to the one that waits."""
+@pytest.mark.parametrize("age_s", [1800, 600])
+def test_whoever_waits_is_passed_by_the_more_urgent_but_not_for_ever(outbox, age_s, monkeypatch):
+    """While an analyst takes one scan, two more urgent ones come."""
+    begin = time.time_ns() - 10_000 * 10**9
+    now = [begin]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
     outbox.add(row(1, "REVIEW"))
-    taken, number = [], 2
-    for turn in range(40):
-        for _ in range(2):
+    outbox.arrange(age_s)
+    taken = []
+    while 1 not in taken and len(taken) < 100:
+        for number in (2 * len(taken) + 2, 2 * len(taken) + 3):
+            now[0] = begin + (50 * number + 1) * 10**9
             outbox.add(row(number, "ALARM"))
-            wait(outbox, number, 0)
-            number += 1
-        wait(outbox, 1, 100 * turn)
-        taken.append(outbox.lease_next("ana", 10, 1800).row.start_utc_ns)
-        if taken[-1] == 1:
-            break
-    assert len(taken) == 37  # two tiers at 1800 s: alarms that have just come are as urgent from then on, and younger
-    assert taken[:-1] == list(range(2, 38))
+        scan_id = outbox.lease_next("ana", 10).row.scan_id
+        taken.append(next(n for n in range(1, 201) if row(n).scan_id == scan_id))
+    # A review lets alarms pass that come up to two tiers' time after it, and no others.
+    assert taken == [*range(2, 2 * age_s // 50), 1]
+
+
+def test_a_scan_from_the_future_waits_no_longer_than_one_of_now(outbox):
+    outbox.add(row(1, start_utc_ns=time.time_ns() + 10**18))
+    outbox.add(row(2, "REVIEW", start_utc_ns=time.time_ns() + 1))
+    assert outbox.lease_next("ana", 10).row.scan_id == row(1).scan_id
 
 
 def test_scans_that_nobody_takes_are_escalated_once_each_until_somebody_fetches_them(outbox):
@@ -306,10 +317,10 @@ def test_scans_that_nobody_takes_are_escalated_once_each_until_somebody_fetches_
     found = outbox.waiting(180)
     assert (found.scans, found.held, found.scan_id, found.outcome) == (2, 0, row(2).scan_id, "ALARM")
     assert found.waited_s == pytest.approx(200, abs=5)
-    assert outbox.escalate(180, 1) == [(row(2).scan_id, "ALARM, nobody has taken it for 200 s; offered 0 times")]
+    assert outbox.escalate(180, 1) == [(row(2).scan_id, "ALARM, nobody has taken it for 200 s; times offered: 0")]
     assert [scan for scan, _ in outbox.escalate(180, 9)] == [row(1).scan_id]
     assert outbox.escalate(180, 9) == []
-    lease = outbox.lease_next("ana", 10, 1800).lease_id
+    lease = outbox.lease_next("ana", 10).lease_id
     assert outbox.waiting(180).scans == 2  # a workstation has it, but nobody looks
     outbox.taken(row(2).scan_id, lease, "ana")
     assert outbox.waiting(180).scan_id == row(1).scan_id
@@ -318,7 +329,7 @@ def test_scans_that_nobody_takes_are_escalated_once_each_until_somebody_fetches_
     outbox.release(outbox.lease(row(4).scan_id, "ana", 10).lease_id, "no answer", 1)
     found = outbox.waiting(180)
     assert (found.scans, found.held) == (2, 1)
-    assert outbox.escalate(180, 9) == [(row(4).scan_id, "REVIEW, is held; offered 1 times")]
+    assert outbox.escalate(180, 9) == [(row(4).scan_id, "REVIEW, is held; times offered: 1")]
     kinds = [kind for (kind,) in outbox.store.rows("SELECT kind FROM events WHERE kind IN ('unattended', 'fetched')")]
     assert sorted(kinds) == ["fetched", "unattended", "unattended", "unattended"]
 

@@ -24,6 +24,7 @@ from .known import Known
 from .material import Mass
 from .portal import PortalJudgement, PortalProfile, judge_portal
 from .portal_marks import portal_marks
+from .rectify import in_raw_columns, rectify
 from .standing import fuser_of, goods_of
 
 
@@ -99,7 +100,24 @@ def judged(
 
     fuser : with the normal of a lane whose profile is not there yet; look : see `judge_image`. The others are those of
         `run`.
+
+    An image with positions is judged with even columns, and what is found is told in the columns of the raw one.
     """
+    even = None if scan.radiograph is None else rectify(scan.radiograph)
+    before = None if previous is None else rectify(previous)
+    if before is not None:
+        previous = before.radiograph
+    if even is None:
+        return _judged(scan, profile, map_strips, buffers, stream, previous, fuser, look)
+    flat = msgspec.structs.replace(scan, radiograph=even.radiograph, quality=scan.quality + even.quality)
+    result, image = _judged(flat, profile, map_strips, buffers, None, previous, fuser, look)
+    return in_raw_columns(result, even.columns), image
+
+
+def _judged(
+    scan: Scan, profile: Profile, map_strips: Callable[..., Any], buffers: Any, stream: Stream | None,
+    previous: Radiograph | None, fuser: Fuser | None, look: Look | None,
+) -> tuple[TriageResult, ImageJudgement | None]:  # fmt: skip
     began = time.perf_counter()
     findings: list[Finding] = []
     quality: list[Quality] = [*still_stale(scan.quality, profile.lane), *_absent(scan)]
@@ -163,6 +181,10 @@ def scores_of(scan: Scan, profile: Profile, *, map_strips: Callable[..., Any] = 
     """
     if scan.radiograph is None:
         return {}
+    even = rectify(scan.radiograph)
+    if even is not None:
+        scan = msgspec.structs.replace(scan, radiograph=even.radiograph)
+    assert scan.radiograph is not None
     known = _known(scan, _portal(scan, profile))
     return judge_image(scan.radiograph, profile.image, map_strips=map_strips, known=known).scores
 

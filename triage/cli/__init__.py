@@ -14,11 +14,14 @@ from .analyst import decide, watch
 from .audit import audit
 from .bench import bench
 from .calibrate import calibrate
+from .console import console
 from .drivers import drivers
 from .evaluate import evaluate
 from .files import export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
+from .policy import policy
+from .retention import retention
 from .shared import EXIT_BAD_INPUT, EXIT_USAGE
 from .simulate import simulate
 from .study import study
@@ -64,14 +67,14 @@ def cli() -> None:
     Begin with        scanlane demo
     Judge files       scanlane triage scan.jpg portal.csv recording.scan.h5
     Beside a lane     scanlane check lane.toml && scanlane run lane.toml
-    As an analyst     scanlane watch --connect tcp://127.0.0.1:7410
+    As an analyst     scanlane console --connect tcp://127.0.0.1:7410
 
     Exit codes: 0 all good, 1 some input was bad, 2 usage or configuration.
     """  # noqa: D301  (click wants the character itself)
 
 
 for command in (
-    run, check, demo, triage, replay, simulate, export, verify, watch, decide, keys, audit, drivers, bench, evaluate,
-    calibrate, study, torture,
+    run, check, demo, triage, replay, simulate, export, verify, watch, console, decide, keys, audit, retention, drivers,
+    bench, evaluate, calibrate, study, policy, torture,
 ):  # fmt: skip
     cli.add_command(command)

@@ -108,3 +108,32 @@ def bench_startup(rounds: int, as_json: bool) -> None:
     from triage.study.bench_startup import bench_startup as measure
 
     _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)
+
+
+@bench.command("drivers")
+@rounds_option
+@json_option
+def bench_drivers(rounds: int, as_json: bool) -> None:
+    """A Stream V2 detector's 40 MB scans against bare ZeroMQ, and the processor time of a line detector's driver."""
+    from triage.study.bench_drivers import bench_drivers as measure
+
+    _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)
+
+
+@bench.command("console")
+@click.option("--rounds", default=10, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 200_000))
+@click.option("--channels", default=2000, show_default=True, type=click.IntRange(64, 8192))
+@click.option("--scans", default=200, show_default=True, type=click.IntRange(5, 100_000), help="Opened for the memory.")
+@json_option
+def bench_console(rounds: int, columns: int, channels: int, scans: int, as_json: bool) -> None:
+    """The console in headless Chromium: click to first paint, frames beside a bare quad, memory over many scans.
+
+    Needs Chromium and the extra `test`. Run nothing else meanwhile.
+    """
+    from triage.study.bench_console import bench_console as measure
+
+    _bench(
+        lambda progress: measure(rounds=rounds, columns=columns, channels=channels, scans=scans, progress=progress),
+        rounds, as_json,
+    )  # fmt: skip

@@ -98,6 +98,28 @@ def conform(name: str, rig: str, config_file: Path | None, checks: tuple[str, ..
         raise click.exceptions.Exit(EXIT_BAD_INPUT)
 
 
+@drivers.command("play")
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.argument("to")
+@click.option("--speed", default=1.0, show_default=True, type=click.FloatRange(0, 1e6), help="0: without waiting.")
+def play_capture(capture: Path, to: str, speed: float) -> None:
+    """Play CAPTURE as the device that it is of, for a driver that looks for the device at TO.
+
+    \b
+    scanlane drivers play portal.capture 127.0.0.1:1601       a byte channel: listens there
+    scanlane drivers play detector.capture tcp://127.0.0.1:31001
+    scanlane drivers play folder.capture /srv/scans/north     files: puts them there
+    scanlane drivers play store.capture 127.0.0.1:11112       objects: sends them there
+
+    A device of a lane is captured where its table has `capture = "FOLDER"`. A capture holds all that the device sent,
+    numbers and names of people included.
+    """  # noqa: D301  (click wants the character itself)
+    from scanner_io import capture as captures
+
+    count = captures.play(capture, to, speed=speed, ready=lambda place: click.echo(f"playing at {place}"))
+    click.echo(f"{count} played")
+
+
 @drivers.command("new")
 @click.argument("name")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make. Default: scanlane-NAME here.")

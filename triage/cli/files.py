@@ -239,10 +239,10 @@ def export(recording: Path, n42: Path | None, dicos: Path | None, kvp: float | N
 @files_argument
 @json_option
 def verify(files: tuple[Path, ...], as_json: bool) -> None:
-    """Check recordings: layout, checksums, hashes, times, references, portal lines, result."""
+    """Check recordings: layout, checksums, hashes, times, references, portal lines, result; and evidence bundles."""
     from rich.text import Text
 
-    from scanner_io import recording
+    from scanner_io import bundle, recording
     from scanner_io.foreign import ForeignFiles
 
     console = new_console()
@@ -250,7 +250,8 @@ def verify(files: tuple[Path, ...], as_json: bool) -> None:
     paths = expand(files, recording.SUFFIX)
     with ForeignFiles() as readers:
         for path in paths:
-            problems = readers.check(path)
+            packed = path.name.endswith(".zip")
+            problems = bundle.check_bundle(path, readers) if packed else readers.check(path)
             bad += bool(problems)
             if as_json:
                 emit({"file": str(path), "sound": not problems, "problems": [str(p) for p in problems]})

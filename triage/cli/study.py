@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .shared import emit, expand, files_argument, json_option, new_console, progress_bar, seed_option
+from .shared import emit, expand, files_argument, json_option, new_console, new_judge, progress_bar, seed_option
 
 
 @click.group()
@@ -52,6 +52,31 @@ def study_train_fuser(
         return
     for name, value in report.items():
         new_console().print(f"{name:12} {value}", markup=False)
+
+
+@study.command("training-set")
+@files_argument
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Training folder to write.")
+@click.option("--share", default=0.3, show_default=True, type=click.FloatRange(0, 1), help="Scans that get a threat.")
+@seed_option
+@json_option
+def training_set(files: tuple[Path, ...], out: Path, share: float, seed: int, as_json: bool) -> None:
+    """Put threats into some of a lane's own scans, for analysts to train on: `scanlane console --training DIR`."""
+    from scanner_io.foreign import ForeignFiles
+    from scanner_io.recording import SUFFIX
+    from triage.study.training_set import make_training_set
+
+    paths = expand(files, SUFFIX)
+    judge = new_judge()
+    try:
+        with ForeignFiles() as readers, progress_bar(len(paths), "projecting", quiet=as_json) as advance:
+            report = make_training_set(paths, out, share, seed, judge, readers, advance)
+    finally:
+        judge.close()
+    if as_json:
+        emit(report)
+    else:
+        new_console().print(f"{report['scans']} scans, {report['threats']} with a threat, in {out}", markup=False)
 
 
 @study.command("odd-one-out")

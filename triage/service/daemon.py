@@ -9,8 +9,8 @@ State folder:
     quarantine/                 what could not be used, each with its reason beside it
     lanes/LANE.json             passages of the lane that are on no disk yet, and where its portals' counts stood
 
-At start: `.part` files are put aside, recordings without a row are judged (again) and entered, rows without a recording
-are held with an alarm, leases are armed again.
+At start: `.part` files are put aside, recordings without a row are judged (again) and entered, rows without their
+recording as it was are held with an alarm (`keeping`), leases are armed again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import fcntl
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
 import time
 from collections import deque
@@ -34,17 +33,20 @@ from typing import Any
 import zmq
 
 from scanner_io import config as configuration
-from scanner_io import disk, recording
+from scanner_io import disk, recording, wire
 from scanner_io.errors import StorageError
 from scanner_io.storage import make_folder, quarantine_parts
 
-from . import audit, link
+from . import audit, keeping, link
 from . import lane as lane_process
+from .clock import ClockWatch
 from .dispatch import Dispatch
 from .gate import Gate
-from .outbox import Outbox
+from .outbox import CLOCK_SKEW_NS, Outbox
+from .room import Room
 from .sparing import Sparing
 from .store import place_of, sign
+from .supervision import READ_FACTOR, Pulse, Supervisor
 
 Log = Callable[..., None]
 
@@ -52,14 +54,13 @@ RESTARTS, RESTART_WINDOW_S, RESTART_PAUSE_S = 5, 60.0, 30.0
 """A lane may be restarted so often within the window; then it rests for the pause, with an alarm."""
 MAX_JUDGING_ATTEMPTS = 3
 REJUDGE_AT_ONCE = 4
-LANE_SILENT_S = 30.0
-"""A lane whose loop was not heard for so long hangs: it is ended and started again."""
-LANE_BUSY_S = 300.0
-"""So is one that has been at a single scan for so long."""
+STORING_S = 300.0
+"""A worker may wait so long for a disk: a lane that is ended meanwhile loses what live devices said."""
 WARM_UP_S = 600.0
 """Kernels are compiled at the first start on a machine."""
 TICK_S = 0.2
-DISK_CHECK_S = 1.0
+DISK_LOOK_S = 0.25
+"""Sources that can wait are asked to within a second of the disk being full."""
 STOP_WAIT_S = 30.0
 MAX_FILES = 65536
 
@@ -112,6 +113,12 @@ class LaneHandle:
         self.finished = False
         self.ready = False
         self.heard_s = 0.0
+        self.stands = ""
+        """Which of its loops does not progress, in words."""
+        self.was_ready = self.has_ended = False
+        """Ever, since the daemon began."""
+        self.killed_s = 0.0
+        """When its process was ended because it hung; 0: it was not, or it is gone."""
         self._starts: deque[float] = deque(maxlen=RESTARTS)
         self.not_before_s = 0.0
         self.unreconciled = False
@@ -136,6 +143,7 @@ class LaneHandle:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.ready = False
+        self.stands = ""
         self.heard_s = time.monotonic()
         self._starts.append(time.monotonic())
 
@@ -152,6 +160,8 @@ class LaneHandle:
         if self.pipe is not None:
             self.pipe.close()
         self.process = self.pipe = None
+        self.has_ended = True
+        self.killed_s = 0.0
         self.to_rejudge.clear()
         self.rejudging.clear()
         self.untaken.clear()  # their recordings have no row, so they are found again
@@ -166,12 +176,23 @@ class LaneHandle:
             self._starts.clear()
         return not often
 
-    def hangs(self) -> str:
-        """Return in words why the process seems to hang, empty if it does not."""
+    def hangs(self, watchdog_s: float) -> str:
+        """Return in words why the process seems to hang, empty if it does not. watchdog_s : a loop may stand so long"""
         silent_s = time.monotonic() - self.heard_s
-        if self.process is None or silent_s <= (LANE_SILENT_S if self.ready else WARM_UP_S):
+        if self.process is None:
             return ""
-        return f"not heard for {silent_s:.0f} s"
+        if silent_s > (watchdog_s if self.ready else WARM_UP_S):
+            return f"not heard for {silent_s:.0f} s"
+        return self.stands
+
+    def take_alive(self, alive: link.Alive, watchdog_s: float) -> None:
+        """Hear how the loops of the lane are."""
+        late = [f"{n} for {t:.0f} s" for n, t in alive.standing_s.items() if t > READ_FACTOR * watchdog_s]
+        if alive.judging_s > watchdog_s:
+            late.append(f"the judgement for {alive.judging_s:.0f} s")
+        if alive.storing_s > max(STORING_S, watchdog_s):
+            late.append(f"storing for {alive.storing_s:.0f} s")
+        self.stands = f"no progress of {', '.join(late)}" if late else ""
 
     def say(self, message: link.Said) -> bool:
         """Tell the lane; False if it is gone."""
@@ -195,14 +216,20 @@ class Daemon:
         self._once = once
         self._stop = False
         self._stop_signals = 0
-        self._intake_open = True
-        self._disk_checked_s = 0.0
+        self._room = Room(self._state, config.storage)
+        self._disk_looked_s = 0.0
+        self._scrub = keeping.Scrub([])
+        self._scrub_told = False
+        self._damaged = 0
+        self._intake = link.Intake(open=True)
         self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
         self._gate: Gate | None = None
         self._checkpoints: audit.Checkpoints | None = None
         self._checkpoint_s = time.monotonic()
         self._faults = Sparing(burst=5, every_s=30.0)
+        self._supervisor = Supervisor()
+        self._clock, self._clock_moved_ns = ClockWatch(), 0
 
     def stop(self, *_: object) -> None:
         """Ask the loop to end; usable as a signal handler."""
@@ -215,15 +242,21 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, self.stop)
         with state_folder(self._state):
+            self._room.look()  # on a full disk the reserve is given up before anything has to be written
             for part in quarantine_parts(self._state / "recordings", self._state / "quarantine"):
                 self._log("part_quarantined", level="warning", text=str(part))
             place = place_of(self._config)
             self._outbox = Outbox(place)
             sign(self._state, place)
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            pulse = Pulse(context)
             try:
-                for scan_id in self._outbox.hold_missing(lambda p: Path(p).is_file()):
-                    self._log("recording_missing", level="error", scan=scan_id)
+                self._look_at_clock()
+                everything = keeping.kept(self._outbox)
+                found = [(one, told) for one in everything if (told := keeping.seen_at_once(one)) != one.damage]
+                for one, told in found:
+                    if told:  # that one is sound again only its hash can show
+                        self._take_damage(one, told)
                 if self._config.dispatch.keys is not None:
                     self._gate = Gate(context, Path(self._config.dispatch.keys), self._log, self._note)
                 self._dispatch = Dispatch(context, self._config.dispatch, self._outbox, self._log, self._gate)
@@ -234,30 +267,42 @@ class Daemon:
                 if self._config.audit.checkpoints is not None:
                     identity = None if self._gate is None else self._gate.identity
                     self._checkpoints = audit.Checkpoints(Path(self._config.audit.checkpoints), identity)
+                if self._room.state != "ok":
+                    self._tell_room()
+                self._tell_damaged()
+                self._begin_scrub()
                 try:
-                    self._loop()
+                    self._loop(pulse)
                 finally:
+                    self._supervisor.stopping()
                     self._tell_audit(now=True)
                     self._dispatch.close()
             finally:
                 self._end_all()
                 if self._gate is not None:
                     self._gate.close()
+                pulse.close()
                 context.term()
                 self._outbox.close()
+                self._supervisor.close()
 
     # ----------------------------------------------------------------------------------------------------- loop
 
-    def _loop(self) -> None:
+    def _loop(self, pulse: Pulse) -> None:
         for handle in self._lanes.values():
             handle.start()
         stop_sent_s: float | None = None
         while True:
             self._poll()
             self._dispatch.tick()
+            if self._outbox.store.distrusted:
+                raise StorageError(self._outbox.store.distrusted)
             self._watch_disk()
+            self._watch_recordings()
+            self._watch_clock()
             self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)
+            self._tell_supervisor(pulse)
             done = all(h.finished or h.process is None for h in self._lanes.values())
             if stop_sent_s is None and (self._stop or (self._once and done)):
                 stop_sent_s = time.monotonic()
@@ -282,6 +327,15 @@ class Daemon:
                 self._hear(handle)
         if any(socket in ready for socket in self._dispatch.sockets):
             self._dispatch.serve()
+
+    def _tell_supervisor(self, pulse: Pulse) -> None:
+        """Say that all is well, if it is."""
+        if all(h.was_ready or h.has_ended for h in self._lanes.values()):  # one that cannot begin is told by itself
+            self._supervisor.ready()
+        now_s, longest_s = time.monotonic(), self._supervisor.watchdog_s / 2
+        stuck = [h for h in self._lanes.values() if h.killed_s and now_s - h.killed_s > longest_s]
+        if pulse.silent_s() <= longest_s and not stuck:
+            self._supervisor.feed()
 
     def _fault(self, error: StorageError, **where: str) -> None:
         """Tell that the outbox could not do something, of many times only that they are many."""
@@ -310,12 +364,11 @@ class Daemon:
         handle.heard_s = time.monotonic()
         match message:
             case link.Alive():
-                if message.busy_s > LANE_BUSY_S:
-                    self._end_hanging(handle, f"{message.busy_s:.0f} s at one scan")
+                handle.take_alive(message, self._supervisor.watchdog_s)
             case link.Ready():
-                handle.ready = True
+                handle.ready = handle.was_ready = True
                 self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
-                handle.say(link.Intake(open=self._intake_open))
+                handle.say(self._intake)
                 handle.unreconciled = True
                 self._catch_up(handle)
             case link.Judging():
@@ -414,11 +467,12 @@ class Daemon:
         self._log("lane_hangs", level="error", lane=handle.name, text=f"{why}; it is ended and started again")
         if handle.process is not None:
             handle.process.kill()
-            handle.heard_s = time.monotonic()
+            handle.heard_s, handle.stands = time.monotonic(), ""
+            handle.killed_s = handle.killed_s or handle.heard_s
 
     def _watch_lanes(self, *, restart: bool) -> None:
         for handle in self._lanes.values():
-            if why := handle.hangs():
+            if why := handle.hangs(self._supervisor.watchdog_s):
                 self._end_hanging(handle, why)
             if handle.process is not None and not handle.process.is_alive():
                 self._hear(handle)  # its last words
@@ -430,23 +484,94 @@ class Daemon:
             self._catch_up(handle)
 
     def _watch_disk(self) -> None:
-        now_s = time.monotonic()
-        if now_s - self._disk_checked_s < DISK_CHECK_S:
+        """Look how much room there is; tell the lanes and everybody else what has changed."""
+        if time.monotonic() - self._disk_looked_s < DISK_LOOK_S:
             return
-        self._disk_checked_s = now_s
+        self._disk_looked_s = time.monotonic()
+        if self._room.look():
+            self._tell_room()
+        intake = link.Intake(open=self._room.state != "stop", record=self._room.whole)
+        if intake != self._intake:
+            self._intake = intake
+            for handle in self._lanes.values():
+                handle.say(intake)
+
+    # ------------------------------------------------------------------------------------------------ recordings
+
+    def _begin_scrub(self) -> None:
+        self._scrub = keeping.Scrub(keeping.kept(self._outbox))
+        self._scrub.start()
+
+    def _watch_recordings(self) -> None:
+        """Take what reading the recordings in the background has shown; begin again after a day."""
+        scrub, changed = self._scrub, False
+        while not scrub.found.empty():
+            changed |= self._take_damage(*scrub.found.get())
+        if changed:
+            self._tell_damaged()
+        if scrub.over_s and not scrub.is_alive():
+            if not self._scrub_told and scrub.read:
+                self._log("recordings_read", text=f"{scrub.read} recordings were read, {self._damaged} are not sound")
+                self._scrub_told = True
+            if time.monotonic() - scrub.over_s >= keeping.SCRUB_AGAIN_S:
+                self._scrub_told = False
+                self._begin_scrub()
+
+    def _take_damage(self, one: keeping.Kept, told: str) -> bool:
         try:
-            free_mb = shutil.disk_usage(self._state).free >> 20
-        except OSError as error:
-            free_mb = -1  # the folder is gone: no room at all
-            self._log("state_folder_fault", level="error", text=f"{self._state}: {error}")
-        is_open = free_mb >= self._config.storage.min_free_mb
-        if is_open == self._intake_open:
+            new = keeping.tell_damage(self._outbox, one, told)
+        except StorageError as error:  # it is found again with the next reading
+            self._fault(error)
+            return False
+        if new:
+            event, level = ("recording_damaged", "error") if told else ("recording_sound", "info")
+            self._log(event, level=level, scan=one.scan_id, text=told)
+        return new
+
+    def _tell_damaged(self) -> None:
+        """Raise or end the alarm of recordings that are gone or not as they were."""
+        bad = keeping.damaged(self._outbox)
+        if not bad and not self._damaged:
             return
-        self._intake_open = is_open
-        for handle in self._lanes.values():
-            handle.say(link.Intake(open=is_open))
-        level, event = ("info", "intake_open") if is_open else ("error", "intake_stopped")
-        self._log(event, level=level, text=f"{free_mb} MiB free, {self._config.storage.min_free_mb} MiB reserved")
+        self._damaged = len(bad)
+        text = (
+            f"the recordings of {len(bad)} scans are gone or not as they were recorded, the first of {bad[0]}; what is "
+            "undecided of them is held: bring them back from a copy, or have the vehicles scanned again"
+            if bad else "every recording is as it was recorded"
+        )  # fmt: skip
+        self._dispatch.tell(wire.Alarm(kind="recordings", text=text, utc_ns=time.time_ns(), over=not bad))
+
+    def _tell_room(self) -> None:
+        state, words = self._room.state, self._room.words()
+        over = state == "ok"
+        event = {"ok": "disk_ok", "warn": "disk_low", "stop": "intake_stopped"}[state]
+        if self._room.left_stop:
+            event = "intake_open"
+        self._log(event, level={"ok": "info", "warn": "warning", "stop": "error"}[state], text=words)
+        self._dispatch.tell(wire.Alarm(kind="disk", text=words, utc_ns=time.time_ns(), over=over))
+
+    def _watch_clock(self) -> None:
+        """Write down that the clock was set, as soon as that can be."""
+        self._clock_moved_ns += self._clock.step_ns()
+        if self._clock_moved_ns:
+            ahead = "forward" if self._clock_moved_ns > 0 else "back"
+            self._clock_stepped(f"the clock was set {ahead} by {abs(self._clock_moved_ns) / 1e9:.1f} s")
+
+    def _clock_stepped(self, text: str) -> None:
+        try:
+            self._outbox.clock_moved(self._clock_moved_ns, text)
+        except StorageError as error:  # tried again at the next turn
+            self._fault(error)
+            return
+        self._clock_moved_ns = 0
+        self._log("clock_stepped", level="warning", text=text)
+
+    def _look_at_clock(self) -> None:
+        """At start: a clock that is before the last event was set back since."""
+        behind_ns = self._outbox.last_event_utc_ns() - time.time_ns()
+        if behind_ns > CLOCK_SKEW_NS:
+            self._clock_moved_ns = -behind_ns
+            self._clock_stepped(f"the clock is {behind_ns / 1e9:.1f} s before the last event of the audit")
 
     def _tell_audit(self, *, now: bool = False) -> None:
         """Write to the second place how far the audit has come, when that is due."""

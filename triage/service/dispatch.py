@@ -34,6 +34,8 @@ from .sparing import Sparing, one_line
 
 QUEUE_ROWS = 200
 MAX_NAME = 64
+PATIENCE_S = 10.0
+"""An outbox that refuses for so long is told to those who wait for it; until then their programs ask again."""
 MAX_CAPACITY = 100
 """Scans that one connection may have at once: nobody hoards the queue."""
 MAX_OF_ONE = 8
@@ -59,6 +61,7 @@ MAY: dict[type[wire.Message], frozenset[str]] = {
     wire.Renew: _DECIDERS, wire.Release: _DECIDERS, wire.Claim: _DECIDERS,
 }  # fmt: skip
 """Which roles may send what. Whatever is not here nobody may."""
+_WRITTEN_DOWN = (wire.Hello, wire.Fetch, wire.Received, wire.Decide, wire.Claim)
 
 
 class Connection:
@@ -118,7 +121,11 @@ class Dispatch:
         self._escalation = Escalation(config, outbox, log, self._tell_all)
         self._connections: dict[bytes, Connection] = {}
         self._counter = 0
+        self._alarms: dict[str, wire.Alarm] = {}
+        """In force, by kind; that of scans nobody takes is with `_escalation`."""
         self._storage_told = False
+        self._unstored_s = 0.0
+        """Since when what analysts send cannot be committed; 0 while it can."""
         self._unreadable = Sparing(burst=20, every_s=10.0)
         self._broken = Sparing(burst=20, every_s=10.0)
         self._not_allowed: dict[str, Sparing] = {}
@@ -135,6 +142,7 @@ class Dispatch:
             raise
         self.address: str = self.socket.get_string(zmq.LAST_ENDPOINT)
         self.door.opened(self.address)
+        self._outbox.arrange(config.age_tier_s)
         self._outbox.rearm(config.lease_s)
 
     def _new_server(self) -> zmq.Socket[bytes]:
@@ -300,8 +308,22 @@ class Dispatch:
                 connection.heard_s = time.monotonic()
                 connection.stalled = False
                 self._act(connection, message)
-        except (DeliveryError, StorageError) as error:
+            if type(message) in _WRITTEN_DOWN:
+                self._unstored_s = 0.0
+        except DeliveryError as error:
             self._tell_refused(routing_id, _type(message), str(error), _ref(message))
+        except StorageError as error:
+            self._unstored(routing_id, message, error)
+
+    def _unstored(self, routing_id: bytes, message: wire.FromAnalyst, error: StorageError) -> None:
+        """Pass over what could not be committed: it is asked again. If that lasts, who asks learns why."""
+        now_s = time.monotonic()
+        if not self._unstored_s:
+            self._unstored_s = now_s
+            self._log("outbox_fault", level="error", text=f"{_type(message)} is not committed: {one_line(str(error))}")
+        if now_s - self._unstored_s > PATIENCE_S:
+            refused = wire.Refused(about=_type(message), reason=one_line(str(error)), ref=_ref(message)[:MAX_REF])
+            self._send(routing_id, refused)  # it is no fault of theirs, and does not count as one
 
     def _refused(self, why: str) -> None:
         """Log a message that cannot be taken."""
@@ -376,13 +398,12 @@ class Dispatch:
         if known is None or known.analyst != analyst:
             if known is not None:
                 self._drop(known, "said hello as somebody else")
-            known = self._connections[routing_id] = Connection(
-                routing_id, peer, analyst, capacity, now_s, who
-            )  # fmt: skip
-            self._end_oldest_of(analyst)
+            new = Connection(routing_id, peer, analyst, capacity, now_s, who)
             if not any(c.leases for c in self._connections.values() if c.analyst == analyst):
                 # this service, or the analyst's program, was restarted: what they hold counts
-                known.leases.update(self._outbox.leases_of(analyst))
+                new.leases.update(self._outbox.leases_of(analyst))
+            known = self._connections[routing_id] = new
+            self._end_oldest_of(analyst)
             self._log("analyst_joined", analyst=analyst, capacity=capacity)
         else:
             known.heard_s, known.capacity = now_s, capacity
@@ -397,8 +418,9 @@ class Dispatch:
                 service_version=__version__,
             ),
         )
-        if (alarm := self._escalation.alarm) is not None and known.minor >= wire.MINOR_ALARM:
-            self._send(routing_id, alarm)
+        if known.minor >= wire.MINOR_ALARM:
+            for alarm in self._alarms_in_force():
+                self._send(routing_id, alarm)
 
     def _end_oldest_of(self, analyst: str) -> None:
         """Keep the number of one analyst's connections: the one that was silent longest gives way to the new one."""
@@ -558,7 +580,24 @@ class Dispatch:
                 owner.stalled = owner.stalled or lease_id in owner.leases
             self._end_lease(lease_id, "the lease ran out")
         self._offer_pending()
-        self._escalation.step(sum(c.capacity > 0 and not c.stalled for c in self._connections.values()))
+        # who takes scans by name has no capacity, and holds some
+        working = sum((c.capacity > 0 or bool(c.leases)) and not c.stalled for c in self._connections.values())
+        self._escalation.step(working)
+
+    def _alarms_in_force(self) -> list[wire.Alarm]:
+        unattended = self._escalation.alarm
+        return [*self._alarms.values(), *([] if unattended is None else [unattended])]
+
+    def tell(self, alarm: wire.Alarm) -> None:
+        """Keep an alarm in force until one of its kind says that it is over; tell the audit and whoever is connected.
+
+        The log has it already.
+        """
+        self._alarms.pop(alarm.kind, None)
+        if not alarm.over:
+            self._alarms[alarm.kind] = alarm
+        self._keep("alarm_over" if alarm.over else "alarm", alarm.text)
+        self._tell_all(alarm)
 
     def _tell_all(self, alarm: wire.Alarm) -> None:
         """Send to whoever can understand it: who sees the queue may know that it waits."""
@@ -606,9 +645,7 @@ class Dispatch:
             if not free:
                 return
             connection = min(free, key=lambda c: len(c.leases))
-            item = self._outbox.lease_next(
-                connection.analyst, self._config.lease_s, self._config.age_tier_s
-            )  # fmt: skip
+            item = self._outbox.lease_next(connection.analyst, self._config.lease_s)
             if item is None:
                 return
             self._offer(connection, item)
@@ -674,13 +711,13 @@ class Dispatch:
             wire.QueueRow(
                 scan_id=i.row.scan_id, lane=i.row.lane, outcome=i.row.result.outcome,
                 start_utc_ns=i.row.start_utc_ns, state=i.state, analyst=i.analyst, reasons=i.row.result.reasons[:3],
+                containers=() if i.row.declaration is None else i.row.declaration.container_numbers[:4],
+                simulated=i.row.simulated, attempts=i.attempts,
             )
             for i in self._outbox.undecided(QUEUE_ROWS)
         )  # fmt: skip
-        alarm = self._escalation.alarm
-        return wire.Queue(
-            rows=rows, counts=self._outbox.counts(), alarm="" if alarm is None else alarm.text
-        )  # fmt: skip
+        alarm = "; ".join(a.text for a in self._alarms_in_force())
+        return wire.Queue(rows=rows, counts=self._outbox.counts(), alarm=alarm)
 
     def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | memoryview | None = None) -> bool:
         """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""

@@ -10,6 +10,7 @@ Nothing is judged that is not on the disk. If the daemon goes, the lane goes: th
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import queue
@@ -19,7 +20,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,6 +33,7 @@ from scanner_io import config as configuration
 from scanner_io import driver as drivers
 from scanner_io import energy_calibration, recording
 from scanner_io import lane_profile as lane_profiles
+from scanner_io.capture import Capture
 from scanner_io.errors import ConfigError, DataError, LinkLost, ScannerError, StorageError
 from scanner_io.model import (
     NANOSECONDS,
@@ -50,7 +52,7 @@ from scanner_io.model import (
     ScanStart,
     TriageResult,
 )
-from scanner_io.storage import make_folder, move_aside
+from scanner_io.storage import make_folder, move_aside, settle
 
 from . import footprint, link
 from .assembly import Assembled, Assembly, LaneSpec
@@ -72,7 +74,7 @@ READ_S = 0.2
 ROOM_S = 0.005
 STORE_RETRY_S = 1.0
 QUIET_WAIT_S = 5.0
-ALIVE_S = 2.0
+ALIVE_S = 1.0
 READ_AHEAD_BYTES = 4 << 20
 """Counts that may wait for the worker before a source that can wait is asked for its next scan: small scans, so that
 what is read ahead does not add to the memory that a large one takes."""
@@ -134,6 +136,12 @@ class DeviceThread(threading.Thread):
         self._dropped = 0
         self._reported = ""
         self._retry_s = FIRST_RETRY_S
+        self._turned_s = time.monotonic()
+
+    @property
+    def standing_s(self) -> float:
+        """How long ago its loop last turned; 0 of a device that is read no more."""
+        return 0.0 if self.quiet.is_set() else time.monotonic() - self._turned_s
 
     def run(self) -> None:
         """Open and read until told to stop.
@@ -142,15 +150,18 @@ class DeviceThread(threading.Thread):
         link. Only one that failed in an unforeseen way is made anew.
         """
         source: drivers.Driver | None = None
+        capture = self._begin_capture()
         while not self.stopping.is_set():
+            self._turned_s = time.monotonic()
             try:
                 if source is None:
-                    source = drivers.connect(self._device.driver, self._device.config)
+                    tap = None if capture is None else capture.add
+                    source = drivers.connect(self._device.driver, self._device.config, tap)
                     self.pausable = source.pausable
                     count = self._count()
                     if count is not None and isinstance(source, drivers.Counting):
                         source.resume(count)
-                self._out.put((self.number, source.open()))
+                self._tell(source.open())
                 self._read(source)
             except (ScannerError, OSError) as error:
                 self._lost("device_lost", "warning", str(error))
@@ -160,7 +171,7 @@ class DeviceThread(threading.Thread):
                 self._close(source)
                 source = None
             if not self.stopping.is_set():
-                self._out.put((self.number, LinkLost(self._reported)))
+                self._tell(LinkLost(self._reported))
             self.stopping.wait(self._retry_s * random.uniform(0.8, 1.2))  # noqa: S311 -- jitter
             self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
         self.quiet.set()
@@ -169,6 +180,23 @@ class DeviceThread(threading.Thread):
         if source is not None:
             self._acknowledge(source)
             self._close(source)
+        if capture is not None:
+            capture.close()
+            if capture.problem:
+                self._note("capture_ended", level="warning", device=self._device.driver, text=capture.problem)
+
+    def _begin_capture(self) -> Capture | None:
+        """Begin to keep what the device sends, where that is asked for; if it cannot be begun, the lane goes on."""
+        if not self._device.capture:
+            return None
+        folder = Path(self._device.capture)
+        try:
+            make_folder(folder)
+            name = f"device-{self.number}-{self._device.driver}-{time.time_ns()}.capture"
+            return Capture(folder / name, self._device.driver, self._device.config)
+        except (StorageError, OSError) as error:
+            self._note("capture_failed", level="warning", device=self._device.driver, text=str(error))
+            return None
 
     def _lost(self, event: str, level: str, text: str) -> None:
         if text != self._reported:  # one line per change, not one per attempt
@@ -195,6 +223,7 @@ class DeviceThread(threading.Thread):
         """Pass events on until told to stop; then what an orderly end gives."""
         ended, between = False, True
         while not self.stopping.is_set():
+            self._turned_s = time.monotonic()
             self._acknowledge(source)
             if source.pausable and not self._intake.is_set():
                 self._intake.wait(READ_S)  # the disk is full: the source keeps what it has
@@ -218,7 +247,15 @@ class DeviceThread(threading.Thread):
                 self._pass_on(source, event)
         if isinstance(source, drivers.LinkDriver):
             for event in source.end():
-                self._out.put((self.number, event))
+                self._tell(event)
+
+    def _tell(self, said: Event | DeviceInfo | LinkLost) -> None:
+        """Say to the lane what must not be lost, however long it takes to hear it."""
+        while not self.closing.is_set():
+            self._turned_s = time.monotonic()  # it is the lane that is waited for
+            with contextlib.suppress(queue.Full):
+                self._out.put((self.number, said), timeout=READ_S)
+                return
 
     def _pass_on(self, source: drivers.Driver, event: Event) -> None:
         if isinstance(event, LineBlock) and not source.pausable:
@@ -235,6 +272,7 @@ class DeviceThread(threading.Thread):
             return
         # What a live device said is lost if it is not passed on; a file or recording is offered again.
         while not (self.stopping if source.pausable else self.closing).is_set():
+            self._turned_s = time.monotonic()
             try:
                 self._out.put((self.number, event), timeout=READ_S)
             except queue.Full:
@@ -276,6 +314,8 @@ class Judge:
         self._stream = image.Stream
         self._live = [_Place(screening.Buffers()) for _ in range(LIVE_SCREENINGS)]
         self._workers = StripWorkers(threads)
+        self.progressed: Callable[[], None] = lambda: None
+        """Called whenever a piece of a judgement is done."""
         self.profile = profile or pipeline.Profile()
         self._buffers = screening.Buffers()
 
@@ -310,11 +350,20 @@ class Judge:
         """
         try:
             return self._pipeline.run(
-                scan, self.profile, map_strips=self._workers.map, buffers=self._buffers,
+                scan, self.profile, map_strips=self._map, buffers=self._buffers,
                 stream=None if live is None or live.failure else live.stream, previous=previous,
             )  # fmt: skip
         except Exception as error:
             return self.failed(scan, f"{type(error).__name__}: {error}")
+
+    def _map(self, run: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
+        """Run pieces side by side, and tell of each that is done."""
+        return self._told(self._workers.map(run, *arguments))
+
+    def _told(self, results: Iterator[Any]) -> Iterator[Any]:
+        for result in results:
+            self.progressed()
+            yield result
 
     def failed(self, scan: Scan, reason: str) -> TriageResult:
         """Return the result of a scan that cannot be judged."""
@@ -362,7 +411,8 @@ class Worker(threading.Thread):
         super().__init__(name="record and judge", daemon=True)
         self.inbox: queue.Queue[Assembled | link.Rejudge | None] = queue.Queue(maxsize=8)
         self._lane = lane
-        self._began_s: float | None = None
+        self._progressed_s = time.monotonic()
+        self._storing = False
         self._waiting: deque[int] = deque()
         """Bytes of counts of every work that was put and is not done."""
 
@@ -374,6 +424,8 @@ class Worker(threading.Thread):
     def put(self, work: Assembled | link.Rejudge) -> bool:
         """Take work within a moment; False if there is no room for it."""
         image = work.scan.radiograph if isinstance(work, Assembled) else None
+        if not self._waiting:
+            self.progressed()  # there was nothing to be done
         self._waiting.append(0 if image is None else sum(c.nbytes for c in image.counts))
         try:
             self.inbox.put(work, timeout=0.05)
@@ -382,35 +434,39 @@ class Worker(threading.Thread):
             return False
         return True
 
-    @property
-    def busy_s(self) -> float:
-        """Seconds since the present scan was begun, or tried again after the disk refused; 0 without one."""
-        began_s = self._began_s
-        return 0.0 if began_s is None else time.monotonic() - began_s
+    def progressed(self) -> None:
+        """Hear that a piece of the present work is done."""
+        self._progressed_s = time.monotonic()
+
+    def standing_s(self) -> tuple[float, float]:
+        """Return how long ago judging, and storing, last progressed; 0 of what it is not at."""
+        standing_s = time.monotonic() - self._progressed_s if self._waiting else 0.0
+        return (0.0, standing_s) if self._storing else (standing_s, 0.0)
 
     def run(self) -> None:
         """Work until None comes."""
         while (work := self.inbox.get()) is not None:
             if isinstance(work, link.Rejudge):
-                self._guarded(work.path, lambda w=work: self._rejudge(w))  # type: ignore[misc]
+                self._guarded(work.path, partial(self._rejudge, work))
                 self._lane.say(link.Rejudged(path=work.path))
             else:
-                self._guarded(work.scan.scan_id, lambda w=work: self._record(w))  # type: ignore[misc]
-            self._began_s = None
+                self._guarded(work.scan.scan_id, partial(self._record, work))
+            self.progressed()
             work = None  # with it goes the memory of its screening
             self._waiting.popleft()
             self.inbox.task_done()
         self.inbox.task_done()
 
-    def _guarded(self, what: str, work: Callable[[], None]) -> None:
-        """Run `work`; while the disk refuses, keep the scan in memory and try again."""
+    def _guarded(self, what: str, work: Callable[[bool], None]) -> None:
+        """Run `work`; while the disk refuses, keep the scan in memory and try again, with True from then on."""
         told = False
         while True:
-            self._began_s = time.monotonic()
+            self.progressed()
             try:
-                work()
+                work(told)
             except (StorageError, OSError) as error:
                 if not told:
+                    self._lane.refused(True)
                     self._lane.note("storage_fault", level="error", text=str(error), scan=what)
                 told = True
                 if self._lane.given_up.wait(STORE_RETRY_S):
@@ -418,19 +474,23 @@ class Worker(threading.Thread):
                     return
                 continue
             except Exception as error:  # the source is not acknowledged: what can be asked again, is
+                self._lane.refused(False)
                 self._lane.note("record_failed", level="error", scan=what, text=f"{type(error).__name__}: {error}")
                 return
             if told:
+                self._lane.refused(False)
                 self._lane.note("storage_back", scan=what)
             return
 
-    def _record(self, work: Assembled) -> None:
+    def _record(self, work: Assembled, again: bool) -> None:
+        """Record and judge a scan. again : this process has tried before, and the disk refused"""
         lane, scan = self._lane, work.scan
         path = recording_path(lane.recordings, scan)
         make_folder(path.parent)
-        lane.refs[scan.scan_id] = lane.refs.get(scan.scan_id, ()) + work.refs
+        if not again:
+            lane.refs[scan.scan_id] = lane.refs.get(scan.scan_id, ()) + work.refs
         if path.exists():
-            self._rejudge(link.Rejudge(path=str(path)))  # offered again after a crash: it is stored already
+            self._rejudge(link.Rejudge(path=str(path)), again)  # offered again after a crash: it is stored already
             return
         self._write(path, scan, hashed=False)
         live = work.listener if isinstance(work.listener, LiveScreening) else None
@@ -457,9 +517,17 @@ class Worker(threading.Thread):
 
     def _write(self, path: Path, scan: Scan, **how: Any) -> str:
         lane = self._lane
-        return recording.write(path, scan, config=lane.config_in_force, codec=lane.codec, packer=lane.packer, **how)
+        if not lane.may_record:
+            raise StorageError(f"{path}: not written: what is left of the disk is kept for decisions; make room")
+        self.progressed()
+        self._storing = True
+        try:
+            return recording.write(path, scan, config=lane.config_in_force, codec=lane.codec, packer=lane.packer, **how)
+        finally:
+            self.progressed()
+            self._storing = False
 
-    def _rejudge(self, work: link.Rejudge) -> None:
+    def _rejudge(self, work: link.Rejudge, again: bool) -> None:
         path = Path(work.path)
         try:
             stored = recording.read(path)
@@ -470,7 +538,11 @@ class Worker(threading.Thread):
         if stored.result is None:
             why = "judging this recording ended the process several times" if work.give_up else ""
             self._judge(path, stored.scan, why)
+        elif again:  # the sync of its folder may have failed, and would not fail a second time
+            sha256 = self._write(path, stored.scan, result=stored.result, replace=True)
+            self._report(path, stored.scan, stored.result, sha256)
         else:
+            settle(path)
             self._report(path, stored.scan, stored.result, _file_sha256(path))
 
     def _report(self, path: Path, scan: Scan, result: TriageResult, sha256: str) -> None:
@@ -522,7 +594,11 @@ class LaneProcess:
         self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name))
         self._promise = self._open_promise(state / "promise")
         self._intake = threading.Event()
-        self._intake.set()
+        self._intake_lock = threading.Lock()
+        self._told_open, self._refused = True, False
+        self.may_record = True
+        """False while what is left of the disk is for decisions."""
+        self._set_intake()
         self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
         self._memory = self._recall(state / "lanes" / f"{lane.name}.json")
         self._devices = [
@@ -535,11 +611,21 @@ class LaneProcess:
         self._health: dict[int, PortalHealth] = {}
         self._assembly = Assembly(spec_of(lane, expected_kinds(lane)), self._listener)
         self._worker = Worker(self)
+        self.judge.progressed = self._worker.progressed
         self._postponed: list[link.AnySaid] = []
         self._finished = False
         self._draining = False
         self._give_up_s = float("inf")
         self._alive_s = 0.0
+
+    def refused(self, refused: bool) -> None:
+        """Learn from the worker whether the disk refuses: then sources that can wait do so at once."""
+        with self._intake_lock:
+            self._refused = refused
+            self._set_intake()
+
+    def _set_intake(self) -> None:
+        (self._intake.set if self._told_open and not self._refused else self._intake.clear)()
 
     def _room(self) -> bool:
         """True while little waits to be recorded and judged; called by device threads."""
@@ -570,7 +656,9 @@ class LaneProcess:
         """Tell now and then that this loop turns, and how long the worker has been at its scan."""
         if time.monotonic() - self._alive_s >= ALIVE_S:
             self._alive_s = time.monotonic()
-            self.say(link.Alive(busy_s=self._worker.busy_s))
+            judging_s, storing_s = self._worker.standing_s()
+            devices = {t.name: t.standing_s for t in self._devices}
+            self.say(link.Alive(standing_s=devices, judging_s=judging_s, storing_s=storing_s))
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -618,7 +706,9 @@ class LaneProcess:
             case link.Rejudge():
                 self._put_work(message)
             case link.Intake():
-                (self._intake.set if message.open else self._intake.clear)()
+                with self._intake_lock:
+                    self._told_open, self.may_record = message.open, message.record
+                    self._set_intake()
             case link.Stop():
                 self._drain()
             case _:

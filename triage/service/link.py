@@ -42,9 +42,15 @@ class Note(Said, frozen=True, kw_only=True, tag="note"):
 
 
 class Alive(Said, frozen=True, kw_only=True, tag="alive"):
-    """lane -> daemon, every few seconds: its loop turns. busy_s : how long its worker has been at the present scan."""
+    """lane -> daemon, every second: its main loop turns.
 
-    busy_s: float
+    standing_s : how long ago the loops of its devices last turned, by their names
+    judging_s, storing_s : how long ago its worker last progressed with what it is at; 0 where it is at nothing
+    """
+
+    standing_s: dict[str, float]
+    judging_s: float
+    storing_s: float
 
 
 class Finished(Said, frozen=True, kw_only=True, tag="finished"):
@@ -72,9 +78,13 @@ class Rejudged(Said, frozen=True, kw_only=True, tag="rejudged"):
 
 
 class Intake(Said, frozen=True, kw_only=True, tag="intake"):
-    """daemon -> lane: take scans in, or let the sources wait because the disk is full."""
+    """daemon -> lane: take scans in, or let the sources that can wait do so because the disk is nearly full.
+
+    record : recordings may be written; False where what is left of the disk is for decisions
+    """
 
     open: bool
+    record: bool = True
 
 
 class Stop(Said, frozen=True, kw_only=True, tag="stop"):

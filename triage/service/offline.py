@@ -156,6 +156,10 @@ def _judge_file(
             kind = "n42"
             ours = n42.sniff(head) or path.suffix.lower() == ".n42"
             yield from _judge_n42(path, judge, n42_settings, readers, ours=ours)
+        elif head[128:132] == b"DICM":
+            kind = "dicom"
+            scan = dicom_scan(path, options, readers)
+            yield Judged(file=str(path), passage=scan.scan_id, kind=kind, scan=scan, result=judge(scan))
         elif path.suffix.lower() == ".xml":
             kind = "sidecar"
             offset_h = n42_settings.utc_offset_h if n42_settings and n42_settings.utc_offset_h else None
@@ -165,7 +169,7 @@ def _judge_file(
             told = f"begins with {head[:12]!r}" if head else "is empty"
             raise DataError(
                 f"{path}: {told}; expected a recording, a PNG, JPEG or TIFF image, a portal's daily file, "
-                "an N42 file, or a scanner's sidecar (.xml)"
+                "an N42 file, a DICOM image, or a scanner's sidecar (.xml)"
             )
     except (ScannerError, OSError) as error:
         text = str(error) if str(path) in str(error) else f"{path}: {error}"
@@ -263,6 +267,22 @@ def image_scan(
     return Scan(
         scan_id=make_scan_id(LANE, start, sha256), lane=LANE, start_utc_ns=start, end_utc_ns=end,
         expected=("radiograph",), radiograph=image, source=str(path), source_sha256=sha256,
+    )  # fmt: skip
+
+
+def dicom_scan(path: Path, options: raster.RasterOptions | None = None, readers: ForeignFiles | None = None) -> Scan:
+    """Return the DICOM image at `path` as a scan of its own. Raises DataError, also for one without an image."""
+    with _at_hand(readers) as files:
+        found = files.dicom(path.read_bytes(), name=str(path), received_utc_ns=path.stat().st_mtime_ns, options=options)
+    image = found.radiograph
+    if image is None:
+        words = "; ".join(found.sidecar.suspicions) or "clear"
+        raise DataError(f"{path}: a threat report ({words}), which shows no image to judge")
+    start, end = int(image.column_utc_ns[0]), int(image.column_utc_ns[-1])
+    return Scan(
+        scan_id=make_scan_id(LANE, start, found.sha256), lane=LANE, start_utc_ns=start, end_utc_ns=end,
+        expected=("radiograph",), radiograph=image, source=str(path), source_sha256=found.sha256, sidecar=found.sidecar,
+        quality=passage_files.passage_flags(found.sidecar, ()),
     )  # fmt: skip
 
 

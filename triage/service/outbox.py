@@ -8,7 +8,8 @@ acknowledged after its COMMIT. Delivery state lives here and never in a socket.
     filed     judged CLEAR: kept, nobody is asked            -
     pending   flagged, waits for an analyst                  lease
     leased    one analyst has it                             decide, release, expiry (back to pending), too many tries
-    held      offered too often, or its file is gone         claim by a person
+    held      offered too often, or its file is gone or     claim by a person; the file is back as it was
+              not as it was
     decided   has its decision                               -
 """
 
@@ -74,12 +75,33 @@ MIGRATIONS = (
     ALTER TABLE outbox ADD COLUMN escalated INTEGER NOT NULL DEFAULT 0;
     UPDATE outbox SET waits_since_utc_ns = (SELECT added_utc_ns FROM scans WHERE scans.scan_id = outbox.scan_id);
     """,
+    """
+    ALTER TABLE outbox ADD COLUMN turn_utc_ns INTEGER NOT NULL DEFAULT 0;
+    DROP INDEX outbox_state;
+    CREATE INDEX outbox_turn ON outbox (state, turn_utc_ns, scan_id);
+    """,
+    """
+    ALTER TABLE outbox ADD COLUMN clock_moved_ns INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE decisions ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+    UPDATE decisions SET seq = told.seq FROM (SELECT scan_id, who, MIN(seq) AS seq FROM events
+        WHERE kind IN ('decided', 'decision_not_applied') GROUP BY scan_id, who) AS told
+        WHERE told.scan_id = decisions.scan_id AND told.who = decisions.analyst;
+    """,
+    """
+    ALTER TABLE scans ADD COLUMN damage TEXT NOT NULL DEFAULT '';
+    ALTER TABLE scans ADD COLUMN kept TEXT NOT NULL DEFAULT 'whole';
+    CREATE TABLE legal_holds (
+        scan_id TEXT PRIMARY KEY REFERENCES scans, since_utc_ns INTEGER NOT NULL, who TEXT NOT NULL, why TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 
 CHAINED_FROM = 4
 """Schema from which events are a chain (`audit`)."""
 CLOCK_SKEW_NS = 60 * 10**9
 """So far two services' clocks may differ without it counting as a step."""
+AGE_TIER_S = 1800.0
+"""See `scanner_io.config.Dispatch`; `arrange` sets another."""
 BEAT_S, LOST_BEATS = 5.0, 6
 """A service that shares its database says so often that it lives; silent at so many looks at it, it is taken as gone.
 
@@ -148,7 +170,8 @@ class Outbox:
         self.store = store.opened(place)
         self._connections = self.store.connections
         """Of the store, when last looked at."""
-        self._hub, self._shared = (place.hub, place.shared) if isinstance(place, store.Server) else ("", False)
+        self.hub, self._shared = (place.hub, place.shared) if isinstance(place, store.Server) else ("", False)
+        self._age_ns = int(AGE_TIER_S * 1e9)
         self._beaten_s = -BEAT_S
         self._beats: dict[str, tuple[int, int]] = {}
         """Of the other services: the last number seen, and at how many looks since."""
@@ -185,12 +208,16 @@ class Outbox:
             before = audit.link(before, *row)
             self.store.change("UPDATE events SET hash=? WHERE seq=?", (before, row[0]))
 
-    def _event(self, kind: str, scan_id: str = "", who: str = "", text: str = "") -> None:
-        """Add an event to a transaction, after all else in it: from here on others wait for its end."""
+    def event(self, kind: str, scan_id: str = "", who: str = "", text: str = "") -> int:
+        """Add an event to a transaction, after all else in it: from here on others wait for its end.
+
+        Returns its number, by which what happened is in order whatever the clock did.
+        """
         self.store.lock_events()
         seq, before = self.audit_head()
         row = (seq + 1, time.time_ns(), kind, scan_id, who, text)
         self.store.change("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, audit.link(before, *row)))
+        return seq + 1
 
     def audit_head(self) -> tuple[int, bytes]:
         """Return number and hash of the last event; 0 and the chain's beginning where there is none."""
@@ -206,6 +233,7 @@ class Outbox:
         """
         state = "filed" if row.result.outcome == "CLEAR" else "pending"
         declaration = msgspec.json.encode(row.declaration) if row.declaration is not None else None
+        now = time.time_ns()
         with self.store.transaction():
             self.store.change("DELETE FROM unjudged WHERE path=?", (row.path,))
             self.store.change(
@@ -215,21 +243,21 @@ class Outbox:
                 (
                     row.scan_id, row.lane, row.path, row.sha256, row.size, row.result.outcome,
                     TIERS[row.result.outcome], row.start_utc_ns, int(row.simulated), msgspec.json.encode(row.result),
-                    declaration, time.time_ns(), self._hub,
+                    declaration, now, self.hub,
                 ),
             )  # fmt: skip
             new = self.store.change(
-                "INSERT INTO outbox (scan_id, state, waits_since_utc_ns) VALUES (?, ?, ?) "
+                "INSERT INTO outbox (scan_id, state, waits_since_utc_ns, turn_utc_ns) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (scan_id) DO NOTHING",
-                (row.scan_id, state, time.time_ns()),
+                (row.scan_id, state, now, now + TIERS[row.result.outcome] * self._age_ns),
             )
             if new:
-                self._event("recorded", row.scan_id, row.lane, row.result.outcome)
+                self.event("recorded", row.scan_id, row.lane, row.result.outcome)
         return bool(new)
 
     def known_paths(self) -> set[str]:
         """Return the paths of all recordings of this service with a row."""
-        return {path for (path,) in self.store.rows("SELECT path FROM scans WHERE hub=?", (self._hub,))}
+        return {path for (path,) in self.store.rows("SELECT path FROM scans WHERE hub=?", (self.hub,))}
 
     def count_judging(self, path: str) -> int:
         """Note that judging of `path` begins; return how often it has begun without a result."""
@@ -255,29 +283,9 @@ class Outbox:
         return dict(
             self.store.rows(
                 "SELECT lease_id, scan_id FROM outbox WHERE analyst=? AND lease_hub=? AND state='leased'",
-                (analyst, self._hub),
+                (analyst, self.hub),
             )
         )
-
-    def hold_missing(self, exists: Callable[[str], bool]) -> list[str]:
-        """Hold every undecided scan whose recording is gone; return their ids. Called at start."""
-        rows = self.store.rows(
-            "SELECT scan_id, path FROM scans JOIN outbox USING (scan_id) WHERE state IN ('pending', 'leased') "
-            "AND hub=?",
-            (self._hub,),
-        )
-        gone = [scan_id for scan_id, path in rows if not exists(path)]
-        with self.store.transaction():
-            held = [
-                scan_id for scan_id in gone if self.store.change(
-                    "UPDATE outbox SET state='held', lease_id='', analyst='', note=? WHERE scan_id=? AND "
-                    "state IN ('pending', 'leased')",
-                    ("its recording is gone from the disk", scan_id),
-                )
-            ]  # fmt: skip
-            for scan_id in held:
-                self._event("recording_missing", scan_id)
-        return held
 
     # --------------------------------------------------------------------------------------------------- leases
 
@@ -289,30 +297,49 @@ class Outbox:
 
     def _leases(self) -> set[str]:
         query = "SELECT lease_id FROM outbox WHERE state='leased' AND lease_hub=?"
-        return {lease for (lease,) in self.store.rows(query, (self._hub,))}
+        return {lease for (lease,) in self.store.rows(query, (self.hub,))}
 
     def _arm(self, leases: Iterable[str], lease_s: float) -> None:
         self._deadlines.update(dict.fromkeys(leases, self._monotonic() + lease_s))
 
-    def lease_next(self, analyst: str, lease_s: float, age_tier_s: float) -> Item | None:
+    def arrange(self, age_tier_s: float) -> None:
+        """Set after how long of waiting a scan counts as one tier more urgent."""
+        self._age_ns = int(age_tier_s * 1e9)
+        turn = (
+            "(SELECT added_utc_ns + outbox.clock_moved_ns + tier * ? FROM scans "
+            "WHERE scans.scan_id=outbox.scan_id AND hub=?)"
+        )
+        values = (self._age_ns, self.hub)
+        with self.store.transaction():
+            self.store.change(f"UPDATE outbox SET turn_utc_ns={turn} WHERE turn_utc_ns<>{turn}", values * 2)  # noqa: S608
+
+    def lease_next(self, analyst: str, lease_s: float) -> Item | None:
         """Give an analyst the scan that is next: most urgent tier first, then the oldest; None if none waits.
 
-        Within a tier, a scan that they had last and did not decide comes after the others. Every `age_tier_s` of
-        waiting counts as one tier.
+        A scan's turn is by when it came, later by `age_tier_s` for every tier that it is less urgent: so long it lets
+        pass what is more urgent and came after it, but not for ever.
+
+        A scan that they had last and did not decide comes after others that are as urgent, by one tier at most.
         """
-        age, now = int(age_tier_s * 1e9), time.time_ns()
         with self.store.transaction():
-            found = self.store.locked(
-                "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state='pending' AND (hub=? OR ?=1) "
-                "ORDER BY CASE WHEN ? - added_utc_ns >= tier * ? THEN 0 ELSE tier - (? - added_utc_ns) / ? END, "
-                "returned_by<>'' AND returned_by=?, start_utc_ns, scan_id LIMIT 1",
-                (self._hub, int(self._shared), now, age, now, age, analyst),
-                skip=True,
-            )
-            item = self._leased(found[0], analyst, lease_s) if found else None
+            first = self._next("")
+            if first is not None and first[3] == analyst:
+                other = self._next(analyst)
+                if other is not None and other[1] <= first[1] and other[2] < first[2] + self._age_ns:
+                    first = other
+            item = self._leased(first[0], analyst, lease_s) if first is not None else None
         if item is not None:
             self._arm([item.lease_id], lease_s)
         return item
+
+    def _next(self, but_of: str) -> store.Row | None:
+        """Return id, tier, turn and last analyst of the scan whose turn it is, but of those that one had last."""
+        return self.store.locked(
+            "SELECT scan_id, tier, turn_utc_ns, returned_by FROM outbox JOIN scans USING (scan_id) WHERE "
+            "state='pending' AND (hub=? OR ?=1) AND (?='' OR returned_by<>?) ORDER BY turn_utc_ns, scan_id LIMIT 1",
+            (self.hub, int(self._shared), but_of, but_of),
+            skip=True,
+        )
 
     def lease(self, scan_id: str, analyst: str, lease_s: float) -> Item:
         """Give a scan to one analyst.
@@ -326,8 +353,10 @@ class Outbox:
                 if item.state not in ("pending", "held", "filed"):
                     whose = f" by {item.analyst}" if item.analyst else ""
                     raise DeliveryError(f"scan {scan_id} is {item.state}{whose}")
-                if item.hub != self._hub and not self._shared:
+                if item.hub != self.hub and not self._shared:
                     raise DeliveryError(f"scan {scan_id}: its recording is at hub {item.hub!r}; ask there")
+                if self.store.row("SELECT 1 FROM scans WHERE scan_id=? AND kept<>'whole'", (scan_id,)):
+                    raise DeliveryError(f"scan {scan_id}: its recording was deleted by the site's policy (retention)")
                 item = self._leased(scan_id, analyst, lease_s)
         self._arm([item.lease_id], lease_s)
         return item
@@ -337,9 +366,9 @@ class Outbox:
         self.store.change(
             "UPDATE outbox SET state='leased', analyst=?, lease_id=?, lease_until_utc_ns=?, lease_hub=?, taken=0, "
             "attempts=attempts+1 WHERE scan_id=?",
-            (analyst, lease_id, time.time_ns() + int(lease_s * 1e9), self._hub, scan_id),
+            (analyst, lease_id, time.time_ns() + int(lease_s * 1e9), self.hub, scan_id),
         )
-        self._event("leased", scan_id, analyst, lease_id)
+        self.event("leased", scan_id, analyst, lease_id)
         return self.item(scan_id)
 
     def renew(self, lease_id: str, lease_s: float) -> bool:
@@ -353,14 +382,16 @@ class Outbox:
         """End a lease without a decision; return the scan, which is pending again, or held after too many tries."""
         with self.store.transaction():
             found = self.store.locked(
-                "SELECT scan_id, attempts, analyst, outcome, taken FROM outbox JOIN scans USING (scan_id) "
+                "SELECT scan_id, attempts, analyst, outcome, taken, damage FROM outbox JOIN scans USING (scan_id) "
                 "WHERE lease_id=? AND state='leased'",
                 (lease_id,),
             )
             if found is not None:
-                scan_id, attempts, analyst, outcome, taken = found
-                state = "held" if attempts >= max_attempts else "filed" if outcome == "CLEAR" else "pending"
-                note = f"offered {attempts} times without a decision; last {analyst}: {why}" if state == "held" else ""
+                scan_id, attempts, analyst, outcome, taken, damage = found
+                calm = "filed" if outcome == "CLEAR" else "pending"
+                state = "held" if attempts >= max_attempts or damage else calm
+                tries = f"offered {attempts} times without a decision; last {analyst}: {why}"
+                note = (damage or tries) if state == "held" else ""
                 self.store.change(
                     "UPDATE outbox SET state=?, analyst='', lease_id='', note=?, returned_by=? WHERE scan_id=?",
                     (state, note, analyst, scan_id),
@@ -369,7 +400,7 @@ class Outbox:
                     self.store.change(
                         "UPDATE outbox SET waits_since_utc_ns=? WHERE scan_id=?", (time.time_ns(), scan_id)
                     )  # fmt: skip
-                self._event("held" if state == "held" else "released", scan_id, analyst, why)
+                self.event("held" if state == "held" else "released", scan_id, analyst, why)
         self._deadlines.pop(lease_id, None)
         return str(found[0]) if found else None
 
@@ -382,24 +413,42 @@ class Outbox:
             self._connections = self.store.connections
         return [lease for lease, deadline in self._deadlines.items() if deadline <= now]
 
+    # ------------------------------------------------------------------------------------------------- the clock
+
+    def clock_moved(self, by_ns: int, text: str) -> None:
+        """Note that this computer's clock was set; what waits has waited as long as before, and keeps its turn."""
+        with self.store.transaction():
+            self.store.change(
+                "UPDATE outbox SET waits_since_utc_ns=waits_since_utc_ns+?, turn_utc_ns=turn_utc_ns+?, "
+                "clock_moved_ns=clock_moved_ns+? WHERE state IN ('pending', 'leased', 'held') AND scan_id IN "
+                "(SELECT scan_id FROM scans WHERE hub=?)",
+                (by_ns, by_ns, by_ns, self.hub),
+            )
+            self.event("clock_stepped", text=text)
+
+    def last_event_utc_ns(self) -> int:
+        """Return when the last event was, 0 without any."""
+        found = self.store.row("SELECT utc_ns FROM events ORDER BY seq DESC LIMIT 1")
+        return int(found[0]) if found else 0
+
     # -------------------------------------------------------------------------------------------- other services
 
     def beat(self) -> list[str]:
         """Say that this service lives and look who of the others does; return in words who is gone, each once."""
         now = self._monotonic()
-        if not self._hub or now - self._beaten_s < BEAT_S:
+        if not self.hub or now - self._beaten_s < BEAT_S:
             return []
         with self.store.transaction():
-            was = self.store.row("SELECT lost FROM hubs WHERE hub=?", (self._hub,))
+            was = self.store.row("SELECT lost FROM hubs WHERE hub=?", (self.hub,))
             self.store.change(
                 "INSERT INTO hubs VALUES (?, 1, 0) ON CONFLICT (hub) DO UPDATE SET beat=hubs.beat+1, lost=0",
-                (self._hub,),
+                (self.hub,),
             )
             if was is not None and was[0]:
-                self._event("hub_back", who=self._hub)
+                self.event("hub_back", who=self.hub)
         self._beaten_s = now
         gone = []
-        for hub, beat in self.store.rows("SELECT hub, beat FROM hubs WHERE hub<>? AND lost=0", (self._hub,)):
+        for hub, beat in self.store.rows("SELECT hub, beat FROM hubs WHERE hub<>? AND lost=0", (self.hub,)):
             seen, looks = self._beats.get(hub, (beat, -1))
             self._beats[hub] = (beat, looks + 1 if seen == beat else 0)
             if self._beats[hub][1] >= LOST_BEATS and (told := self._lost(hub, beat)):
@@ -421,7 +470,7 @@ class Outbox:
                 )
             ]  # fmt: skip
             told = f"hub {hub} is silent; {waiting} scans wait there, {len(leases)} are out on lease"
-            self._event("hub_lost", who=hub, text=told)
+            self.event("hub_lost", who=hub, text=told)
         for lease_id in leases if self._shared else []:
             self.release(lease_id, f"hub {hub} is silent", sys.maxsize)
         return told
@@ -434,7 +483,7 @@ class Outbox:
             self.store.change(
                 "UPDATE outbox SET taken=1, escalated=0 WHERE scan_id=? AND lease_id=?", (scan_id, lease_id)
             )
-            self._event("fetched", scan_id, analyst, lease_id)
+            self.event("fetched", scan_id, analyst, lease_id)
 
     def waiting(self, wait_s: float) -> Waiting | None:
         """Return what nobody has taken for so long, and what is held; None if that is nothing.
@@ -445,9 +494,8 @@ class Outbox:
             "SELECT COUNT(*) OVER (), COUNT(CASE WHEN state='held' THEN 1 END) OVER (), scan_id, outcome, "
             "MIN(waits_since_utc_ns) OVER () FROM outbox JOIN scans USING (scan_id) "
             "WHERE (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR state='leased' AND "
-            "taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
-            "ORDER BY tier, start_utc_ns, scan_id LIMIT 1",
-            (self._hub, int(self._shared), *self._since(wait_s)),
+            "taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) ORDER BY turn_utc_ns, scan_id LIMIT 1",
+            (self.hub, int(self._shared), *self._since(wait_s)),
         )
         if found is None:
             return None
@@ -466,17 +514,17 @@ class Outbox:
                 "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts FROM outbox JOIN scans USING (scan_id) "
                 "WHERE escalated=0 AND (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR "
                 "state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
-                "ORDER BY tier, start_utc_ns LIMIT ?",
-                (self._hub, int(self._shared), *self._since(wait_s), limit),
+                "ORDER BY turn_utc_ns LIMIT ?",
+                (self.hub, int(self._shared), *self._since(wait_s), limit),
             )
             for scan_id, outcome, state, since, attempts in rows:
                 if not self.store.change("UPDATE outbox SET escalated=1 WHERE scan_id=? AND escalated=0", (scan_id,)):
                     continue  # another service was quicker
                 waited_s = max(0.0, (time.time_ns() - since) / 1e9)
                 what = "is held" if state == "held" else f"nobody has taken it for {waited_s:.0f} s"
-                told.append((scan_id, f"{outcome}, {what}; offered {attempts} times"))
+                told.append((scan_id, f"{outcome}, {what}; times offered: {attempts}"))
             for scan_id, text in told:
-                self._event("unattended", scan_id, text=text)
+                self.event("unattended", scan_id, text=text)
         return told
 
     @staticmethod
@@ -496,7 +544,7 @@ class Outbox:
                 (time.time_ns(), scan_id, lease_id, sha256),
             )
             if done:
-                self._event("delivered", scan_id, text=lease_id)
+                self.event("delivered", scan_id, text=lease_id)
         return bool(done)
 
     def decide(self, decision: Decision, *, statement: bytes = b"", signature: bytes = b"") -> Answer:
@@ -530,7 +578,8 @@ class Outbox:
                     "UPDATE outbox SET state='decided', lease_id='' WHERE scan_id=?", (decision.scan_id,)
                 )  # fmt: skip
             kind = "decision_not_applied" if reason else "decided"
-            self._event(kind, decision.scan_id, decision.analyst, f"{decision.verdict} {reason}".strip())
+            seq = self.event(kind, decision.scan_id, decision.analyst, f"{decision.verdict} {reason}".strip())
+            self.store.change("UPDATE decisions SET seq=? WHERE decision_id=?", (seq, decision.decision_id))
         if not reason:
             self._deadlines.pop(decision.lease_id, None)
         return Answer(applied=not reason, reason=reason, repeated=False)
@@ -572,8 +621,8 @@ class Outbox:
     def undecided(self, limit: int) -> list[Item]:
         """Return scans that wait for an answer, most urgent first."""
         rows = self.store.rows(
-            "SELECT scan_id FROM outbox JOIN scans USING (scan_id) WHERE state IN ('pending', 'leased', 'held') "
-            "ORDER BY tier, start_utc_ns, scan_id LIMIT ?",
+            "SELECT scan_id FROM outbox WHERE state IN ('pending', 'leased', 'held') "
+            "ORDER BY turn_utc_ns, scan_id LIMIT ?",
             (limit,),
         )
         return [self.item(scan_id) for (scan_id,) in rows]
@@ -591,7 +640,7 @@ class Outbox:
     def decisions(self, scan_id: str) -> list[tuple[Decision, bool]]:
         """Return the decisions on a scan in the order of their commits, each with whether it was applied."""
         rows = self.store.rows(
-            "SELECT decision, applied FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns", (scan_id,)
+            "SELECT decision, applied FROM decisions WHERE scan_id=? ORDER BY seq, committed_utc_ns", (scan_id,)
         )
         return [(msgspec.json.decode(blob, type=Decision), bool(applied)) for blob, applied in rows]
 
@@ -600,7 +649,7 @@ class Outbox:
         return [
             (analyst, bytes(statement), bytes(signature))
             for analyst, statement, signature in self.store.rows(
-                "SELECT analyst, statement, signature FROM decisions WHERE scan_id=? ORDER BY committed_utc_ns",
+                "SELECT analyst, statement, signature FROM decisions WHERE scan_id=? ORDER BY seq, committed_utc_ns",
                 (scan_id,),
             )
         ]
@@ -608,7 +657,7 @@ class Outbox:
     def note(self, kind: str, text: str, scan_id: str = "", who: str = "") -> None:
         """Write an event down."""
         with self.store.transaction():
-            self._event(kind, scan_id, who, text)
+            self.event(kind, scan_id, who, text)
 
 
 def decisions_in(place: store.Place) -> list[Decision]:
@@ -616,6 +665,6 @@ def decisions_in(place: store.Place) -> list[Decision]:
 
     Raises StorageError if it cannot be read.
     """
-    query = "SELECT decision FROM decisions WHERE applied<>0 ORDER BY committed_utc_ns"
+    query = "SELECT decision FROM decisions WHERE applied<>0 ORDER BY seq, committed_utc_ns"
     with store.reading(place) as reader:
         return [msgspec.json.decode(blob, type=Decision) for (blob,) in reader.rows(query)]

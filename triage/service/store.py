@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -127,6 +127,8 @@ class Store(ABC):
     """What it is called in messages; no secret is in it."""
     connections: int = 1
     """How often it has connected: a higher number than before means that a COMMIT may have gone unanswered."""
+    distrusted: str = ""
+    """Why what it has written may not be on the disk although it can be read; then its process must end, see below."""
 
     @abstractmethod
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
@@ -175,8 +177,16 @@ def statements(script: str) -> list[str]:
     return [s for s in script.split(";") if s.strip()]
 
 
+_NOT_SYNCED = {"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"}
+
+
 class SqliteStore(Store):
-    """A file in WAL mode with synchronous=FULL."""
+    """A file in WAL mode with synchronous=FULL.
+
+    After a sync that failed, the system holds pages for clean that never reached the disk, and the next sync says yes.
+    Nothing is committed on top of them: the store says that it is `distrusted`, and refuses. The next process to open
+    it writes all that the log holds into the database anew, syncs that, and begins another log.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create it. Raises StorageError if it is not usable."""
@@ -187,6 +197,7 @@ class SqliteStore(Store):
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.execute("PRAGMA busy_timeout=5000")
+            self._fold()
             verdict = self._db.execute("PRAGMA quick_check").fetchone()[0]
         except sqlite3.Error as error:
             hint = REMEDY if type(error) is sqlite3.DatabaseError else "check its rights and the disk"
@@ -195,15 +206,37 @@ class SqliteStore(Store):
             raise StorageError(f"{path}: damaged ({verdict}); {REMEDY}")
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file and close; a full disk leaves the log beside it, which is as safe."""
-        with suppress(sqlite3.Error):
+        """Fold the write-ahead log into the file and close."""
+        if not self.distrusted:
+            self._fold()
+            self._db.close()
+            return
+        # The last connection to close would sync the log once more and believe it; one that may only read does not.
+        with closing(sqlite3.connect(f"{Path(self.place).resolve().as_uri()}?mode=ro", uri=True)) as last:
+            last.execute("PRAGMA user_version").fetchone()
+            self._db.close()
+
+    def _fold(self) -> None:
+        """Move the write-ahead log into the file; a full disk leaves the log beside it, which is as safe."""
+        try:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._db.close()
+        except sqlite3.Error as error:
+            self._doubt(error)
+
+    def _doubt(self, error: sqlite3.Error) -> None:
+        if getattr(error, "sqlite_errorname", "") in _NOT_SYNCED:
+            self.distrusted = (
+                f"{self.place}: its disk did not take what was written ({error.sqlite_errorname}), so that nothing "
+                "more is committed here; look at the disk, then start again"
+            )
 
     def _execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        if self.distrusted and sql != "ROLLBACK":
+            raise StorageError(self.distrusted)
         try:
             return self._db.execute(sql, values)
         except sqlite3.Error as error:
+            self._doubt(error)
             raise StorageError(f"{self.place}: {error}; make room on its disk or mend it") from error
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:

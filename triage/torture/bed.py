@@ -7,6 +7,7 @@ whatever has become of the row; on Linux it also ends by itself when this proces
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -23,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from scanner_io import wire
+from scanner_io import disk, wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DeliveryError
 from scanner_io.model import Verdict
@@ -36,7 +37,7 @@ state_dir = "state"
 
 [storage]
 min_free_mb = {min_free_mb}
-
+{storage}
 [dispatch]
 bind = "tcp://{host}:{port}"
 lease_s = {lease_s}
@@ -82,16 +83,66 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 def write_config(
     folder: Path, lanes: str, *, host: str = "127.0.0.1", port: int = 0, lease_s: float = 5.0, heartbeat_s: float = 0.5,
-    min_free_mb: int = 16, keys: bool = False, name: str = "lane.toml", more: str = "",
+    min_free_mb: int = 16, storage: str = "", keys: bool = False, name: str = "lane.toml", more: str = "",
 ) -> Path:  # fmt: skip
-    """Write a configuration into `folder` and return its path. lanes, more : tables of TOML"""
+    """Write a configuration into `folder` and return its path.
+
+    storage : more lines of that table; lanes, more : tables of TOML
+    """
     path = folder / name
     text = CONFIG.format(
         host=host, port=port, lease_s=lease_s, heartbeat_s=heartbeat_s, min_free_mb=min_free_mb,
+        storage=storage,
         keys='keys = "keys"\n' if keys else "",
     )  # fmt: skip
     path.write_text(text + more + lanes)
     return path
+
+
+@contextlib.contextmanager
+def volume(place: Path, size_mb: int) -> Iterator[bool]:
+    """Give a disk of its own at `place`, an ext4 in a file or memory; False where that may not be mounted."""
+    place.mkdir()
+    image = place.with_name(place.name + ".image")
+    with image.open("wb") as file:
+        file.truncate(size_mb << 20)
+    ways = (
+        # Nothing set aside for root, who would get it when the disk is full.
+        [["mkfs.ext4", "-q", "-m", "0", str(image)], ["mount", "-o", "loop", str(image), str(place)]],
+        [["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(place)]],
+    )
+    mounted = any(all(_did(command) for command in way) for way in ways)
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            _wait_until(lambda: _did(["umount", str(place)]), 5.0) or _did(["umount", "-l", str(place)])
+        image.unlink()
+
+
+def _did(command: list[str]) -> bool:
+    """Run a program of the system; tell whether it is there and did it."""
+    program = shutil.which(command[0], path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    return program is not None and not subprocess.run([program, *command[1:]], capture_output=True).returncode  # noqa: S603
+
+
+def fill(file: Path, leave: int = 0) -> int:
+    """Fill the disk of `file` until `leave` bytes are free, or to the last byte; return how many it took."""
+    with file.open("ab", buffering=0) as filler:
+        for piece in (1 << 20, 1 << 16, 1 << 12, 1):
+            try:
+                while not leave or free(file.parent) - piece >= leave:
+                    filler.write(bytes(piece))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+        os.fsync(filler.fileno())
+        return filler.tell()
+
+
+def free(place: Path) -> int:
+    """Return the bytes that are free on the disk of a folder."""
+    return disk.io().space(place).free
 
 
 def drop_lane(folder: Path, name: str = "north", stable_s: float = 0.0) -> str:
@@ -119,7 +170,7 @@ class Child:
         self._process = subprocess.Popen(  # noqa: S603 -- our own program
             [*before, *_tied_to_us(), sys.executable, *command],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-            start_new_session=True, cwd=cwd, env={**os.environ, "PYTHONPATH": _path(), **(env or {})},
+            start_new_session=True, cwd=cwd, env={**os.environ, "PYTHONPATH": module_path(), **(env or {})},
         )  # fmt: skip
         _children.append(self)
         assert self._process.stdout is not None and self._process.stderr is not None
@@ -230,10 +281,10 @@ class Child:
         self.kill()
 
 
-def daemon(config: Path, *options: str, faulty: dict[str, Any] | None = None, **how: Any) -> Child:
-    """Start `scanlane run CONFIG`; faulty : a plan for `triage.torture.faulty`, which then runs it."""
-    module = "triage.cli" if faulty is None else "triage.torture.faulty"
-    env = {**how.pop("env", {}), **({} if faulty is None else {"SCANLANE_FAULTS": json.dumps(faulty)})}
+def daemon(config: Path, *options: str, plan: Path | None = None, **how: Any) -> Child:
+    """Start `scanlane run CONFIG`; plan : of `triage.torture.faulty`, which then runs it."""
+    module = "triage.cli" if plan is None else "triage.torture.faulty"
+    env = {**how.pop("env", {}), **({} if plan is None else {"SCANLANE_FAULTS": str(plan)})}
     return Child("-m", module, "run", str(config), "--json", *options, name="daemon", env=env, **how)
 
 
@@ -296,7 +347,8 @@ def _has(event: dict[str, Any], fields: dict[str, Any]) -> bool:
     return all(event.get(name) == value for name, value in fields.items())
 
 
-def _path() -> str:
+def module_path() -> str:
+    """Return the PYTHONPATH of children: what this process has."""
     return os.pathsep.join(dict.fromkeys(str(Path(p).resolve()) for p in sys.path if p and Path(p).is_dir()))
 
 

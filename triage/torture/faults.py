@@ -35,8 +35,10 @@ Decide = Callable[[Call], str | None]
 class FaultyDisk(Disk):
     """The disk, with a fault wherever `decide` says so. Safe to use from several threads."""
 
-    def __init__(self, decide: Decide) -> None:
+    def __init__(self, decide: Decide, *, keep: bool = True) -> None:
+        """Make it. keep : remember all `calls`"""
         self.calls: list[Call] = []
+        self._keep, self._count = keep, 0
         self._decide = decide
         self._lock = threading.Lock()
         self._paths: dict[int, Path] = {}
@@ -49,8 +51,10 @@ class FaultyDisk(Disk):
         Raises OSError, the fault.
         """
         with self._lock:
-            call = Call(len(self.calls) + 1, name, path, target)
-            self.calls.append(call)
+            self._count += 1
+            call = Call(self._count, name, path, target)
+            if self._keep:
+                self.calls.append(call)
             fault = self._decide(call)
         if fault is None:
             return False
@@ -127,3 +131,8 @@ class FaultyDisk(Disk):
         """Make a folder."""
         self.meet("mkdir", path)
         super().mkdir(path, mode)
+
+    def rmdir(self, path: Path) -> None:
+        """Take a folder away."""
+        self.meet("rmdir", path)
+        super().rmdir(path)

@@ -6,7 +6,6 @@ import importlib
 import os
 import random
 import resource
-import select
 import socket
 import threading
 import time
@@ -24,6 +23,7 @@ from scanner_io.model import Decision
 from triage.service.dispatch import MAX_REFUSALS
 
 from . import bed
+from .line import Line
 from .outcome import Outcome, cannot_run, judged, percentile, say
 from .site import Bare, Site, site
 
@@ -396,49 +396,6 @@ IMAGE_ROWS, IMAGE_ROW_BYTES = 200, 10_000
 """Pixel rows of 5,000 counts."""
 
 
-class _Cable(threading.Thread):
-    """A TCP connection that is passed on to the daemon byte for byte, and written down."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(name="cable")
-        self._port = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.seen = bytearray()
-        self._ending = threading.Event()
-
-    def run(self) -> None:
-        ways: dict[socket.socket, socket.socket] = {}
-        try:
-            while not self._ending.is_set():
-                for one in select.select([self._listener, *ways], [], [], 0.05)[0]:
-                    if one is self._listener:
-                        near, far = one.accept()[0], socket.create_connection(("127.0.0.1", self._port))
-                        ways |= {near: far, far: near}
-                    elif one in ways:
-                        self._pass(one, ways)
-        finally:
-            for one in (self._listener, *ways):
-                one.close()
-
-    def _pass(self, one: socket.socket, ways: dict[socket.socket, socket.socket]) -> None:
-        other = ways[one]
-        try:
-            data = one.recv(1 << 16)
-            self.seen += data
-            other.sendall(data)
-        except OSError:
-            data = b""
-        if not data:
-            for ended in (one, other):
-                ways.pop(ended, None)
-                ended.close()
-
-    def end(self) -> None:
-        self._ending.set()
-        self.join()
-
-
 def s8_capture(folder: Path, full: bool) -> Outcome:
     """What a listener on the cable has of an image, its papers and who decided what: with keys nothing."""
     with_keys = _captured(folder / "keys", keys=True)
@@ -455,9 +412,8 @@ def s8_capture(folder: Path, full: bool) -> Outcome:
 def _captured(folder: Path, *, keys: bool) -> tuple[int, list[str], int]:
     rows = [os.urandom(IMAGE_ROW_BYTES) for _ in range(IMAGE_ROWS)]
     with site(folder, [b"".join(rows)], keys=keys) as s:
-        cable = _Cable(s.port)
-        cable.start()
-        try:
+        with Line(s.address) as cable:
+            seen = cable.seen = bytearray()
             identity = s.enrol("ana.of.the.night") if keys else None
             with Workstation(cable.address, "ana.of.the.night", identity=identity) as desk:
                 offer = desk.next_offer(20)
@@ -465,14 +421,12 @@ def _captured(folder: Path, *, keys: bool) -> tuple[int, list[str], int]:
                     raise ScannerError("S8: no offer came over the relay")
                 data = bytes(desk.fetch(offer))
                 desk.decide(offer, "inspect", note="behind the third pallet, right")
-        finally:
-            cable.end()
         if data != b"".join(rows):
             raise ScannerError("S8: the image came wrong over the relay")
         secrets = [offer.scan_id, offer.sha256, "ana.of.the.night", "dense block behind", "behind the third", "inspect"]
         marks = {f"row {n}": row[1000:1032] for n, row in enumerate(rows)}
         marks |= {text: text.encode() for text in secrets}
-        return len(cable.seen), [name for name, mark in marks.items() if mark in cable.seen], len(marks)
+        return len(seen), [name for name, mark in marks.items() if mark in seen], len(marks)
 
 
 # --------------------------------------------------------------------------------------------------------------

@@ -41,12 +41,20 @@ class _Heard(bed.Child):
 class Site:
     """One state folder with its keys and its daemon."""
 
-    def __init__(self, folder: Path, *, keys: bool = True, max_files: int | None = None) -> None:
-        """Make it; `start` does the rest. max_files : the daemon's limit of descriptors; None: the system's."""
+    def __init__(
+        self, folder: Path, *, keys: bool = True, max_files: int | None = None, lease_s: float = 30.0,
+        host: str = "127.0.0.1", before: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        """Make it; `start` does the rest.
+
+        max_files : the daemon's limit of descriptors; None: the system's
+        host, before : where it listens, and the command that runs it, such as `ip netns exec NAME`
+        """
         self.folder = folder
         self.keys = folder / "keys"
         self.state = folder / "state"
-        self._max_files = max_files
+        self._max_files, self._lease_s = max_files, lease_s
+        self._host, self._around = host, before
         self._with_keys = keys
         self._port = bed.free_port()
         if keys:
@@ -60,11 +68,18 @@ class Site:
     def start(self) -> None:
         """Start the daemon, each time on the same port. Raises DeliveryError if it does not come up."""
         config = bed.write_config(
-            self.folder, bed.drop_lane(self.folder / "drop"), port=self._port, lease_s=30.0, heartbeat_s=1.0,
-            keys=self._with_keys,
+            self.folder, bed.drop_lane(self.folder / "drop"), port=self._port, host=self._host, lease_s=self._lease_s,
+            heartbeat_s=1.0, keys=self._with_keys,
         )  # fmt: skip
         self._child = _Heard(
-            "-m", "triage.cli", "run", str(config), "--json", name="daemon", cwd=self.folder, before=self._limits()
+            "-m",
+            "triage.cli",
+            "run",
+            str(config),
+            "--json",
+            name="daemon",
+            cwd=self.folder,
+            before=(*self._around, *self._limits()),
         )
         self._before.append(self._child)
         self.address = bed.address_of(self._child)
@@ -143,18 +158,26 @@ class Site:
         return made
 
     def fill(self, payloads: list[bytes], outcome: str = "REVIEW") -> list[str]:
-        """Enter recordings through the outbox itself, while no daemon runs; return their scans' ids."""
+        """Enter recordings through the outbox itself, while no daemon runs; return their scans' ids.
+
+        Those that are one and the same object take the room of one on the disk.
+        """
         assert self._child is None
         (self.state / "recordings" / "north").mkdir(parents=True, exist_ok=True, mode=0o750)
         outbox = Outbox(self.state / "outbox.sqlite")
         ids = []
+        written: dict[int, Path] = {}
         try:
             for data in payloads:
                 self._numbers += 1
                 scan_id = f"north-20260105T{self._numbers:06d}.000000Z-{self._numbers:08x}"
                 path = self.state / "recordings" / "north" / f"{scan_id}.h5"
-                path.write_bytes(data)
-                path.chmod(0o640)
+                if id(data) in written:
+                    path.hardlink_to(written[id(data)])
+                else:
+                    path.write_bytes(data)
+                    path.chmod(0o640)
+                    written[id(data)] = path
                 outbox.add(
                     ScanRow(
                         scan_id=scan_id, lane="north", path=str(path), sha256=hashlib.sha256(data).hexdigest(),

@@ -34,8 +34,18 @@ class Test(NamedTuple):
 
 TESTS: dict[str, Test] = {
     "R1": Test("kill -9 at a random moment, restart", "rows_kills.r1_kills"),
+    "R2": Test("a fault at every call on the disk", "rows_faults.r2_every_call"),
+    "R3": Test("a disk that is full", "rows_disk.r3_full_disk"),
+    "R4": Test("water marks of the disk", "rows_disk.r4_water_marks"),
+    "R6": Test("bits that flip, ends that are cut off", "rows_disk.r6_flips"),
+    "R7": Test("the clock set forward and back", "rows_clock.r7_clock_steps"),
+    "R8": Test("a network that is cut, reset, bad", "rows_network.r8_partitions"),
+    "R9": Test("analysts who are slow, frozen, absent", "rows_delivery.r9_slow_analysts"),
     "R13": Test("restart storm of SIGTERM and SIGHUP", "rows_kills.r13_restarts"),
     "R14": Test("two daemons on one state folder", "rows_kills.r14_two_daemons"),
+    "R16": Test("judgements that kill or hang, damaged compiled code", "rows_judging.r16_judging"),
+    "R17": Test("every thread of the service stopped", "rows_watchdog.r17_watchdog"),
+    "R18": Test("a backlog, and everybody back at once", "rows_delivery.r18_backlog"),
     "S1": Test("CURVE: who is let in, who is cut off", "rows_identity.s1_matrix"),
     "S2": Test("another's routing id", "rows_identity.s2_routing_ids"),
     "S3": Test("decisions replayed, pasted and borrowed", "rows_identity.s3_replay"),

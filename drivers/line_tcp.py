@@ -1,0 +1,288 @@
+"""Linear detector arrays over TCP: a small documented frame protocol, for detectors that have none of their own.
+
+All numbers are little-endian. A frame is a header of 48 bytes, a payload, and a checksum:
+
+    offset  type    field
+    0       4s      magic "SLN1"
+    4       u8      kind: 1 begin, 2 lines, 3 end, 4 alive
+    5       u8      energies, 1 or 2, low before high
+    6       u16     channels
+    8       u32     sequence: counts frames, also over scans, and wraps
+    12      u32     scan: counts scans
+    16      u32     first line: number of the first line of this frame in its scan; in kind 3 how many it had
+    20      u16     lines in this frame; 0 in frames that carry none
+    22      u16     flags: bit 0 beam on
+    24      i64     time of the first line, ns since 1970 UTC; 0: not told, the time of arrival is taken
+    32      u32     line period, ns
+    36      u32     payload length, bytes
+    40      i64     encoder at the first line, counts; only differences matter
+    48      ...     payload of kind 2: lines x i32, encoder of each line less that of the header;
+                    then lines x energies x channels x u16, counts (large = air)
+    48+n    u32     CRC-32 (zlib) of header and payload
+
+A device sends `alive` at least every second when nothing else. Frames are never repeated: what is lost is lost,
+counted, and flagged by the gap it leaves. After bytes that are no frame the next magic is looked for.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from scanner_io.channel import Channel
+from scanner_io.driver import LinkDriver
+from scanner_io.errors import ConfigError, DataError
+from scanner_io.line_detector import LineDetector, Lines
+from scanner_io.model import DeviceInfo, EndReason, Event, Health, Kind, LineBlock, Rejected, ScanEnd, ScanStart
+
+HEADER = struct.Struct("<4sBBHIIIHHqIIq")
+MAGIC = b"SLN1"
+BEGIN, LINES, END, ALIVE = 1, 2, 3, 4
+MAX_PAYLOAD = 64 << 20
+MOST_TOLD = 3
+"""Damaged stretches told one by one; then at every power of two."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the detector is, and what its frames do not say.
+
+    address : tcp://HOST:PORT
+    mm_per_encoder_count : travel of the vehicle; without it, or at 0, positions are not told
+    silence_s : without a byte for so long the link is taken for lost
+    """
+
+    address: str
+    detector: LineDetector = LineDetector()
+    mm_per_encoder_count: Annotated[float, msgspec.Meta(ge=0, lt=1000)] = 0.0
+    silence_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 5.0
+    vendor: str = "unknown"
+
+
+def kinds(config: Config) -> tuple[Kind, ...]:
+    """Return what this driver gives."""
+    return ("radiograph",)
+
+
+def connect(config: Config, channel: Channel | None) -> LinkDriver:
+    """Return the driver, not opened."""
+    if channel is None:
+        raise ConfigError(["line_tcp: no channel; give an address such as tcp://10.0.3.9:7700"])
+    info = DeviceInfo(vendor=config.vendor, model="line detector", kinds=kinds(config), address=config.address)
+    return LinkDriver(channel, Decoder(config), info, config.silence_s)
+
+
+class Header(msgspec.Struct, frozen=True):
+    """Fields of a frame, in their order."""
+
+    magic: bytes
+    kind: int
+    energies: int
+    channels: int
+    sequence: int
+    scan: int
+    first_line: int
+    lines: int
+    flags: int
+    utc_ns: int
+    period_ns: int
+    payload: int
+    encoder: int
+
+
+def frame(kind: int, *, payload: bytes = b"", **fields: int) -> bytes:
+    """Return a frame as a device sends it; fields not given are 0."""
+    values = dict.fromkeys(Header.__struct_fields__[2:], 0) | fields | {"payload": len(payload)}
+    packed = HEADER.pack(MAGIC, kind, *values.values()) + payload
+    return packed + struct.pack("<I", zlib.crc32(packed))
+
+
+class Decoder:
+    """Bytes to events."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._energies = len(config.detector.energies)
+        self._buffer = bytearray()
+        self._lines: Lines | None = None
+        self._scan = -1
+        self._ref = ""
+        self._started = False
+        self._last_ns = 0
+        self._sequence: int | None = None
+        self._skipped = self._damaged = 0
+        self.lost_frames = 0
+        """Frames known to be lost by the gaps in the sequence."""
+
+    # ------------------------------------------------------------------------------------------- the decoder's contract
+
+    def feed(self, data: bytes, utc_ns: int) -> list[Event]:
+        """Take received bytes, in any pieces; return the events they complete."""
+        self._buffer += data
+        events: list[Event] = []
+        at = 0
+        view = memoryview(self._buffer)
+        try:
+            while len(view) - at >= HEADER.size + 4:
+                header = Header(*HEADER.unpack_from(view, at))
+                end = at + HEADER.size + header.payload + 4
+                if header.magic != MAGIC or header.payload > MAX_PAYLOAD:
+                    at = self._resume(at)
+                    continue
+                if end > len(view):
+                    break
+                (told,) = struct.unpack_from("<I", view, end - 4)
+                if zlib.crc32(view[at : end - 4]) != told:
+                    at = self._resume(at)
+                    continue
+                events += self._damage(utc_ns)
+                payload = view[at + HEADER.size : end - 4]
+                events += self._take(header, payload, utc_ns)
+                payload.release()
+                at = end
+        finally:
+            view.release()
+        del self._buffer[:at]
+        return events
+
+    def idle(self, utc_ns: int, silent_s: float) -> list[Event]:
+        """Silence means nothing by itself: a device that is well says `alive`."""
+        return []
+
+    def lost(self, utc_ns: int) -> list[Event]:
+        """The link is gone: end an open scan; the sequence begins anew."""
+        self._buffer.clear()
+        self._sequence = None
+        return self._finish("link_lost", utc_ns)
+
+    # ----------------------------------------------------------------------------------------------------- one frame
+
+    def _resume(self, at: int) -> int:
+        """Return where the next frame may begin."""
+        found = self._buffer.find(MAGIC, at + 1)
+        if found < 0:  # the beginning of one may stand at the very end
+            found = max(at + 1, len(self._buffer) - len(MAGIC) + 1)
+        self._skipped += found - at
+        return found
+
+    def _damage(self, utc_ns: int) -> list[Event]:
+        """Tell of bytes that were no frame, before the next good one."""
+        if not self._skipped:
+            return []
+        skipped, self._skipped = self._skipped, 0
+        self._damaged += 1
+        if self._damaged > MOST_TOLD and self._damaged & (self._damaged - 1):
+            return []
+        text = f"{skipped} bytes were no whole frame and were left out ({self._damaged} times so far); check the cable"
+        return [_health(utc_ns, text)]
+
+    def _take(self, header: Header, payload: memoryview, utc_ns: int) -> list[Event]:
+        events = self._count(header, utc_ns)
+        if header.kind == BEGIN:
+            events += self._begin(header, utc_ns)
+        elif header.kind == LINES:
+            if header.scan != self._scan:  # the frame that began it was lost
+                events += self._begin(header, utc_ns)
+            events += self._block(header, payload, utc_ns)
+        elif header.kind == END and self._lines is not None and header.scan == self._scan:
+            events += self._finish("complete", header.utc_ns or utc_ns, lines=header.first_line)
+        elif header.kind not in (END, ALIVE):
+            events.append(_health(utc_ns, f"a frame of unknown kind {header.kind} was left out; is the device newer?"))
+        return events
+
+    def _begin(self, header: Header, utc_ns: int) -> list[Event]:
+        events = self._finish("aborted", utc_ns)
+        self._lines = Lines(self._config.detector, f"line_tcp scan {header.scan}")
+        self._scan, self._ref, self._started = header.scan, f"{header.scan}@{header.utc_ns or utc_ns}", False
+        self._last_ns = 0
+        return events
+
+    def _count(self, header: Header, utc_ns: int) -> list[Event]:
+        """Compare the sequence with what was expected."""
+        before, self._sequence = self._sequence, header.sequence
+        if before is None:
+            return []
+        missing = (header.sequence - before - 1) % (1 << 32)
+        if not missing:
+            return []
+        if missing >= 1 << 31:
+            return [_health(utc_ns, f"frame {header.sequence} came after {before}: repeated, or the device restarted")]
+        self.lost_frames += missing
+        return [
+            _health(utc_ns, f"{missing} frames are lost before frame {header.sequence} ({self.lost_frames} so far)")
+        ]
+
+    def _block(self, header: Header, payload: memoryview, utc_ns: int) -> list[Event]:
+        if self._lines is None:  # of a scan that was ended already
+            return []
+        wanted = header.lines * (4 + 2 * header.energies * header.channels)
+        if header.energies != self._energies or not header.lines or not header.channels or len(payload) != wanted:
+            text = (
+                f"lines {header.first_line}: {header.lines} lines of {header.energies} energies and {header.channels} "
+                f"channels in {len(payload)} bytes; configured are {self._energies} energies"
+            )
+            return [*self._finish("aborted", utc_ns), _health(utc_ns, text)]
+        if header.first_line < self._lines.next_line:
+            return [_health(utc_ns, f"lines from {header.first_line} came again and were left out")]
+        offsets = np.frombuffer(payload[: 4 * header.lines], "<i4")
+        shape = (header.lines, header.energies, header.channels)
+        values = np.frombuffer(payload[4 * header.lines :], "<u2").reshape(shape)
+        counts = tuple(np.ascontiguousarray(values[:, e], np.uint16) for e in range(header.energies))
+        if self._energies == 1:
+            counts = (values[:, 0].copy(),)  # not a view of a buffer that is used again
+        period_ns = header.period_ns or 1
+        first_ns = header.utc_ns or utc_ns - period_ns * header.lines
+        times = first_ns + period_ns * np.arange(header.lines, dtype=np.int64)
+        times = np.maximum(times, self._last_ns)  # a device's clock that is set must not turn the scan's order
+        self._last_ns = int(times[-1])
+        position = None
+        if self._config.mm_per_encoder_count:
+            position = (header.encoder + offsets.astype(np.float64)) * self._config.mm_per_encoder_count
+        try:
+            blocks = self._lines.add(header.first_line, counts, times, position)
+        except (DataError, ValueError) as error:
+            return [*self._finish("aborted", utc_ns), _health(utc_ns, str(error))]
+        return self._out(blocks)
+
+    def _out(self, blocks: list[Any]) -> list[Event]:
+        """Return the events of blocks, after the beginning of their scan."""
+        events: list[Event] = []
+        for first, counts, times, position in blocks:
+            if not self._started:
+                assert self._lines is not None and self._lines.state is not None
+                self._started = True
+                events.append(ScanStart(source_ref=self._ref, utc_ns=int(times[0]), detector=self._lines.state))
+            events.append(
+                LineBlock(
+                    source_ref=self._ref, first_column=first, counts=counts, column_utc_ns=times, position_mm=position
+                )
+            )
+        return events
+
+    def _finish(self, reason: EndReason, utc_ns: int, lines: int | None = None) -> list[Event]:
+        """End the open scan. lines : how many it had, by the device's word"""
+        if self._lines is None:
+            return []
+        open_lines, self._lines = self._lines, None
+        try:
+            none = np.empty(0, np.int64)
+            blocks = open_lines.add(open_lines.next_line, (), none, last=True)
+        except (DataError, ValueError) as error:
+            return [Rejected(source_ref=self._ref, utc_ns=utc_ns, reason=f"scan {self._scan}: {error}")]
+        if open_lines.state is None:
+            text = f"scan {self._scan} ended ({reason}) without a single line"
+            return [Rejected(source_ref=self._ref, utc_ns=utc_ns, reason=text)]
+        self._lines = open_lines
+        events = self._out(blocks)
+        self._lines = None
+        missing = open_lines.gaps + (0 if lines is None else max(0, lines - open_lines.next_line))
+        end_ns = max(utc_ns, self._last_ns)
+        events.append(ScanEnd(source_ref=self._ref, utc_ns=end_ns, reason=reason, dropped_columns=missing))
+        return events
+
+
+def _health(utc_ns: int, text: str) -> Health:
+    return Health(utc_ns=utc_ns, component="line_tcp", state="degraded", text=text)

@@ -1,0 +1,127 @@
+"""What drivers of live line detectors share: the references that turn their counts into transmission.
+
+A live detector tells counts and little else. Dark and air come from the configuration, or are measured on each scan's
+first lines, which see the open beam before the vehicle comes; where those lines are no open beam, the scan says so.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from .errors import DataError
+from .model import DetectorState, Quality
+
+UNEVEN = 0.1
+"""Lines of an open beam differ by less than this share of their mean; more is a vehicle, or an unsteady beam."""
+
+Reference = float | tuple[float, ...]
+
+
+class LineDetector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A line detector, as far as its stream does not tell.
+
+    energies : names, low before high, in the order in which the stream has them
+    dark, air : counts without beam and with beam in air, one number per energy or none; without air it is measured
+    air_lines : lines at the beginning of a scan that see the open beam
+    bad_channels : dead, stuck or noisy
+    """
+
+    energies: tuple[str, ...] = ("single",)
+    dark: tuple[Reference, ...] = ()
+    air: tuple[Reference, ...] = ()
+    air_lines: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 32
+    saturation_value: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 65_535
+    first_channel: Literal["top", "bottom"] = "top"
+    column_pitch_mm: Annotated[float, msgspec.Meta(gt=0, lt=1000)] | None = None
+    channel_pitch_mm: Annotated[float, msgspec.Meta(gt=0, lt=1000)] | None = None
+    bad_channels: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what one field cannot tell alone. Raises ValueError."""
+        if len(self.energies) not in (1, 2) or len(set(self.energies)) != len(self.energies):
+            raise ValueError(f"energies: {self.energies}, expected one or two different names")
+        for name in ("dark", "air"):
+            if len(getattr(self, name)) not in (0, len(self.energies)):
+                raise ValueError(f"{name}: {len(getattr(self, name))} references for {len(self.energies)} energies")
+
+    def state(self, first: tuple[npt.NDArray[np.uint16], ...], note: str) -> DetectorState:
+        """Return the detector at the start of a scan. Raises DataError if the configuration is of another detector.
+
+        first : per energy (lines, channels), the scan's first lines
+        """
+        channels = first[0].shape[1]
+        flags: list[Quality] = []
+        darks = [self._spread("dark", d, channels) for d in self.dark or (0.0,) * len(self.energies)]
+        airs = [self._spread("air", a, channels) for a in self.air]
+        for energy, lines, dark in zip(self.energies, first, darks, strict=True) if not airs else ():
+            air = np.median(lines, axis=0).astype(np.float32)
+            mean = lines.mean(axis=1)
+            if float(np.ptp(mean)) > UNEVEN * float(mean.mean()) or bool((air <= dark).mean() > 0.5):
+                reason = (
+                    f"the first {len(lines)} lines of energy {energy} are no even open beam (means {mean.min():.0f} to "
+                    f"{mean.max():.0f}): air is not known"
+                )
+                flags.append(Quality(code="air_not_measured", reason=reason))
+            airs.append(np.maximum(air, dark + 1))
+        bad = np.zeros(channels, np.bool_)
+        wrong = [c for c in self.bad_channels if not 0 <= c < channels]
+        if wrong:
+            raise DataError(f"bad_channels: {wrong} are none of {channels} channels")
+        bad[list(self.bad_channels)] = True
+        how = "air and dark configured" if self.air else f"air: median of the first {len(first[0])} lines"
+        return DetectorState(
+            energies=self.energies, channels=channels, dark=tuple(darks), air=tuple(airs), bad_channels=bad,
+            saturation_value=self.saturation_value, state="raw", first_channel=self.first_channel,
+            column_pitch_mm=self.column_pitch_mm, channel_pitch_mm=self.channel_pitch_mm,
+            note=f"{note}; {how}", flags=tuple(flags),
+        )  # fmt: skip
+
+    def _spread(self, name: str, reference: Reference, channels: int) -> npt.NDArray[np.float32]:
+        array = np.atleast_1d(np.asarray(reference, np.float32))
+        if array.size not in (1, channels) or not np.isfinite(array).all():
+            raise DataError(f"{name}: {array.size} numbers for {channels} channels, expected one or {channels}")
+        return np.ascontiguousarray(np.broadcast_to(array, (channels,)))
+
+
+class Lines:
+    """Lines of one scan on their way to events: the first ones are held until there are enough to measure air on."""
+
+    def __init__(self, detector: LineDetector, note: str) -> None:
+        self._detector, self._note = detector, note
+        self._held: list[tuple[int, tuple[npt.NDArray[np.uint16], ...], npt.NDArray[np.int64], _Position]] = []
+        self.state: DetectorState | None = None
+        self.next_line = 0
+        self._channels: int | None = None
+        self.gaps = 0
+        """Lines that are missing between those that came."""
+
+    def add(
+        self, first: int, counts: tuple[npt.NDArray[np.uint16], ...], utc_ns: npt.NDArray[np.int64],
+        position_mm: npt.NDArray[np.float64] | None = None, *, last: bool = False,
+    ) -> list[tuple[int, tuple[npt.NDArray[np.uint16], ...], npt.NDArray[np.int64], _Position]]:  # fmt: skip
+        """Take lines; return the blocks that may go out now, after `state` is known. Raises DataError.
+
+        first : number of the first of them in the scan; last : nothing more will come
+        """
+        if len(utc_ns):
+            channels, self._channels = self._channels or counts[0].shape[1], counts[0].shape[1]
+            if channels != self._channels:
+                raise DataError(f"lines of {self._channels} channels after lines of {channels}")
+            self._held.append((first, counts, utc_ns, position_mm))
+            self.gaps += first - self.next_line
+            self.next_line = first + len(utc_ns)
+        if self.state is None:
+            enough = self._detector.air or sum(len(b[2]) for b in self._held) >= self._detector.air_lines
+            if not self._held or not (enough or last):
+                return []
+            lines = tuple(np.concatenate([b[1][e] for b in self._held]) for e in range(len(self._detector.energies)))
+            self.state = self._detector.state(tuple(c[: self._detector.air_lines] for c in lines), self._note)
+        ready, self._held = self._held, []
+        return ready
+
+
+_Position = npt.NDArray[np.float64] | None

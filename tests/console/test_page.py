@@ -1,0 +1,128 @@
+"""What an analyst does, by keyboard, in a real browser, against the real service."""
+
+import re
+
+from scanner_io.client import Workstation
+from tests.console.conftest import page_of
+from tests.console.site import Console, until
+
+
+def open_next(page):
+    """Press the key that opens the most urgent scan; return its id."""
+    page.keyboard.press("n")
+    page.wait_for_selector(".verdict-clear:not(:disabled)")
+    return page.get_attribute(".row.current .row-button", "data-scan")
+
+
+def test_from_new_scan_to_decision_sent_by_three_keys(page, shared_site):
+    scan_id = open_next(page)
+    page.keyboard.press("c")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".decided-held")
+    assert shared_site.state(scan_id) == "leased", "a decision that can be undone has not been sent"
+    page.wait_for_selector(".decided-acknowledged")
+    assert shared_site.state(scan_id) == "decided"
+    ((decision, applied),) = shared_site.decisions(scan_id)
+    assert applied
+    assert (decision.analyst, decision.verdict) == ("ana", "clear")
+
+
+def test_inspect_needs_a_reason_and_can_be_undone(page, shared_site):
+    scan_id = open_next(page)
+    page.keyboard.press("x")
+    page.wait_for_selector("#note:focus")
+    assert "half of the light" in page.input_value("#note"), "the strongest finding's reason is proposed"
+    page.keyboard.press("Delete")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".problem:not(:empty)")
+    page.keyboard.type("behind the third pallet")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".decided-held")
+    page.keyboard.press("u")
+    page.wait_for_selector(".draft")
+    assert page.input_value("#note") == "behind the third pallet"
+    page.wait_for_timeout(3300)
+    assert shared_site.state(scan_id) == "leased"
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".decided-acknowledged")
+    assert shared_site.decisions(scan_id)[0][0].note == "behind the third pallet"
+
+
+def test_a_reload_in_mid_decision_loses_nothing(page, shared_site):
+    scan_id = open_next(page)
+    page.keyboard.press("x")
+    page.wait_for_selector("#note:focus")
+    page.keyboard.press("Delete")
+    page.keyboard.type("half written")
+    page.wait_for_timeout(500)
+    page.reload()
+    page.wait_for_selector(".draft")
+    assert page.get_attribute(".row.current .row-button", "data-scan") == scan_id
+    assert page.input_value("#note") == "half written"
+    page.locator("#note").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".decided-held")
+    page.reload()
+    page.wait_for_selector(".decided-acknowledged")
+    assert len(shared_site.decisions(scan_id)) == 1
+
+
+def test_a_lost_connection_is_told_and_the_decision_kept(browser, site, tmp_path):
+    with (
+        Console([site.address], tmp_path / "state", options=["--undo", "0.5"]) as console,
+        page_of(browser, console.url) as page,
+    ):
+        lose_and_find(page, site)
+
+
+def lose_and_find(page, shared_site):
+    scan_id = open_next(page)
+    shared_site.stop()
+    page.wait_for_selector(".banner.alarm", timeout=20_000)
+    assert re.search(r"No connection to .* Last message \d+ s ago", page.inner_text(".banner.alarm"))
+    page.keyboard.press("c")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".decided:has-text('kept here')")
+    assert page.query_selector(".decided-acknowledged") is None
+    shared_site.start()
+    page.wait_for_selector(".decided-acknowledged", timeout=20_000)
+    page.wait_for_selector(".banner", state="detached")
+    assert shared_site.state(scan_id) == "decided"
+
+
+def test_a_stolen_lease_is_told_and_blocks_the_decision(page, shared_site):
+    scan_id = open_next(page)
+    shared_site.steal(scan_id, "ben")
+    page.wait_for_selector(".banner.warning")
+    page.wait_for_selector(".verdict-clear:disabled")
+    assert "no longer yours" in page.inner_text(".banner.warning")
+    page.keyboard.press("c")
+    assert page.query_selector(".draft") is None
+    assert not shared_site.decisions(scan_id)
+
+
+def test_rows_stay_where_they_are_under_the_pointer(page, shared_site):
+    before = page.eval_on_selector_all(".row-button", "rows => rows.map(r => r.dataset.scan)")
+    page.hover(f".row-button[data-scan='{before[-1]}']")
+    gone = next(s for s in before[1:] if shared_site.state(s) == "pending")
+    with Workstation(shared_site.address, "ben", capacity=0) as other:
+        other.decide(other.claim(gone), "clear")
+    page.wait_for_selector(".row.gone")
+    assert page.eval_on_selector_all(".row-button", "rows => rows.map(r => r.dataset.scan)") == before
+    page.mouse.move(700, 300)
+    until(lambda: gone not in page.eval_on_selector_all(".row-button", "rows => rows.map(r => r.dataset.scan)"))
+
+
+def test_keys_can_be_changed_and_the_page_speaks_spanish(page):
+    page.evaluate("location.hash = 'settings'")
+    page.get_by_role("button", name="Change the key for: next scan").click()
+    page.keyboard.press("j")
+    page.select_option(".card select >> nth=0", "es")
+    page.wait_for_selector("text=Ajustes")
+    page.keyboard.press("?")
+    assert "siguiente escaneo" in page.inner_text(".dialog")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.wait_for_selector(".verdict-clear:not(:disabled)")
+    assert "Liberar" in page.inner_text(".verdict-clear")

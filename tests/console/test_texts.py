@@ -1,0 +1,42 @@
+"""Texts and vendored files of the page."""
+
+import hashlib
+import json
+import re
+
+from triage.console import codes
+from triage.console.web import STATIC
+
+SCRIPTS = [p for p in STATIC.rglob("*.js") if "vendor" not in p.parts]
+TEXTS = {p.stem: json.loads(p.read_text()) for p in (STATIC / "i18n").glob("*.json")}
+
+
+def test_every_language_says_everything():
+    english = TEXTS["en"]
+    for language, texts in TEXTS.items():
+        assert sorted(texts) == sorted(english), language
+        for key, text in texts.items():
+            assert text, key
+            assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", english[key])), (language, key)
+
+
+def test_every_text_that_is_asked_for_is_there():
+    asked = {key for p in SCRIPTS for key in re.findall(r"\bt\('([a-z_]+\.[^'$]+)'", p.read_text())}
+    assert len(asked) > 100
+    assert asked <= set(TEXTS["en"])
+    assert {f"code.{n}" for n in codes.CODES} <= set(TEXTS["en"])
+
+
+def test_vendored_files_are_what_was_fetched():
+    sums = (STATIC / "vendor" / "SHA256SUMS").read_text().splitlines()
+    told = {name: digest for digest, name in (line.split("  ") for line in sums)}
+    assert set(told) == {p.name for p in (STATIC / "vendor").iterdir()} - {"SHA256SUMS"}
+    for name, digest in told.items():
+        assert hashlib.sha256((STATIC / "vendor" / name).read_bytes()).hexdigest() == digest, name
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    for path in [*SCRIPTS, *STATIC.glob("*.html"), *STATIC.rglob("*.css")]:
+        text = path.read_text()
+        assert not re.search(r"(src|href|url|import|fetch)\W{1,3}https?:", text), path
+        assert " style=" not in text, f"{path}: a style attribute, which the page's policy refuses"

@@ -1,0 +1,95 @@
+"""Recordings and rows held against each other."""
+
+import hashlib
+
+import msgspec
+import pytest
+
+from tests.service.test_outbox import decision, row
+from triage.service import keeping
+from triage.service.outbox import Outbox
+
+WHOLE = b"a recording" * 1000
+
+
+@pytest.fixture
+def outbox(place):
+    box = Outbox(place)
+    yield box
+    box.close()
+
+
+def stored(outbox, folder, number, outcome="REVIEW"):
+    path = folder / f"{number}.scan.h5"
+    path.write_bytes(WHOLE)
+    sha256 = hashlib.sha256(WHOLE).hexdigest()
+    outbox.add(row(number, outcome, path=str(path), sha256=sha256, size=len(WHOLE)))
+    return path
+
+
+def look(outbox):
+    """Return what is new at a start: by name and length, then by every byte."""
+    told = []
+    for one in keeping.kept(outbox):
+        if keeping.seen_at_once(one):
+            told.append(keeping.tell_damage(outbox, one, keeping.seen_at_once(one)))
+    scrub = keeping.Scrub(keeping.kept(outbox))
+    scrub.run()
+    while not scrub.found.empty():
+        told.append(keeping.tell_damage(outbox, *scrub.found.get()))
+    return [True for new in told if new]
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "flipped"])
+def test_a_scan_whose_recording_is_not_as_it_was_is_held_until_it_is(outbox, tmp_path, harm):
+    path, other = stored(outbox, tmp_path, 1), stored(outbox, tmp_path, 2)
+    assert look(outbox) == []
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(WHOLE[:-1] if harm == "cut" else WHOLE[:-1] + b"\0")
+    assert look(outbox) == [True]
+    assert look(outbox) == []  # told once
+    item = outbox.item(row(1).scan_id)
+    assert item.state == "held"
+    assert "its recording" in item.note
+    assert str(path) in item.note
+    assert outbox.lease_next("ana", 10).row.path == str(other)
+    assert outbox.lease_next("ana", 10) is None
+    assert keeping.damaged(outbox) == [row(1).scan_id]
+    path.write_bytes(WHOLE)
+    assert look(outbox) == [True]
+    assert outbox.item(row(1).scan_id).state == "pending"
+    assert keeping.damaged(outbox) == []
+
+
+def test_a_supervisor_who_gives_back_a_damaged_scan_leaves_it_held(outbox, tmp_path):
+    stored(outbox, tmp_path, 1).unlink()
+    look(outbox)
+    item = outbox.lease(row(1).scan_id, "sue", 10)
+    outbox.release(item.lease_id, "nothing to see", 100)
+    assert outbox.item(row(1).scan_id).state == "held"
+
+
+def test_damage_of_what_is_decided_is_told_and_changes_no_decision(outbox, tmp_path):
+    path = stored(outbox, tmp_path, 1)
+    item = outbox.lease_next("ana", 10)
+    outbox.decide(decision(item))
+    path.unlink()
+    assert look(outbox) == [True]
+    assert outbox.item(row(1).scan_id).state == "decided"
+    assert keeping.damaged(outbox) == [row(1).scan_id]
+    kinds = [kind for (kind,) in outbox.store.rows("SELECT kind FROM events ORDER BY seq")]
+    assert kinds[-1] == "recording_damaged"
+
+
+def test_undecided_recordings_are_read_first_and_reading_ends_at_once(outbox, tmp_path):
+    stored(outbox, tmp_path, 1, "CLEAR")
+    stored(outbox, tmp_path, 2)
+    assert [one.state for one in keeping.kept(outbox)] == ["pending", "filed"]
+    large = msgspec.structs.replace(keeping.kept(outbox)[0], path="/dev/zero", size=0)
+    scrub = keeping.Scrub([large])
+    scrub.start()
+    scrub.close()
+    assert not scrub.is_alive()
+    assert scrub.found.empty()

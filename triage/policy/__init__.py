@@ -1,0 +1,1 @@
+"""What selective inspection does to a gate, simulated: arrivals, lanes, analysts, opening places and ships."""

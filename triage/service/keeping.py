@@ -1,0 +1,152 @@
+"""The recordings on the disk held against their rows, both ways, from the start on.
+
+    a recording without a row      is judged (again) and entered                                   `daemon`
+    a row without its recording    is held, with an alarm; what is decided already is told
+    a recording of another length  the same; at the start
+    a recording of another hash    the same; all are read again in the background, undecided ones first, every day
+    a `.part`, a damaged one       goes to quarantine; nothing is deleted                          `daemon`, `lane`
+
+A scan that is held because of its recording waits again once the recording is there as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from .outbox import Outbox
+
+SCRUB_BYTES_PER_S = 100 << 20
+"""Reading in the background must leave the disk to the lanes."""
+SCRUB_AGAIN_S = 24 * 3600.0
+_PIECE = 1 << 20
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A recording that must be there. damage : what was found wrong with it before, empty: nothing"""
+
+    scan_id: str
+    path: str
+    sha256: str
+    size: int
+    state: str
+    damage: str
+
+
+def kept(outbox: Outbox) -> list[Kept]:
+    """Return what recordings of this service must be there, undecided ones first."""
+    rows = outbox.store.rows(
+        "SELECT scan_id, path, sha256, size, state, damage FROM scans JOIN outbox USING (scan_id) "
+        "WHERE hub=? AND kept='whole' ORDER BY CASE WHEN state IN ('decided', 'filed') THEN 1 ELSE 0 END, scan_id",
+        (outbox.hub,),
+    )
+    return [
+        Kept(scan_id=i, path=path, sha256=sha256, size=size, state=state, damage=damage)
+        for i, path, sha256, size, state, damage in rows
+    ]
+
+
+def seen_at_once(one: Kept) -> str:
+    """Return what is wrong with a recording as far as its name and length show, in words; empty: nothing."""
+    try:
+        size = Path(one.path).stat().st_size
+    except OSError as error:
+        return f"its recording cannot be found ({error.strerror}): {one.path}"
+    return "" if size == one.size else f"its recording has {size} bytes, expected {one.size}: {one.path}"
+
+
+def seen_by_hash(one: Kept, pause: Callable[[int], bool]) -> str | None:
+    """Return what is wrong with a recording by every byte of it; None if that was interrupted.
+
+    pause : is given how many bytes were read; False: to go no further
+    """
+    if told := seen_at_once(one):
+        return told
+    digest = hashlib.sha256()
+    try:
+        with Path(one.path).open("rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                if not pause(len(piece)):
+                    return None
+    except OSError as error:
+        return f"its recording cannot be read ({error.strerror}): {one.path}"
+    seen = digest.hexdigest()
+    if seen == one.sha256:
+        return ""
+    return f"its recording has the hash {seen[:16]}…, expected {one.sha256[:16]}…: {one.path}"
+
+
+def tell_damage(outbox: Outbox, one: Kept, told: str) -> bool:
+    """Write down what is wrong with a recording, or that nothing is any more; False if that was known.
+
+    Undecided scans are held meanwhile, and wait again afterwards.
+    """
+    if told == one.damage:
+        return False
+    with outbox.store.transaction():
+        if not outbox.store.change(
+            "UPDATE scans SET damage=? WHERE scan_id=? AND damage=? AND kept='whole'", (told, one.scan_id, one.damage)
+        ):
+            return False
+        if told:
+            outbox.store.change(
+                "UPDATE outbox SET state='held', lease_id='', analyst='', note=? WHERE scan_id=? AND "
+                "state IN ('pending', 'leased')",
+                (told, one.scan_id),
+            )
+        else:
+            outbox.store.change(
+                "UPDATE outbox SET state='pending', note='', attempts=0 WHERE scan_id=? AND state='held' AND note=?",
+                (one.scan_id, one.damage),
+            )
+        outbox.event("recording_damaged" if told else "recording_sound", one.scan_id, text=told)
+    return True
+
+
+def damaged(outbox: Outbox) -> list[str]:
+    """Return the scans whose recordings are not as they must be."""
+    rows = outbox.store.rows(
+        "SELECT scan_id FROM scans WHERE hub=? AND damage<>'' AND kept='whole' ORDER BY scan_id", (outbox.hub,)
+    )
+    return [scan_id for (scan_id,) in rows]
+
+
+class Scrub(threading.Thread):
+    """Reads every recording in the background and compares its hash; what it finds waits in `found`."""
+
+    def __init__(self, everything: list[Kept]) -> None:
+        super().__init__(name="scrub", daemon=True)
+        self.found: queue.SimpleQueue[tuple[Kept, str]] = queue.SimpleQueue()
+        """Recordings that are not as they were when last seen, and what is wrong with each now."""
+        self.read = 0
+        """How many recordings were read whole."""
+        self.over_s = 0.0
+        """When all had been read, monotonic; 0 before."""
+        self._everything = everything
+        self._ending = threading.Event()
+
+    def run(self) -> None:
+        """Read all of them once."""
+        for one in self._everything:
+            told = seen_by_hash(one, self._pause)
+            if told is None:
+                return
+            self.read += 1
+            if told != one.damage:
+                self.found.put((one, told))
+        self.over_s = time.monotonic()
+
+    def _pause(self, count: int) -> bool:
+        return not self._ending.wait(count / SCRUB_BYTES_PER_S)
+
+    def close(self) -> None:
+        """End it."""
+        self._ending.set()
+        self.join(timeout=10)
