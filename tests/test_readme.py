@@ -64,6 +64,15 @@ def test_the_configuration_example():
     assert [d.driver for d in loaded.lane[0].device] == ["file_drop", "rpm_rapiscan"]
 
 
+def test_the_example_of_a_site(tmp_path):
+    secret = tmp_path / "outbox.password"
+    secret.write_text("x")
+    secret.chmod(0o600)
+    loaded = config.parse(block("config") + "\n" + block("outbox"), "README", base=tmp_path)
+    assert loaded.outbox.hub == "north"
+    assert loaded.outbox.password_file == str(secret)
+
+
 def test_every_command_named_exists(tmp_path):
     for name in sorted(set(re.findall(r"`scanlane ([a-z]+(?: (?:list|triage))?)", README))):
         assert scanlane(*name.split(), "--help", cwd=tmp_path).returncode == 0, name

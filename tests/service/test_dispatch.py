@@ -1,4 +1,5 @@
 import hashlib
+import random
 import threading
 import time
 
@@ -72,13 +73,13 @@ class Service:
             time.sleep(0.005)
         return done[0]
 
-    def put(self, number=1, outcome="REVIEW", size=100):
+    def put(self, number=1, outcome="REVIEW", size=100, data=None):
         scan_id = f"north-20260131T0945{number:02d}.000000Z-0f3a9c1e"
-        data = bytes([number]) * size
+        data = bytes([number]) * size if data is None else data
         path = self.folder / scan_id
         path.write_bytes(data)
         row = ScanRow(
-            scan_id=scan_id, lane="north", path=str(path), sha256=hashlib.sha256(data).hexdigest(), size=size,
+            scan_id=scan_id, lane="north", path=str(path), sha256=hashlib.sha256(data).hexdigest(), size=len(data),
             start_utc_ns=number, simulated=True, result=samples.result(scan_id, outcome),
         )  # fmt: skip
         self.do(lambda outbox: outbox.add(row))
@@ -422,3 +423,30 @@ def test_a_flood_of_junk_does_not_flood_the_log(service):
 def test_an_address_that_cannot_be_one_is_an_error_at_once(address):
     with pytest.raises(ConfigError, match="expected tcp://HOST:PORT"):
         Workstation(address, "ana")
+
+
+def test_chunks_that_wait_for_a_slow_reader_keep_their_bytes(service):
+    """The service reads every chunk into the same memory: what waits in a queue must be a copy of it."""
+    data = random.Random(1).randbytes(wire.MAX_CREDIT * wire.CHUNK_BYTES)
+    service.put(data=data)
+    context = zmq.Context()
+    sock = context.socket(zmq.DEALER)
+    sock.rcvhwm = 1
+    sock.connect(service.address)
+    sock.send_multipart(wire.encode(wire.Hello(analyst="ana")))
+    got = b""
+    while len(got) < len(data):
+        assert sock.poll(10_000)
+        message, raw = wire.decode_from_service(sock.recv_multipart())
+        if isinstance(message, wire.Ping):
+            sock.send_multipart(wire.encode(wire.Pong(counter=message.counter)))
+        elif isinstance(message, wire.Offer):
+            fetch = wire.Fetch(scan_id=message.scan_id, lease_id=message.lease_id, credit=wire.MAX_CREDIT)
+            sock.send_multipart(wire.encode(fetch))
+            time.sleep(0.3)  # all of them are on their way
+        elif isinstance(message, wire.Chunk):
+            assert message.offset == len(got)
+            got += raw
+    assert got == data
+    sock.close(linger=0)
+    context.term()

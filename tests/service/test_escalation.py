@@ -32,7 +32,7 @@ def test_an_alarm_is_told_less_and_less_often_and_when_it_is_over(outbox):
             wait(outbox, 1, 200)
         clock.now += 1
     assert times == [102, 402, 1002, 2002, 3002]
-    assert "1 flagged scans wait, the longest for 3 min" in told[0].text
+    assert "nobody takes: 1; longest 3 min" in told[0].text
     assert "analysts connected: none" in told[0].text
     assert told[0].scan_id == row(1).scan_id
     assert [event for event, _ in logged].count("unattended") == 1  # the scan itself once
@@ -54,7 +54,7 @@ def test_a_scan_that_is_held_is_told_at_once(outbox):
         clock.now += LOOK_S
         escalation.step(1)
         assert len(told) == number
-    assert "2 flagged scans wait, 2 of them held for a supervisor" in told[1].text
+    assert "nobody takes: 2, held for a supervisor: 2;" in told[1].text
 
 
 def test_who_watches_hears_of_it_until_somebody_looks(tmp_path):
@@ -68,7 +68,7 @@ def test_who_watches_hears_of_it_until_somebody_looks(tmp_path):
             with Workstation(service.address, "ana") as desk:
                 offer = desk.next_offer(5)
                 assert until(lambda: desk.alarms)  # who comes later is told too
-                assert watching.queue().alarm.startswith("1 flagged scans wait")
+                assert watching.queue().alarm.startswith("flagged scans that nobody takes: 1")
                 desk.fetch(offer)
                 assert until(lambda: watching.alarms)
                 assert watching.alarms.popleft().over

@@ -317,7 +317,7 @@ def test_scans_that_nobody_takes_are_escalated_once_each_until_somebody_fetches_
     found = outbox.waiting(180)
     assert (found.scans, found.held, found.scan_id, found.outcome) == (2, 0, row(2).scan_id, "ALARM")
     assert found.waited_s == pytest.approx(200, abs=5)
-    assert outbox.escalate(180, 1) == [(row(2).scan_id, "ALARM, nobody has taken it for 200 s; offered 0 times")]
+    assert outbox.escalate(180, 1) == [(row(2).scan_id, "ALARM, nobody has taken it for 200 s; times offered: 0")]
     assert [scan for scan, _ in outbox.escalate(180, 9)] == [row(1).scan_id]
     assert outbox.escalate(180, 9) == []
     lease = outbox.lease_next("ana", 10).lease_id
@@ -329,7 +329,7 @@ def test_scans_that_nobody_takes_are_escalated_once_each_until_somebody_fetches_
     outbox.release(outbox.lease(row(4).scan_id, "ana", 10).lease_id, "no answer", 1)
     found = outbox.waiting(180)
     assert (found.scans, found.held) == (2, 1)
-    assert outbox.escalate(180, 9) == [(row(4).scan_id, "REVIEW, is held; offered 1 times")]
+    assert outbox.escalate(180, 9) == [(row(4).scan_id, "REVIEW, is held; times offered: 1")]
     kinds = [kind for (kind,) in outbox.store.rows("SELECT kind FROM events WHERE kind IN ('unattended', 'fetched')")]
     assert sorted(kinds) == ["fetched", "unattended", "unattended", "unattended"]
 

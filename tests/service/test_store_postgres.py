@@ -1,20 +1,24 @@
 import json
 import signal
 import threading
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from scanner_io import config
 from scanner_io.client import Workstation
 from scanner_io.errors import ConfigError, DeliveryError, StorageError
+from scanner_io.model import Decision
 from tests import samples
 from tests.service.daemon_rig import daemon, lane_with_drop, put_image, write_config
 from triage.cli import cli
 from triage.service import audit, keeping, store_postgres
+from triage.service.checkup import check_config
 from triage.service.outbox import BEAT_S, LOST_BEATS, MIGRATIONS, Outbox, ScanRow, decisions_in
-from triage.service.store import Server, found_in, named, sign
+from triage.service.store import Server, found_in, named, place_of, sign
 
 
 @pytest.fixture
@@ -59,6 +63,64 @@ def test_the_server_may_be_restarted_and_nothing_acknowledged_is_lost(cluster, s
         assert outbox.store.connections == 2
     finally:
         outbox.close()
+    assert problems(server) == []
+
+
+def crash_while_written(cluster, server, times):
+    """Let the server crash while scans are entered, taken and decided; return how much was acknowledged and lost."""
+    ending, acknowledged = threading.Event(), {"added": [], "decided": []}
+
+    def write():
+        outbox = Outbox(server)
+        number = 0
+        while not ending.is_set():
+            number += 1
+            one = msgspec.structs.replace(row(1), scan_id=f"north-{number:06d}", start_utc_ns=number)
+            for step in (lambda one=one: outbox.add(one), lambda one=one: decide(outbox, one)):
+                while not ending.is_set():
+                    try:
+                        step()
+                        break
+                    except StorageError:
+                        outbox.store._not_before_s = 0.0
+                        time.sleep(0.01)
+        outbox.close()
+
+    def decide(outbox, one):
+        acknowledged["added"].append(one.scan_id)
+        item = outbox.lease(one.scan_id, "ana", 1000) if outbox.item(one.scan_id).state != "decided" else None
+        decision = Decision(
+            decision_id=f"d-{one.scan_id}", scan_id=one.scan_id, sha256=one.sha256, analyst="ana", verdict="clear",
+            decided_utc_ns=1, lease_id=item.lease_id if item else "",
+        )  # fmt: skip
+        if item is None or outbox.decide(decision).applied:
+            acknowledged["decided"].append(one.scan_id)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(times):
+            before = len(acknowledged["decided"])
+            deadline = time.monotonic() + 20
+            while len(acknowledged["decided"]) < before + 20 and time.monotonic() < deadline:
+                time.sleep(0.005)
+            assert len(acknowledged["decided"]) >= before + 20
+            cluster.stop(how=signal.SIGQUIT)
+            cluster.start()
+    finally:
+        ending.set()
+        writer.join()
+    states = dict(cluster.ask(server.url, "SELECT scan_id, state FROM outbox"))
+    lost = [s for s in acknowledged["added"] if s not in states]
+    lost += [s for s in acknowledged["decided"] if states[s] != "decided"]
+    return len(set(acknowledged["added"])) + len(set(acknowledged["decided"])), lost
+
+
+@pytest.mark.parametrize("times", [2, pytest.param(25, marks=[pytest.mark.soak, pytest.mark.timeout(600)])])
+def test_nothing_acknowledged_is_lost_by_crashes_in_the_middle_of_it(cluster, server, times):
+    count, lost = crash_while_written(cluster, server, times)
+    assert lost == []
+    assert count >= 40 * times
     assert problems(server) == []
 
 
@@ -291,6 +353,18 @@ def test_a_name_is_one_services_alone(cluster, monkeypatch):
         Outbox(server)
     outbox.close()
     Outbox(server).close()
+
+
+def test_the_check_tries_the_server(cluster, tmp_path, monkeypatch):
+    monkeypatch.setitem(store_postgres.SESSION, "lock_timeout", "200ms")
+    _, lane = lane_with_drop(tmp_path)
+    path = write_config(tmp_path, f'[outbox]\nurl = "{cluster.new()}"\nhub = "north"\n' + lane)
+    problems, notes = check_config(path, 1.0)
+    assert problems == []
+    assert any("hub 'north' is free" in note for note in notes)
+    outbox = Outbox(place_of(config.load(path)))
+    assert "another service is hub 'north'" in check_config(path, 1.0)[0][0]
+    outbox.close()
 
 
 @pytest.mark.timeout(240)

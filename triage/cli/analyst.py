@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @connect_option
 @analyst_option
 @key_option
-@click.option("--capacity", default=1, show_default=True, type=click.IntRange(1, 100), help="Scans to hold at once.")
+@click.option("--capacity", default=1, show_default=True, type=click.IntRange(0, 100), help="Scans to hold at once.")
 @click.option("--count", default=None, type=click.IntRange(1), help="End after so many scans.")
 @json_option
 def watch(address: str, analyst: str | None, key: Path | None, capacity: int, count: int | None, as_json: bool) -> None:

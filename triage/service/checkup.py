@@ -10,11 +10,12 @@ import zmq
 from scanner_io import config as configuration
 from scanner_io import disk
 from scanner_io import driver as drivers
-from scanner_io.errors import ConfigError, ScannerError
+from scanner_io.errors import ConfigError, ScannerError, StorageError
 from scanner_io.foreign import ForeignFiles
 
 from .lane import expected_kinds, lane_profile
 from .room import Marks
+from .store import opened, place_of
 
 
 def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
@@ -27,6 +28,7 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     _check_state_dir(config, problems, notes)
     _check_bind(config, problems, notes)
+    _check_outbox(config, problems, notes)
     _check_sandbox(config, problems, notes)
     for lane in config.lane:
         notes.append(f"lane {lane.name}: expects {', '.join(lane.expected or expected_kinds(lane))}")
@@ -68,6 +70,19 @@ def _check_bind(config: configuration.Config, problems: list[str], notes: list[s
     finally:
         sock.close(linger=0)
         context.term()
+
+
+def _check_outbox(config: configuration.Config, problems: list[str], notes: list[str]) -> None:
+    """Connect to the server that has the outbox; a file in the state folder needs no trying."""
+    place = place_of(config)
+    if isinstance(place, Path):
+        return
+    try:
+        opened(place).close()
+    except StorageError as error:
+        problems.append(f"outbox.url {error}")
+    else:
+        notes.append(f"outbox.url {place}: keeps what it has acknowledged, hub {place.hub!r} is free")
 
 
 def _check_sandbox(config: configuration.Config, problems: list[str], notes: list[str]) -> None:

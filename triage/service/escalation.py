@@ -75,11 +75,11 @@ class Escalation:
 
 
 def _alarm(found: Waiting, analysts: int) -> wire.Alarm:
-    who = f"analysts connected: {analysts or 'none'}"
-    held = f", {found.held} of them held for a supervisor" if found.held else ""
+    long = f"{found.waited_s:.0f} s" if found.waited_s < 120 else f"{found.waited_s / 60:.0f} min"
+    held = f", held for a supervisor: {found.held}" if found.held else ""
     text = (
-        f"{found.scans} flagged scans wait{held}, the longest for {found.waited_s / 60:.0f} min; most urgent is "
-        f"{found.scan_id} ({found.outcome}); {who}"
+        f"flagged scans that nobody takes: {found.scans}{held}; longest {long}, most urgent {found.scan_id} "
+        f"({found.outcome}); analysts connected: {analysts or 'none'}"
     )
     return wire.Alarm(
         kind="unattended", text=text, utc_ns=time.time_ns(), scan_id=found.scan_id, waiting=found.scans,

@@ -355,6 +355,8 @@ class Outbox:
                     raise DeliveryError(f"scan {scan_id} is {item.state}{whose}")
                 if item.hub != self.hub and not self._shared:
                     raise DeliveryError(f"scan {scan_id}: its recording is at hub {item.hub!r}; ask there")
+                if self.store.row("SELECT 1 FROM scans WHERE scan_id=? AND kept<>'whole'", (scan_id,)):
+                    raise DeliveryError(f"scan {scan_id}: its recording was deleted by the site's policy (retention)")
                 item = self._leased(scan_id, analyst, lease_s)
         self._arm([item.lease_id], lease_s)
         return item
@@ -520,7 +522,7 @@ class Outbox:
                     continue  # another service was quicker
                 waited_s = max(0.0, (time.time_ns() - since) / 1e9)
                 what = "is held" if state == "held" else f"nobody has taken it for {waited_s:.0f} s"
-                told.append((scan_id, f"{outcome}, {what}; offered {attempts} times"))
+                told.append((scan_id, f"{outcome}, {what}; times offered: {attempts}"))
             for scan_id, text in told:
                 self.event("unattended", scan_id, text=text)
         return told
