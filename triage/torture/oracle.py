@@ -110,11 +110,11 @@ NO_LOSS = {
 
 def check(state: Path, stimulators: Iterable[Stimulator], decided: dict[str, str] | None = None) -> Found:
     """Hold a stopped daemon's state folder against what is known. decided : acknowledged decisions, id -> scan"""
-    with closing(_database(state)) as database:
-        rows = database.execute(
+    with closing(database(state)) as outbox:
+        rows = outbox.execute(
             "SELECT scan_id, path, sha256, outcome, state FROM scans JOIN outbox USING (scan_id)"
         ).fetchall()
-        entered = dict(database.execute("SELECT decision_id, scan_id FROM decisions").fetchall())
+        entered = dict(outbox.execute("SELECT decision_id, scan_id FROM decisions").fetchall())
     good: dict[str, list[str]] = {}
     forgotten = []
     for scan_id, path, sha256, outcome, where in rows:
@@ -162,5 +162,6 @@ def _source_of(path: Path, sha256: str) -> tuple[str, str] | None:
     return Path(scan.source).name, scan.source_sha256
 
 
-def _database(state: Path) -> sqlite3.Connection:
+def database(state: Path) -> sqlite3.Connection:
+    """Open the outbox of a state folder, only to be read."""
     return sqlite3.connect(f"{(state / 'outbox.sqlite').resolve().as_uri()}?mode=ro", uri=True)
