@@ -43,6 +43,7 @@ TESTS: dict[str, Test] = {
     "R9": Test("analysts who are slow, frozen, absent", "rows_delivery.r9_slow_analysts"),
     "R13": Test("restart storm of SIGTERM and SIGHUP", "rows_kills.r13_restarts"),
     "R14": Test("two daemons on one state folder", "rows_kills.r14_two_daemons"),
+    "R15": Test("databases of earlier and later schemas, upgrades killed", "rows_upgrade.r15_upgrades"),
     "R16": Test("judgements that kill or hang, damaged compiled code", "rows_judging.r16_judging"),
     "R17": Test("every thread of the service stopped", "rows_watchdog.r17_watchdog"),
     "R18": Test("a backlog, and everybody back at once", "rows_delivery.r18_backlog"),
