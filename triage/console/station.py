@@ -745,4 +745,5 @@ def decision_told(entry: Entry) -> dict[str, Any]:
         "codes": list(made.codes), "note": made.note, "state": entry.state, "reason": entry.reason,
         "due_utc_ms": entry.due_utc_ns // 1_000_000, "made_utc_ms": made.made_utc_ns // 1_000_000,
         "address": made.address, "training": made.address == TRAINING,
+        "changed_utc_us": entry.changed_utc_ns // 1000,
     }  # fmt: skip
