@@ -10,6 +10,7 @@ length (u32, little-endian) and msgpack: nanoseconds since the beginning, kind, 
     written   a byte channel          (so many bytes are awaited from the client)
     lost      a byte channel          the connection is closed
     message   Stream V2               a PUSH socket
+    line      lane events             a TCP client that sends them
     file      a folder, a recording   a file that is put into a folder
     object    DICOM storage           an object that is sent to a storage SCP
 
@@ -35,7 +36,7 @@ from . import disk
 from .channel import Channel
 from .errors import ConfigError, DataError, LinkLost, StorageError
 
-Kind = Literal["opened", "bytes", "written", "lost", "message", "file", "object"]
+Kind = Literal["opened", "bytes", "written", "lost", "message", "line", "file", "object"]
 Tap = Callable[[Kind, str, bytes | memoryview], None]
 MAX_RECORD = 1 << 30
 MOST_BYTES = 4 << 30
@@ -192,6 +193,8 @@ def play(path: Path, to: str, *, speed: float = 1.0, ready: Callable[[str], None
         return _play_messages(paced, to, ready)
     if first.kind == "file":
         return _play_files(paced, Path(to), ready)
+    if first.kind == "line":
+        return _play_lines(paced, to, ready)
     if first.kind == "object":
         return _play_objects(paced, to, ready)
     return _play_bytes(paced, to, ready)
@@ -298,6 +301,19 @@ def _play_files(records: Iterator[Record], folder: Path, ready: Callable[[str], 
             os.close(descriptor)
         disk.io().rename(part, folder / name)
         count += 1
+    return count
+
+
+def _play_lines(records: Iterator[Record], to: str, ready: Callable[[str], None]) -> int:
+    count = 0
+    try:
+        with socket.create_connection(_host_port(to), PATIENCE_S) as peer:
+            ready(to)
+            for record in records:
+                peer.sendall(record.contents)
+                count += 1
+    except OSError as error:
+        raise LinkLost(f"{to}: nobody who listens to what is played ({error})") from error
     return count
 
 

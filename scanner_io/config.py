@@ -127,6 +127,19 @@ class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     recordings_shared: bool = False
 
 
+class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For how many days a recording is kept at least; none: for ever. Deleted only by `scanlane retention --apply`.
+
+    clear_days, inspect_days, rescan_days : after a decision with this verdict
+    filed_days : of scans judged CLEAR, which nobody was asked about
+    """
+
+    clear_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    inspect_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    rescan_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    filed_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file.
 
@@ -139,6 +152,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dispatch: Dispatch = Dispatch()
     outbox: Outbox = Outbox()
     audit: Audit = Audit()
+    retention: Retention = Retention()
 
 
 def load(path: Path) -> Config:

@@ -14,7 +14,7 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -83,6 +83,7 @@ class LaneProfile(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     vital_signs : (scans, vitals) float64, what the watch compares beside the scores, NaN where unknown
     cell_of_scan, stratum_of_scan : (scans,) int32
     extras : see Extra
+    tractor : side on which the tractors of the lane are in the upright image, empty where both occur or few were seen
     unknown_scans : how many of the scans are of a look that is not known, see `Standing.unknown`; such scans are always
         reviewed, beside the promise
     sha256 : names this very profile; filled by `write` and `read`
@@ -110,6 +111,7 @@ class LaneProfile(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     stratum_of_scan: npt.NDArray[np.int32]
     extras: dict[str, Extra] = {}
     teachers: tuple[str, ...] = ()
+    tractor: Literal["", "left", "right"] = ""
     unknown_scans: Annotated[int, msgspec.Meta(ge=0)] = 0
     sha256: str = ""
 

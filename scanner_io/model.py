@@ -435,6 +435,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     quality : faults seen while it was acquired and joined
     source : reference of the file or stream it came from, with its sha256 where it was a file
     sidecar : what the scanner's own system told of the passage; attachments : files that came with it
+    lane_events : what cameras, barriers and the weighbridge told of it
     """
 
     scan_id: str
@@ -451,6 +452,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     source_sha256: str = ""
     sidecar: Sidecar | None = None
     attachments: tuple[Attachment, ...] = ()
+    lane_events: tuple[LaneEvent, ...] = ()
 
     def __post_init__(self) -> None:
         """Check. Raises DataError."""
@@ -461,10 +463,12 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def container_numbers(self) -> tuple[str, ...]:
-        """Container numbers by the papers; by the scanner's own system where there are no papers."""
+        """Container numbers by the papers; without papers by the scanner's own system, then by the lane's cameras."""
         if self.declaration is not None and self.declaration.container_numbers:
             return self.declaration.container_numbers
-        return () if self.sidecar is None else tuple(number.text for number in self.sidecar.containers)
+        if self.sidecar is not None and self.sidecar.containers:
+            return tuple(number.text for number in self.sidecar.containers)
+        return tuple(dict.fromkeys(e.text for e in self.lane_events if e.kind == "container"))
 
     @property
     def simulated(self) -> bool:
@@ -670,6 +674,23 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     attachments: tuple[Attachment, ...] = ()
 
 
+class LaneEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A small device of the lane saw or weighed the vehicle at `utc_ns`; it goes to the passage nearest in time.
+
+    confidence : of the machine that read `text`, 0-100; None: it does not tell
+    state : of a light barrier (blocked, clear) or traffic light
+    """
+
+    utc_ns: int
+    kind: Literal["light_barrier", "plate", "container", "weighbridge", "traffic_light"]
+    text: str = ""
+    confidence: int | None = None
+    weight_kg: float | None = None
+    state: str = ""
+    device: str = ""
+    source_ref: str = ""
+
+
 class Remark(msgspec.Struct, frozen=True, kw_only=True):
     """What a source knows of the passage at `utc_ns` beyond its data: a replayed scan's flags and first devices."""
 
@@ -702,6 +723,7 @@ Event = (
     | Occupancy
     | DeclarationSeen
     | Rejected
+    | LaneEvent
     | Remark
     | Health
     | EndOfSource

@@ -47,6 +47,7 @@ from .model import (
     Declaration,
     DetectorState,
     DeviceInfo,
+    LaneEvent,
     PortalRecord,
     PortalSettings,
     Quality,
@@ -363,7 +364,7 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-_LATER_SCAN: dict[str, Any] = {"sidecar": None, "attachments": ()}
+_LATER_SCAN: dict[str, Any] = {"sidecar": None, "attachments": (), "lane_events": ()}
 _LATER_RESULT: dict[str, Any] = {"standing": None}
 _LATER_PORTAL: dict[str, Any] = dict.fromkeys(
     ("neutron_arrival_ns", "neutron_start_utc_ns", "gamma_windows", "gamma_windows_background", "gamma_windows_alarm")
@@ -413,6 +414,8 @@ def _describe(entry: h5py.Group, scan: Scan, config: dict[str, Any]) -> None:
         _text(entry, "declaration", _json(scan.declaration))
     if scan.sidecar is not None:
         _text(entry, "sidecar", _json(scan.sidecar))
+    if scan.lane_events:
+        _text(entry, "lane_events", _json(scan.lane_events))
     if scan.attachments:
         _text(entry, "attachments", _json(scan.attachments))
 
@@ -701,6 +704,7 @@ class _Reader:
             source=self.text(entry, "source"),
             source_sha256=self.text(entry, "source_sha256"),
             sidecar=self.json(entry, "sidecar", Sidecar) if "sidecar" in entry else None,
+            lane_events=self.json(entry, "lane_events", tuple[LaneEvent, ...]) if "lane_events" in entry else (),
             attachments=self.json(entry, "attachments", tuple[Attachment, ...]) if "attachments" in entry else (),
         )
 

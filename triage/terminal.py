@@ -106,6 +106,10 @@ def scan_panel(result: TriageResult, *, scan: Scan | None, simulated: bool, widt
     if scan is not None and scan.sidecar is not None:
         parts += [Text(line, style="dim") for line in in_words(scan.sidecar)]
         parts += [Text(f"attached {a.name}, {a.size_bytes} bytes ({a.role})", style="dim") for a in scan.attachments]
+    for event in () if scan is None else scan.lane_events:
+        weight = "" if event.weight_kg is None else f"{event.weight_kg:.0f} kg"
+        sure = "" if event.confidence is None else f" ({event.confidence} %)"
+        parts.append(Text(f"{event.kind} {event.device} {event.text}{weight}{event.state}{sure}", style="dim"))
     table = Table(box=None, show_header=False, padding=(0, 1))
     for finding in result.findings:
         table.add_row(Text(finding.tier), Text(finding.kind), Text(finding.reason))

@@ -232,7 +232,7 @@ def test_no_container_is_a_quality_but_not_fatal():
 
 
 def test_dead_channels():
-    some = judge_image(radiograph(scene(), state="raw", bad=range(200, 215)))
+    some = judge_image(radiograph(scene(), state="raw", noise=0.004, bad=range(200, 215)))
     assert codes(some) == {"bad_channels"}
     assert "15 of them side by side from channel 200" in str(some.quality[0])
     assert fatal(judge_image(radiograph(scene(), state="raw", bad=range(0, 600, 3)))) == {"bad_channels"}
@@ -265,7 +265,7 @@ def test_covered_air_monitors_do_not_make_a_load_thin():
 
 
 def test_a_scan_that_broke_off():
-    scan = radiograph(scene()[:, :900], state="raw")
+    scan = radiograph(scene()[:, :900], state="raw", noise=0.004)
     judged = judge_image(msgspec.structs.replace(scan, end_reason="link_lost", dropped_columns=12))
     assert codes(judged) == {"cut_off", "dropped_columns", "container_cut"}
     assert not fatal(judged)

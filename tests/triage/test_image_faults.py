@@ -11,9 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests import lanes
 from triage.analysis.fusion import fuse
 from triage.analysis.image import ImageProfile, judge_image
 from triage.analysis.image_faults import FaultProfile
+from triage.study.calibrate_lane import profile_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_container import CARGO, overlap, radiograph, scene
@@ -127,6 +129,25 @@ def test_mirrored_is_told_only_where_the_lane_knows_its_tractors():
         assert ("image_mirrored" in codes) is told, side
 
 
+def test_mirrored_is_told_on_a_lane_that_has_learned_where_its_tractors_are():
+    shot = radiograph(scene(load="empty"), state="raw")
+    for side, told in (("", False), ("left", False), ("right", True)):
+        codes = {q.code for q in judge_image(shot, lane=lanes.profile(tractor=side)).quality}
+        assert ("image_mirrored" in codes) is told, side
+    seen = [msgspec.structs.replace(one, front="left") for one in lanes.examples(np.random.default_rng(0), 200)]
+    mixed = [msgspec.structs.replace(one, front="right") for one in seen[:5]] + seen[5:]
+    sides = [profile_of(kept, (), flag_rate=0.1, thresholds="t").tractor for kept in (seen, mixed)]
+    assert sides == ["left", ""]
+
+
+def test_raw_counts_turned_round_are_unusable():
+    shot = radiograph(scene(load="empty"), state="raw", noise=0.004)
+    top = shot.detector.saturation_value
+    turned = msgspec.structs.replace(shot, counts=tuple(np.ascontiguousarray(top - c) for c in shot.counts))
+    judged = judge_image(turned)
+    assert outcome(judged) == "UNUSABLE" and any(q.code == "polarity_inverted" for q in judged.quality)
+
+
 def test_dead_lines_change_little_of_what_is_said():
     image = scene(load="stacks")
     whole = judge_image(radiograph(image, state="raw"))
@@ -156,7 +177,7 @@ def test_a_picture_of_eight_bits_passed_off_as_raw():
     ],
 )
 def test_an_energy_that_shows_nothing_is_told(place, told):
-    scan = radiograph(scene(load="empty"), state="raw", energies=("low", "high"))
+    scan = radiograph(scene(load="empty"), state="raw", energies=("low", "high"), noise=0.004)
     assert not judge_image(scan).quality
     low = scan.counts[0].copy()
     low[place] = 0

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
+from scanner_io.lane_profile import LaneProfile
 from scanner_io.model import Box, DetectorState, Finding, Load, Quality, Radiograph, Standing
 
 from .cargo_grid import ONE, CargoGrid, TransmissionImage
@@ -31,6 +32,7 @@ from .container_size import size_of
 from .correction import calibrate, correct, image_quality, repeated_columns
 from .dual_energy import Inversion, OneGrid, inversion_of
 from .fuser import Fuser
+from .image_damage import energies_disagree, image_damage
 from .image_faults import (
     energies_apart,
     floor_is_real,
@@ -167,7 +169,7 @@ def judge_image(
 
     Every valid radiograph gets a judgement: a broken one has a fatal quality, never an exception.
     """
-    p = profile or ImageProfile()
+    p = _on_lane(profile or ImageProfile(), lane)
     clock = _Clock()
     mended, dead = without_dead_lines(radiograph, p.faults)
     if dead:
@@ -208,6 +210,8 @@ def judge_image(
     frames = tuple(_floor_checked(upright, f, p) for f in frames)
     vehicle, frames = _vehicle(radiograph, upright, frames, p)
     quality += image_faults(radiograph, frames, vehicle, p.faults)
+    quality += image_damage(radiograph, correction, frames, p.damage)
+    quality += energies_disagree(radiograph, correction, frames, p.damage)
     clock.lap("vehicle")
     if len(frames) > 1:
 
@@ -222,7 +226,8 @@ def judge_image(
     quality += _frame_quality(frame)
     shrunk = small.shape[0] / radiograph.columns
     first, end = int(frame.left * shrunk), int(np.ceil(frame.right * shrunk))
-    quality += repeated_columns(small, first, end, radiograph.columns, p.correction)
+    if all(q.code != "repeated_columns" for q in quality):
+        quality += repeated_columns(small, first, end, radiograph.columns, p.correction)
     cargo = CargoGrid(radiograph, transmission, frame, correction, screening, p)
     load, load_share = load_of(cargo)
     clock.lap("load")
@@ -278,6 +283,13 @@ def judge_image(
     )
 
 
+def _on_lane(p: ImageProfile, lane: Lane) -> ImageProfile:
+    """Return the thresholds with the side of the tractors that the lane has learned, if nobody set one."""
+    if not isinstance(lane, LaneProfile) or lane.tractor == "" or p.faults.tractor is not None:
+        return p
+    return msgspec.structs.replace(p, faults=msgspec.structs.replace(p.faults, tractor=lane.tractor))
+
+
 _UPSIDE_DOWN = Quality(
     code="image_upside_down",
     reason="the floor of the container is at the top of the image: judged the other way up; check first_channel",
@@ -287,6 +299,14 @@ _UPSIDE_DOWN = Quality(
 _INVERTED = Quality(
     code="polarity_inverted",
     reason="a container is seen only where dark is taken for bright: set the polarity of the image the other way",
+    fatal=True,
+)
+
+
+_BRIGHTER = Quality(
+    code="polarity_inverted",
+    reason="no container is seen, and part of the image lets through more than the open beam: the greys are turned "
+    "round, or the references are not of this beam",
     fatal=True,
 )
 
@@ -336,6 +356,8 @@ def _no_container(
     """Return the judgement of an image without a container: what is seen instead, or that it is no image."""
     if is_inverted(upright, p.container):
         return _unusable([*quality, _INVERTED], clock)
+    if any(q.code == "brighter_than_air" for q in quality):
+        return _unusable([*quality, _BRIGHTER], clock)
     vehicle = vehicle_without(upright, p.container)
     text = f"no container is seen in the image, but {vehicle.words}: nothing can be said about cargo"
     quality.append(Quality(code="no_container", reason=text))

@@ -9,6 +9,7 @@ from scanner_io.energy_calibration import EnergyCalibration
 from .container import ContainerProfile
 from .correction import CorrectionProfile
 from .goods_profile import GoodsHistory
+from .image_damage import DamageProfile
 from .image_faults import FaultProfile
 from .material import MaterialProfile
 
@@ -16,7 +17,7 @@ from .material import MaterialProfile
 class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     """Every threshold of the image judgement. Shares are of the straightened container unless said otherwise.
 
-    correction, container, faults : thresholds of those steps
+    correction, container, faults, damage : thresholds of those steps
     threshold_z : from which `screen` calls a pixel anomalous; 4 standard deviations of the box around it
     grid_rows, max_grid_columns : height and largest length of the grid on which the container is judged; 384 rows keep
         an object of 2 % of the height (5 cm) five rows high
@@ -62,6 +63,7 @@ class ImageProfile(msgspec.Struct, frozen=True, kw_only=True):
     correction: CorrectionProfile = CorrectionProfile()
     container: ContainerProfile = ContainerProfile()
     faults: FaultProfile = FaultProfile()
+    damage: DamageProfile = DamageProfile()
     threshold_z: float = 4.0
     grid_rows: int = 384
     max_grid_columns: int = 2048

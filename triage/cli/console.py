@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 
 import click
@@ -68,8 +69,8 @@ def console(
             emit({"event": "listening", "url": address})
         else:
             click.echo(f"console:  {address}")
-        if opens:
-            click.launch(address)
+        if opens and not webbrowser.open(address):
+            click.echo("no browser is known here: open the address yourself", err=True)
 
     run_console(
         addresses, analyst or default_analyst(), state or default_state_dir(), port=port,

@@ -62,8 +62,9 @@ def check(config: Path, timeout: float, as_json: bool) -> None:
 @click.option("--vehicles", default=12, show_default=True, type=click.IntRange(1, 1000), help="Vehicles to let pass.")
 @click.option("--seed", default=7, show_default=True, type=int, help="Same seed, same vehicles.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Keep the state folder (recordings, outbox) here.")
+@click.option("--console", "page", is_flag=True, help="Decide yourself, in the analyst's page; ends at Ctrl-C.")
 @json_option
-def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
+def demo(vehicles: int, seed: int, keep: Path | None, page: bool, as_json: bool) -> None:
     """Two simulated lanes with portals, the daemon and an analyst, all on this machine.
 
     Vehicles pass, flagged ones appear with their picture, a scripted analyst answers. Ends with a summary in which
@@ -71,8 +72,8 @@ def demo(vehicles: int, seed: int, keep: Path | None, as_json: bool) -> None:
     """
     from triage.service.demo import run_demo
 
-    summary = run_demo(vehicles, seed, keep, console=None if as_json else new_console())
+    summary = run_demo(vehicles, seed, keep, console=None if as_json else new_console(), page=page)
     if as_json:
         emit(summary)
-    if summary["lost"]:
+    if summary.get("lost"):
         raise click.exceptions.Exit(EXIT_BAD_INPUT)

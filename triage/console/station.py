@@ -443,8 +443,8 @@ class Station:
         if radiograph is not None:
             energies = range(len(radiograph.detector.energies))
             scan.pyramids = tuple(Pyramid(radiograph, energy) for energy in energies)
-            for pyramid in scan.pyramids:
-                pyramid.make()
+            with ThreadPoolExecutor(len(scan.pyramids)) as together:  # numpy lets go of the interpreter
+                list(together.map(Pyramid.make, scan.pyramids))
         scan.meta = self._meta(scan)
 
     def _meta(self, scan: OpenScan) -> dict[str, Any]:
@@ -745,4 +745,5 @@ def decision_told(entry: Entry) -> dict[str, Any]:
         "codes": list(made.codes), "note": made.note, "state": entry.state, "reason": entry.reason,
         "due_utc_ms": entry.due_utc_ns // 1_000_000, "made_utc_ms": made.made_utc_ns // 1_000_000,
         "address": made.address, "training": made.address == TRAINING,
+        "changed_utc_us": entry.changed_utc_ns // 1000,
     }  # fmt: skip

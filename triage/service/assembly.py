@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scanner_io.errors import DataError
+from scanner_io.formats import iso6346
 from scanner_io.model import (
     MAX_PIXELS,
     CountBlock,
@@ -29,6 +31,7 @@ from scanner_io.model import (
     EndReason,
     Event,
     Kind,
+    LaneEvent,
     LineBlock,
     Occupancy,
     PortalRecord,
@@ -45,6 +48,9 @@ from scanner_io.vendor_record import Attachment, Sidecar
 WAITING, IMAGE, PORTAL, BOTH = "waiting", "image open", "portal open", "both open"
 IMAGE_DONE, PORTAL_DONE = "image done", "portal done"
 IMAGE_DONE_PORTAL, PORTAL_DONE_IMAGE, DONE = "image done, portal open", "portal done, image open", "done"
+
+LOOSE_EVENTS = 1000
+"""Events of small devices kept for a passage that is still to come."""
 
 IMAGE_START, IMAGE_END, ENTERED, LEFT, DECLARED = "image start", "image end", "entered", "left", "declared"
 
@@ -272,6 +278,7 @@ class Assembly:
         self._listen = listen
         self._passages: list[_Passage] = []
         self._devices: dict[int, DeviceInfo] = {}
+        self._loose: deque[LaneEvent] = deque(maxlen=LOOSE_EVENTS)
 
     def device(self, number: int, info: DeviceInfo) -> None:
         """Learn which device stands behind `number`."""
@@ -305,6 +312,8 @@ class Assembly:
                 passage = self._join(DECLARED, event.utc_ns, now_s, lambda p: p.declaration is None)
                 passage.declaration = event.declaration
                 self._refer(passage, number, event.source_ref)
+            case LaneEvent():
+                self._loose.append(event)  # it begins no passage: a camera sees more than vehicles that are scanned
             case Remark():
                 passage = self._join(DECLARED, event.utc_ns, now_s)
                 passage.flag(event.quality)
@@ -514,6 +523,9 @@ class Assembly:
             told = any(q.code.startswith(kind) for q in quality)
             if present[kind] is None and not told:
                 quality.append(Quality(code=f"{kind}_missing", reason=f"this lane has a {kind}, but none came"))
+        lane_events = self._claim(passage)
+        told_codes = {q.code for q in quality}
+        quality += [q for q in _identity(passage.declaration, lane_events) if q.code not in told_codes]
         devices = {number for number, _ in passage.refs} | (
             {passage.portal_device} if passage.portal_device is not None else set()
         )
@@ -539,9 +551,22 @@ class Assembly:
             source=passage.source,
             source_sha256=passage.source_sha256,
             sidecar=passage.sidecar,
+            lane_events=lane_events,
             attachments=passage.attachments,
         )
         return Assembled(scan=scan, refs=tuple(passage.refs), listener=passage.listener)
+
+    def _claim(self, passage: _Passage) -> tuple[LaneEvent, ...]:
+        """Return the events within the join window of a passage that are nearer to it than to any other here."""
+        window_ns = int(self.spec.join_window_s * 1e9)
+        mine = [
+            e for e in self._loose
+            if (near := passage.distance_ns(e.utc_ns)) <= window_ns
+            and all(near <= p.distance_ns(e.utc_ns) for p in self._passages)
+        ]  # fmt: skip
+        for event in mine:
+            self._loose.remove(event)
+        return tuple(sorted(mine, key=lambda e: e.utc_ns))
 
     def _device(self, number: int, passage: _Passage) -> DeviceInfo:
         """Return a device; a portal whose own set-up says that it is a simulation is one."""
@@ -550,6 +575,16 @@ class Assembly:
         if number == passage.portal_device and said:
             return msgspec.structs.replace(device, simulated=True, note="SIMULATED: by the portal's own set-up lines")
         return device
+
+
+def _identity(declaration: Declaration | None, events: Iterable[LaneEvent]) -> list[Quality]:
+    """Return a flag where cameras read only containers that the papers do not name."""
+    declared = set() if declaration is None else set(declaration.container_numbers)
+    read = {iso6346.tidy(e.text) for e in events if e.kind == "container"}
+    if not declared or not read or read & declared:
+        return []
+    reason = f"read was {', '.join(sorted(read))}, declared is {', '.join(sorted(declared))}"
+    return [Quality(code="identity_differs", reason=reason)]
 
 
 def make_scan_id(lane: str, utc_ns: int, content: str) -> str:

@@ -18,7 +18,7 @@ from scanner_io.client import Workstation
 from scanner_io.errors import DeliveryError, ScannerError
 from scanner_io.model import TriageResult, Verdict
 
-from .desk import scan_of
+from .desk import interrupts, scan_of
 from .outbox import Outbox
 
 if TYPE_CHECKING:
@@ -123,8 +123,13 @@ class _Service:
         self._errors.close()
 
 
-def run_demo(vehicles: int, seed: int, keep: Path | None, *, console: Console | None) -> dict[str, Any]:
-    """Run the demo; return the summary. console : where a person watches; None is silent.
+def run_demo(
+    vehicles: int, seed: int, keep: Path | None, *, console: Console | None, page: bool = False
+) -> dict[str, Any]:  # fmt: skip
+    """Run the demo; return the summary.
+
+    console : where a person watches; None is silent
+    page : no analyst is played: the analyst's page is served, for the person to decide until Ctrl-C
 
     Raises DeliveryError if the service does not come up or loses its way.
     """
@@ -143,12 +148,18 @@ def run_demo(vehicles: int, seed: int, keep: Path | None, *, console: Console | 
         service = _Service(config)
         try:
             address = service.wait_for("listening", START_WAIT_S)["address"]
-            _attend(service, address, vehicles, console)
-            if console is not None and console.is_terminal and sys.stdin.isatty():
-                _stay(console, address, folder)
+            if page:
+                _serve_page(service, address, folder, console)
+            else:
+                _attend(service, address, vehicles, console)
+                if console is not None and console.is_terminal and sys.stdin.isatty():
+                    _stay(console, address, folder)
         finally:
             service.stop()
         summary = _summary(folder / "state", vehicles, time.monotonic() - began_s)
+        if page:  # ended when the person liked: what waits then is not lost
+            waiting = summary["flagged"] - summary["decided"]
+            summary = {"recorded": summary["recorded"], "decided": summary["decided"], "waiting": waiting}
         if console is not None:
             _print_summary(console, summary, keep)
         return summary
@@ -180,10 +191,31 @@ def _attend(service: _Service, address: str, vehicles: int, console: Console | N
                 raise DeliveryError(f"nothing happened for {QUIET_WAIT_S:.0f} s; {counts}; {service.errors()}")
 
 
+def _serve_page(service: _Service, address: str, folder: Path, console: Console | None) -> None:
+    """Serve the analyst's page in a process of its own until it ends, as it does at Ctrl-C."""
+    with interrupts():
+        process = subprocess.Popen(  # noqa: S603 -- our own program
+            [
+                sys.executable, "-m", "triage.cli", "console", "--connect", address, "--port", "0", "--analyst",
+                "demo-analyst", "--state", str(folder / "console"), "--open",
+            ],
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                _hear(service, console)
+                time.sleep(0.2)
+        except KeyboardInterrupt:  # the page's process hears it too
+            pass
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(timeout=30)
+
+
 def _stay(console: Console, address: str, folder: Path) -> None:
     """Offer to leave the service running for a look around."""
     console.print(
-        f"The service still runs. In another terminal:  scanlane watch --connect {address}\n"
+        f"The service still runs. In another terminal:  scanlane console --connect {address}\n"
         f"Recordings:  {folder / 'state' / 'recordings'}",
         markup=False,
     )
@@ -250,7 +282,7 @@ def _summary(state: Path, vehicles: int, seconds: float) -> dict[str, Any]:
 def _print_summary(console: Console, summary: dict[str, Any], keep: Path | None) -> None:
     from rich.table import Table
 
-    table = Table(title="every vehicle accounted for" if not summary["lost"] else "VEHICLES ARE MISSING", box=None)
+    table = Table(title="every vehicle accounted for" if not summary.get("lost") else "VEHICLES ARE MISSING", box=None)
     for name in summary:
         table.add_column(name, justify="right")
     table.add_row(*(str(v) for v in summary.values()))

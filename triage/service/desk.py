@@ -32,7 +32,7 @@ def scan_of(data: bytes | memoryview) -> Scan:
 
 
 @contextmanager
-def _interrupts() -> Iterator[threading.Event]:
+def interrupts() -> Iterator[threading.Event]:
     """Give an event that Ctrl-C sets, besides raising KeyboardInterrupt: an exception can fall into a finaliser."""
     stop = threading.Event()
 
@@ -53,7 +53,7 @@ def watch_queue(
 ) -> None:  # fmt: skip
     """Take offers until `count` are done, or Ctrl-C. console : None prints JSON lines by `emit` instead."""
     interactive = console is not None and sys.stdin.isatty()
-    with _interrupts() as stop, Workstation(address, name, capacity=capacity, identity=identity) as desk:
+    with interrupts() as stop, Workstation(address, name, capacity=capacity, identity=identity) as desk:
         if not desk.connected(10.0):
             raise DeliveryError(f"{address}: no service answered within 10 s; is `scanlane run` up?")
         if console is not None:

@@ -355,6 +355,8 @@ class Outbox:
                     raise DeliveryError(f"scan {scan_id} is {item.state}{whose}")
                 if item.hub != self.hub and not self._shared:
                     raise DeliveryError(f"scan {scan_id}: its recording is at hub {item.hub!r}; ask there")
+                if self.store.row("SELECT 1 FROM scans WHERE scan_id=? AND kept<>'whole'", (scan_id,)):
+                    raise DeliveryError(f"scan {scan_id}: its recording was deleted by the site's policy (retention)")
                 item = self._leased(scan_id, analyst, lease_s)
         self._arm([item.lease_id], lease_s)
         return item

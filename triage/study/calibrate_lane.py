@@ -22,7 +22,7 @@ from concurrent.futures import Executor
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -68,7 +68,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     """One scan of the archive: what is learned from it, or why nothing is.
 
     counts_hash : of the raw counts; scores, vital_signs, cell, traits : see ImageJudgement
-    unknown : the load is like nothing that was learnt from
+    unknown : the load is like nothing that was learnt from; front : side of the tractor, empty where none is seen
     """
 
     file: str
@@ -82,6 +82,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True):
     vital_signs: dict[str, float | None] = {}
     traits: tuple[float, ...] = ()
     unknown: bool = False
+    front: Literal["", "left", "right"] = ""
     why_not: str = ""
 
     @property
@@ -179,6 +180,7 @@ def learn(
     return msgspec.structs.replace(
         told, cell=image.cell, scores=image.scores, vital_signs=image.vital_signs, traits=image.traits,
         unknown=any(f.kind == TEXTURE_UNKNOWN for f in image.findings),
+        front="" if image.vehicle is None else image.vehicle.front or "",
     )  # fmt: skip
 
 
@@ -285,8 +287,15 @@ def profile_of(
         vital_signs=np.array([[_number(one.vital_signs.get(v)) for v in VITALS] for one in kept], np.float64),
         cell_of_scan=np.array([cells.index(one.cell) for one in kept], np.int32), stratum_of_scan=stratum,
         extras=extras or {}, teachers=tuple(one.counts_hash for one in teachers),
-        unknown_scans=sum(one.unknown or looks[one.cell[0]] < LEAST_KNOWN for one in kept),
+        tractor=_tractor(kept), unknown_scans=sum(one.unknown or looks[one.cell[0]] < LEAST_KNOWN for one in kept),
     )  # fmt: skip
+
+
+def _tractor(kept: Sequence[Example]) -> Literal["", "left", "right"]:
+    """Return the side of all tractors, but for one in fifty that was taken for one; empty where too few are seen."""
+    sides = Counter(one.front for one in kept if one.front)
+    side, most = max(sides.items(), key=lambda item: item[1], default=("", 0))
+    return side if most >= LEAST_KNOWN and most >= 0.98 * sides.total() else ""  # type: ignore[return-value]
 
 
 def _number(value: float | None) -> float:
@@ -314,7 +323,7 @@ def report_of(profile: LaneProfile, sent: int = 0) -> dict[str, Any]:
         "expected_rate": float(share @ np.array([s["expected_rate"] for s in strata])),
         "strata": strata, "kinds": {k: {"asked": asked[k], "scored": scored[k]} for k in profile.kinds},
         "excluded": [msgspec.to_builtins(e) for e in profile.excluded], "inspected_without_find": sent,
-        "unknown": _unknown(profile), "software": profile.software,
+        "tractor": profile.tractor, "unknown": _unknown(profile), "software": profile.software,
         "learned": {name: _learned(name, e) for name, e in profile.extras.items()},
     }  # fmt: skip
 
@@ -353,6 +362,10 @@ def in_words(report: dict[str, Any]) -> Iterator[str]:
             f"{s['rate_high_95']:.2%}; no p below {s['smallest_p']:.2g}"
         )
     yield from _unknown_in_words(report["unknown"])
+    if report["tractor"]:
+        yield f"  tractors are on the {report['tractor']}: a mirrored scan, or a backward one, is told by it"
+    else:
+        yield "  on which side tractors are is not known: a mirrored scan cannot be told"
     for kind, counted in report["kinds"].items():
         yield f"  {kind}: searched in {counted['asked']} scans, something seen in {counted['scored']}"
     if report["teachers"]:

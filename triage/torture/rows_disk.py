@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from scanner_io import recording
 from scanner_io.client import Workstation
 from scanner_io.errors import DataError, DeliveryError
+from triage.service import audit
 
 from . import bed, oracle
 from .outcome import Outcome, cannot_run, judged, say
@@ -81,6 +84,106 @@ def _r3(folder: Path, cycles: int) -> Outcome:
         "traceback": "== 0", **oracle.NO_LOSS,
     }  # fmt: skip
     return judged(figure, bar, found.words())
+
+
+# ------------------------------------------------------------------------------------------------------- water marks
+
+STEPS_MB = (
+    (40.0, None), (15.5, "disk_low"), (10.0, None), (8.5, None), (7.5, "intake_stopped"), (9.5, None), (6.0, None),
+    (10.5, "intake_open"), (8.5, None), (7.0, "intake_stopped"), (17.5, "intake_open"), (18.5, "disk_ok"),
+    (16.5, None), (5.0, "intake_stopped"), (40.0, "intake_open"),
+)  # fmt: skip
+"""MiB that are left free, one after the other, and what the daemon must say: below 16 it warns, below 8 it stops, from
+10 on it goes on, from 18 on all is well."""
+
+
+def r4_water_marks(folder: Path, full: bool) -> Outcome:
+    """Leave less and less free, and more again: the states must change at their marks and nowhere else."""
+    with bed.volume(folder / "state", VOLUME_MB) as mounted:
+        return _r4(folder, 10 if full else 1) if mounted else cannot_run(NO_VOLUME)
+
+
+def _r4(folder: Path, rounds: int) -> Outcome:
+    state, filler = folder / "state", folder / "state" / "filler"
+    drop = oracle.Stimulator(folder / "drop")
+    port = bed.free_port()
+    config = bed.write_config(
+        folder, bed.drop_lane(drop.folder), port=port, min_free_mb=STOP_MB, storage=STORAGE,
+        more="[retention]\nclear_days = 0\n",
+    )  # fmt: skip
+    wrong: list[str] = []
+    taken_while_stopped = gone = 0
+    with bed.daemon(config) as service, Workstation(f"tcp://127.0.0.1:{port}", "ana", capacity=1) as desk:
+        bed.ready(service)
+        drop.put(6)
+        bed.wait_until(lambda: not drop.waiting(), 60.0, "every file is taken")
+        for _ in range(2):
+            offer = bed.wait_until(lambda: desk.next_offer(0.2), 20.0, "a scan is offered")
+            desk.decide(offer, "clear")
+        undecided = 4
+        for number in range(rounds):
+            for free_mb, expected in STEPS_MB:
+                say(f"R4: {free_mb} MiB left free, round {number} of {rounds}", every_s=5.0)
+                before = len(service.events)
+                _leave(filler, free_mb)
+                time.sleep(1.0)
+                told = [e["event"] for e in service.events[before:] if e["event"] in _STATES]
+                if told != ([] if expected is None else [expected]):
+                    wrong.append(f"{free_mb} MiB: said {told}, expected {expected}")
+                if expected == "intake_stopped":
+                    late = drop.put()
+                    time.sleep(1.0)
+                    taken_while_stopped += len(set(late) - drop.waiting())
+                    undecided += 1
+            bed.wait_until(lambda: not drop.waiting(), 60.0, "every file is taken once there is room")
+        stops = len(service.named("intake_stopped"))
+        _leave(filler, 7.0)
+        bed.wait_until(lambda: len(service.named("intake_stopped")) > stops, 5.0, "intake is stopped")
+        before_files = set((state / "recordings").rglob("*.h5"))
+        gone = _apply_retention(config)
+        after_files = set((state / "recordings").rglob("*.h5"))
+        filler.unlink()
+        code = service.stop()
+    with closing(oracle.database(state)) as database:
+        waiting = database.execute("SELECT COUNT(*) FROM outbox WHERE state<>'decided'").fetchone()[0]
+        deleted = {Path(p) for (p,) in database.execute("SELECT path FROM scans WHERE kept='deleted'")}
+    problems = audit.verify(state / "outbox.sqlite", None, None).problems
+    figure = {
+        "steps": rounds * len(STEPS_MB), "wrong_changes": len(wrong), "taken_while_stopped": taken_while_stopped,
+        "deleted_by_policy": gone, "undecided": waiting, "undecided_lost": undecided - waiting,
+        "deleted_against_it": len(before_files - after_files - deleted), "exit_code": code,
+        "audit_problems": len(problems),
+    }  # fmt: skip
+    bar = {
+        "wrong_changes": "== 0", "taken_while_stopped": "== 0", "deleted_by_policy": "== 2", "undecided_lost": "== 0",
+        "deleted_against_it": "== 0", "exit_code": "== 0", "audit_problems": "== 0",
+    }  # fmt: skip
+    return judged(figure, bar, "; ".join(wrong[:3]))
+
+
+_STATES = {"disk_ok", "disk_low", "intake_stopped", "intake_open"}
+
+
+def _leave(filler: Path, free_mb: float) -> None:
+    """Let `free_mb` be free on the filler's disk, at once: no state between is seen."""
+    here = filler.stat().st_size if filler.exists() else 0
+    more = bed.free(filler.parent) - int(free_mb * (1 << 20))
+    descriptor = os.open(filler, os.O_RDWR | os.O_CREAT)
+    try:
+        if more > 0:
+            os.posix_fallocate(descriptor, here, more)
+        else:
+            os.ftruncate(descriptor, here + more)
+    finally:
+        os.close(descriptor)
+
+
+def _apply_retention(config: Path) -> int:
+    """Delete by policy beside the daemon; return how many recordings went."""
+    with bed.Child("-m", "triage.cli", "retention", str(config), "--apply", "--json", name="retention") as child:
+        child.wait(60.0)
+        child.kill()
+        return int(child.events[-1]["deleted"])
 
 
 # ------------------------------------------------------------------------------------------------------ bits that flip

@@ -178,7 +178,7 @@ function scanHead(meta) {
     ${meta.training ? html`<span class="tag strong">${t('training.tag')}</span>` : nothing}
     <span class="spacer"></span>
     <span class="alarms">${alarm('gamma', meta.gamma_alarm)} ${alarm('neutron', meta.neutron_alarm)}</span>
-    <span class="clock"><span class="dim">${t('scan.age')}</span> <b class="age" data-since=${meta.start_utc_ns} .textContent=${age(secondsSince(meta.start_utc_ns))}></b></span>
+    <span class="clock ${meta.training ? 'hidden-text' : ''}"><span class="dim">${t('scan.age')}</span> <b class="age" data-since=${meta.start_utc_ns} .textContent=${age(secondsSince(meta.start_utc_ns))}></b></span>
   </header>`;
 }
 const alarm = (kind, value) => html`<span class="portal-alarm ${value ? 'on' : ''}">${t(`portal.${kind}`)}: <b>${value == null ? t('portal.not_measured') : value ? t('portal.alarm') : t('portal.no_alarm')}</b></span>`;

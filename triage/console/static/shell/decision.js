@@ -5,6 +5,7 @@ import {announce, changed, get, notice, post, state} from './store.js';
 import {keyName, keysOf} from './keys.js';
 import {short} from './queue.js';
 import {openOpinion} from './opinion.js';
+import {inOrder} from './panels.js';
 import {showTruth, truthView} from './training.js';
 
 export const VERDICTS = ['clear', 'inspect', 'rescan'];
@@ -28,7 +29,7 @@ function proposed(verdict) {
   const {meta} = state;
   if (verdict === 'clear') return '';
   if (verdict === 'rescan') { const q = meta.quality.find((one) => one.fatal) ?? meta.quality[0]; return q ? q.reason : ''; }
-  const chosen = meta.findings.find((f) => f.index === state.selectedFinding) ?? meta.findings.find((f) => f.tier !== 'note') ?? meta.findings[0];
+  const chosen = meta.findings.find((f) => f.index === state.selectedFinding) ?? inOrder(meta.findings)[0];
   return chosen ? `${chosen.index}: ${chosen.reason}` : '';
 }
 
@@ -43,7 +44,7 @@ export function choose(verdict) {
   requestAnimationFrame(() => {
     const note = document.querySelector('#note');
     if (verdict === 'clear') document.querySelector('#confirm')?.focus();
-    else { note?.focus(); note?.select(); }
+    else if (note) { note.focus(); note.select(); note.scrollTop = 0; }
   });
 }
 
@@ -96,6 +97,8 @@ export async function confirm() {
 
 export function takeDecision(told) {
   const at = state.decisions.findIndex((d) => d.id === told.id);
+  // an answer to a question can come after what happened since
+  if (at >= 0 && state.decisions[at].changed_utc_us > told.changed_utc_us) return;
   const before = at >= 0 ? state.decisions[at].state : null;
   if (at >= 0) state.decisions[at] = told; else state.decisions = [...state.decisions, told];
   if (before !== told.state) {

@@ -16,8 +16,11 @@ export function selectFinding(index) {
   changed();
 }
 
+/** Findings as they are listed: what asks for most first. */
+export const inOrder = (findings) => [...findings].sort((a, b) => URGENT.indexOf(a.tier) - URGENT.indexOf(b.tier) || a.index - b.index);
+
 export function nextFinding() {
-  const found = state.meta?.findings ?? [];
+  const found = inOrder(state.meta?.findings ?? []);
   if (!found.length) return;
   const at = found.findIndex((f) => f.index === state.selectedFinding);
   state.selectedFinding = null;
@@ -28,7 +31,7 @@ function findingsView(meta) {
   return html`
     <section aria-labelledby="findings-title">
       <header class="panel-head"><h2 id="findings-title">${t('findings.title')}</h2><span class="count">${meta.findings.length}</span></header>
-      ${meta.findings.length ? html`<ol class="findings">${[...meta.findings].sort((a, b) => URGENT.indexOf(a.tier) - URGENT.indexOf(b.tier) || a.index - b.index).map((f) => html`
+      ${meta.findings.length ? html`<ol class="findings">${inOrder(meta.findings).map((f) => html`
         <li><button class="finding tier-${f.tier}" aria-pressed=${state.selectedFinding === f.index ? 'true' : 'false'} @click=${() => selectFinding(f.index)}>
           <span class="finding-head"><span class="number">${f.index}</span><span class="tier"><span aria-hidden="true">${TIER[f.tier]}</span> ${t(`tier.${f.tier}`)}</span><span class="kind">${kindName(f.kind)}</span></span>
           <span class="reason">${f.reason}</span>

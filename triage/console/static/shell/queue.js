@@ -87,7 +87,7 @@ function rowView(row, open) {
         </span>
         <span class="row-middle">${row.training ? short(row.scan_id) : row.containers?.length ? row.containers.join(' ') : t('queue.no_number')}${row.simulated ? html` <span class="tag">${t('simulated.short')}</span>` : nothing}</span>
         <span class="row-reason">${row.reasons?.[0] ?? ''}</span>
-        ${owner(row) || decision ? html`<span class="row-owner">${decision ? t(`delivery.${decision.state}`) : owner(row)}</span>` : nothing}
+        ${owner(row) || decision ? html`<span class="row-owner">${decision ? t(row.training && decision.state === 'acknowledged' ? 'delivery.training' : `delivery.${decision.state}`) : owner(row)}</span>` : nothing}
       </button>
     </li>`;
 }

@@ -207,7 +207,7 @@ export class PortalChart extends LitElement {
       const x1 = u.valToPos(start + alarm.end * interval, 'x', true);
       ctx.fillRect(x0, bbox.top, Math.max(2 * r, x1 - x0), 3 * r);
       if (x0 <= end) continue;
-      const word = `▲ ${t(`view.chart.${alarm.who}`)}: ${t('view.chart.alarm')}`;
+      const word = `▲ ${t(`view.chart.${alarm.who}`)}: ${t(`tier.${alarm.tier ?? 'alarm'}`)}`;
       ctx.fillText(word, x0, bbox.top + 5 * r);
       end = x0 + 8 * r + ctx.measureText(word).width;
     }
@@ -268,7 +268,7 @@ export class PortalChart extends LitElement {
         <span class="spacer"></span>
         <button aria-pressed=${this.inSigma ? 'true' : 'false'} ?disabled=${!(s.background > 0)} @click=${() => this.#toggle()}>${t('view.chart.nsigma')}</button></div>
       <div class="plots" aria-hidden="true"><span class="read"></span></div></div>
-      <div class="hidden-text">${alarms.length ? html`<ul>${alarms.map((a) => html`<li>${t(`view.chart.${a.who}`)}: ${t('view.chart.alarm')}, ${a.text}, ${a.first}–${a.end}</li>`)}</ul>` : nothing}
+      <div class="hidden-text">${alarms.length ? html`<ul>${alarms.map((a) => html`<li>${t(`view.chart.${a.who}`)}: ${t(`tier.${a.tier ?? 'alarm'}`)}, ${a.text}, ${a.first}–${a.end}</li>`)}</ul>` : nothing}
         <table><caption>${t('view.chart.table')}</caption><tbody>${s.gamma.slice(0, 400).map((n, i) => html`<tr><th scope="row">${(s.start_s + i * s.interval_s).toFixed(1)} s</th><td>${n}</td></tr>`)}</tbody></table></div>`;
   }
 }

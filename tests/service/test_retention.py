@@ -1,0 +1,143 @@
+"""What may be deleted, what never."""
+
+import json
+import subprocess
+import sys
+import time
+
+import msgspec
+import pytest
+
+from scanner_io.config import Retention
+from scanner_io.errors import DeliveryError, StorageError
+from tests.service.daemon_rig import ENVIRONMENT, ROOT, write_config
+from tests.service.test_keeping import stored
+from tests.service.test_outbox import decision, row
+from triage.service import audit, keeping, retention
+from triage.service.outbox import Outbox
+
+POLICY = Retention(clear_days=10, inspect_days=100)
+DAY_NS = retention.DAY_NS
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    folder = tmp_path / "state" / "recordings"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def outbox(place):
+    box = Outbox(place)
+    yield box
+    box.close()
+
+
+def decide(outbox, number, verdict):
+    item = outbox.lease(row(number).scan_id, "ana", 10)
+    outbox.decide(decision(item, decision_id=f"d{number}", verdict=verdict))
+
+
+def found(outbox, policy=POLICY, days=0.0):
+    return [(c.scan_id, c.kind) for c in retention.candidates(outbox, policy, time.time_ns() + int(days * DAY_NS))]
+
+
+def test_only_what_is_decided_and_old_enough_may_go(outbox, recordings):
+    for number, outcome in enumerate(("REVIEW", "ALARM", "REVIEW", "CLEAR", "REVIEW", "REVIEW"), start=1):
+        stored(outbox, recordings, number, outcome)
+    decide(outbox, 1, "clear")
+    decide(outbox, 2, "inspect")
+    outbox.lease(row(3).scan_id, "ana", 10)
+    decide(outbox, 5, "rescan")  # 6 waits, 4 is filed
+    assert found(outbox) == []
+    assert found(outbox, days=9.9) == []
+    assert found(outbox, days=10.1) == [(row(1).scan_id, "clear")]
+    assert found(outbox, days=1000) == [(row(1).scan_id, "clear"), (row(2).scan_id, "inspect")]
+    assert found(outbox, Retention(filed_days=1), days=2) == [(row(4).scan_id, "filed")]
+    assert found(outbox, Retention(), days=10_000) == []
+
+
+def test_a_deletion_is_in_the_audit_before_it_happens_and_leaves_the_row(outbox, recordings, faulty_disk):
+    path = stored(outbox, recordings, 1)
+    decide(outbox, 1, "clear")
+    one = retention.candidates(outbox, Retention(clear_days=0), time.time_ns())[0]
+    seen = []
+
+    def look(call):
+        seen.append([k for (k,) in outbox.store.rows("SELECT kind FROM events ORDER BY seq")][-1])
+        return "EIO" if len(seen) == 1 else None
+
+    faulty_disk(look)
+    with pytest.raises(StorageError, match="cannot be deleted"):
+        retention.delete(outbox, one, recordings, "olga")
+    assert seen == ["recording_deleting"]
+    assert path.exists()
+    assert keeping.kept(outbox) == []  # no alarm at the next start
+    again = retention.candidates(outbox, Retention(clear_days=0), time.time_ns())
+    assert retention.delete(outbox, again[0], recordings, "olga")
+    assert not path.exists()
+    assert outbox.item(one.scan_id).state == "decided"
+    assert outbox.decisions(one.scan_id)
+    assert retention.candidates(outbox, Retention(clear_days=0), time.time_ns()) == []
+    assert str(path) in outbox.known_paths()
+
+
+def test_a_legal_hold_keeps_a_recording_until_it_is_ended(outbox, recordings):
+    stored(outbox, recordings, 1)
+    decide(outbox, 1, "clear")
+    one = retention.candidates(outbox, Retention(clear_days=0), time.time_ns())[0]
+    retention.hold(outbox, one.scan_id, "olga", "case 7")
+    assert retention.candidates(outbox, Retention(clear_days=0), time.time_ns()) == []
+    assert not retention.delete(outbox, one, recordings, "olga")  # found before the hold
+    with pytest.raises(DeliveryError, match="already"):
+        retention.hold(outbox, one.scan_id, "olga", "case 8")
+    assert [h.why for h in retention.holds(outbox)] == ["case 7"]
+    retention.end_hold(outbox, one.scan_id, "olga", "closed")
+    assert retention.delete(outbox, one, recordings, "olga")
+    with pytest.raises(DeliveryError, match="was deleted"):
+        retention.hold(outbox, one.scan_id, "olga", "too late")
+
+
+def test_a_row_that_points_elsewhere_and_a_clock_that_went_back_delete_nothing(outbox, recordings, tmp_path):
+    path = stored(outbox, tmp_path, 1)
+    decide(outbox, 1, "clear")
+    one = retention.candidates(outbox, Retention(clear_days=0), time.time_ns())[0]
+    with pytest.raises(StorageError, match="is not below"):
+        retention.delete(outbox, msgspec.structs.replace(one, path=f"{recordings}/../../{path.name}"), recordings, "o")
+    assert path.exists()
+    with pytest.raises(StorageError, match="clock is behind"):
+        retention.candidates(outbox, Retention(clear_days=0), time.time_ns() - DAY_NS)
+
+
+def test_what_was_filed_and_deleted_cannot_be_claimed(outbox, recordings):
+    stored(outbox, recordings, 1, "CLEAR")
+    one = retention.candidates(outbox, Retention(filed_days=0), time.time_ns())[0]
+    assert retention.delete(outbox, one, recordings, "olga")
+    with pytest.raises(DeliveryError, match="deleted by the site's policy"):
+        outbox.lease(one.scan_id, "ana", 10)
+
+
+def test_the_command_tells_first_and_deletes_when_told(tmp_path, recordings):
+    lane = f'[[lane]]\nname = "north"\n[[lane.device]]\ndriver = "file_drop"\npath = "{tmp_path}"\n'
+    config = write_config(tmp_path, f"[retention]\nclear_days = 0\n{lane}")
+    box = Outbox(tmp_path / "state" / "outbox.sqlite")
+    paths = [stored(box, recordings, number) for number in (1, 2, 3)]
+    for number in (1, 2):
+        decide(box, number, "clear")
+    box.close()
+
+    def run(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", "triage.cli", "retention", str(config), "--json", *words], capture_output=True,
+            text=True, env=ENVIRONMENT, cwd=ROOT,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert [line.get("deleted") for line in run()] == [False, False, 0]
+    assert all(path.exists() for path in paths)
+    assert run("--hold", row(2).scan_id, "--why", "case 7")[-1]["legal_holds"] == [row(2).scan_id]
+    assert run("--apply")[-1]["deleted"] == 1
+    assert [path.exists() for path in paths] == [False, True, True]
+    assert audit.verify(tmp_path / "state" / "outbox.sqlite", None, None).problems == []

@@ -1,0 +1,111 @@
+"""What was done to an image after it was measured is told, and never reads as clear; untouched ones are left alone."""
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+
+from tests.triage.test_container import CARGO, radiograph, scene
+from triage.analysis.fusion import fuse
+from triage.analysis.image import ImageProfile, judge_image
+
+#: Plain contrasts: how places are searched has no part in this.
+PLAIN = ImageProfile(fuser="none")
+CODES = {"image_blurred", "image_compressed", "repeated_columns", "image_joined", "energies_disagree"}
+
+
+def _twice(picture, length):
+    at = int(0.55 * picture.shape[1])
+    return np.insert(picture, [at] * length, picture[:, [at]], axis=1)
+
+
+def _sent_again(picture, length):
+    at = int(0.55 * picture.shape[1])
+    return np.concatenate([picture[:, :at], picture[:, at - length :]], axis=1)
+
+
+def _smaller(picture, by):
+    small = cv2.resize(picture, None, fx=1 / by, fy=1 / by, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, picture.shape[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def _compressed(picture, quality):
+    return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
+
+
+#: Each does to a picture (rows, columns) uint8 what its name says; what must be said of it.
+DAMAGES = {
+    "blurred": (lambda t: cv2.GaussianBlur(t, (0, 0), 3), "image_blurred"),
+    "enlarged": (lambda t: _smaller(t, 5), "image_blurred"),
+    "quality 5": (lambda t: _compressed(t, 5), "image_compressed"),
+    "4 % of the columns one": (lambda t: _twice(t, t.shape[1] // 25), "repeated_columns"),
+    "the same, compressed": (lambda t: _compressed(_twice(t, t.shape[1] // 25), 85), "repeated_columns"),
+    "4 % of the columns twice": (lambda t: _sent_again(t, t.shape[1] // 25), "repeated_columns"),
+}
+REAL = ("container_0202_0.jpg", "truck_02.jpg")
+
+
+def outcome(judged):
+    return fuse(judged.findings, judged.quality, vendor_alarm=False, anything_judged=True)[0]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    if not CARGO.is_dir():
+        pytest.skip(f"no real scans at {CARGO}")
+    return [cv2.imread(str(CARGO / name), cv2.IMREAD_GRAYSCALE) for name in REAL]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_real_scan_says_so(pictures, damage):
+    change, code = DAMAGES[damage]
+    for picture in pictures:
+        judged = judge_image(radiograph(change(picture).astype(np.float32) / 255), PLAIN)
+        assert code in {q.code for q in judged.quality}
+        assert outcome(judged) != "CLEAR"
+
+
+def test_a_real_scan_as_it_is_has_none_of_it(pictures):
+    for picture in pictures:
+        assert not CODES & {q.code for q in judge_image(radiograph(picture.astype(np.float32) / 255), PLAIN).quality}
+
+
+@pytest.mark.usefixtures("pictures")
+def test_two_scans_put_together_are_told():
+    one, other = (cv2.imread(str(CARGO / f"truck_{n}.jpg"), cv2.IMREAD_GRAYSCALE) for n in (12, 14))
+    at = int(0.55 * one.shape[1])
+    joined = np.concatenate([one[:, :at], cv2.resize(other, one.shape[::-1])[:, at:]], axis=1)
+    judged = judge_image(radiograph(joined.astype(np.float32) / 255), PLAIN)
+    told = [q.reason for q in judged.quality if q.code == "image_joined"]
+    assert told and abs(int(told[0].split()[2]) - at) <= 2
+
+
+# -- two energies
+
+
+def two_energies(low=None, **how):
+    """Return a drawn scan of two energies; `low` : does something to the picture of the lower one."""
+    image = scene(load="stacks")
+    pair = [radiograph(t, state="raw", noise=0.004, **how) for t in (image if low is None else low(image), image)]
+    detector = pair[1].detector
+    both = {name: (getattr(detector, name)[0],) * 2 for name in ("dark", "air")}
+    return msgspec.structs.replace(
+        pair[1], counts=(pair[0].counts[0], pair[1].counts[0]),
+        detector=msgspec.structs.replace(detector, energies=("low", "high"), **both),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("low", "told"),
+    [
+        (None, ""),
+        (lambda t: np.roll(t, 1, axis=1), ""),
+        (lambda t: np.roll(t, 6, axis=1), "6 columns off"),
+        (lambda t: np.roll(t, -5, axis=0), "channels off"),
+        (lambda t: scene(box=(330, 120, 1190, 470), load="empty"), "do not show the same vehicle"),
+    ],
+)
+def test_two_energies_that_do_not_fit_are_told(low, told):
+    judged = judge_image(two_energies(low), PLAIN)
+    found = [q.reason for q in judged.quality if q.code == "energies_disagree"]
+    assert [told in reason for reason in found] == ([True] if told else [])

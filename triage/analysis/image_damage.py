@@ -1,0 +1,264 @@
+"""What was done to an image after it was measured: blurred or enlarged, compressed too hard, columns twice, joined.
+
+None of it makes an image unreadable, so each is told by what a detector's own image never has:
+
+    blurred, enlarged    no edge is sharp: the sharpest take 1 to 2.3 pixels in real scans, 4 and more in an enlarged
+                         thumbnail. What is told is how many pixels high the container would be if they did not.
+    compressed           8 x 8 blocks show: brightness changes more between blocks than inside them
+    columns twice        two columns that show something and are equal in every count, or a run of columns that changes
+                         far less than what lies to both sides of it: noise alone makes every measured column another
+    joined               between two columns everything changes at once, floor and roof as well, and the columns before
+                         and after do not: a measured edge takes more than one pixel, and no load cuts the floor
+    energies apart       the edges of two energies of one scan lie at the same columns and channels, and are the same
+
+A join is the weak one: of two real scans put together it names one in four, of columns cut out of one scan one in ten,
+for there the floor fits. Edges of two energies of one scan are alike to .99, of two scans to .4 to .8.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple, TypeAlias
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from scanner_io.model import Quality, Radiograph
+
+from .container import Frame
+from .correction import Correction
+
+Array: TypeAlias = NDArray[Any]
+
+LINES = 256
+"""About so many lines of either direction are looked at; the other direction is looked at whole."""
+_FAR = 16
+_BLOCK = 8
+
+
+class DamageProfile(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of what is an image as it was measured.
+
+    edge_px : sharp edges take no more; least_height_px : container that is too low to be judged, edges taken for pixels
+    block_share : how much more brightness may change between blocks than inside them, as a share of the mean change
+    twice : equal columns from which it is no chance
+    still, still_share : change of a run of columns, as a share of that to both sides of it, and length of the run, as a
+        share of the image, from which it was not measured while the vehicle moved
+    seam, seam_apart : part of the rows, of the floor as well, that change at once, and by how much that is more than at
+        the fourth such place: goods have many straight edges
+    energy_lag : columns or channels by which two energies may lie apart; interlaced ones do by less than one
+    energy_like : least correlation of their edges
+    """
+
+    edge_px: float = 2.6
+    least_height_px: int = 256
+    block_share: float = 0.75
+    twice: int = 3
+    still: float = 0.35
+    still_share: float = 0.03
+    seam: float = 0.5
+    seam_apart: float = 0.35
+    energy_lag: int = 2
+    energy_like: float = 0.85
+
+
+class _Lines(NamedTuple):
+    """A sample of an image's lines, upright.
+
+    along : (some rows, columns) float32, transmission; rows : their places; across : (some columns, rows)
+    """
+
+    along: Array
+    rows: Array
+    across: Array
+
+
+def image_damage(
+    radiograph: Radiograph, correction: Correction, frames: tuple[Frame, ...], p: DamageProfile
+) -> list[Quality]:
+    """Return what was done to an image in which containers were found. frames : in upright pixels of the full image."""
+    lines = _lines(radiograph, correction)
+    found: list[Quality | None] = [_blurred(lines, frames, p)]
+    if radiograph.detector.state == "display":
+        found.append(_blocks(lines, p))
+    for frame in frames:
+        found += [_twice(radiograph, lines, frame, p), _joined(lines, frame, p)]
+    return list({q.code: q for q in reversed(found) if q is not None}.values())[::-1]
+
+
+def _lines(radiograph: Radiograph, correction: Correction) -> _Lines:
+    calibration = correction.calibration
+    assert calibration is not None, "an image that cannot be corrected is not looked at"
+    counts = radiograph.counts[-1]
+    dark, gain = calibration.dark[-1], calibration.inv_gain[-1]
+    good = np.flatnonzero(~calibration.bad_channels)
+    if radiograph.detector.first_channel == "bottom":
+        good = good[::-1]
+    some = good[:: max(1, good.size // LINES)]
+    rows = counts.shape[1] - 1 - some if radiograph.detector.first_channel == "bottom" else some
+    step = max(1, counts.shape[0] // LINES)
+    along = np.clip((counts[:, some].astype(np.float32) - dark[some]) * gain[some], 0.0, 1.0)
+    across = np.clip((counts[::step, good].astype(np.float32) - dark[good]) * gain[good], 0.0, 1.0)
+    return _Lines(np.ascontiguousarray(along.T), rows, across)
+
+
+def _blurred(lines: _Lines, frames: tuple[Frame, ...], p: DamageProfile) -> Quality | None:
+    widths = [w for w in (edge_width(lines.along), edge_width(lines.across)) if w is not None]
+    height = max(f.height for f in frames)
+    widest = max(widths, default=0.0)
+    if widest <= p.edge_px or height / widest >= p.least_height_px:
+        return None
+    text = (
+        f"the sharpest edges take {widest:.1f} pixels: blurred, or enlarged from a smaller image. The container is "
+        f"{height:.0f} pixels high and shows what one of {height / widest:.0f} pixels would; take the scan itself"
+    )
+    return Quality(code="image_blurred", reason=text)
+
+
+def edge_width(lines: Array) -> float | None:
+    """Return how many pixels the sharpest tenth of strong edges take, None where there are too few.
+
+    lines : (n, pixels) float32, transmission; an edge is a change of .3 and more within 16 pixels
+    """
+    if lines.shape[1] <= 3 * _FAR:
+        return None
+    change = np.abs(lines[:, _FAR:] - lines[:, :-_FAR])
+    steepest: Array = cv2.dilate(np.abs(np.diff(lines, axis=1)), np.ones((1, _FAR), np.uint8), anchor=(0, 0))
+    strong = change > 0.3
+    if np.count_nonzero(strong) < 200:
+        return None
+    return float(np.quantile(change[strong] / steepest[:, : change.shape[1]][strong], 0.1))
+
+
+def _blocks(lines: _Lines, p: DamageProfile) -> Quality | None:
+    share = max(_blockiness(lines.along), _blockiness(lines.across))
+    if share <= p.block_share:
+        return None
+    text = (
+        f"blocks of 8 x 8 pixels show: between them brightness changes by {share:.0%} more than inside them. The image "
+        "was compressed so hard that what is faint is lost; take the scan itself"
+    )
+    return Quality(code="image_compressed", reason=text)
+
+
+def _blockiness(lines: Array) -> float:
+    """Return how much more neighbours differ at one of eight phases, as a share of the mean difference."""
+    if lines.shape[1] < 4 * _BLOCK:
+        return 0.0
+    change = np.abs(np.diff(lines, axis=1)).mean(axis=0)
+    excess = change[1:-1] - 0.5 * (change[:-2] + change[2:])
+    phases = np.array([excess[k::_BLOCK].mean() for k in range(_BLOCK)])
+    usual = float(change.mean())
+    return float((phases.max() - np.median(phases)) / usual) if usual > 0 else 0.0
+
+
+def _inside(lines: _Lines, frame: Frame) -> tuple[Array, int]:
+    """Return the part of the rows and columns that shows a container, and its first column."""
+    first, end = max(0, int(frame.left)), int(np.ceil(frame.right))
+    rows = (lines.rows >= frame.corners[:, 1].min()) & (lines.rows < frame.corners[:, 1].max())
+    return lines.along[rows, first:end], first
+
+
+def _twice(radiograph: Radiograph, lines: _Lines, frame: Frame, p: DamageProfile) -> Quality | None:
+    inside, first = _inside(lines, frame)
+    if inside.shape[0] < 16 or inside.shape[1] < 16:
+        return None
+    # what is of one value over long stretches was drawn or clipped: there columns are equal by themselves
+    busy = np.flatnonzero((np.diff(inside, axis=0) != 0).mean(axis=0) > 0.5)
+    columns = radiograph.counts[-1][:, :: max(1, radiograph.detector.channels // LINES)][first + busy]
+    seen = Counter(column.tobytes() for column in columns)
+    extra = sum(n - 1 for n in seen.values())
+    if extra >= p.twice:
+        text = f"{extra} columns are equal to another one in every count: they were not measured, but repeated"
+        return Quality(code="repeated_columns", reason=f"{text}; lengths are wrong, and something may not be shown")
+    change = np.abs(np.diff(inside, axis=1)).mean(axis=0)
+    steps = np.flatnonzero(np.diff(np.pad((change < p.still * np.median(change)).astype(np.int8), 1)))
+    for a, b in zip(steps[::2], steps[1::2], strict=True):
+        if b - a < max(8, p.still_share * lines.along.shape[1]):
+            continue
+        sides = change[max(0, 2 * a - b) : a], change[b : 2 * b - a]
+        if all(s.size and change[a:b].mean() < p.still * np.median(s) for s in sides):
+            text = (
+                f"{b - a} columns from {first + a} on change less than {p.still:.0%} of what is on both sides of them: "
+                "lines were repeated, so lengths are wrong, and something may not be shown"
+            )
+            return Quality(code="repeated_columns", reason=text)
+    return None
+
+
+def _joined(lines: _Lines, frame: Frame, p: DamageProfile) -> Quality | None:
+    inside, first = _inside(lines, frame)
+    margin = max(3, int(0.06 * inside.shape[1]))
+    floor = round(0.1 * inside.shape[0])
+    if floor < 8 or inside.shape[1] < 4 * margin:
+        return None
+    change = np.abs(np.diff(inside, axis=1))
+    alone = change[:, 1:-1] > np.maximum(3 * np.maximum(change[:, :-2], change[:, 2:]), 0.02)
+    share = np.minimum(alone.mean(axis=0), alone[-floor:].mean(axis=0))[margin:-margin]
+    at = int(np.argmax(share))
+    others = np.delete(share, np.arange(max(0, at - 3), min(share.size, at + 4)))
+    usual = float(np.partition(others, -3)[-3]) if others.size >= 3 else 0.0
+    if share[at] < p.seam or share[at] - usual < p.seam_apart:
+        return None
+    text = (
+        f"at column {first + margin + at + 2} {share[at]:.0%} of all rows change at once, the floor's as well: the "
+        "image was joined from two, or columns are missing there"
+    )
+    return Quality(code="image_joined", reason=text)
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Two energies
+
+
+def energies_disagree(
+    radiograph: Radiograph, correction: Correction, frames: tuple[Frame, ...], p: DamageProfile
+) -> list[Quality]:
+    """Return that two energies do not show the same vehicle at the same place."""
+    calibration = correction.calibration
+    if len(radiograph.counts) != 2 or calibration is None:
+        return []
+    first = max(0, int(min(f.left for f in frames)))
+    end = min(radiograph.columns, int(np.ceil(max(f.right for f in frames))))
+    good = np.flatnonzero(~calibration.bad_channels)
+    for axis, of in ((0, "columns"), (1, "channels")):
+        if axis == 0:
+            channels = good[:: max(1, good.size // 64)]
+            pair = [c[first:end, channels].T for c in radiograph.counts]
+        else:
+            pair = [c[first : end : max(1, (end - first) // 64)][:, good] for c in radiograph.counts]
+        lag, like = _apart(*pair)
+        if like >= p.energy_like and abs(lag) <= p.energy_lag:
+            continue
+        if like >= p.energy_like:
+            text = f"the lower energy shows the same {lag:+d} {of} off: what is compared there is not the same place"
+        else:
+            text = (
+                f"edges of the two energies are alike to {like:.0%} of what is possible, wherever they are laid over "
+                "each other: they do not show the same vehicle"
+            )
+        return [Quality(code="energies_disagree", reason=f"{text}; nothing follows from comparing them")]
+    return []
+
+
+def _apart(low: Array, high: Array) -> tuple[int, float]:
+    """Return by how many pixels `low` lies behind `high`, lines of equal shape (n, pixels), and the correlation there.
+
+    Of edges, four pixels wide, so that noise weighs little; over up to a quarter of the length.
+    """
+    size = low.shape[1]
+    edges = [cv2.blur(line.astype(np.float32), (4, 1)) for line in (low, high)]
+    a, b = (e[:, 4:] - e[:, :-4] for e in edges)
+    n = 1 << (2 * size - 1).bit_length()
+    product = (np.fft.rfft(a, n) * np.conj(np.fft.rfft(b, n))).sum(axis=0)
+    norm = float(np.sqrt((a.astype(np.float64) ** 2).sum() * (b.astype(np.float64) ** 2).sum()))
+    if norm == 0:
+        return 0, 0.0
+    found = np.fft.irfft(product, n)
+    reach = max(1, size // 4)
+    lags = np.arange(-reach, reach + 1)
+    values = found[lags]
+    at = int(np.argmax(values))
+    return int(lags[at]), float(values[at] / norm)

@@ -1,0 +1,81 @@
+"""`scanlane retention`: delete recordings by the site's policy, or say which would go."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from .shared import analyst_option, emit, json_option
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--apply", "do", is_flag=True, help="Delete. Without it only what would go is told.")
+@click.option("--hold", metavar="SCAN", help="Put a scan under a legal hold: its recording stays; needs --why.")
+@click.option("--release", metavar="SCAN", help="End a legal hold; needs --why.")
+@click.option("--why", default="", help="The reason of a hold or its end, for the audit.")
+@analyst_option
+@json_option
+def retention(
+    config: Path, do: bool, hold: str | None, release: str | None, why: str, analyst: str | None, as_json: bool
+) -> None:  # fmt: skip
+    """Delete recordings that were delivered, decided and kept for as long as [retention] in CONFIG says.
+
+    The row of a scan, its result, declaration, decisions and audit stay. What is undecided, held, under a legal hold or
+    not as it was recorded is never deleted. Every deletion is in the audit before it happens. May be run beside a
+    daemon, for instance once a night.
+    """
+    from scanner_io import config as configuration
+    from scanner_io.client import default_analyst
+    from triage.service import retention as keeping
+    from triage.service.outbox import Outbox
+    from triage.service.store import place_of
+
+    loaded = configuration.load(config.resolve())  # recordings are known by their paths
+    who = analyst or default_analyst()
+    if (hold or release) and not why.strip():
+        raise click.UsageError("--why: a reason is needed, for the audit")
+    place = place_of(loaded)
+    if isinstance(place, Path) and not place.is_file():
+        raise click.UsageError(f"{place}: no daemon of this configuration has run yet")
+    outbox = Outbox(place)
+    try:
+        if hold:
+            keeping.hold(outbox, hold, who, why)
+        if release:
+            keeping.end_hold(outbox, release, who, why)
+        if hold or release:
+            do = False
+        now_ns = time.time_ns()
+        found = keeping.candidates(outbox, loaded.retention, now_ns)
+        gone = 0
+        for one in found:
+            deleted = do and keeping.delete(outbox, one, Path(loaded.state_dir) / "recordings", who)
+            gone += deleted
+            told = {
+                "scan": one.scan_id, "kind": one.kind, "age_days": round(one.age_days(now_ns), 2),
+                "keep_days": one.keep_days, "bytes": one.size, "path": one.path, "deleted": deleted,
+            }  # fmt: skip
+            if as_json:
+                emit(told)
+            else:
+                state = "deleted" if deleted else "would go" if not do else "not deleted: it changed meanwhile"
+                click.echo(f"{one.scan_id}  {one.kind:8} {told['age_days']:8.1f} days old  {state}")
+        held = keeping.holds(outbox)
+    finally:
+        outbox.close()
+    size = sum(one.size for one in found)
+    if as_json:
+        kinds = Counter(one.kind for one in found)
+        emit({
+            "found": len(found), "deleted": gone, "bytes": size, "kinds": dict(kinds),
+            "legal_holds": [h.scan_id for h in held],
+        })  # fmt: skip
+        return
+    for kept in held:
+        click.echo(f"{kept.scan_id}  under a legal hold by {kept.who}: {kept.why}")
+    verb = f"{gone} of {len(found)} deleted" if do else f"{len(found)} would go, --apply deletes them"
+    click.echo(f"{verb} ({size / (1 << 20):.0f} MiB); {len(held)} legal holds")

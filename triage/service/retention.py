@@ -1,0 +1,144 @@
+"""Recordings that may go: delivered and decided ones, after as many days as the site's policy keeps their kind.
+
+Only the recording goes. Its row stays, with the result, the declaration, every decision and everything in the audit.
+That a recording is going to be deleted, why, and by whose order is in the audit before it is; a deletion that was cut
+short is finished by the next run.
+
+Never touched: what waits for an answer, is with an analyst or held; what was judged CLEAR, unless the policy says for
+how long such scans are kept; what is under a legal hold; what is damaged or missing, which somebody must look at.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+
+from scanner_io import disk
+from scanner_io.config import Retention
+from scanner_io.errors import DeliveryError, StorageError
+from scanner_io.storage import sync_folder
+
+from .outbox import Outbox
+
+DAY_NS = 24 * 3600 * 10**9
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A recording that the policy lets go. kind : verdict, or `filed`; since_utc_ns : of the decision, or filing"""
+
+    scan_id: str
+    path: str
+    size: int
+    sha256: str
+    kind: str
+    since_utc_ns: int
+    keep_days: int
+
+    def age_days(self, utc_ns: int) -> float:
+        """Return how many days ago it was decided or filed."""
+        return (utc_ns - self.since_utc_ns) / DAY_NS
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """A scan whose recording must stay."""
+
+    scan_id: str
+    since_utc_ns: int
+    who: str
+    why: str
+
+
+_FREE = (
+    "SELECT scan_id, path, size, sha256, state, verdict, committed_utc_ns, added_utc_ns FROM scans "
+    "JOIN outbox USING (scan_id) LEFT JOIN (SELECT scan_id, verdict, committed_utc_ns FROM decisions WHERE applied<>0) "
+    "AS answered USING (scan_id) WHERE hub=? AND kept IN ('whole', 'deleting') AND damage='' "
+    "AND state IN ('decided', 'filed') AND NOT EXISTS "
+    "(SELECT 1 FROM legal_holds WHERE legal_holds.scan_id=scans.scan_id)"
+)
+
+
+def candidates(outbox: Outbox, policy: Retention, utc_ns: int) -> list[Candidate]:
+    """Return the recordings that may be deleted at this moment, the oldest first. Raises StorageError.
+
+    A clock that is behind the audit is one that was set back, and proves no age: then there is none.
+    """
+    last = outbox.store.row("SELECT MAX(utc_ns) FROM events")
+    if last is not None and last[0] is not None and int(last[0]) > utc_ns:
+        raise StorageError("the clock is behind the last event of the audit; set it right before anything is deleted")
+    found = []
+    for scan_id, path, size, sha256, state, verdict, decided_ns, added_ns in outbox.store.rows(_FREE, (outbox.hub,)):
+        kind, since_ns = (verdict, decided_ns) if state == "decided" else ("filed", added_ns)
+        days = None if kind is None else getattr(policy, f"{kind}_days")
+        if days is not None and utc_ns - since_ns >= days * DAY_NS:
+            found.append(
+                Candidate(
+                    scan_id=scan_id, path=path, size=size, sha256=sha256, kind=kind, since_utc_ns=since_ns,
+                    keep_days=days,
+                )
+            )  # fmt: skip
+    return sorted(found, key=lambda c: (c.since_utc_ns, c.scan_id))
+
+
+def delete(outbox: Outbox, one: Candidate, recordings: Path, who: str) -> bool:
+    """Delete one recording; False if it may not go any more. recordings : where they are; nothing else is touched.
+
+    Raises StorageError; what was not done is done the next time.
+    """
+    path = Path(one.path)
+    if recordings.resolve() not in path.resolve().parents:
+        raise StorageError(f"{one.scan_id}: {path} is not below {recordings}; look who changed its row")
+    with outbox.store.transaction():
+        outbox.store.locked("SELECT scan_id FROM outbox WHERE scan_id=?", (one.scan_id,))
+        still = outbox.store.row(f"{_FREE} AND scans.scan_id=?", (outbox.hub, one.scan_id))
+        if still is None:
+            return False
+        outbox.store.change("UPDATE scans SET kept='deleting' WHERE scan_id=?", (one.scan_id,))
+        text = (
+            f"{path.name} sha256 {one.sha256}, {one.size} bytes: {one.kind} {one.age_days(time.time_ns()):.0f} days "
+            f"ago, kept {one.keep_days}"
+        )
+        outbox.event("recording_deleting", one.scan_id, who, text)
+    try:
+        if os.path.lexists(path):
+            disk.io().unlink(path)
+            sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be deleted ({error}); check its rights") from error
+    with outbox.store.transaction():
+        outbox.store.change("UPDATE scans SET kept='deleted' WHERE scan_id=?", (one.scan_id,))
+        outbox.event("recording_deleted", one.scan_id, who)
+    return True
+
+
+def hold(outbox: Outbox, scan_id: str, who: str, why: str) -> None:
+    """Let nothing delete the recording of a scan. Raises DeliveryError if it is unknown or was deleted."""
+    with outbox.store.transaction():
+        found = outbox.store.row("SELECT kept FROM scans WHERE scan_id=?", (scan_id,))
+        if found is None:
+            raise DeliveryError(f"there is no scan {scan_id[:80]!r} here")
+        if found[0] != "whole":
+            raise DeliveryError(f"scan {scan_id}: its recording was deleted; its row and its audit stay anyway")
+        new = outbox.store.change(
+            "INSERT INTO legal_holds VALUES (?, ?, ?, ?) ON CONFLICT (scan_id) DO NOTHING",
+            (scan_id, time.time_ns(), who, why),
+        )
+        if not new:
+            raise DeliveryError(f"scan {scan_id} is under a legal hold already")
+        outbox.event("legal_hold", scan_id, who, why)
+
+
+def end_hold(outbox: Outbox, scan_id: str, who: str, why: str) -> None:
+    """End a legal hold. Raises DeliveryError if there is none."""
+    with outbox.store.transaction():
+        if not outbox.store.change("DELETE FROM legal_holds WHERE scan_id=?", (scan_id,)):
+            raise DeliveryError(f"scan {scan_id[:80]!r} is under no legal hold")
+        outbox.event("legal_hold_over", scan_id, who, why)
+
+
+def holds(outbox: Outbox) -> list[Hold]:
+    """Return the legal holds in force."""
+    rows = outbox.store.rows("SELECT scan_id, since_utc_ns, who, why FROM legal_holds ORDER BY since_utc_ns, scan_id")
+    return [Hold(scan_id=i, since_utc_ns=since, who=who, why=why) for i, since, who, why in rows]
