@@ -96,8 +96,8 @@ def test_a_profile_is_named_by_what_its_fuser_holds_and_not_by_where_it_lies(tmp
     paths = [tmp_path / name for name in ("one.npz", "two.npz", "other.npz")]
     for path, held in zip(paths, (content, content, fusers.to_bytes(other)), strict=True):
         path.write_bytes(held)
-    one, two, third = (Profile(image=ImageProfile(fuser=str(path))) for path in paths)
-    assert one.identity == two.identity == Profile().identity != third.identity
-    assert one.thresholds == two.thresholds == Profile().thresholds != third.thresholds
-    lost = Profile(image=ImageProfile(fuser=str(tmp_path / "lost.npz")))
-    assert lost.identity not in (one.identity, Profile(image=ImageProfile(fuser="none")).identity)
+    one, two, third = (pipeline.Profile(image=ImageProfile(fuser=str(path))) for path in paths)
+    assert one.identity == two.identity == pipeline.Profile().identity != third.identity
+    assert one.thresholds == two.thresholds == pipeline.Profile().thresholds != third.thresholds
+    lost = pipeline.Profile(image=ImageProfile(fuser=str(tmp_path / "lost.npz")))
+    assert lost.identity not in (one.identity, pipeline.Profile(image=ImageProfile(fuser="none")).identity)
