@@ -181,7 +181,7 @@ class Site:
                 outbox.add(
                     ScanRow(
                         scan_id=scan_id, lane="north", path=str(path), sha256=hashlib.sha256(data).hexdigest(),
-                        size=len(data), start_utc_ns=self._numbers, simulated=True, result=_result(scan_id, outcome),
+                        size=len(data), start_utc_ns=self._numbers, simulated=True, result=result_of(scan_id, outcome),
                     )
                 )  # fmt: skip
                 ids.append(scan_id)
@@ -214,7 +214,8 @@ def site(folder: Path, payloads: list[bytes] | None = None, **options: Any) -> I
         made.stop()
 
 
-def _result(scan_id: str, outcome: str) -> TriageResult:
+def result_of(scan_id: str, outcome: str) -> TriageResult:
+    """Return a result for a scan that nobody judged."""
     return TriageResult(
         scan_id=scan_id, outcome=outcome, reasons=("dense block behind the third pallet",),  # type: ignore[arg-type]
         load="loaded", container=None, findings=(), quality=(), gamma_alarm=None, neutron_alarm=None, gamma_intervals=0,
