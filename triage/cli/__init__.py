@@ -17,7 +17,7 @@ from .calibrate import calibrate
 from .console import console
 from .drivers import drivers
 from .evaluate import evaluate
-from .files import export, replay, triage, verify
+from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
 from .policy import policy
@@ -74,7 +74,7 @@ def cli() -> None:
 
 
 for command in (
-    run, check, demo, triage, replay, simulate, export, verify, watch, console, decide, keys, audit, retention, drivers,
-    bench, evaluate, calibrate, study, policy, torture,
+    run, check, demo, triage, replay, simulate, export, convert, verify, watch, console, decide, keys, audit, retention,
+    drivers, bench, evaluate, calibrate, study, policy, torture,
 ):  # fmt: skip
     cli.add_command(command)

@@ -236,6 +236,24 @@ def export(recording: Path, n42: Path | None, dicos: Path | None, kvp: float | N
 
 
 @click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--kvp", type=click.FloatRange(min=1), metavar="KILOVOLT", help="For DICOS, see `export`.")
+@click.option("--replace", is_flag=True, help="Write over files that are there.")
+def convert(source: Path, target: Path, kvp: float | None, replace: bool) -> None:
+    """Convert the scan SOURCE to the form that TARGET's name asks for; every count is kept.
+
+    A recording becomes NAME.png or NAME.tif (16 bits, one file an energy, with a NAME.scan.json that makes the
+    recording again), NAME.n42, or DICOS objects in a folder; an image, DICOM file, sidecar or NAME.scan.json becomes
+    NAME.scan.h5.
+    """
+    from triage.service.convert import convert as converted
+
+    for path in converted(source, target, kvp=kvp, replace=replace):
+        click.echo(f"{path} written")
+
+
+@click.command()
 @files_argument
 @json_option
 def verify(files: tuple[Path, ...], as_json: bool) -> None:

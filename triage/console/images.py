@@ -70,7 +70,8 @@ MATERIAL_T = (0.03, 0.93)
 """Transmission of the high energy between which a ratio means anything."""
 
 _WALL_T = (0.6, 0.93)
-_MIN_WALL_PIXELS = 500
+_MIN_WALL_PIXELS = 300
+_WALL_COLUMNS = 600
 OPAQUE_T = 0.03
 """Share of the open beam below which insertions are found by chance only: hatched, for nothing is claimed there."""
 _OPAQUE_RGB = (150, 112, 168)
@@ -265,7 +266,7 @@ def rendered(tile: Array, look: Look, white: int) -> Array:
     """Return a tile as (rows, columns) uint8 before the palette."""
     v = tile.astype(np.float64)
     if look.edge:
-        v = np.clip(v + (v - cv2.blur(v, (3, 3), borderType=cv2.BORDER_REPLICATE)), 0, white)
+        v = np.clip(np.floor(2 * v - cv2.blur(v, (3, 3), borderType=cv2.BORDER_REPLICATE) + 0.5), 0, white)
     if look.log:
         v = white * (1 - np.minimum(1.0, np.log(white / np.maximum(v, 1.0)) / np.log(white)))
     g = np.clip((v - look.low) / max(look.high - look.low, 1e-9), 0, 1)
@@ -290,7 +291,7 @@ def common_ratio(low: Pyramid, high: Pyramid, container: dict[str, int] | None) 
 
     container : box in upright pixels; without one, the whole picture stands for it
     """
-    level = min(1, high.levels - 1)
+    level = min(high.levels - 1, max(0, int(np.log2(max(1, high.columns / _WALL_COLUMNS)))))
     columns, rows = high.size(level)
     box = container or {"x0": 0, "y0": 0, "x1": columns << level, "y1": rows << level}
     x0, x1, y0, y1 = (box[edge] >> level for edge in ("x0", "x1", "y0", "y1"))

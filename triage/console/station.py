@@ -443,8 +443,8 @@ class Station:
         if radiograph is not None:
             energies = range(len(radiograph.detector.energies))
             scan.pyramids = tuple(Pyramid(radiograph, energy) for energy in energies)
-            for pyramid in scan.pyramids:
-                pyramid.make()
+            with ThreadPoolExecutor(len(scan.pyramids)) as together:  # numpy lets go of the interpreter
+                list(together.map(Pyramid.make, scan.pyramids))
         scan.meta = self._meta(scan)
 
     def _meta(self, scan: OpenScan) -> dict[str, Any]:

@@ -337,6 +337,24 @@ def sidecar_scan(
     )  # fmt: skip
 
 
+def scan_of(path: Path, readers: ForeignFiles) -> Scan:
+    """Return the one scan in an image, DICOM file, sidecar or recording. Raises DataError for other files."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if head.startswith(HDF5_MAGIC):
+        return readers.recording(path).scan
+    if raster.sniff(head) is not None:
+        return image_scan(path, readers=readers)
+    if head[128:132] == b"DICM":
+        return dicom_scan(path, readers=readers)
+    if path.suffix.lower() == ".xml":
+        return sidecar_scan(path, readers=readers)
+    raise DataError(f"{path}: no image, DICOM file, sidecar or recording")
+
+
 def portal_scan(path: Path, record: PortalRecord, quality: tuple[Quality, ...] = ()) -> Scan:
     """Return one passage of the daily file at `path` as a scan of its own.
 

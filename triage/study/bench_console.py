@@ -101,6 +101,7 @@ def bench_console(
     first_paint_ms : from the click to the frame after the one painted; `cold`: the recording is still at the lane;
         `ahead`: the console had fetched and read it, as it does with the next one of the queue
     frames_per_s : while panning, zooming and dragging the window; `bare` is the quad
+    cpu_ms_per_frame : of all processes of the browser, which a load of the machine hardly changes
     memory_mb : of page (JavaScript), browser (all processes, shared pages by share) and console, after a fifth and all
 
     Raises DataError without Chromium or Playwright, or if no picture comes.
@@ -144,9 +145,12 @@ def bench_console(
             if progress is not None:
                 progress(number + 1, rounds)
         frames: dict[str, list[float]] = {"bare": [], "pan": [], "zoom": [], "window": []}
+        busy: dict[str, list[float]] = {what: [] for what in frames}
         for _ in range(3):
             for what, rates in frames.items():
+                before_s = _browser_cpu_s(console.pid)
                 rates.append(page.evaluate(_FRAMES, {"what": what, "seconds": _SECONDS}))
+                busy[what].append(1000 * (_browser_cpu_s(console.pid) - before_s) / max(1.0, rates[-1] * _SECONDS))
         memory = {}
         for number in range(scans):
             _clicked(page, ids[number % len(ids)])
@@ -160,6 +164,7 @@ def bench_console(
         "first_paint_ms": {name: _percentiles([p["click_ms"] for p in found]) for name, found in paints.items()},
         "first_paint_in_view_ms": {name: _percentiles([p["view_ms"] for p in found]) for name, found in paints.items()},
         "frames_per_s": {name: round(statistics.median(rates), 1) for name, rates in frames.items()},
+        "cpu_ms_per_frame": {name: round(statistics.median(costs), 1) for name, costs in busy.items()},
         "pan_over_bare": ratio(frames["pan"], frames["bare"]),
         "zoom_over_bare": ratio(frames["zoom"], frames["bare"]),
         "memory_mb": memory,
@@ -200,6 +205,18 @@ def _memory(page: Any, console_pid: int) -> dict[str, float]:
         "browser": round(browser / 1024, 1),
         "console": round(sum(_pss_kb(pid) for pid in _family(console_pid)) / 1024, 1),
     }
+
+
+def _browser_cpu_s(console_pid: int) -> float:
+    """Return the processor time that the browser's processes have taken."""
+    ticks = 0
+    for pid in set(_descendants(os.getpid())) - _family(console_pid):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _descendants(of: int) -> list[int]:

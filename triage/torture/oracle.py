@@ -143,7 +143,7 @@ def unopenable(folder: Path, since_ns: int = 0) -> list[str]:
     for path in sorted(folder.rglob(f"*{recording.SUFFIX}")):
         try:
             if path.stat().st_mtime_ns >= since_ns:
-                recording.read(path)
+                _read(path)
         except FileNotFoundError:  # exchanged for a newer one since it was listed
             continue
         except DataError as error:
@@ -151,15 +151,26 @@ def unopenable(folder: Path, since_ns: int = 0) -> list[str]:
     return bad
 
 
+_sound: dict[str, tuple[str, str]] = {}
+"""By the hash of a recording that was read in whole: name and hash of the file that it was made of."""
+
+
+def _read(path: Path) -> tuple[str, str, str]:
+    """Return a recording's hash, and name and hash of the file that it was made of. Raises OSError, DataError."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest not in _sound:
+        scan = recording.read(path).scan
+        _sound[digest] = Path(scan.source).name, scan.source_sha256
+    return digest, *_sound[digest]
+
+
 def _source_of(path: Path, sha256: str) -> tuple[str, str] | None:
     """Return name and hash of the dropped file that a recording was made of; None if it is not as its row says."""
     try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            return None
-        scan = recording.read(path).scan
+        digest, name, source_sha256 = _read(path)
     except (OSError, DataError):
         return None
-    return Path(scan.source).name, scan.source_sha256
+    return (name, source_sha256) if digest == sha256 else None
 
 
 def database(state: Path) -> sqlite3.Connection:

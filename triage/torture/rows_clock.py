@@ -15,7 +15,7 @@ from . import bed, oracle
 from .outcome import Outcome, cannot_run, judged, say
 
 HOUR_S, DAY_S = 3600, 86400
-LEASE_S = 4.0
+LEASE_S = 2.5
 SLEEPS_BY_SELECT = "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds)\n"
 """libfaketime 0.9.10 fails a sleep until a moment, as Python's is; the clocks are not touched by this."""
 
@@ -46,7 +46,7 @@ def r7_clock_steps(folder: Path, full: bool) -> Outcome:
     if library is None:
         return cannot_run("libfaketime is not installed here", "leases_ended == 0, steps_not_audited == 0")
     clock = FakeClock(folder, library)
-    steps = [HOUR_S, -HOUR_S, DAY_S, -DAY_S, -1] if full else [HOUR_S, -DAY_S, -1]
+    steps = [HOUR_S, -HOUR_S, DAY_S, -DAY_S, -1] if full else [DAY_S, -HOUR_S, -1]
     rounds = 20 if full else 1
     drop = oracle.Stimulator(folder / "drop")
     port = bed.free_port()

@@ -26,11 +26,11 @@ WATCHDOG_S = 3.0
 
 def r16_judging(folder: Path, full: bool) -> Outcome:
     """Scans whose judgement kills or hangs their lane: tried three times, then before an analyst; damaged code."""
-    found = _accidents(folder / "accidents", list(ACCIDENTS) if full else ["segv", "oom", "endless"], 3 if full else 1)
+    found = _accidents(folder / "accidents", list(ACCIDENTS) if full else ["segv", "endless"], 3 if full else 1)
     figure, note = found
     figure |= _caches(folder / "caches", ["bits", "truncated", "empty", "read-only"] if full else ["bits", "truncated"])
     bar = {
-        "accidents": ">= 3", "tries_max": f"<= {ATTEMPTS}", "untriaged_to_analyst": f"== {figure['accidents']}",
+        "accidents": ">= 2", "tries_max": f"<= {ATTEMPTS}", "untriaged_to_analyst": f"== {figure['accidents']}",
         "others_judged": f"== {figure['others']}", "caches": "> 0", "caches_same_code": f"== {figure['caches']}",
         **oracle.NO_LOSS,
     }  # fmt: skip

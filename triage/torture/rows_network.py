@@ -25,7 +25,7 @@ LOOK_S = 60.0
 
 def r8_partitions(folder: Path, full: bool) -> Outcome:
     """Cut the network while scans are delivered and decided; a scan must come soon after each heal, and none twice."""
-    times = (1.0, 10.0, 120.0) if full else (8.0,)
+    times = (1.0, 10.0, 120.0) if full else (4.0,)
     with ExitStack() as stack:
         why = ""
         where: dict[str, Any] = {}
@@ -60,7 +60,7 @@ def r8_partitions(folder: Path, full: bool) -> Outcome:
             before = len(desk.delivered)
             net.delay_s, net.jitter_s, net.loss, net.bytes_per_s = 0.2, 0.05, 0.05, 10e6 / 8
             resumed["200 +-50 ms, 5 % loss, 10 Mbit/s"] = round(_resumed(desk), 1)
-            time.sleep(60.0 if full else 5.0)
+            time.sleep(60.0 if full else 3.0)
             on_bad = len(desk.delivered) - before
             net.heal()
             resumed["sound again"] = round(_resumed(desk), 1)

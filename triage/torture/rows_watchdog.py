@@ -83,10 +83,12 @@ LANES = ("north", "south", "west")
 
 def _plan(full: bool) -> Iterator[list[Victim]]:
     """Yield what is stopped at the same time: threads of different lanes together, those of the service alone."""
-    yield [(lane, number) for number, lane in enumerate(LANES)]
     if full:
+        yield [(lane, number) for number, lane in enumerate(LANES)]
         yield [(lane, 3 + number) for number, lane in enumerate(LANES)]
         yield [(LANES[0], "process")]
+    else:  # that a lane's main loop hangs is one of the tests of the daemon
+        yield [(lane, 1 + number) for number, lane in enumerate(LANES[:2])]
     yield [("", "python")]
     yield [("", "ZMQbg/IO/0")]
     if full:
@@ -96,8 +98,9 @@ def _plan(full: bool) -> Iterator[list[Victim]]:
 def r17_watchdog(folder: Path, full: bool) -> Outcome:
     """Stop each thread of the service for ever; within twice WatchdogSec its lane, or all of it, is started again."""
     watchdog_s = 10.0 if full else 4.0
-    drops = [oracle.Stimulator(folder / name, name[0]) for name in LANES]
-    config = bed.write_config(folder, "".join(map(bed.drop_lane, [d.folder for d in drops], LANES)))
+    lanes = LANES if full else LANES[:2]
+    drops = [oracle.Stimulator(folder / name, name[0]) for name in lanes]
+    config = bed.write_config(folder, "".join(map(bed.drop_lane, [d.folder for d in drops], lanes)))
     begun: dict[str, float] = {}
     ready: list[float] = []
     systemd = Systemd(config, watchdog_s)
@@ -125,7 +128,7 @@ def r17_watchdog(folder: Path, full: bool) -> Outcome:
         "restart_s": begun, "of_the_whole_service": restarts, "then_ready_s_max": round(max(ready), 1),
         **found.figure(),
     }  # fmt: skip
-    bar = {"stopped": ">= 5", "restart_share": "<= 2", **oracle.NO_LOSS}
+    bar = {"stopped": ">= 4", "restart_share": "<= 2", **oracle.NO_LOSS}
     how = "the row does what systemd does: SIGABRT to a service that is late with WATCHDOG=1, and a new start"
     return judged(figure, bar, "; ".join(filter(None, (how, found.words()))))
 

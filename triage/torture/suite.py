@@ -37,6 +37,7 @@ TESTS: dict[str, Test] = {
     "R2": Test("a fault at every call on the disk", "rows_faults.r2_every_call"),
     "R3": Test("a disk that is full", "rows_disk.r3_full_disk"),
     "R4": Test("water marks of the disk", "rows_disk.r4_water_marks"),
+    "R5": Test("a power cut", "rows_power.r5_power_cut"),
     "R6": Test("bits that flip, ends that are cut off", "rows_disk.r6_flips"),
     "R7": Test("the clock set forward and back", "rows_clock.r7_clock_steps"),
     "R8": Test("a network that is cut, reset, bad", "rows_network.r8_partitions"),

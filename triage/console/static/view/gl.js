@@ -46,9 +46,9 @@ uint value(usampler2D tile, vec2 p) {
 // a ratio of single pixels is mostly noise
 float around(usampler2D tile, vec2 p) { return clamp(float(summed(tile, p)) / 9.0 / u_white, 1e-6, 1.0); }
 bool hatched(int kind, ivec2 p) {
-  if (kind == 1) return (p.x + p.y) % 8 < 2;
-  if (kind == 2) return (p.x + p.y) % 8 < 1 || (p.x - p.y + 1048576) % 8 < 1;
-  return kind == 3 && p.x % 6 < 2 && p.y % 6 < 2;
+  if (kind == 1) return ((p.x + p.y) & 7) < 2;
+  if (kind == 2) return ((p.x + p.y) & 7) < 1 || ((p.x - p.y) & 7) < 1;
+  return kind == 3 && (p.x & 7) < 2 && (p.y & 7) < 2;
 }
 void main() {
   vec2 frag = vec2(gl_FragCoord.x, u_height - gl_FragCoord.y);
@@ -66,8 +66,9 @@ void main() {
       }
     }
   }` : ''}
-  ${opaque ? `if (v < u_opaque && frag.x > u_within.x && frag.y > u_within.y && frag.x < u_within.z && frag.y < u_within.w
-      && hatched(1, ivec2(floor(frag)))) c = u_hatch_rgb;` : ''}
+  ${opaque ? `bool inside = all(greaterThan(frag, u_within.xy)) && all(lessThan(frag, u_within.zw));
+  ivec2 pixel = ivec2(frag);
+  c = v < u_opaque && inside && ((pixel.x + pixel.y) & 7) < 2 ? u_hatch_rgb : c;` : ''}
   colour = vec4(c, 1.0);
 }`;
 

@@ -55,9 +55,9 @@ export const hatchNumber = (name) => HATCHES[name] ?? 0;
 
 /** Tell whether a device pixel is on the line of a hatch: the shader's own rule. */
 export function onHatch(kind, x, y) {
-  if (kind === 1) return (x + y) % 8 < 2;
-  if (kind === 2) return (x + y) % 8 < 1 || (x - y + 1048576) % 8 < 1;
-  if (kind === 3) return x % 6 < 2 && y % 6 < 2;
+  if (kind === 1) return ((x + y) & 7) < 2;
+  if (kind === 2) return ((x + y) & 7) < 1 || ((x - y) & 7) < 1;
+  if (kind === 3) return (x & 7) < 2 && (y & 7) < 2;
   return false;
 }
 export const OPAQUE_RGB = [150, 112, 168];

@@ -52,7 +52,7 @@ export function paneMarks(view, pane, to) {
   const taken = [];
   const seen = (f) => { const b = f.box && to(f.box); return b && b.x < pane.w && b.y < pane.h && b.x + b.w > 0 && b.y + b.h > 0; };
   const order = scan.findings.filter(seen).sort((a, b) => (a.index === view.selected) - (b.index === view.selected));
-  const boxes = !view.overlays ? nothing : svg`<g class="findings" opacity=${view.opacity}>
+  const boxes = !view.overlays ? nothing : svg`<g class="findings" stroke-opacity=${view.opacity}>
     ${scan.container ? rect(to(scan.container), 'container') : nothing}
     ${order.map((f) => { const b = to(f.box); return svg`<g class="finding tier-${f.tier} ${f.index === view.selected ? 'selected' : ''}">${framed(b)}${tag(f, b, taken, pane.w, view.clicked)}</g>`; })}</g>
     <g>${runs(scan.bad_rows).map(([a, b]) => { const r = to({x0: 0, y0: a, x1: scan.columns, y1: b}); const y = r.y + r.h / 2; return svg`<line class="badrow" x1=${Math.max(0, r.x)} x2=${Math.max(0, r.x) + 7} y1=${y} y2=${y}></line><line class="badrow" x1=${Math.min(pane.w, r.x + r.w) - 7} x2=${Math.min(pane.w, r.x + r.w)} y1=${y} y2=${y}></line>`; })}</g>`;

@@ -1,0 +1,69 @@
+"""One form into another and back: every count is kept, and what is not there is said."""
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from scanner_io import recording
+from scanner_io.errors import DataError, StorageError
+from tests import samples
+from tests.drivers.test_passages import FILES, T, drop_all, jpeg
+from triage.cli import cli
+from triage.service.convert import convert
+
+
+@pytest.fixture
+def stored(tmp_path):
+    scan = samples.scan(radiograph=samples.radiograph(60, 40, ("4MV", "6MV")))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_pictures_and_back(stored, tmp_path, suffix):
+    *pictures, beside = convert(stored, tmp_path / f"out{suffix}")
+    first = recording.read(stored)
+    for energy, path in enumerate(pictures):
+        shown = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert shown.dtype == np.uint16 and np.array_equal(shown, first.scan.radiograph.upright(energy))
+    (again,) = convert(beside, tmp_path / "back" / stored.name)
+    second = recording.read(again)
+    assert second.pixels_hash == first.pixels_hash and recording.check(again) == []
+    assert second.content_sha256 == recording.content_sha256(first.scan, {}, None)
+
+
+def test_a_picture_that_was_changed_is_found(stored, tmp_path):
+    *pictures, beside = convert(stored, tmp_path / "out.png")
+    image = cv2.imread(str(pictures[0]), cv2.IMREAD_UNCHANGED)
+    image[0, 0] ^= 1
+    cv2.imwrite(str(pictures[0]), image)
+    with pytest.raises(DataError, match="not those that were written"):
+        convert(beside, tmp_path / "back.scan.h5")
+    beside.write_text(beside.read_text().replace(pictures[0].name, f"../{pictures[0].name}"))
+    with pytest.raises(DataError, match="outside its folder"):
+        convert(beside, tmp_path / "back.scan.h5")
+
+
+def test_other_systems_forms(stored, tmp_path):
+    assert [p.name for p in convert(stored, tmp_path / "out.n42")] == ["out.n42"]
+    (tmp_path / "dicos").mkdir()
+    written = convert(stored, tmp_path / "dicos", kvp=6000.0)
+    assert written and all(p.suffix == ".dcs" for p in written)
+    drop_all(tmp_path)
+    (tmp_path / FILES[0]).write_bytes(jpeg(1, rows=200))
+    (made,) = convert(tmp_path / f"{T}.xml", tmp_path / "form.scan.h5")
+    assert recording.read(made).scan.sidecar.scan_id == T
+    (made,) = convert(tmp_path / FILES[0], tmp_path / "image.scan.h5")
+    assert recording.read(made).scan.radiograph is not None
+
+
+def test_what_cannot_be(stored, tmp_path):
+    convert(stored, tmp_path / "out.png")
+    with pytest.raises(StorageError, match="there already"):
+        convert(stored, tmp_path / "out.png")
+    with pytest.raises(DataError, match="no form is known"):
+        convert(stored, tmp_path / "out.uff")
+    done = CliRunner().invoke(cli, ["convert", str(stored), str(tmp_path / "out.png"), "--replace"])
+    assert done.exit_code == 0 and "out.scan.json written" in done.output

@@ -1,0 +1,157 @@
+"""`scanlane convert`: one scan from one form into another, every count kept.
+
+    recording -> NAME.png or NAME.tif   NAME.ENERGY.png of 16 bits, upright, and NAME.scan.json with all but the counts
+    NAME.scan.json -> recording         the same scan again
+    recording -> NAME.n42               the portal part
+    recording -> a folder               DICOS objects, and a threat report where it was judged
+    image, DICOM, sidecar -> recording
+
+Pictures of 16 bits are what other programs read; what they cannot hold, references, times, the portal and the papers,
+stands in the JSON file beside them, with the hash of the counts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+
+from scanner_io import recording
+from scanner_io.errors import DataError, StorageError
+from scanner_io.foreign import ForeignFiles
+from scanner_io.formats.raster import RasterOptions
+from scanner_io.model import MAX_PIXELS, DetectorState, EndReason, Radiograph, Scan
+from scanner_io.storage import make_folder, write_durable
+
+from . import offline
+
+PICTURES = (".png", ".tif", ".tiff")
+BESIDE = ".scan.json"
+MOST_BYTES = 256 << 20
+
+
+class _Image(msgspec.Struct, frozen=True, kw_only=True):
+    """A radiograph without its counts. files : of the energies, in their order, beside this one"""
+
+    files: tuple[str, ...]
+    pixels_hash: str
+    detector: DetectorState
+    column_utc_ns: np.ndarray[Any, Any]
+    end_reason: EndReason = "complete"
+    dropped_columns: int = 0
+    position_mm: np.ndarray[Any, Any] | None = None
+
+
+class _Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """The file beside pictures: the scan without its radiograph, and that without its counts."""
+
+    scanlane_scan: int
+    scan: Scan
+    image: _Image
+
+
+class _Array(msgspec.Struct, frozen=True):
+    dtype: str
+    shape: tuple[int, ...]
+    values: list[Any]
+
+
+def convert(source: Path, target: Path, *, kvp: float | None = None, replace: bool = False) -> list[Path]:
+    """Convert the scan at `source` to the form that the name of `target` asks for; return the files written.
+
+    Raises DataError if it cannot be read or has not what is asked for, StorageError if a file cannot be written.
+    """
+    name = target.name.lower()
+    if name.endswith(recording.SUFFIX):
+        return [_to_recording(source, target, replace)]
+    if name.endswith(".n42"):
+        offline.export_n42(source, target, replace=replace)
+        return [target]
+    if name.endswith(PICTURES):
+        return _to_pictures(source, target, replace)
+    if target.suffix and not target.is_dir():
+        known = f"*{recording.SUFFIX}, *.n42, {', '.join('*' + p for p in PICTURES)}, or a folder for DICOS"
+        raise DataError(f"{target}: no form is known by this name; expected {known}")
+    return offline.export_dicos(source, target, kvp=kvp, replace=replace)
+
+
+def _to_pictures(source: Path, target: Path, replace: bool) -> list[Path]:
+    with ForeignFiles() as readers:
+        scan = readers.recording(source).scan
+    image = scan.radiograph
+    if image is None:
+        raise DataError(f"{source}: scan {scan.scan_id} has no radiograph, so there is no picture of it")
+    paths = [target.with_name(f"{target.stem}.{energy}{target.suffix}") for energy in image.detector.energies]
+    beside = target.with_name(target.stem + BESIDE)
+    there = [str(p) for p in (*paths, beside) if p.exists()]
+    if there and not replace:
+        raise StorageError(f"{', '.join(there)}: there already; give --replace to write over them")
+    for number, path in enumerate(paths):
+        done, picture = cv2.imencode(target.suffix.lower(), np.ascontiguousarray(image.upright(number)))
+        if not done:
+            raise StorageError(f"{path}: cannot be encoded")
+        write_durable(path, picture.tobytes(), replace=replace)
+    told = _Beside(
+        scanlane_scan=1, scan=msgspec.structs.replace(scan, radiograph=None),
+        image=_Image(
+            files=tuple(p.name for p in paths), pixels_hash=recording.pixels_hash(image), detector=image.detector,
+            column_utc_ns=image.column_utc_ns, end_reason=image.end_reason, dropped_columns=image.dropped_columns,
+            position_mm=image.position_mm,
+        ),
+    )  # fmt: skip
+    write_durable(beside, msgspec.json.encode(told, enc_hook=_plain), replace=replace)
+    return [*paths, beside]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return _Array(value.dtype.str, value.shape, value.ravel().tolist())
+    raise NotImplementedError(type(value).__name__)
+
+
+def _array(kind: Any, value: Any) -> Any:
+    told = msgspec.convert(value, _Array)
+    return np.array(told.values, np.dtype(told.dtype)).reshape(told.shape)
+
+
+def _to_recording(source: Path, target: Path, replace: bool) -> Path:
+    with ForeignFiles() as readers:
+        if source.name.lower().endswith(BESIDE):
+            scan = _from_pictures(source, readers)
+        else:
+            scan = offline.scan_of(source, readers)
+    make_folder(target.parent)
+    recording.write(target, scan, replace=replace)
+    return target
+
+
+def _from_pictures(source: Path, readers: ForeignFiles) -> Scan:
+    try:
+        if source.stat().st_size > MOST_BYTES:
+            raise DataError(f"{source}: larger than {MOST_BYTES} bytes, which none of ours is")
+        told = msgspec.json.decode(source.read_bytes(), type=_Beside, dec_hook=_array)
+    except (OSError, msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise DataError(f"{source}: cannot be read as a scan beside its pictures ({error})") from error
+    detector = told.image.detector
+    counts = []
+    for name, energy in zip(told.image.files, detector.energies, strict=True):
+        if Path(name).name != name:
+            raise DataError(f"{source}: names a picture {name[:80]!r} outside its folder")
+        options = RasterOptions(
+            polarity="air_bright", saturation_value=65_535, dark=0.0, air=65_535.0, energy=energy,
+            first_channel=detector.first_channel, max_pixels=MAX_PIXELS,
+        )  # fmt: skip
+        read = readers.raster_file(source.with_name(name), options=options)[0].counts[0]
+        # an upright picture shows the first channel on top, whichever end of the detector that is
+        counts.append(np.ascontiguousarray(read[:, ::-1]) if detector.first_channel == "bottom" else read)
+    image = Radiograph(
+        detector=detector, counts=tuple(counts), column_utc_ns=told.image.column_utc_ns,
+        end_reason=told.image.end_reason, dropped_columns=told.image.dropped_columns,
+        position_mm=told.image.position_mm,
+    )  # fmt: skip
+    if recording.pixels_hash(image) != told.image.pixels_hash:
+        raise DataError(f"{source}: the counts of {', '.join(told.image.files)} are not those that were written")
+    return msgspec.structs.replace(told.scan, radiograph=image)
