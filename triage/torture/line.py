@@ -35,6 +35,8 @@ class Line(threading.Thread):
         super().__init__(name="line", daemon=True)
         host, _, port = to.removeprefix("tcp://").rpartition(":")
         self._to, self._bytes_per_s = (host, int(port)), bytes_per_s
+        self._most = max(bytes_per_s * BURST_S, 1024.0)
+        """Bytes that are taken at once: half as many are waited for, so that a slow line does not spin."""
         self._listener = _small(socket.socket())
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen()
@@ -70,15 +72,14 @@ class Line(threading.Thread):
                 self._end([*self._ways], reset=True)
             now_s = time.monotonic()
             for way in self._ways:
-                most = max(self._bytes_per_s * BURST_S, 1024.0)
-                way.may = min(way.may + self._bytes_per_s * (now_s - last_s), most)
+                way.may = min(way.may + self._bytes_per_s * (now_s - last_s), self._most)
             last_s = now_s
             self._turn([w for w in self._ways if (self.up if w.up else self.down)])
         self._end([*self._ways])
         self._listener.close()
 
     def _turn(self, ways: list[_Way]) -> None:
-        taking = {w.near: w for w in ways if not w.waiting and w.may >= 1}
+        taking = {w.near: w for w in ways if not w.waiting and w.may >= self._most / 2}
         giving = {w.far: w for w in ways if w.waiting}
         readable, writable, _ = select.select([self._listener, *taking], list(giving), [], TURN_S)
         for one in readable:

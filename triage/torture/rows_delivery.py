@@ -19,9 +19,9 @@ from .outcome import Outcome, judged, percentile, say
 from .site import Bare, Site, site
 
 MEGA = 1e6
-SCAN_BYTES = 5_000_000
-LINE_BYTES_PER_S = 25e6
-"""200 Mbit/s to a workstation."""
+SCAN_BYTES = 2_000_000
+LINE_BYTES_PER_S = 10e6
+"""80 Mbit/s to a workstation: the line is what takes the time, and not who else computes on this machine."""
 SLOW_BYTES_PER_S = 100e3
 LEASE_S = 5.0
 EIGHT_HOURS_OF_SCANS = 4 * 8 * 3600 // 20
@@ -87,7 +87,7 @@ def r9_slow_analysts(folder: Path, full: bool) -> Outcome:
         "p99_share": "< 1.1", "rss_grown_mb": "<= 64", "reassigned_s_max": f"<= {LEASE_S + 5}",
         "absent_rss_grown_mb": "<= 64", "troubles": "== 0",
     }  # fmt: skip
-    note = f"medians of the p99 of slices of {slice_s:g} s; the others are behind a line of 200 Mbit/s"
+    note = f"medians of the p99 of slices of {slice_s:g} s; the others are behind a line of 80 Mbit/s"
     return judged(figure, bar, "; ".join([note, *desk.troubles[:1]]))
 
 
