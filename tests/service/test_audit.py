@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from scanner_io import security, wire
-from scanner_io.errors import DataError
+from scanner_io.errors import DataError, StorageError
 from scanner_io.model import Decision
 from tests import samples
 from triage.cli import cli
@@ -252,3 +252,15 @@ def test_what_a_forger_wrote_does_not_reach_the_terminal(state):
     done = CliRunner().invoke(cli, ["audit", "verify", str(state)])
     assert done.exit_code == 1
     assert "\x1b" not in done.output
+
+
+def test_after_a_sync_that_failed_the_checkpoints_are_written_anew(tmp_path, faulty_disk):
+    path = tmp_path / "checkpoints"
+    checkpoints = audit.Checkpoints(path, None)
+    checkpoints.add(1, bytes(32), 1)
+    faulty = faulty_disk(lambda call: "EIO" if call.name == "sync" and call.path == path else None)
+    with pytest.raises(StorageError, match="cannot be written"):
+        checkpoints.add(2, bytes(32), 2)
+    checkpoints.add(3, bytes(32), 3)
+    assert [c.path.name.startswith("checkpoints.") for c in faulty.calls if c.name == "rename"] == [True]
+    assert [c.seq for c in audit.read_checkpoints(path)[0]] == [1, 2, 3]

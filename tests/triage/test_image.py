@@ -143,6 +143,17 @@ def test_items_of_a_row_are_the_load_but_an_odd_one_is_not():
     assert "alike" in found[1].reason
 
 
+def test_one_of_a_row_that_is_stranger_than_the_rest_of_it_is_for_review():
+    image = scene(load="empty")
+    for x in range(320, 1000, 110):
+        image[330:370, x : x + 50] *= 0.3 if x == 650 else 0.6
+    judged = judge_image(radiograph(image, state="raw", noise=0.003))
+    found = [f for f in judged.findings if f.kind == "extra_item_in_free_space"]
+    assert [f.tier for f in found] == ["review", *["note"] * (len(found) - 1)]
+    assert 640 < found[0].where.first_column < 660
+    assert judged.scores["extra_item_in_free_space"] == found[0].score
+
+
 def test_bracket_where_a_post_meets_a_rail_is_not_for_review():
     image = scene(load="empty")
     image[180:186, 250:1250] *= 0.6

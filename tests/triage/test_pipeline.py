@@ -7,10 +7,11 @@ import pytest
 from scanner_io.errors import DataError
 from scanner_io.model import Box, Quality
 from tests import samples
+from triage.analysis import fuser as fusers
 from triage.analysis import pipeline
 from triage.analysis.container import Frame
 from triage.analysis.container_seen import ContainerSeen
-from triage.analysis.image import ImageJudgement, Stream
+from triage.analysis.image import ImageJudgement, ImageProfile, Stream
 
 PARTS = {"radiograph": None, "portal": None, "declaration": None}
 
@@ -87,3 +88,16 @@ def test_a_load_that_is_not_clear_asks_for_a_look_in_every_container(loads, whol
     assert len(unclear) == len(told)
     assert all(words in f.reason for words, f in zip(told, unclear, strict=True))
     assert not told or result.outcome == "REVIEW"
+
+
+def test_a_profile_is_named_by_what_its_fuser_holds_and_not_by_where_it_lies(tmp_path):
+    content = fusers.to_bytes(fusers.fuser_named("packaged"))
+    other = msgspec.structs.replace(fusers.fuser_named("packaged"), thresholds={})
+    paths = [tmp_path / name for name in ("one.npz", "two.npz", "other.npz")]
+    for path, held in zip(paths, (content, content, fusers.to_bytes(other)), strict=True):
+        path.write_bytes(held)
+    one, two, third = (pipeline.Profile(image=ImageProfile(fuser=str(path))) for path in paths)
+    assert one.identity == two.identity == pipeline.Profile().identity != third.identity
+    assert one.thresholds == two.thresholds == pipeline.Profile().thresholds != third.thresholds
+    lost = pipeline.Profile(image=ImageProfile(fuser=str(tmp_path / "lost.npz")))
+    assert lost.identity not in (one.identity, pipeline.Profile(image=ImageProfile(fuser="none")).identity)

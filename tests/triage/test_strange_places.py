@@ -45,6 +45,17 @@ def test_a_review_is_not_pushed_out_by_notes(kind):
     assert shown[0].kind == kind
 
 
+def test_a_row_of_its_like_explains_what_is_no_stranger_and_nothing_else():
+    at = (0, 0, 10, 10)
+    row = Candidate("extra_item_in_free_space", 1.2 * KINDS["extra_item_in_free_space"].review(P), at, "item", 4)
+    weak = Candidate("unlike_its_surroundings", 1.1 * KINDS["unlike_its_surroundings"].review(P), at, "place")
+    assert [f.tier for f in told(row, weak)] == ["note"]
+    strong = weak._replace(score=1.5 * KINDS["unlike_its_surroundings"].review(P))
+    shown = told(row, strong)
+    assert [(f.kind, f.tier) for f in shown] == [("unlike_its_surroundings", "review")]
+    assert "it may be a compact item" in shown[0].reason
+
+
 @pytest.mark.parametrize("kind", ["extra_item_in_free_space", "unlike_its_surroundings"])
 @pytest.mark.parametrize("note", NOTES)
 def test_a_review_is_not_hidden_by_a_note_at_its_place(kind, note):

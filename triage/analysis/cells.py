@@ -160,12 +160,20 @@ def opened(mask: Array, wide: int, high: int) -> Array:
     return np.asarray(kept > 0)
 
 
-def alike(place: Rect, others: list[Rect]) -> int:
-    """Return how many rectangles, itself counted, have about its size and stand about as high."""
+AS_STRONG = 2 / 3
+"""What stands in a row of its like is the load only where its like are nearly as strange: part of its own score."""
+
+
+def alike(place: Rect, score: float, others: list[tuple[float, Rect]]) -> int:
+    """Return how many of (score, rectangle), itself counted, are of about its size, stand as high, and are as strange.
+
+    A row explains what is like it. It does not explain the one of it that is stranger than the rest.
+    """
     w, h = place[2] - place[0], place[3] - place[1]
     return sum(
-        abs(o[2] - o[0] - w) <= max(3, 0.25 * w)
+        own >= AS_STRONG * score
+        and abs(o[2] - o[0] - w) <= max(3, 0.25 * w)
         and abs(o[3] - o[1] - h) <= max(3, 0.25 * h)
         and abs(o[3] - place[3]) <= max(4, 0.25 * h)
-        for o in others
+        for own, o in others
     )

@@ -40,7 +40,7 @@ class _Object(NamedTuple):
 def dense_objects(cells: Cells, marks: tuple[Mark, ...] = ()) -> list[Candidate]:
     """Return compact dense objects; `marks` : what the portal saw, in columns of the radiograph."""
     objects = _objects(cells)
-    places = [o.at for o in objects]
+    places = [(o.score, o.at) for o in objects]
     total = sum(o.score for o in objects)
     found = []
     for contrast, score, at in objects:
@@ -53,7 +53,7 @@ def dense_objects(cells: Cells, marks: tuple[Mark, ...] = ()) -> list[Candidate]
         )
         if seen:
             words += f"; {' and '.join(seen)} at the same columns"
-        many = alike(at, places)
+        many = alike(at, score, places)
         of_many = many if many >= ALIKE and not seen else 1
         # among many dense things one more says little: machines, household goods
         score *= score / total * (MARKED if seen else 1.0)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cargo_grid import CargoGrid, Rect
+from .cells import alike
 from .regions import Candidate
 
 Array: TypeAlias = NDArray[Any]
@@ -50,23 +51,12 @@ def items_in_free_space(cargo: CargoGrid) -> list[tuple[float, Rect]]:
     return sorted(found, key=lambda f: (-f[0], f[1]))
 
 
-def item_candidate(cargo: CargoGrid, score: float, at: Rect, every: list[Rect]) -> Candidate:
-    """Return what is to be said of an item; `every` : the places of all items, its own among them."""
+def item_candidate(cargo: CargoGrid, score: float, at: Rect, every: list[tuple[float, Rect]]) -> Candidate:
+    """Return what is to be said of an item; `every` : scores and places of all items, its own among them."""
     inside, around = cargo.levels(at)
     words = (
         f"compact dark item in free space {cargo.place(at)}: {cargo.darker(inside, around)}; "
         f"score {score:.1f}, depth x size"
     )
-    alike = _alike(at, every)
-    return Candidate("extra_item_in_free_space", score, at, words, alike if alike >= cargo.p.alike else 1)
-
-
-def _alike(at: Rect, others: list[Rect]) -> int:
-    """Return how many rectangles, itself counted, have about its size and stand about as high."""
-    w, h = at[2] - at[0], at[3] - at[1]
-    return sum(
-        abs(o[2] - o[0] - w) <= max(3, 0.25 * w)
-        and abs(o[3] - o[1] - h) <= max(3, 0.25 * h)
-        and abs(o[3] - at[3]) <= max(4, 0.25 * h)
-        for o in others
-    )
+    many = alike(at, score, every)
+    return Candidate("extra_item_in_free_space", score, at, words, many if many >= cargo.p.alike else 1)

@@ -7,6 +7,7 @@ Whatever trains them stays outside of judgement: `scanlane study train-fuser`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -206,6 +207,12 @@ def fuser_named(name: str) -> Fuser | None:
     if name == "none":
         return None
     return load(PACKAGED if name == "packaged" else Path(name))
+
+
+@functools.lru_cache(maxsize=4)
+def digest(fuser: Fuser) -> str:
+    """Return the SHA-256 of a fuser's own values, whatever its file is called."""
+    return hashlib.sha256(to_bytes(fuser)).hexdigest()
 
 
 def load(path: Path) -> Fuser:

@@ -51,8 +51,7 @@ class Kind(NamedTuple):
 
 
 def _items(asked: Asked) -> list[Candidate]:
-    every = [at for _, at in asked.items]
-    return [item_candidate(asked.cargo, score, at, every) for score, at in asked.items]
+    return [item_candidate(asked.cargo, score, at, asked.items) for score, at in asked.items]
 
 
 def _unlike(asked: Asked) -> list[Candidate] | None:

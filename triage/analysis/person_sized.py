@@ -44,6 +44,7 @@ def person_sized(cells: Cells) -> list[Candidate]:
     found = [f for f in found if f[0] > 0]
     places = [cells.at(b.x, b.y, b.x + b.w, b.y + b.h) for _, b in found]
     result = []
+    row = [(score, at) for (score, _), at in zip(found, places, strict=True)]
     for (score, blob), at in zip(found, places, strict=True):
         inside, around = cells.cargo.levels(at)
         size = f"{blob.w * cells.cell_mm / 1000:.1f} m x {blob.h * cells.cell_mm / 1000:.1f} m"
@@ -52,7 +53,7 @@ def person_sized(cells: Cells) -> list[Candidate]:
             f"of the size and density of a person ({size}{about}), {cells.cargo.place(at)}: "
             f"{cells.cargo.darker(inside, around)}; likeness {score:.2f} of 1"
         )
-        many = alike(at, places)
+        many = alike(at, score, row)
         result.append(Candidate(KIND, score, at, words, many if many >= 3 else 1))
     return result
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from scanner_io import __version__
+from scanner_io.errors import DataError
 from scanner_io.lane_profile import LaneProfile
 from scanner_io.model import Box, Finding, Load, Quality, Radiograph, Scan, TriageResult
 
@@ -17,7 +18,8 @@ from .cargo_grid import CargoGrid
 from .declaration import judge_declaration, judge_mass
 from .drift import still_stale
 from .earlier import earlier_cargo
-from .fuser import Fuser, fuser_named, to_bytes
+from .fuser import Fuser, fuser_named
+from .fuser import digest as fuser_digest
 from .fusion import fuse
 from .image import ImageJudgement, ImageProfile, Look, Stream, judge_image
 from .known import Known
@@ -41,9 +43,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def identity(self) -> str:
-        """Name and hash of the values."""
-        values = msgspec.json.encode({"name": self.name, "image": self.image, "portal": self.portal})
-        digest = hashlib.sha256(values)
+        """Name and hash of the values; of a fuser's own values, not of its file's name."""
+        image = msgspec.structs.replace(self.image, fuser=_contents(self.image.fuser))
+        digest = hashlib.sha256(msgspec.json.encode({"name": self.name, "image": image, "portal": self.portal}))
         if self.lane is not None:
             digest.update(self.lane.sha256.encode())
         return f"{self.name}@{digest.hexdigest()[:12]}"
@@ -54,16 +56,24 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
         What was learned on the lane is in the lane's profile itself. Raises DataError for a fuser that cannot be read.
         """
-        digest = hashlib.sha256(msgspec.json.encode((msgspec.structs.replace(self.image, goods=None), self.portal)))
         fuser = fuser_named(self.image.fuser)
-        if fuser is not None:
-            digest.update(to_bytes(fuser))
-        return digest.hexdigest()
+        name = "none" if fuser is None else fuser_digest(fuser)
+        image = msgspec.structs.replace(self.image, goods=None, fuser=name)
+        return hashlib.sha256(msgspec.json.encode((image, self.portal))).hexdigest()
 
     def on_lane(self, lane: LaneProfile) -> Profile:
         """Return these thresholds with what is usual on `lane`. Raises DataError for what cannot be used of it."""
         image = msgspec.structs.replace(self.image, goods=goods_of(lane))
         return msgspec.structs.replace(self, image=image, lane=lane)
+
+
+def _contents(name: str) -> str:
+    """Return what stands for a fuser in a profile's name; one that cannot be read fails judgement, not its name."""
+    try:
+        fuser = fuser_named(name)
+    except DataError:
+        return f"unreadable: {name}"
+    return "none" if fuser is None else fuser_digest(fuser)
 
 
 def run(

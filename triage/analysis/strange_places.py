@@ -61,6 +61,10 @@ class _Told:
         at = self.candidate.at
         return at is not None and any(o.candidate.at is not None and overlap(at, o.candidate.at) for o in others)
 
+    def explained_by(self, one_of_many: _Told) -> bool:
+        """Return whether what stands in a row of its like at this place accounts for it."""
+        return one_of_many.of_many and self.p_value is None and self._strangeness <= one_of_many._strangeness
+
     def finding(self, cargo: CargoGrid) -> Finding:
         c = self.candidate
         usual = " (uncalibrated)"
@@ -78,7 +82,8 @@ def _the_one_that_says_more(told: list[_Told]) -> list[_Told]:
     """Leave one of a general and a special candidate at the same place: the special one, if it asks for as much.
 
     Where the general one asks for a review and the special one does not, it stays a review, with what it may be. What
-    stands in a row of its like explains a general one, but not one that is rare on the lane.
+    stands in a row of its like explains a general one, but neither one that is rare on the lane nor one that is
+    stranger, each by its own kind's threshold, than what is to explain it.
     """
     special = [t for t in told if not t.kind.general]
     kept = []
@@ -86,7 +91,7 @@ def _the_one_that_says_more(told: list[_Told]) -> list[_Told]:
         here = [s for s in special if t.at_one_of([s])]
         if not here:
             kept.append(t)
-        elif t.review and not any(s.review or (s.of_many and t.p_value is None) for s in here):
+        elif t.review and not any(s.review or t.explained_by(s) for s in here):
             maybe = " and ".join(dict.fromkeys(s.kind.words for s in here))
             t.candidate = t.candidate._replace(words=f"{t.candidate.words}; it may be {maybe}")
             kept.append(t)

@@ -44,7 +44,7 @@ def voids(cells: Cells) -> list[Candidate] | None:
             if judged is not None:
                 found.append((judged, cells.at(blob.x, blob.y, blob.x + blob.w, blob.y + blob.h)))
     found.sort(key=lambda f: (-f[0][0], f[1]))
-    places = [at for _, at in found]
+    places = [(score, at) for (score, _), at in found]
     kept: list[Candidate] = []
     for (score, contrast), at in found:
         if any(k.at is not None and overlap(at, k.at) for k in kept):
@@ -54,8 +54,8 @@ def voids(cells: Cells) -> list[Candidate] | None:
             f"hollow in a dense load {cells.cargo.place(at)}: {cells.cargo.darker(inside, around)}; nine tenths of "
             f"what encloses it is darker by {1 - np.exp(-contrast):.0%} or more"
         )
-        distinct = [p for p in places if p == at or not overlap(p, at)]
-        many = alike(at, distinct)
+        distinct = [(s, p) for s, p in places if p == at or not overlap(p, at)]
+        many = alike(at, score, distinct)
         kept.append(Candidate(KIND, score, at, words, many if many >= ALIKE else 1))
     return kept
 

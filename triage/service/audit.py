@@ -25,7 +25,7 @@ from scanner_io import disk
 from scanner_io.errors import DataError, ProtocolError, StorageError
 from scanner_io.model import Decision
 from scanner_io.security import Identity, verified
-from scanner_io.storage import sync_folder
+from scanner_io.storage import sync_folder, write_durable
 from scanner_io.wire import decode_statement
 
 from .store import Place, Reader, reading
@@ -130,6 +130,7 @@ class Checkpoints:
     def __init__(self, path: Path, identity: Identity | None) -> None:
         self._path, self._identity = path, identity
         self._seq = 0
+        self._doubted = False
 
     def due(self, seq: int, since_s: float) -> bool:
         """Tell whether a chain of `seq` rows, the last checkpoint `since_s` ago, is to be told of."""
@@ -140,18 +141,25 @@ class Checkpoints:
         made = Checkpoint(seq=seq, hash=head.hex(), utc_ns=utc_ns)
         if self._identity is not None:
             made = msgspec.structs.replace(made, signature=self._identity.sign(made.signed).hex())
+        line = b"\n" + msgspec.json.encode(made) + b"\n"
         try:
+            if self._doubted:  # a sync of this file has failed, and would not fail a second time: it is written anew
+                before = self._path.read_bytes() if self._path.exists() else b""
+                write_durable(self._path, before + line, replace=True)
+                self._doubted, self._seq = False, seq
+                return
             is_new = not self._path.exists()
             descriptor = disk.io().open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             try:
                 if is_new:
                     sync_folder(self._path.absolute().parent)
                 # A line of a writer that was killed halfway ends here, so that it spoils no other.
-                disk.write_all(descriptor, b"\n" + msgspec.json.encode(made) + b"\n")
+                disk.write_all(descriptor, line)
                 disk.io().sync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
+            self._doubted = True
             raise StorageError(f"audit.checkpoints {self._path}: cannot be written ({error.strerror})") from error
         self._seq = seq
 

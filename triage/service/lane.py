@@ -325,6 +325,7 @@ class Judge:
 
         screening.warm_up()
         fuser.fuser_named(self.profile.image.fuser)
+        self.profile.identity  # noqa: B018  (hashes the fuser, once)
         if self.profile.image.energy is not None:  # a second of fitting must not fall into the first scan
             dual_energy.inversion_of(self.profile.image.energy).material_table  # noqa: B018
         if self.profile.lane is not None:

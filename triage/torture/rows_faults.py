@@ -117,6 +117,8 @@ class _Run:
             if process == START:
                 self.drop.put()
                 self.restart()
+                # What comes after the start is another process of the list.
+                faulty.give(self._plan, faulty.Plan(serial=self._serial, process="", fault="", at=0))
             self._pass_one()
         except DeliveryError as error:
             self.stuck.append(f"{fault} at call {at} of the {process}: {error}; {self.service.last_words()}")

@@ -40,7 +40,7 @@ function helpDialog(close) {
       <header><h2 id="dialog-title">${t('help.title')}</h2><button @click=${close}>${t('help.close')} <kbd>Esc</kbd></button></header>
       <div class="sheet">${GROUPS.map((group) => html`<section><h3>${t(`keys.group.${group}`)}</h3><dl>${Object.keys(ACTIONS).filter((a) => ACTIONS[a].group === group).map((action) => html`
         <div><dt>${keyCaps(action)}</dt><dd>${t(`keys.${action}`)}${ACTIONS[action].hold ? html` <span class="dim">${t('keys.hold')}</span>` : nothing}</dd></div>`)}</dl></section>`)}
-        <section><h3>${t('keys.group.mouse')}</h3><dl><div><dt><kbd>${t('keys.wheel')}</kbd></dt><dd>${t('keys.wheel_does')}</dd></div><div><dt><kbd>${t('keys.drag')}</kbd></dt><dd>${t('keys.drag_does')}</dd></div></dl></section></div>
+        <section><h3>${t('keys.group.mouse')}</h3><dl><div><dt><kbd>${t('keys.wheel')}</kbd></dt><dd>${t('keys.wheel_does')}</dd></div>${['drag', 'right_drag', 'double_click'].map((name) => html`<div><dt><kbd>${t(`keys.${name}`)}</kbd></dt><dd>${t(`keys.${name}_does`)}</dd></div>`)}</dl></section></div>
       <p class="dim">${t('help.note')}</p>`;
 }
 

@@ -14,6 +14,7 @@ export function selectFinding(index) {
   const finding = state.meta?.findings.find((f) => f.index === index);
   if (state.selectedFinding && finding?.box) document.querySelector('scan-view#main')?.centreOn?.(finding.box);
   changed();
+  requestAnimationFrame(() => document.querySelector('.finding[aria-pressed="true"]')?.scrollIntoView({block: 'nearest'}));
 }
 
 /** Findings as they are listed: what asks for most first. */

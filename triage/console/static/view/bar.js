@@ -86,7 +86,7 @@ export function statusText(view) {
   const mm = view.mm(cursor.x + 0.5, scan.rows - cursor.y - 0.5);
   const seen = Object.entries(reading?.values ?? {}).reverse().map(([energy, v]) => {
     const label = scan.energies.find((e) => e.name === energy)?.label ?? energy;
-    const word = scan.energies.length > 1 ? `${['low', 'high'].includes(label) ? t(`view.${label}`) : label} ` : '';
+    const word = scan.energies.length > 1 ? `${['low', 'high'].includes(label) ? t(`view.${label}`) : label} ` : value.kind === 'grey' ? `${t('view.grey_value')} ` : '';
     const share = value.kind === 'transmission' ? ` T ${((100 * v) / value.white).toFixed(2)} %` : '';
     const raw = view.counts?.[energy];
     return `${word}${reading.exact ? '' : '≈'}${v}${share}${raw == null ? '' : ` (${t('view.raw', {n: raw})})`}`;

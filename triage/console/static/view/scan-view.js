@@ -547,12 +547,11 @@ export class ScanView extends LitElement {
     if (found?.index !== this.hovered) { this.hovered = found?.index ?? null; this.#showWhy(); }
   }
 
-  /** The reason of the box that is selected or pointed at, beside it. */
+  /** The reason of the box that is pointed at, beside it; that of a selected one stands in the list. */
   #showWhy() {
     const element = this.renderRoot.querySelector('.why');
     if (!element) return;
-    const index = this.hovered ?? this.selectedFinding;
-    const f = this.overlays && !this.drawing && !this.held.has('magnifier') ? this.scan?.findings.find((g) => g.index === index && g.box) : null;
+    const f = this.overlays && !this.drawing && !this.held.has('magnifier') ? this.scan?.findings.find((g) => g.index === this.hovered && g.box) : null;
     element.hidden = !f;
     if (!f) return;
     if (this.why !== f) { this.why = f; render(html`<b><span class=${`tier-${f.tier}`}>${f.index} <span aria-hidden="true">${TIER_SHAPE[f.tier]}</span> ${t(`tier.${f.tier}`)}</span> · ${kindName(f.kind)}</b>${f.reason}`, element); }

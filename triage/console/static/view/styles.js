@@ -45,7 +45,7 @@ export const viewStyles = css`
   .tier-alarm .tag rect { stroke: var(--alarm); } .tier-alarm .tag text { fill: var(--alarm); } .tier-review .tag rect { stroke: var(--review); } .tier-review .tag text { fill: var(--review); } .tier-note .tag rect { stroke: #cfcfcf; } .tier-note .tag text { fill: #e2e2e2; }
   .selected .tag rect { fill: #45494b; stroke-width: 2; }
   .container { stroke: #9db4bf; stroke-width: 1; stroke-dasharray: 1 4; stroke-linecap: round; }
-  .region .box { stroke: var(--series-2); } .region text, .measure text, .scale text { font: 600 12px system-ui, "DejaVu Sans", sans-serif; fill: #fff; paint-order: stroke; stroke: rgb(0 0 0 / 80%); stroke-width: 3px; stroke-linejoin: round; }
+  .region .box { stroke: var(--series-2); } .region text, .drawing text, .measure text, .scale text { font: 600 12px system-ui, "DejaVu Sans", sans-serif; fill: #fff; paint-order: stroke; stroke: rgb(0 0 0 / 80%); stroke-width: 3px; stroke-linejoin: round; }
   .measure .box, .drawing .box { stroke: #fff; } .drawing .box { stroke-dasharray: 6 3; }
   .cursor { stroke: var(--focus); stroke-width: 1; stroke-dasharray: 2 3; } .cross { stroke: var(--focus); stroke-width: 1.5; }
   .scale line { stroke: #fff; stroke-width: 2; } .scale .halo { stroke: rgb(0 0 0 / 80%); stroke-width: 4; }
