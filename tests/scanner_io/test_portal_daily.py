@@ -1404,7 +1404,7 @@ def test_log_a_day_takes_constant_memory(day: tuple[Path, int]) -> None:
         held.append(tracemalloc.get_traced_memory()[0])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert abs(np.mean(held[200:]) - np.mean(held[50:100])) < 20_000 and peak < 2_000_000
+    assert abs(np.mean(held[200:]) - np.mean(held[50:100])) < 60_000 and peak < 2_000_000
 
 
 def test_log_decodes_fast(log: Log) -> None:

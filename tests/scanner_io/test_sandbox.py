@@ -107,6 +107,7 @@ def test_what_readers_refuse_keeps_its_words_and_kind(image, tmp_path):
             readers.recording(tmp_path / "pipe")
 
 
+@pytest.mark.quiet
 def test_a_death_costs_one_file(image):
     with Sandbox(limits=SHORT) as sandbox:
         with pytest.raises(DataError, match=r"x\.png: its reader crashed \(SIGSEGV\).*2048 MiB and 1 s.*look at it"):

@@ -747,7 +747,7 @@ class LaneProcess:
     def _take_events(self) -> None:
         """Take what devices said: wait a little for the first, then what is there, but not for ever."""
         try:
-            number, said = self._events.get(timeout=0.0 if self._draining else 0.05)
+            number, said = self._events.get(timeout=0.01 if self._draining else 0.05)  # a loop would hold up judging
         except queue.Empty:
             return
         for _ in range(QUEUE_EVENTS):

@@ -15,7 +15,7 @@ SEED = 1
 
 def r1_kills(folder: Path, full: bool) -> Outcome:
     """Kill the daemon, a lane or all of it at a random moment of its activity; each time it must be back in 5 s."""
-    kills = 1000 if full else 50
+    kills = 1000 if full else 25
     rng = random.Random(SEED)  # noqa: S311 -- moments of a test
     drop = oracle.Stimulator(folder / "drop")
     port = bed.free_port()
