@@ -487,9 +487,9 @@ class Worker(threading.Thread):
         """Record and judge a scan. again : this process has tried before, and the disk refused"""
         lane, scan = self._lane, work.scan
         path = recording_path(lane.recordings, scan)
-        make_folder(path.parent)
-        if not again:
+        if not again:  # before the disk may refuse: what is stored at last is acknowledged
             lane.refs[scan.scan_id] = lane.refs.get(scan.scan_id, ()) + work.refs
+        make_folder(path.parent)
         if path.exists():
             self._rejudge(link.Rejudge(path=str(path)), again)  # offered again after a crash: it is stored already
             return
