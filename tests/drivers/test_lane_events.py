@@ -1,6 +1,5 @@
 """Events of small devices: lines over TCP and HTTP, joined to the vehicle that they are of."""
 
-import contextlib
 import http.client
 import json
 import socket
@@ -110,8 +109,12 @@ def test_a_clock_an_hour_off_and_times_without_a_zone():
 
 @given(st.binary(max_size=200))
 def test_foreign_lines_raise_only_value_errors(line):
-    with contextlib.suppress(ValueError):
-        decode(line, NOW_NS)
+    try:
+        event, odd = decode(line, NOW_NS)
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert isinstance(event, LaneEvent) and isinstance(odd, str)
 
 
 def test_floods_and_endless_lines_hold_up_nobody(source):

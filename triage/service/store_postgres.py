@@ -113,7 +113,7 @@ class PostgresStore(Store):
         return made
 
     def _look_at(self, connection: psycopg.Connection[Row]) -> None:
-        """Set how this session commits; refuse a server that does not keep what it has acknowledged."""
+        """Set how this connection commits; refuse a server that does not keep what it has acknowledged."""
         wrong = []
         if connection.info.server_version < OLDEST:
             wrong.append(f"version {connection.info.server_version}, expected at least {OLDEST}")

@@ -694,7 +694,7 @@ export class ScanView extends LitElement {
     this.#moved();
   }
 
-  /** The picture with its marks as it is on the screen. Returns a PNG. */
+  /** The picture as it is on the screen, without boxes and measures. Returns a PNG. */
   async screenshot() {
     this.draw();
     const image = this.surface.read();
