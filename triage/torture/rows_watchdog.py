@@ -76,6 +76,8 @@ Victim = tuple[str, int | str]
 """A lane's name and the number of its thread, in the order of their beginning; or "" and the name of a thread of the
 service itself. "process" : all of it
 """
+MAIN_THREAD = "main thread"
+"""Its name in /proc is that of the interpreter's file, python or python3: it is known by its number, the process's."""
 OF_A_LANE = ("main loop", "recording and judging", "device")
 """A lane's first threads in the order of their beginning; more come with the first scan."""
 LANES = ("north", "south", "west")
@@ -89,7 +91,7 @@ def _plan(full: bool) -> Iterator[list[Victim]]:
         yield [(LANES[0], "process")]
     else:  # that a lane's main loop hangs is one of the tests of the daemon
         yield [(lane, 1 + number) for number, lane in enumerate(LANES[:2])]
-    yield [("", "python")]
+    yield [("", MAIN_THREAD)]
     yield [("", "ZMQbg/IO/0")]
     if full:
         yield [("", "process")]
@@ -169,9 +171,9 @@ def _stopped(systemd: Systemd, victims: list[Victim]) -> list[Stopped] | None:
             os.kill(pid, signal.SIGSTOP)
             done.append(Stopped(name, lane or None, pid, time.monotonic(), None))
             continue
-        named = [t for n, t in enumerate(threads) if which in (n, _name_of(pid, t))]
+        named = [t for n, t in enumerate(threads) if which in (n, MAIN_THREAD if t == pid else _name_of(pid, t))]
         if not named:
-            continue
+            raise DeliveryError(f"the service has no thread {which!r}: it has {[_name_of(pid, t) for t in threads]}")
         debugger = bed.Child("-m", "triage.torture.stopper", str(named[0]), name="debugger")
         bed.wait_until(lambda d=debugger: d.events, 10.0, "the thread is stopped")  # type: ignore[misc]
         if debugger.named("refused"):
