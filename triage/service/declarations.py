@@ -287,9 +287,7 @@ class Declarations:
                 "0 WHEN 'cancellation' THEN 0 ELSE 1 END, received_utc_ns DESC, seq DESC)) WHERE place>? OR total>?)",
                 (policy.most_messages, policy.most_mb << 20),
             )
-            self.store.change(
-                "DELETE FROM waiting WHERE start_utc_ns<?", (now_ns - int(policy.late_days * DAY_NS),)
-            )
+            self.store.change("DELETE FROM waiting WHERE start_utc_ns<?", (now_ns - int(policy.late_days * DAY_NS),))
         return gone
 
 
