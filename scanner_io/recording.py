@@ -9,6 +9,7 @@ HDF5 in NeXus shape, so that silx, h5web and HDFView open it on the radiograph:
     /entry/instrument NXinstrument: detector_<energy> NXdetector: data dark flatfield pixel_mask saturation_value
     /entry/monitor_rpm NXmonitor: gamma neutron flags backgrounds raw_lines
     /entry/declaration, /entry/config, /entry/devices    JSON text
+    /entry/declaration_match                             JSON text; how it was found, where it came in advance
     /entry/sidecar, /entry/attachments                   JSON text; what the scanner's own system told, where it did
     /entry/process    NXprocess: result (JSON text), outcome; only once judged
 
@@ -47,6 +48,7 @@ from .hdf5_safety import refuse_unsafe
 from .model import (
     MAX_PIXELS,
     Declaration,
+    DeclarationMatch,
     DetectorState,
     DeviceInfo,
     LaneEvent,
@@ -390,7 +392,7 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-_LATER_SCAN: dict[str, Any] = {"sidecar": None, "attachments": (), "lane_events": ()}
+_LATER_SCAN: dict[str, Any] = {"sidecar": None, "attachments": (), "lane_events": (), "declaration_match": None}
 _LATER_RESULT: dict[str, Any] = {"standing": None}
 _LATER_PORTAL: dict[str, Any] = dict.fromkeys(
     ("neutron_arrival_ns", "neutron_start_utc_ns", "gamma_windows", "gamma_windows_background", "gamma_windows_alarm")
@@ -438,6 +440,8 @@ def _describe(entry: h5py.Group, scan: Scan, config: dict[str, Any]) -> None:
     _text(entry, "config", _json(config))
     if scan.declaration is not None:
         _text(entry, "declaration", _json(scan.declaration))
+    if scan.declaration_match is not None:
+        _text(entry, "declaration_match", _json(scan.declaration_match))
     if scan.sidecar is not None:
         _text(entry, "sidecar", _json(scan.sidecar))
     if scan.lane_events:
@@ -743,6 +747,9 @@ class _Reader:
             radiograph=self.radiograph() if "data" in entry or self.has_detector() else None,
             portal=self.portal(self.group("entry/monitor_rpm")) if "monitor_rpm" in entry else None,
             declaration=self.json(entry, "declaration", Declaration) if "declaration" in entry else None,
+            declaration_match=self.json(entry, "declaration_match", DeclarationMatch)
+            if "declaration_match" in entry
+            else None,
             devices=self.json(entry, "devices", tuple[DeviceInfo, ...]),
             quality=self.json(entry, "quality", tuple[Quality, ...]),
             source=self.text(entry, "source"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from scanner_io import recording, seal
 from scanner_io.errors import DataError, StorageError
-from scanner_io.model import PortalSettings
+from scanner_io.model import DeclarationMatch, PortalSettings
 from scanner_io.storage import PART, quarantine_parts, write_durable
 from tests import samples
 
@@ -527,3 +527,17 @@ def test_no_text_is_kept_where_no_checksum_is(tmp_path):
         file["entry/instrument/line_detector"].attrs["note"] = "of variable length"
     (problem,) = recording.check(path)
     assert "of variable length; such files are refused" in problem.text
+
+
+def test_how_a_declaration_was_found_comes_back(tmp_path):
+    told = DeclarationMatch(
+        state="doubtful", by="container", read=("CSQU30543B3",), declared="CSQU3054383", confidence=0.97,
+        runner_up="CSQU3054388", runner_up_confidence=0.02, sender="CARRIER", document="MAN1", reference="1", version=2,
+        received_utc_ns=1, late=True, problems=("two manifests",),
+    )  # fmt: skip
+    scan = msgspec.structs.replace(samples.scan(), declaration_match=told)
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan, config={})
+    assert recording.read(path).scan.declaration_match == told
+    assert not recording.check(path)
+    assert recording.content_sha256(scan, {}, None) != recording.content_sha256(samples.scan(), {}, None)
