@@ -36,14 +36,14 @@ from typing import Annotated
 
 import msgspec
 
-from scanner_io import security
+from scanner_io import disk, security
 from scanner_io.capture import Tap, no_tap
 from scanner_io.channel import Channel
 from scanner_io.errors import DataError, LinkLost, StorageError
 from scanner_io.foreign import CARGO, ForeignFiles
 from scanner_io.formats.cargo import CargoMessage
 from scanner_io.model import CargoReceived, DeviceInfo, Event, Kind
-from scanner_io.storage import make_folder, move_aside
+from scanner_io.storage import make_folder, move_aside, sync_folder
 
 SLICE_S = 0.1
 MOST_HEAD = 16 << 10
@@ -324,7 +324,8 @@ class CargoFeed:
             while os.path.lexists(target):
                 count += 1
                 target = folder / f"{path.stem}.{count}{path.suffix}"
-            path.rename(target)
+            disk.io().rename(path, target)
+            sync_folder(folder)
         except OSError as error:
             raise StorageError(f"{path}: cannot be moved to {folder} ({error}); check rights and space") from error
 
