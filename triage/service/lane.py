@@ -63,6 +63,7 @@ from .outbox import ScanRow
 from .papers import MISSING, Papers
 from .portal_memory import Begun, PortalMemory
 from .strip_workers import StripWorkers
+from .told_apart import ToldApart
 
 if TYPE_CHECKING:
     from triage.analysis.image import Stream
@@ -437,6 +438,7 @@ class Worker(threading.Thread):
         super().__init__(name="record and judge", daemon=True)
         self.inbox: queue.Queue[Work | None] = queue.Queue(maxsize=8)
         self._lane = lane
+        self._told_apart = ToldApart()
         self._progressed_s = time.monotonic()
         self._storing = False
         self._told_late: set[str] = set()
@@ -526,6 +528,9 @@ class Worker(threading.Thread):
         lane = self._lane
         scan = self._with_papers(work.scan)
         path = recording_path(lane.recordings, scan)
+        if lane.is_live(work.refs):
+            scan = self._told_apart.flagged(scan, path)
+            path = recording_path(lane.recordings, scan)
         if not again:  # before the disk may refuse: what is stored at last is acknowledged
             lane.refs[scan.scan_id] = lane.refs.get(scan.scan_id, ()) + work.refs
         make_folder(path.parent)
@@ -728,6 +733,10 @@ class LaneProcess:
         with self._intake_lock:
             self._refused = refused
             self._set_intake()
+
+    def is_live(self, refs: Iterable[tuple[int, str]]) -> bool:
+        """Tell whether any of these came from a device that gives nothing twice; called by the worker."""
+        return any(not self._devices[number].pausable for number, _ in refs)
 
     def _set_intake(self) -> None:
         (self._intake.set if self._told_open and not self._refused else self._intake.clear)()
