@@ -43,7 +43,8 @@ from . import lane as lane_process
 from .clock import ClockWatch
 from .dispatch import Dispatch
 from .gate import Gate
-from .outbox import CLOCK_SKEW_NS, Later, Outbox
+from .later import Later
+from .outbox import CLOCK_SKEW_NS, Outbox
 from .room import Room
 from .sparing import Sparing, one_line
 from .store import place_of, sign
@@ -64,6 +65,8 @@ DISK_LOOK_S = 0.25
 """Sources that can wait are asked to within a second of the disk being full."""
 STOP_WAIT_S = 30.0
 MAX_FILES = 65536
+LATE_ALARM_S = 1800.0
+"""So long it is told that a declaration came after a decision and contradicts it."""
 CARGO_EVENTS = ("cargo_refused", "cargo_unreadable", "cargo_odd")
 """What is written into the audit of cargo messages; those that are taken as they should be are in their own store."""
 
@@ -231,6 +234,7 @@ class Daemon:
         self._checkpoints: audit.Checkpoints | None = None
         self._checkpoint_s = time.monotonic()
         self._faults = Sparing(burst=5, every_s=30.0)
+        self._late_alarm_s: float | None = None
         self._cargo_told = {event: Sparing(burst=100, every_s=10.0) for event in CARGO_EVENTS}
         self._supervisor = Supervisor()
         self._clock, self._clock_moved_ns = ClockWatch(), 0
@@ -304,6 +308,7 @@ class Daemon:
             self._watch_disk()
             self._watch_recordings()
             self._watch_clock()
+            self._watch_late()
             self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)
             self._tell_supervisor(pulse)
@@ -421,7 +426,7 @@ class Daemon:
             self._fault(error, lane=handle.name)
 
     def _keep_cargo(self, event: str, told: dict[str, Any]) -> None:
-        """Write into the events who sent cargo messages that were refused, unreadable or odd; of a flood, that it is."""
+        """Write into the events who sent cargo messages that were refused, unreadable or odd; of a flood, how many."""
         if (more := self._cargo_told[event].ask()) is None:
             return
         name = " ".join(str(told[key]) for key in ("name", "document") if told.get(key))
@@ -444,8 +449,21 @@ class Daemon:
         if change is not None:
             self._log("assessed_later", level="warning", lane=handle.name, scan=message.scan_id, text=change.words)
             if change.after_decision:
-                self._dispatch.tell(wire.Alarm(kind="declaration", text=change.words, utc_ns=time.time_ns()))
+                self._tell_late(change.words)
         handle.say(link.Assessed(scan_id=message.scan_id))
+
+    def _tell_late(self, words: str) -> None:
+        """Raise the alarm that a decided scan would be decided otherwise now; nobody else looks at it again."""
+        self._late_alarm_s = time.monotonic()
+        text = f"a declaration came after the decision, look at the vehicle again: {words}"
+        self._dispatch.tell(wire.Alarm(kind="declaration", text=text, utc_ns=time.time_ns()))
+
+    def _watch_late(self) -> None:
+        """End that alarm after its time."""
+        if self._late_alarm_s is not None and time.monotonic() - self._late_alarm_s > LATE_ALARM_S:
+            self._late_alarm_s = None
+            text = "the declarations that came after decisions are in the audit (assessed_after_decision)"
+            self._dispatch.tell(wire.Alarm(kind="declaration", text=text, utc_ns=time.time_ns(), over=True))
 
     def _reconcile(self, handle: LaneHandle) -> None:
         """Note every recording of the lane that has no row; `_ask_again` has them judged and reported."""

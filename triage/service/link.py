@@ -109,7 +109,19 @@ class Assessed(Said, frozen=True, kw_only=True, tag="assessed"):
 
 
 AnySaid = (
-    Ready | Alive | Judged | Judging | Note | Finished | Stored | Rejudge | Rejudged | Intake | Stop | Reassessed | Assessed
+    Ready
+    | Alive
+    | Judged
+    | Judging
+    | Note
+    | Finished
+    | Stored
+    | Rejudge
+    | Rejudged
+    | Intake
+    | Stop
+    | Reassessed
+    | Assessed
 )
 
 _encoder = msgspec.msgpack.Encoder()
