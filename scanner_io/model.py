@@ -412,6 +412,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     hs_codes : declared goods, 2 to 10 digits of the Harmonized System
     declared_empty : True, False or None where nothing was said
     gross_weight_kg : as declared
+    tare_weight_kg : of the container alone; where it is told, the gross weight is with the container, otherwise it may
+        be with or without
     """
 
     container_numbers: tuple[str, ...] = ()
@@ -427,6 +429,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     route: tuple[str, ...] = ()
     prior_scans: int | None = None
     simulated: bool = False
+    tare_weight_kg: float | None = None
 
 
 JoinState = Literal["matched", "doubtful", "several", "none"]

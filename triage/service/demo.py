@@ -251,7 +251,7 @@ def _answer(desk: Workstation, offer: wire.Offer, console: Console | None) -> No
 
         panel = scan_panel(
             offer.result, scan=scan, simulated=offer.simulated, width=console.width,
-            colour=console.color_system is not None,
+            colour=console.color_system is not None, declaration=offer.declaration,
         )  # fmt: skip
         console.print(panel)
     decided = desk.decide(offer, verdict, note="scripted answer of the demo")

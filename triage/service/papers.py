@@ -183,21 +183,26 @@ def merged(told: Sequence[Declaration]) -> Declaration:
     """Return what a vehicle with several containers is declared to carry; a sum of which a part is not told is none."""
     if len(told) == 1:
         return told[0]
-    weights = [d.gross_weight_kg for d in told]
     empty = [d.declared_empty for d in told]
     trusted = [d.authorised_trader for d in told]
     return Declaration(
         container_numbers=_all(d.container_numbers for d in told), hs_codes=_all(d.hs_codes for d in told),
         goods="; ".join(dict.fromkeys(d.goods for d in told if d.goods)),
         declared_empty=False if False in empty else None if None in empty else True,
-        gross_weight_kg=None if None in weights else sum(w for w in weights if w is not None),
+        gross_weight_kg=_sum(d.gross_weight_kg for d in told),
         seals=_all(d.seals for d in told), consignor="; ".join(_all((d.consignor,) for d in told)),
         consignee="; ".join(_all((d.consignee,) for d in told)),
         authorised_trader=False if False in trusted else None if None in trusted else True,
         origin=" ".join(_all((d.origin,) for d in told)), route=_all(d.route for d in told),
         prior_scans=None if any(d.prior_scans is None for d in told) else sum(d.prior_scans or 0 for d in told),
         simulated=any(d.simulated for d in told),
+        tare_weight_kg=_sum(d.tare_weight_kg for d in told),
     )  # fmt: skip
+
+
+def _sum(parts: Iterable[float | None]) -> float | None:
+    told = list(parts)
+    return None if None in told else sum(p for p in told if p is not None)
 
 
 def _all(parts: Iterable[Iterable[str]]) -> tuple[str, ...]:
