@@ -44,6 +44,7 @@ class Papers:
         self._store: Declarations | None = None
         self._trimmed_s = float("-inf")
         self._known: list[Declared] = []
+        self._read: dict[int, list[Declared]] = {}
         self._manifest = Manifest(())
         self._arranged: tuple[int, int] = (-1, -1)
 
@@ -124,7 +125,7 @@ class Papers:
         wanted = (self.store.head(), first_ns // DAY_NS)
         if wanted == self._arranged:
             return
-        self._known = self.store.known(wanted[1] * DAY_NS, 1 << 62)
+        self._known = self.store.known(wanted[1] * DAY_NS, 1 << 62, self._read)
         self._manifest = Manifest([Candidate(number=d.number, plate=d.plate, bookings=d.bookings) for d in self._known])
         self._arranged = wanted
 
