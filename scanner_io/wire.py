@@ -22,9 +22,11 @@ from .errors import ProtocolError
 from .model import Decision, Declaration, TriageResult
 
 PROTOCOL = b"scanlane/1"
-MINOR_MIN, MINOR_MAX = 0, 1
-"""Minor versions this build can speak; the highest common one is used. 1 added `alarm` and `Statement.service`."""
+MINOR_MIN, MINOR_MAX = 0, 2
+"""Minor versions this build can speak; the highest common one is used. 1 added `alarm` and `Statement.service`, 2
+`here`."""
 MINOR_ALARM = MINOR_SERVICE = 1
+MINOR_HERE = 2
 """Minor version from which these are part of the protocol."""
 
 CHUNK_BYTES = 1 << 20
@@ -99,6 +101,15 @@ class Renew(Message, frozen=True, kw_only=True, tag="renew"):
     """The analyst is still looking."""
 
     lease_id: str
+
+
+class Here(Message, frozen=True, kw_only=True, tag="here"):
+    """When a person last did something at this workstation; sent with every `ping`.
+
+    A program renews leases by itself, also when its page hangs or nobody sits before it. idle_s : seconds since then
+    """
+
+    idle_s: float
 
 
 class Release(Message, frozen=True, kw_only=True, tag="release"):
@@ -244,7 +255,7 @@ class Pong(Message, frozen=True, kw_only=True, tag="pong"):
     counter: int
 
 
-FromAnalyst = Hello | Fetch | Received | Decide | Renew | Release | Claim | QueueRequest | Bye | Ping | Pong
+FromAnalyst = Hello | Fetch | Received | Decide | Renew | Here | Release | Claim | QueueRequest | Bye | Ping | Pong
 FromService = Welcome | Offer | Chunk | Decided | Revoked | Queue | Alarm | Refused | Ping | Pong
 
 _encoder = msgspec.msgpack.Encoder()

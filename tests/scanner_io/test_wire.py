@@ -24,7 +24,7 @@ GOLDEN = {
         "a7616e616c797374" "a3616e61"           # analyst: ana
         "a86361706163697479" "02"               # capacity: 2
         "a970726f746f5f6d696e" "00"             # proto_min: 0
-        "a970726f746f5f6d6178" "01"             # proto_max: 1
+        "a970726f746f5f6d6178" "02"             # proto_max: 2
         "ae636c69656e745f76657273696f6e" "a5302e312e30",  # client_version: 0.1.0
     wire.Fetch(scan_id="s", lease_id="1f", offset=1048576, credit=4):
         "85"
@@ -41,6 +41,8 @@ GOLDEN = {
         "a6736861323536" "a26162",              # sha256: ab
     wire.Renew(lease_id="1f"):
         "82" "a474797065" "a572656e6577" "a86c656173655f6964" "a23166",
+    wire.Here(idle_s=2.5):
+        "82" "a474797065" "a468657265" "a669646c655f73" "cb4004000000000000",
     wire.Release(lease_id="1f"):
         "82" "a474797065" "a772656c65617365" "a86c656173655f6964" "a23166",
     wire.Claim(scan_id="s"):
