@@ -12,6 +12,7 @@ from scanner_io.errors import ConfigError, ScannerError
 
 from .analyst import decide, watch
 from .audit import audit
+from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
 from .console import console
@@ -75,6 +76,6 @@ def cli() -> None:
 
 for command in (
     run, check, demo, triage, replay, simulate, export, convert, verify, watch, console, decide, keys, audit, retention,
-    drivers, bench, evaluate, calibrate, study, policy, torture,
+    drivers, bench, evaluate, calibrate, batch, study, policy, torture,
 ):  # fmt: skip
     cli.add_command(command)
