@@ -5,6 +5,7 @@ lines to any path of the same port by HTTP and gets 204, or 400 with the first l
 
     {"event": "container", "text": "CSQU3054383", "confidence": 97, "time": "2026-01-31T09:45:01.25Z"}
     {"event": "plate", "text": "AB 123 CD", "device": "camera 2"}
+    {"event": "booking", "text": "SIM123456", "device": "gate"}
     {"event": "weighbridge", "weight_kg": 23460}
     {"event": "light_barrier", "state": "blocked", "device": "entry"}
     {"event": "traffic_light", "state": "red"}
@@ -67,7 +68,7 @@ def connect(config: Config, channel: Channel | None = None) -> LaneEvents:
 class _Line(msgspec.Struct, frozen=True, kw_only=True):
     """One line as it comes; fields that are not known are left out."""
 
-    event: Literal["light_barrier", "plate", "container", "weighbridge", "traffic_light"]
+    event: Literal["light_barrier", "plate", "container", "booking", "weighbridge", "traffic_light"]
     text: Annotated[str, msgspec.Meta(max_length=200)] = ""
     confidence: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
     weight_kg: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
@@ -82,7 +83,13 @@ def decode(line: bytes, now_ns: int, clock_error_s: float = 60.0) -> tuple[LaneE
     Raises ValueError for what is no event, or tells nothing.
     """
     told = msgspec.json.decode(line, type=_Line)
-    needs = {"plate": told.text, "container": told.text, "weighbridge": told.weight_kg, "light_barrier": told.state}
+    needs = {
+        "plate": told.text,
+        "container": told.text,
+        "booking": told.text,
+        "weighbridge": told.weight_kg,
+        "light_barrier": told.state,
+    }
     if told.event in needs and not needs[told.event] and needs[told.event] != 0:
         raise ValueError(f"a {told.event} that tells nothing")
     utc_ns, odd = now_ns, ""

@@ -140,10 +140,31 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     filed_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
+class Cargo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Declarations that come in advance (driver `cargo_feed`), and how passages get theirs.
+
+    match : look for the declaration of every passage that brings none of its own; without one it is flagged
+    wrong_join : chance of a wrong declaration that is accepted at every join; what is less sure is "doubtful" and not
+        joined
+    early_days : a declaration may come so long before its vehicle
+    late_days : a scan without a declaration is held against what still comes for so long
+    keep_days, most_messages, most_mb : what is kept of the messages; the oldest go first
+    """
+
+    match: bool = True
+    wrong_join: Annotated[float, msgspec.Meta(gt=0, le=0.05)] = 0.001
+    early_days: Annotated[float, msgspec.Meta(gt=0, le=366)] = 30.0
+    late_days: Annotated[float, msgspec.Meta(ge=0, le=366)] = 7.0
+    keep_days: Annotated[float, msgspec.Meta(ge=1, le=3660)] = 180.0
+    most_messages: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 200_000
+    most_mb: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 4096
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file.
 
     state_dir : recordings, outbox and logs live here; relative paths count from the configuration file
+    cargo : none: declarations come with their vehicles, or not at all
     """
 
     state_dir: str
@@ -153,6 +174,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     outbox: Outbox = Outbox()
     audit: Audit = Audit()
     retention: Retention = Retention()
+    cargo: Cargo | None = None
 
 
 def load(path: Path) -> Config:
@@ -392,8 +414,9 @@ def fill(struct: type[Any], table: Mapping[str, Any], path: str, problems: list[
                 problems.append(f"{here}: missing, expected {_expected(field.type)}")
             continue
         value = table[key]
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct) and isinstance(value, dict):
-            values[field.name] = fill(field.type, value, here, problems)
+        inner = next((t for t in (field.type, *get_args(field.type)) if _is_struct(t)), None)
+        if inner is not None and isinstance(value, dict):
+            values[field.name] = fill(inner, value, here, problems)
             continue
         try:
             values[field.name] = msgspec.convert(value, field.type, strict=True)
@@ -406,6 +429,10 @@ def fill(struct: type[Any], table: Mapping[str, Any], path: str, problems: list[
     except (ValueError, TypeError, ConfigError) as error:  # a struct's own __post_init__ may refuse combinations
         problems.append(f"{path or 'top level'}: {error}")
         return None
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def to_toml_safe(config: Config) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DataError
+from .formats.cargo import CargoMessage
 from .vendor_record import Attachment, Sidecar
 
 Kind = Literal["radiograph", "portal", "declaration"]
@@ -428,6 +429,40 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     simulated: bool = False
 
 
+JoinState = Literal["matched", "doubtful", "several", "none"]
+
+
+class DeclarationMatch(msgspec.Struct, frozen=True, kw_only=True):
+    """How a passage came by a declaration out of many, or why it has none. A wrong one is worse than none.
+
+    state : matched: one declaration is joined; doubtful: one fits best, but not surely enough, and none is joined;
+        several: more than one manifest declares the container, and none is joined; none: nothing fits
+    by : what joined it: container, plate, booking, "" where nothing was read
+    read : texts that the passage was known by; declared : the number or plate of the declaration that fits best
+    confidence : posterior probability, 0 to 1, that this declaration is the vehicle's
+    runner_up, runner_up_confidence : the same of the next best; "" where nothing else comes near
+    sender, document, reference, version : of the message that declares it; version counts from 1
+    received_utc_ns : when that message came
+    late : it came after the passage had been judged
+    problems : what is odd about the message or the join, in words; a declaration with problems never lowers a risk
+    """
+
+    state: JoinState
+    by: str = ""
+    read: tuple[str, ...] = ()
+    declared: str = ""
+    confidence: float = 0.0
+    runner_up: str = ""
+    runner_up_confidence: float = 0.0
+    sender: str = ""
+    document: str = ""
+    reference: str = ""
+    version: int = 0
+    received_utc_ns: int | None = None
+    late: bool = False
+    problems: tuple[str, ...] = ()
+
+
 class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One vehicle passage: what a lane saw of it, joined by time.
 
@@ -436,6 +471,8 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     source : reference of the file or stream it came from, with its sha256 where it was a file
     sidecar : what the scanner's own system told of the passage; attachments : files that came with it
     lane_events : what cameras, barriers and the weighbridge told of it
+    declaration_match : how the declaration was found among those that came in advance, or why none was joined; None
+        where the declaration came with the passage itself, or nobody looked
     """
 
     scan_id: str
@@ -453,6 +490,7 @@ class Scan(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     sidecar: Sidecar | None = None
     attachments: tuple[Attachment, ...] = ()
     lane_events: tuple[LaneEvent, ...] = ()
+    declaration_match: DeclarationMatch | None = None
 
     def __post_init__(self) -> None:
         """Check. Raises DataError."""
@@ -587,6 +625,24 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     lease_id: str = ""
 
 
+class Opinion(msgspec.Struct, frozen=True, kw_only=True):
+    """What an analyst thought of a scan that they gave on undecided, for a second opinion.
+
+    sha256 : hash of the recording the analyst saw
+    verdict : None, and no note, where it is withheld from whoever has not decided yet
+    blind : the next analyst is to decide without knowing it
+    """
+
+    opinion_id: str
+    scan_id: str
+    sha256: str
+    analyst: str
+    verdict: Verdict | None
+    given_utc_ns: int
+    note: Annotated[str, msgspec.Meta(max_length=10_000)] = ""
+    blind: bool = True
+
+
 # --------------------------------------------------------------------------------------------------------------
 # Events: what a driver yields
 
@@ -661,6 +717,28 @@ class DeclarationSeen(msgspec.Struct, frozen=True, kw_only=True):
     source_ref: str = ""
 
 
+class CargoReceived(msgspec.Struct, frozen=True, kw_only=True):
+    """Cargo messages came in advance; they belong to no passage yet, and are kept until one fits.
+
+    name : what messages call it: a file, or a sender's request
+    sender : who brought it, as authenticated; "" where that is not known
+    messages : what could be read; none where `problem` says why
+    refused : its sender may not send here; nothing of it was read
+    sha256, size_bytes : of what came
+    """
+
+    source_ref: str
+    utc_ns: int
+    name: str
+    sender: str = ""
+    messages: tuple[CargoMessage, ...] = ()
+    problem: str = ""
+    refused: bool = False
+    sha256: str = ""
+    size_bytes: int = 0
+    simulated: bool = False
+
+
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     """A passage left something that cannot be read; `reason` says what and where it was put. The rest as ScanStart."""
 
@@ -682,7 +760,7 @@ class LaneEvent(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     utc_ns: int
-    kind: Literal["light_barrier", "plate", "container", "weighbridge", "traffic_light"]
+    kind: Literal["light_barrier", "plate", "container", "booking", "weighbridge", "traffic_light"]
     text: str = ""
     confidence: int | None = None
     weight_kg: float | None = None
@@ -722,6 +800,7 @@ Event = (
     | CountBlock
     | Occupancy
     | DeclarationSeen
+    | CargoReceived
     | Rejected
     | LaneEvent
     | Remark

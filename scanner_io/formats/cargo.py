@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from scanner_io.model import Declaration
-
 from .iso6346 import check_digit_ok, tidy
+
+if TYPE_CHECKING:
+    from scanner_io.model import Declaration
 
 Function = Literal["original", "replacement", "amendment", "cancellation", "duplicate", "unknown"]
 FUNCTIONS: dict[str, Function] = {
@@ -304,6 +305,8 @@ def declarations(message: CargoMessage) -> dict[str, Declaration]:
     Goods without a named container belong to the message's only container; with several, to all of them, for it is not
     known where they lie.
     """
+    from scanner_io.model import Declaration  # whose events hold messages
+
     found = {}
     for equipment in message.equipment:
         lines = []

@@ -23,6 +23,7 @@ from .keys import keys
 from .lanes import check, demo, run
 from .policy import policy
 from .retention import retention
+from .risk import risk
 from .shared import EXIT_BAD_INPUT, EXIT_USAGE
 from .simulate import simulate
 from .study import study
@@ -75,7 +76,29 @@ def cli() -> None:
 
 
 for command in (
-    run, check, demo, triage, replay, simulate, export, convert, verify, watch, console, decide, keys, audit, retention,
-    drivers, bench, evaluate, calibrate, batch, study, policy, torture,
-):  # fmt: skip
+    run,
+    check,
+    demo,
+    triage,
+    replay,
+    simulate,
+    export,
+    convert,
+    verify,
+    watch,
+    console,
+    decide,
+    keys,
+    audit,
+    retention,
+    drivers,
+    bench,
+    evaluate,
+    calibrate,
+    study,
+    batch,
+    policy,
+    torture,
+    risk,
+):
     cli.add_command(command)

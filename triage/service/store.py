@@ -188,8 +188,11 @@ class SqliteStore(Store):
     it writes all that the log holds into the database anew, syncs that, and begins another log.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open or create it. Raises StorageError if it is not usable."""
+    def __init__(self, path: Path, *, what: str = "an outbox", remedy: str = REMEDY) -> None:
+        """Open or create it. Raises StorageError if it is not usable.
+
+        what, remedy : for messages, what the file is and what to do where it is damaged
+        """
         self.place = str(path)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -200,10 +203,10 @@ class SqliteStore(Store):
             self._fold()
             verdict = self._db.execute("PRAGMA quick_check").fetchone()[0]
         except sqlite3.Error as error:
-            hint = REMEDY if type(error) is sqlite3.DatabaseError else "check its rights and the disk"
-            raise StorageError(f"{path}: not usable as an outbox ({error}); {hint}") from error
+            hint = remedy if type(error) is sqlite3.DatabaseError else "check its rights and the disk"
+            raise StorageError(f"{path}: not usable as {what} ({error}); {hint}") from error
         if verdict != "ok":
-            raise StorageError(f"{path}: damaged ({verdict}); {REMEDY}")
+            raise StorageError(f"{path}: damaged ({verdict}); {remedy}")
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and close."""
