@@ -21,10 +21,9 @@ def audit() -> None:
 @click.argument("state_dir", metavar="STATE_DIR|URL")
 @click.option("--checkpoints", type=click.Path(path_type=Path), help="The file that audit.checkpoints names.")
 @click.option(
-    "--service",
-    type=click.Path(path_type=Path),
-    help="service.pub of the service: verifies signatures, and that decisions were signed for it. Default: that in --keys.",
-)
+    "--service", type=click.Path(path_type=Path),
+    help="service.pub: verifies signatures, and for which service decisions were signed. Default: that in --keys.",
+)  # fmt: skip
 @click.option(
     "--keys", type=click.Path(path_type=Path), help="Folder of `scanlane keys`: verifies the signatures of decisions."
 )

@@ -24,7 +24,7 @@ import zmq
 from scanner_io import __version__, wire
 from scanner_io.config import Dispatch as DispatchConfig
 from scanner_io.errors import DeliveryError, ProtocolError, StorageError
-from scanner_io.model import Decision
+from scanner_io.model import Decision, Opinion
 from scanner_io.security import Enrolled, verified
 
 from .door import Door, Peer
@@ -64,10 +64,11 @@ _DECIDERS: frozenset[str] = frozenset({"analyst", "supervisor"})
 MAY: dict[type[wire.Message], frozenset[str]] = {
     wire.Hello: _EVERYBODY, wire.Ping: _EVERYBODY, wire.Pong: _EVERYBODY, wire.Bye: _EVERYBODY,
     wire.QueueRequest: _EVERYBODY, wire.Fetch: _DECIDERS, wire.Received: _DECIDERS, wire.Decide: _DECIDERS,
-    wire.Renew: _DECIDERS, wire.Release: _DECIDERS, wire.Claim: _DECIDERS, wire.Here: _EVERYBODY,
+    wire.Renew: _DECIDERS, wire.Release: _DECIDERS, wire.Claim: _DECIDERS, wire.Peek: _DECIDERS,
+    wire.Opine: _DECIDERS, wire.Here: _EVERYBODY,
 }  # fmt: skip
 """Which roles may send what. Whatever is not here nobody may."""
-_WRITTEN_DOWN = (wire.Hello, wire.Fetch, wire.Received, wire.Decide, wire.Claim)
+_WRITTEN_DOWN = (wire.Hello, wire.Fetch, wire.Received, wire.Decide, wire.Claim, wire.Opine)
 
 
 class Connection:
@@ -77,7 +78,8 @@ class Connection:
     sequence : of the last statement taken
     peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for it may be another's
     minor : version of the protocol that it speaks
-    viewed, received : leases whose recording was asked for, and has come; refusals : how often it was told no
+    viewed, received : leases whose recording was asked for, and has come; peeked : scans that it may fetch without one,
+        and whether it did; refusals : how often it was told no
     acted_s : when its person last did something, as far as it tells; left_s : when scans were taken back because that
         was too long ago, 0 if they were not: it gets no other before somebody is there again
     """
@@ -90,6 +92,7 @@ class Connection:
         self.broken = False
         self.viewed: set[str] = set()
         self.received: set[str] = set()
+        self.peeked: dict[str, bool] = {}
         self.refusals = 0
         self.views = Sparing(VIEWS_AT_ONCE, VIEW_AGAIN_S)
         self.acted_s = now_s
@@ -383,6 +386,10 @@ class Dispatch:
                     self._end_lease(message.lease_id, "given back")
             case wire.Claim():
                 self._claim(connection, message.scan_id)
+            case wire.Peek():
+                self._peek(connection, message.scan_id)
+            case wire.Opine():
+                self._opine(connection, message)
             case wire.QueueRequest():
                 if self._view is None or connection.views.ask() is not None:
                     self._view = self.queue()
@@ -462,10 +469,17 @@ class Dispatch:
             self._drop(min(own, key=lambda c: c.heard_s), f"has more than {MAX_OF_ONE} connections", cut=True)
 
     def _fetch(self, connection: Connection, message: wire.Fetch) -> None:
-        item = self._leased(connection, message.scan_id, message.lease_id)
+        ahead = not message.lease_id and message.scan_id in connection.peeked
+        if ahead:
+            item = self._outbox.peek(message.scan_id, connection.analyst)
+        else:
+            item = self._leased(connection, message.scan_id, message.lease_id)
         if not 0 <= message.offset < item.row.size:
             raise DeliveryError(f"offset {message.offset}, the recording has {item.row.size} bytes")
-        if message.lease_id not in connection.viewed:
+        if ahead and not connection.peeked[message.scan_id]:
+            self._outbox.note("fetched_ahead", "without a lease", message.scan_id, connection.analyst)
+            connection.peeked[message.scan_id] = True
+        elif not ahead and message.lease_id not in connection.viewed:
             # Written down before the first byte goes out, not when its receipt comes: a program that keeps the
             # receipt to itself has seen the picture all the same.
             self._outbox.taken(message.scan_id, message.lease_id, connection.analyst)
@@ -569,9 +583,30 @@ class Dispatch:
             connection.routing_id,
             wire.Decided(
                 decision_id=decision.decision_id, scan_id=decision.scan_id, durable=True, applied=answer.applied,
-                reason=answer.reason,
+                reason=answer.reason, opinions=self._outbox.opinions(decision.scan_id) if answer.applied else (),
             ),
         )  # fmt: skip
+
+    def _opine(self, connection: Connection, message: wire.Opine) -> None:
+        """Keep what an analyst thinks of a scan, and have it wait for the next; that is no try that failed."""
+        opinion = message.opinion
+        if opinion.analyst != connection.analyst:
+            reason = f"signed {opinion.analyst}, but this connection is {connection.analyst}'s"
+            self._audit_refusal(f"an opinion is not taken: {reason}", connection.analyst)
+            raise DeliveryError(reason)
+        if not 0 < len(opinion.opinion_id) <= MAX_NAME or not opinion.opinion_id.isprintable():
+            raise DeliveryError(f"opinion_id {opinion.opinion_id[:MAX_NAME]!r}, expected 1-{MAX_NAME} characters")
+        if opinion.verdict is None:
+            raise DeliveryError("an opinion without a verdict")
+        _check_ids(opinion)
+        connection.acted_s = connection.heard_s
+        self._outbox.opine(opinion, message.lease_id)
+        if self._outbox.holder(message.lease_id) == connection.analyst:
+            self._end_lease(message.lease_id, "given on for a second opinion", hold=False)
+        self._send(
+            connection.routing_id,
+            wire.Opined(opinion_id=opinion.opinion_id, scan_id=opinion.scan_id, durable=True),
+        )
 
     def _renew(self, connection: Connection, message: wire.Renew) -> None:
         mine = self._outbox.holder(message.lease_id) == connection.analyst
@@ -722,18 +757,20 @@ class Dispatch:
         """Return the leases of one analyst, by all their connections."""
         return {lease for c in self._connections.values() if c.analyst == analyst for lease in c.leases}
 
+    def _offered(self, connection: Connection, item: Item, lease_id: str, lease_s: float) -> wire.Offer:
+        row = item.row
+        return wire.Offer(
+            scan_id=row.scan_id, lease_id=lease_id, lease_s=lease_s, size=row.size, sha256=row.sha256, lane=row.lane,
+            start_utc_ns=row.start_utc_ns, attempt=item.attempts, simulated=row.simulated, result=row.result,
+            declaration=row.declaration, opinions=self._outbox.opinions(row.scan_id, connection.analyst),
+        )  # fmt: skip
+
     def _offer(self, connection: Connection, item: Item) -> None:
         row = item.row
         again = item.lease_id in connection.leases
         connection.leases[item.lease_id] = row.scan_id
-        sent = self._send(
-            connection.routing_id,
-            wire.Offer(
-                scan_id=row.scan_id, lease_id=item.lease_id, lease_s=self._config.lease_s, size=row.size,
-                sha256=row.sha256, lane=row.lane, start_utc_ns=row.start_utc_ns, attempt=item.attempts,
-                simulated=row.simulated, result=row.result, declaration=row.declaration,
-            ),
-        )  # fmt: skip
+        offer = self._offered(connection, item, item.lease_id, self._config.lease_s)
+        sent = self._send(connection.routing_id, offer)
         if sent and again:  # it has it, and was told before
             return
         if sent:
@@ -754,6 +791,15 @@ class Dispatch:
         if len(held) >= MAX_CAPACITY and self._outbox.item(scan_id).lease_id not in held:
             raise DeliveryError(f"{connection.analyst} has {len(held)} scans; decide or give back some of them first")
         self._offer(connection, self._outbox.lease(scan_id, connection.analyst, self._config.lease_s))
+
+    def _peek(self, connection: Connection, scan_id: str) -> None:
+        """Let a scan that waits be fetched ahead of its being taken: nobody has it by that, and it waits as before."""
+        item = self._outbox.peek(scan_id, connection.analyst)
+        if scan_id not in connection.peeked:
+            while len(connection.peeked) >= MAX_CAPACITY:
+                connection.peeked.pop(next(iter(connection.peeked)))
+            connection.peeked[scan_id] = False
+        self._send(connection.routing_id, self._offered(connection, item, "", 0.0))
 
     def _end_lease(self, lease_id: str, why: str, *, hold: bool = True) -> None:
         """End a lease and tell every connection that shares it. hold : after too many tries the scan is held."""
@@ -786,12 +832,13 @@ class Dispatch:
 
     def queue(self) -> wire.Queue:
         """Return the queue as workstations see it."""
+        opinions = self._outbox.opinion_counts()
         rows = tuple(
             wire.QueueRow(
                 scan_id=i.row.scan_id, lane=i.row.lane, outcome=i.row.result.outcome,
                 start_utc_ns=i.row.start_utc_ns, state=i.state, analyst=i.analyst, reasons=i.row.result.reasons[:3],
                 containers=() if i.row.declaration is None else i.row.declaration.container_numbers[:4],
-                simulated=i.row.simulated, attempts=i.attempts,
+                simulated=i.row.simulated, attempts=i.attempts, opinions=opinions.get(i.row.scan_id, 0),
             )
             for i in self._outbox.undecided(QUEUE_ROWS)
         )  # fmt: skip
@@ -835,7 +882,7 @@ def _from_here(address: str) -> str:
     return f"tcp://127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "*") else address  # noqa: S104 -- compared only
 
 
-def _check_ids(message: wire.FromAnalyst | Decision) -> None:
+def _check_ids(message: wire.FromAnalyst | Decision | Opinion) -> None:
     """Raise DeliveryError for an id that can be none: it goes into a database, an audit and a log."""
     for name in ("scan_id", "lease_id", "sha256", "analyst"):
         value = getattr(message, name, "")
@@ -851,4 +898,6 @@ def _ref(message: wire.FromAnalyst) -> str:
             return wire.decode_statement(message.statement).decision.decision_id
         except ProtocolError:
             return ""
+    if isinstance(message, wire.Opine):
+        return message.opinion.opinion_id
     return str(getattr(message, "scan_id", "") or getattr(message, "lease_id", ""))
