@@ -57,10 +57,10 @@ const held = () => {
   return (row) => deciding.has(row.scan_id);
 };
 
-/** The scan the `next` key opens: the first one that waits and nobody else has. */
+/** The scan the `next` key opens: the first one that waits, nobody else has, and this analyst did not give on. */
 export function nextScan() {
   const deciding = held();
-  return visible(state.rows).find((row) => row.scan_id !== state.current && !deciding(row) && (row.state === 'pending' || row.mine)) ?? null;
+  return visible(state.rows).find((row) => row.scan_id !== state.current && !deciding(row) && !row.given_on && (row.state === 'pending' || row.mine)) ?? null;
 }
 
 const waiting = () => { const shown = new Set(state.shownRows.map((r) => r.scan_id)); return visible(state.rows).filter((r) => !shown.has(r.scan_id)).length; };
@@ -70,6 +70,7 @@ function owner(row) {
   if (row.mine) return row.scan_id === state.current ? t('queue.open_here') : t('queue.yours');
   if (row.state === 'leased') return t('queue.with', {name: row.analyst});
   if (row.state === 'held') return t('queue.held');
+  if (row.given_on) return t('opinion.given_on');
   return '';
 }
 
@@ -85,7 +86,7 @@ function rowView(row, open) {
           <span class="row-lane">${row.lane}</span>
           ${row.training ? nothing : html`<span class="age" data-since=${row.start_utc_ns} .textContent=${age(secondsSince(row.start_utc_ns))}></span>`}
         </span>
-        <span class="row-middle">${row.training ? short(row.scan_id) : row.containers?.length ? row.containers.join(' ') : t('queue.no_number')}${row.simulated ? html` <span class="tag">${t('simulated.short')}</span>` : nothing}</span>
+        <span class="row-middle">${row.training ? short(row.scan_id) : row.containers?.length ? row.containers.join(' ') : t('queue.no_number')}${row.simulated ? html` <span class="tag">${t('simulated.short')}</span>` : nothing}${row.opinions && !row.training ? html` <span class="tag strong">${t('opinion.tag')}</span>` : nothing}</span>
         <span class="row-reason">${row.reasons?.[0] ?? ''}</span>
         ${owner(row) || decision ? html`<span class="row-owner">${decision ? t(row.training && decision.state === 'acknowledged' ? 'delivery.training' : `delivery.${decision.state}`) : owner(row)}</span>` : nothing}
       </button>

@@ -302,6 +302,8 @@ export class ScanView extends LitElement {
     return this.surface.form === 'png' ? {shown: 'material', low: null} : {shown: high, low};
   }
 
+  #energiesIn(pane) { const {shown, low} = this.#energiesOf(pane); return low ? [shown, low] : [shown]; }
+
   #within(pane) {
     const box = this.scan.container ?? {x0: 0, y0: 0, x1: this.scan.columns, y1: this.scan.rows};
     return [pane.x + (box.x0 - pane.left) * pane.sx, pane.y + (box.y0 - pane.top) * pane.sy, pane.x + (box.x1 - pane.left) * pane.sx, pane.y + (box.y1 - pane.top) * pane.sy];
@@ -309,14 +311,16 @@ export class ScanView extends LitElement {
 
   #wishes(panes, extra, look, slow) {
     const {scan, reduce, bounds, surface} = this;
+    const {store} = this;
+    // until there is a picture, the whole of it in one tile comes before all else
+    if (!this.painted && !store.refused.size && !store.failures.size) return panes.flatMap((pane) => wishes(scan, pane, {energies: this.#energiesIn(pane), reduce, bounds, query: look.query, first: true}));
     const list = [];
     const names = new Set();
     const add = (wishesOf, low = false) => {
       for (const w of wishesOf) { const name = TileStore.nameOf(w.energy, w.level, w.tx, w.ty, w.reduce); if (!names.has(name)) { names.add(name); list.push({...w, low}); } }
     };
     for (const pane of [...panes, ...extra]) {
-      const {shown, low} = this.#energiesOf(pane);
-      add(wishes(scan, pane, {energies: low ? [shown, low] : [shown], reduce, bounds, query: look.query, coarse: slow || look.edge}));
+      add(wishes(scan, pane, {energies: this.#energiesIn(pane), reduce, bounds, query: look.query, coarse: slow || look.edge}));
     }
     if (surface.form === 'u16') {
       add(this.#probeWishes());
@@ -328,6 +332,7 @@ export class ScanView extends LitElement {
 
   #firstPaint() {
     this.painted = true;
+    this.redraw(); // asks for the rest
     const {scan} = this;
     const at = performance.now();
     const detail = {scan_id: scan.scan_id, sha256: scan.sha256, ms: at - this.since, renderer: this.renderer, level: this.drawn.worst};
