@@ -1,12 +1,12 @@
 // The page: loads what is known, listens to what changes, renders, and gives every key to whoever it is for.
 import {html, nothing, render} from '/static/vendor/lit.js';
 import {age, language, setLanguage, t} from '/static/shell/i18n.js';
-import {announce, changed, get, listen, loadAll, logged, notice, onChange, onEvent, post, setSetting, setting, state} from '/static/shell/store.js';
+import {announce, changed, closeDialog, get, listen, loadAll, logged, notice, onChange, onEvent, post, setSetting, setting, state} from '/static/shell/store.js';
 import {ACTIONS, keyName, keysOf, listenKeys, VIEW_ACTIONS} from '/static/shell/keys.js';
 import {nextScan, queueView, secondsSince, SHAPES, short, takeQueue, tickAges} from '/static/shell/queue.js';
 import {activeDecision, cancelDraft, choose, confirm, decisionView, deliveryView, takeDecision, tickDeliveries, undo} from '/static/shell/decision.js';
 import {nextFinding, panelsView, selectFinding} from '/static/shell/panels.js';
-import {closeDialog, dialogView, forget, openHelp, pageView} from '/static/shell/pages.js';
+import {dialogView, forget, openHelp, pageView} from '/static/shell/pages.js';
 import {breakView, shiftButton, tickShift} from '/static/shell/shift.js';
 
 const root = document.getElementById('app');
@@ -198,7 +198,7 @@ const alarm = (kind, value) => html`<span class="portal-alarm ${value ? 'on' : '
 function workView() {
   const {meta} = state;
   return html`
-    <main class="work" id="work">
+    <main class="work ${state.current ? 'opened' : ''}" id="work">
       ${queueView({open})}
       <div class="centre" @region-drawn=${regionDrawn} @tile-refused=${(e) => mismatch(e.detail)}
         @scan-cursor=${(e) => { state.cursor = e.detail; const chart = document.querySelector('portal-chart'); const view = viewer(); const x = e.detail; if (chart && e.target !== chart) chart.cursor = x; if (view && e.target !== view) view.cursor = x ? {x: x.x, y: null} : null; }}
@@ -231,7 +231,7 @@ const plainPicture = (meta) => `/tile/${meta.scan_id}/${meta.sha256}/${meta.defa
 const PAGES = ['work', 'training', 'metrics', 'history', 'settings'];
 function topBar() {
   return html`<header class="top">
-    <a class="brand" href="#" @click=${(e) => { e.preventDefault(); location.hash = ''; }}><img src="/static/icon.svg" alt="" width="22" height="22"> scanlane</a>
+    <a class="brand" href="#" @click=${(e) => { e.preventDefault(); location.hash = ''; }}><img src="/static/icon.svg" alt="" width="22" height="22"> <span class="word">scanlane</span></a>
     <nav class="pages" aria-label=${t('pages.title')}>${PAGES.map((page) => html`<a href=${page === 'work' ? '#' : `#${page}`} aria-current=${state.page === page ? 'page' : nothing}>${t(`pages.${page}`)}</a>`)}</nav>
     <span class="spacer"></span>
     ${state.services.map((s) => html`<span class="link ${s.connected ? 'up' : 'down'}" title=${s.address}><span aria-hidden="true">${s.connected ? '●' : '✕'}</span> ${t(s.connected ? 'link.up' : 'link.down')} <span class="dim">${s.address.replace('tcp://', '')}</span></span>`)}

@@ -1,7 +1,7 @@
 // The queue in the order of its service; of several, most urgent first and oldest first within. Rows stay where they are while a hand or the keyboard is on them.
 import {html, nothing, repeat} from '/static/vendor/lit.js';
 import {age, clock, t} from './i18n.js';
-import {announce, changed, logged, setSetting, setting, state} from './store.js';
+import {announce, changed, logged, openDialog, setSetting, setting, state} from './store.js';
 import {sound} from './shift.js';
 
 const TIERS = {ALARM: 0, UNUSABLE: 1, REVIEW: 2, CLEAR: 3};
@@ -125,7 +125,7 @@ export function queueView({open}) {
       ${fresh ? html`<button class="fresh" @click=${() => { settle(); }}>${t('queue.new', {n: fresh})}</button>` : nothing}
       ${state.shownRows.length
         ? html`<div class="lists">${lanes.length ? lanes.map((lane) => { const own = state.shownRows.filter((row) => row.lane === lane); return html`<section class="lane-group"><h3>${t('scan.lane', {lane})} <span class="count">${own.length}</span>
-            <button class="small" @click=${() => { state.shelving = lane; state.dialog = 'shelve'; changed(); }}>${t('shelf.put')}</button></h3>${list(own)}</section>`; }) : list(state.shownRows)}</div>`
+            <button class="small" @click=${() => { state.shelving = lane; openDialog('shelve', 'input'); }}>${t('shelf.put')}</button></h3>${list(own)}</section>`; }) : list(state.shownRows)}</div>`
         : html`<p class="empty">${state.services.some((s) => s.connected) ? t('queue.empty') : t('queue.unknown')}</p>`}
       ${!training && due > state.rows.filter((r) => !r.training).length ? html`<p class="more">${t('queue.more', {n: due - state.rows.filter((r) => !r.training).length})}</p>` : nothing}
     </nav>`;
