@@ -391,7 +391,7 @@ class Dispatch:
             case wire.Opine():
                 self._opine(connection, message)
             case wire.QueueRequest():
-                if self._view is None or connection.views.ask() is not None:
+                if connection.views.ask() is not None or self._view is None:
                     self._view = self.queue()
                 self._send(connection.routing_id, self._view)
             case wire.Ping():
