@@ -120,20 +120,38 @@ def bench_drivers(rounds: int, as_json: bool) -> None:
     _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)
 
 
+@bench.command("batch")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--recordings", default=100, show_default=True, type=click.IntRange(2, 1_000_000))
+@folder_option
+@json_option
+def bench_batch(rounds: int, recordings: int, folder: Path | None, as_json: bool) -> None:
+    """Two workers against one over the same small simulated recordings.
+
+    Needs the extra `batch`. Run nothing else meanwhile.
+    """
+    from triage.study.bench_batch import bench_batch as measure
+
+    _bench(lambda progress: measure(folder, rounds, recordings, progress=progress), rounds, as_json)
+
+
 @bench.command("console")
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 200_000))
 @click.option("--channels", default=2000, show_default=True, type=click.IntRange(64, 8192))
 @click.option("--scans", default=200, show_default=True, type=click.IntRange(5, 100_000), help="Opened for the memory.")
+@click.option("--queue", default=500, show_default=True, type=click.IntRange(0, 100_000), help="Waiting at the end.")
 @json_option
-def bench_console(rounds: int, columns: int, channels: int, scans: int, as_json: bool) -> None:
-    """The console in headless Chromium: click to first paint, frames beside a bare quad, memory over many scans.
+def bench_console(rounds: int, columns: int, channels: int, scans: int, queue: int, as_json: bool) -> None:
+    """The console in headless Chromium: click to first paint, frames beside a bare quad, memory, a long queue.
 
     Needs Chromium and the extra `test`. Run nothing else meanwhile.
     """
     from triage.study.bench_console import bench_console as measure
 
     _bench(
-        lambda progress: measure(rounds=rounds, columns=columns, channels=channels, scans=scans, progress=progress),
+        lambda progress: measure(
+            rounds=rounds, columns=columns, channels=channels, scans=scans, queue=queue, progress=progress
+        ),
         rounds, as_json,
     )  # fmt: skip

@@ -288,9 +288,10 @@ def joined_view(scan: Scan, result: TriageResult, declaration: Declaration | Non
         return []
     declared, seen = "", ""
     if match is not None:
+        sure = "over 99.99" if match.confidence > 0.9999 else f"{100 * match.confidence:.2f}"  # nothing is certain
         second = f", next {match.runner_up} {100 * match.runner_up_confidence:.2g} %" if match.runner_up else ""
         if match.declared:
-            declared = f"{match.declared} ({match.state}, {100 * match.confidence:.1f} % by {match.by}{second})"
+            declared = f"{match.declared} ({match.state}, {sure} % by {match.by}{second})"
         seen = " ".join(match.read)
     if declaration is None and not declared:
         declared = "none"
