@@ -46,7 +46,7 @@ def cargo_message(config: Config, index: int) -> CargoMessage:
     return CargoMessage(
         form="JSON", sender=SENDER, recipient="CUSTOMS", reference=reference, document=reference, function="original",
         plate=plate_of(config, index),
-        places=tuple(Place(role=r, locode=p) for r, p in zip(("loading", "discharge"), declared.route, strict=False)),
+        places=(Place(role="loading", locode=declared.route[0]), Place(role="discharge", locode=declared.route[-1])),
         equipment=tuple(
             Equipment(
                 number=box, full=None if declared.declared_empty is None else not declared.declared_empty,
