@@ -773,11 +773,12 @@ class LaneEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Remark(msgspec.Struct, frozen=True, kw_only=True):
-    """What a source knows of the passage at `utc_ns` beyond its data: a replayed scan's flags and first devices."""
+    """What a source knows of the passage at `utc_ns` beyond its data: a replayed scan's flags, first devices and join."""
 
     utc_ns: int
     quality: tuple[Quality, ...] = ()
     devices: tuple[DeviceInfo, ...] = ()
+    declaration_match: DeclarationMatch | None = None
     source_ref: str = ""
 
 

@@ -76,8 +76,8 @@ class Papers:
 
         late : it has been judged without one before
         """
-        if scan.declaration is not None or not self.policy.match:
-            return scan
+        if scan.declaration is not None or scan.declaration_match is not None or not self.policy.match:
+            return scan  # it came with its vehicle, or a replayed scan says how it was then
         self._arrange(scan.start_utc_ns)
         found = self._manifest.match_all(readings_of(scan), self.policy.wrong_join)
         told, declaration = self._told(found, late=late)
