@@ -773,7 +773,7 @@ class LaneEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Remark(msgspec.Struct, frozen=True, kw_only=True):
-    """What a source knows of the passage at `utc_ns` beyond its data: a replayed scan's flags, first devices and join."""
+    """What a source knows of the passage at `utc_ns` beyond its data: flags, first devices, join of a replayed scan."""
 
     utc_ns: int
     quality: tuple[Quality, ...] = ()
