@@ -23,6 +23,7 @@ from .lanes import check, demo, run
 from .policy import policy
 from .retention import retention
 from .risk import risk
+from .selection import selection
 from .shared import EXIT_BAD_INPUT, EXIT_USAGE
 from .simulate import simulate
 from .study import study
@@ -76,6 +77,6 @@ def cli() -> None:
 
 for command in (
     run, check, demo, triage, replay, simulate, export, convert, verify, watch, console, decide, keys, audit, retention,
-    drivers, bench, evaluate, calibrate, study, policy, risk, torture,
+    drivers, bench, evaluate, calibrate, study, policy, risk, selection, torture,
 ):  # fmt: skip
     cli.add_command(command)
