@@ -35,7 +35,7 @@ import zmq
 
 from . import __version__, wire
 from .errors import ConfigError, DeliveryError, NoAnswer, ProtocolError
-from .model import Decision, Verdict
+from .model import Decision, Opinion, Verdict
 from .security import Identity, secure_client
 
 _REPEAT_S = 1.0
@@ -230,6 +230,23 @@ class Workstation:
         offer: wire.Offer = self._ask(scan_id, "claim", lambda: wire.Claim(scan_id=scan_id), timeout_s)
         return offer
 
+    def peek(self, scan_id: str, timeout_s: float = 5.0) -> wire.Offer:
+        """Return what `claim` would, without taking the scan: it can be fetched, and waits for everybody as before.
+
+        Raises DeliveryError with the reason if it could not be claimed, or if the service is too old to be asked.
+        """
+        self._speaks(wire.MINOR_PEEK, "scans cannot be fetched ahead of being taken")
+        offer: wire.Offer = self._ask(f"peek {scan_id}", "peek", lambda: wire.Peek(scan_id=scan_id), timeout_s)
+        return offer
+
+    def _speaks(self, minor: int, otherwise: str) -> None:
+        """Raise DeliveryError unless the service speaks this minor version."""
+        welcome = self._welcome
+        if welcome is not None and welcome.minor < minor:
+            raise DeliveryError(
+                f"{self.address}: the service speaks minor {welcome.minor}, {minor} is needed: {otherwise}; upgrade it"
+            )
+
     def queue(self, timeout_s: float = 5.0) -> wire.Queue:
         """Return the undecided scans and the counts. Raises DeliveryError if the service does not answer."""
         view: wire.Queue = self._ask("queue", "queue", wire.QueueRequest, timeout_s)
@@ -256,7 +273,8 @@ class Workstation:
                     self._fetches[offer.scan_id] = fetch
                 self._wake()
                 seen = fetch.hashed(until_s, progress)
-                self._send(wire.Received(scan_id=offer.scan_id, lease_id=offer.lease_id, sha256=seen))
+                if offer.lease_id:
+                    self._send(wire.Received(scan_id=offer.scan_id, lease_id=offer.lease_id, sha256=seen))
                 if seen == offer.sha256:
                     return fetch.data.toreadonly()
         except TimeoutError:
@@ -301,6 +319,32 @@ class Workstation:
         )  # fmt: skip
         self._forget(offer.lease_id)
         return decided
+
+    def has(self, offer: wire.Offer) -> None:
+        """Tell the service that the recording of a claimed scan is here, fetched ahead and hashed to what it should."""
+        self._send(wire.Received(scan_id=offer.scan_id, lease_id=offer.lease_id, sha256=offer.sha256))
+
+    def opine(
+        self, offer: wire.Offer, verdict: Verdict, note: str, *, blind: bool = True, timeout_s: float = 10.0,
+        opinion_id: str | None = None, given_utc_ns: int | None = None,
+    ) -> wire.Opined:  # fmt: skip
+        """Give a scan on undecided with what this analyst thinks of it; return once the service has committed it.
+
+        blind : whoever takes it next is told of the opinion, and what it is only after deciding
+
+        Raises DeliveryError if the scan is no longer this workstation's or the service is too old, NoAnswer if no
+        answer comes; the same `opinion_id` may then be sent again, with everything else as it was.
+        """
+        self._speaks(wire.MINOR_OPINION, "it cannot keep a second opinion")
+        opinion = Opinion(
+            opinion_id=opinion_id or str(uuid.uuid4()), scan_id=offer.scan_id, sha256=offer.sha256,
+            analyst=self.analyst, verdict=verdict, note=note, blind=blind,
+            given_utc_ns=time.time_ns() if given_utc_ns is None else given_utc_ns,
+        )  # fmt: skip
+        opine = wire.Opine(lease_id=offer.lease_id, opinion=opinion)
+        opined: wire.Opined = self._ask(opinion.opinion_id, "opine", lambda: opine, timeout_s)
+        self._forget(offer.lease_id)
+        return opined
 
     def _signed(self, decision: Decision) -> wire.Decide:
         """Return the decision as it goes out: signed for this connection alone, where there are keys."""
@@ -473,6 +517,8 @@ class Workstation:
                 self._take_chunk(message, raw)
             case wire.Decided():
                 self._answer(message.decision_id, message)
+            case wire.Opined():
+                self._answer(message.opinion_id, message)
             case wire.Queue():
                 self._answer("queue", message)
             case wire.Revoked():
@@ -488,6 +534,9 @@ class Workstation:
                 self._refused(message)
 
     def _take_offer(self, offer: wire.Offer) -> None:
+        if not offer.lease_id:
+            self._answer(f"peek {offer.scan_id}", offer)
+            return
         with self._lock:
             known = offer.lease_id in self._open
             self._open[offer.lease_id] = offer
@@ -510,8 +559,9 @@ class Workstation:
         about = " ".join(filter(None, (self.address, message.about, message.ref)))
         error = DeliveryError(f"{about}: {message.reason}")
         with self._lock:
-            ask = self._asks.pop(message.ref, None)
-            fetch = self._fetches.pop(message.ref, None)
+            ask = self._asks.pop(f"peek {message.ref}" if message.about == "peek" else message.ref, None)
+            # no answer to a recording's chunks
+            fetch = None if message.about == "peek" else self._fetches.pop(message.ref, None)
         if ask is not None:
             ask.future.set_exception(error)
         if fetch is not None:

@@ -205,6 +205,7 @@ class _RecordingAnswer(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     software: str
     pixels_hash: str
     content_sha256: str
+    sealed: bool
 
 
 class _DailyEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, eq=False):

@@ -625,6 +625,24 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     lease_id: str = ""
 
 
+class Opinion(msgspec.Struct, frozen=True, kw_only=True):
+    """What an analyst thought of a scan that they gave on undecided, for a second opinion.
+
+    sha256 : hash of the recording the analyst saw
+    verdict : None, and no note, where it is withheld from whoever has not decided yet
+    blind : the next analyst is to decide without knowing it
+    """
+
+    opinion_id: str
+    scan_id: str
+    sha256: str
+    analyst: str
+    verdict: Verdict | None
+    given_utc_ns: int
+    note: Annotated[str, msgspec.Meta(max_length=10_000)] = ""
+    blind: bool = True
+
+
 # --------------------------------------------------------------------------------------------------------------
 # Events: what a driver yields
 

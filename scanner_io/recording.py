@@ -3,7 +3,7 @@
 HDF5 in NeXus shape, so that silx, h5web and HDFView open it on the radiograph:
 
     /                           @default=entry  @schema_version  @scanlane_version  @simulated
-                                @pixels_hash (raw counts)  @content_sha256 (all the rest)
+                                @pixels_hash (raw counts)  @content_sha256 (all the rest)  @seal (see `seal`)
     /entry            NXentry   @default=data   title start_time end_time entry_identifier lane expected quality
     /entry/data       NXdata    @signal @auxiliary_signals @axes=[y, x]; hard links to the detectors' images
     /entry/instrument NXinstrument: detector_<energy> NXdetector: data dark flatfield pixel_mask saturation_value
@@ -19,7 +19,8 @@ in blocks costs 7 ms per 20 MB where a second, time-major copy would cost half a
 
 libhdf5 never hears of an error of the disk: after ENOSPC its flush is a segmentation fault. It writes to a
 `storage.Part`, which keeps the first error for its commit. Every data set carries Fletcher32: without it, flipped bits
-of compressed data read back wrong with no error.
+of compressed data read back wrong with no error. What Fletcher32 does not cover is under the seal that follows HDF5's
+own bytes; readers of HDF5 pay no heed to it. Recordings from before there was one are read as they were.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
@@ -40,7 +42,7 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from . import __version__
+from . import __version__, seal
 from .errors import DataError
 from .hdf5_safety import refuse_unsafe
 from .model import (
@@ -63,6 +65,7 @@ from .vendor_record import Attachment, Sidecar
 SCHEMA_VERSION = 2
 """2: @pixels_hash, "blake3:…", where 1 had @pixels_sha256. Both are read."""
 SUFFIX = ".scan.h5"
+_SEAL = seal.MAGIC.decode().strip()
 Codec = Literal["bitshuffle-lz4", "gzip", "none"]
 
 _MAX_TEXT = 32 << 20
@@ -81,6 +84,8 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     software: str
     pixels_hash: str
     content_sha256: str
+    sealed: bool
+    """Every byte of the file was compared with a hash; an older recording has none of its structure."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +190,7 @@ def _fill(
 ) -> None:  # fmt: skip
     if result is not None and result.scan_id != scan.scan_id:
         raise DataError(f"recording of {scan.scan_id}: the result given is of {result.scan_id}")
+    apart: list[tuple[int, int]] = []
     with (
         # Hashing and packing let go of the interpreter: they run on another core beside the rest.
         ThreadPoolExecutor(1, "pixels") as beside,
@@ -204,6 +210,7 @@ def _fill(
             scanlane_version=__version__,
             simulated=scan.simulated,
             content_sha256=content_sha256(scan, config, result),
+            seal=_SEAL,
         )
         entry = _group(file, "entry", "NXentry")
         _describe(entry, scan, config)
@@ -225,6 +232,25 @@ def _fill(
             _text(process, "outcome", result.outcome)
             _text(process, "result", _json(result))
         _attributes(file, pixels_hash=counts_hash)
+        if scan.radiograph is not None:
+            file.flush()  # what libhdf5 keeps has its place then
+            apart = [place for image in images for place in _chunk_places(image)]
+    end = part.seek(0, os.SEEK_END)
+    sealing = seal.made(part, end, apart)
+    part.seek(end)
+    part.write(memoryview(sealing))
+
+
+def _chunk_places(image: h5py.Dataset) -> list[tuple[int, int]]:
+    """Return (offset, length) of the chunks of an image that are stored with their checksum."""
+    places: list[tuple[int, int]] = []
+
+    def add(chunk: Any) -> None:
+        if not chunk.filter_mask:  # no filter was passed over
+            places.append((chunk.byte_offset, chunk.size))
+
+    image.id.chunk_iter(add)
+    return places
 
 
 def _copy_counts(path: Path, images: list[h5py.Dataset], packer: Packer, codec: Codec) -> str:
@@ -637,11 +663,20 @@ def _read(path: Path, file: BinaryIO | None) -> Recording:
     if file is None and not path.is_file():  # a pipe would be waited for
         raise DataError(f"{path}: {'is no plain file' if path.exists() else 'no such file'}")
     try:
+        sealed = _sealed(path, file)
         with h5py.File(file or path, "r", locking=False) as stored:
             refuse_unsafe(stored, str(path))
-            return _Reader(path, stored).recording()
+            return _Reader(path, stored).recording(sealed)
     except _FOREIGN as error:
         raise DataError(f"{path}: not readable as a recording ({error}); see `scanlane verify {path.name}`") from error
+
+
+def _sealed(path: Path, file: BinaryIO | None) -> bool:
+    """Compare the file with its seal before libhdf5 sees it; False if it has none. Raises DataError, OSError."""
+    if file is not None:
+        return seal.compared(file, str(path)) is not None
+    with path.open("rb") as opened:
+        return seal.compared(opened, str(path)) is not None
 
 
 def _attribute(holder: h5py.HLObject, *name: Any) -> Any:
@@ -674,7 +709,7 @@ class _Reader:
         self._path = path
         self._file = file
 
-    def recording(self) -> Recording:
+    def recording(self, sealed: bool) -> Recording:
         file = self._file
         if _attribute(file, "creator", "") != "scanlane":
             raise DataError(f"{self._path}: not a scanlane recording (creator {_attribute(file, 'creator', '')!r})")
@@ -682,6 +717,14 @@ class _Reader:
         if version > SCHEMA_VERSION:
             raise DataError(
                 f"{self._path}: recording schema {version}, this scanlane reads up to {SCHEMA_VERSION}; upgrade it"
+            )
+        told = _attribute(file, "seal", "")
+        if told not in ("", _SEAL):
+            raise DataError(f"{self._path}: sealed as {told!r}, this scanlane knows {_SEAL!r}; upgrade it")
+        if told and not sealed:
+            raise DataError(
+                f"{self._path}: its seal is missing: its end was cut off, or another program wrote into it; fetch it "
+                f"again from where it was copied"
             )
         entry = self.group("entry")
         return Recording(
@@ -691,6 +734,7 @@ class _Reader:
             software=str(_attribute(file, "scanlane_version")),
             pixels_hash=_stored_pixels_hash(file, version),
             content_sha256=str(_attribute(file, "content_sha256", "")),
+            sealed=sealed,
         )
 
     def scan(self, entry: h5py.Group) -> Scan:
@@ -872,6 +916,8 @@ def check(path: Path, file: BinaryIO | None = None) -> list[Problem]:
         problems += _check_layout(file or path, recording)
     except (DataError, *_FOREIGN) as error:
         problems.append(_problem("layout", str(path), f"what viewers need cannot be followed ({error})"))
+    if recording.sealed:
+        problems += _check_seal(path, file, recording.scan.radiograph)
     problems += _check_identity(path, recording)
     problems += _check_hashes(recording)
     radiograph, portal = recording.scan.radiograph, recording.scan.portal
@@ -916,6 +962,18 @@ def _check_layout(place: Path | BinaryIO, recording: Recording) -> Iterator[Prob
         for energy in recording.scan.radiograph.detector.energies:
             if energy not in data or data[energy] != entry[f"instrument/detector_{energy}/data"]:
                 yield _problem("hard link", f"/entry/data/{energy}", "not the detector's own data")
+
+
+def _check_seal(path: Path, file: BinaryIO | None, radiograph: Radiograph | None) -> Iterator[Problem]:
+    """What the seal leaves to checksums is the counts' chunks and nothing else; `_read` has read them."""
+    with path.open("rb") if file is None else nullcontext(file) as opened:
+        told = seal.compared(opened, str(path))
+        found: list[tuple[int, int]] = []
+        with h5py.File(opened, "r", locking=False) as stored:
+            for energy in radiograph.detector.energies if radiograph is not None else ():
+                found += _chunk_places(stored[f"entry/instrument/detector_{energy}/data"])
+    if told != (seen := seal.joined(found)):
+        yield _problem("seal", str(path), f"leaves {told} to checksums, chunks with checksums are at {seen}")
 
 
 def _check_identity(path: Path, recording: Recording) -> Iterator[Problem]:

@@ -19,12 +19,16 @@ from typing import Any
 import msgspec
 
 from .errors import ProtocolError
-from .model import Decision, Declaration, TriageResult
+from .model import Decision, Declaration, Opinion, TriageResult
 
 PROTOCOL = b"scanlane/1"
-MINOR_MIN, MINOR_MAX = 0, 1
-"""Minor versions this build can speak; the highest common one is used. 1 added `alarm` and `Statement.service`."""
+MINOR_MIN, MINOR_MAX = 0, 2
+"""Minor versions this build can speak; the highest common one is used.
+
+1 added `alarm` and `Statement.service`; 2 added `peek`, `opine`, `opined` and the opinions in other messages.
+"""
 MINOR_ALARM = MINOR_SERVICE = 1
+MINOR_PEEK = MINOR_OPINION = 2
 """Minor version from which these are part of the protocol."""
 
 CHUNK_BYTES = 1 << 20
@@ -53,7 +57,10 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
 
 
 class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
-    """Ask for up to `credit` chunks of a leased scan from byte `offset` on."""
+    """Ask for up to `credit` chunks of a leased scan from byte `offset` on.
+
+    lease_id : empty for a scan that was peeked at
+    """
 
     scan_id: str
     lease_id: str
@@ -113,6 +120,19 @@ class Claim(Message, frozen=True, kw_only=True, tag="claim"):
     scan_id: str
 
 
+class Peek(Message, frozen=True, kw_only=True, tag="peek"):
+    """Ask to fetch a scan that waits, ahead of taking it; answered with `offer` without a lease, or `refused`."""
+
+    scan_id: str
+
+
+class Opine(Message, frozen=True, kw_only=True, tag="opine"):
+    """Give a leased scan on undecided, with what its analyst thinks of it; repeated until `opined`."""
+
+    lease_id: str
+    opinion: Opinion
+
+
 class QueueRequest(Message, frozen=True, kw_only=True, tag="queue_request"):
     """Ask for the undecided scans and the counts."""
 
@@ -137,7 +157,11 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Offer(Message, frozen=True, kw_only=True, tag="offer"):
-    """A flagged scan for this analyst alone until the lease ends. Only committed scans are offered."""
+    """A flagged scan for this analyst alone until the lease ends. Only committed scans are offered.
+
+    lease_id : empty where it answers `peek`: nobody has the scan by it
+    opinions : of those who gave it on; without what is to be kept from this analyst
+    """
 
     scan_id: str
     lease_id: str
@@ -150,6 +174,7 @@ class Offer(Message, frozen=True, kw_only=True, tag="offer"):
     simulated: bool
     result: TriageResult
     declaration: Declaration | None = None
+    opinions: tuple[Opinion, ...] = ()
 
 
 class Chunk(Message, frozen=True, kw_only=True, tag="chunk"):
@@ -161,13 +186,25 @@ class Chunk(Message, frozen=True, kw_only=True, tag="chunk"):
 
 
 class Decided(Message, frozen=True, kw_only=True, tag="decided"):
-    """The decision is committed. applied : it is the scan's decision; False with the reason if it came too late."""
+    """The decision is committed. applied : it is the scan's decision; False with the reason if it came too late.
+
+    opinions : what others had thought of the scan, blind ones too
+    """
 
     decision_id: str
     scan_id: str
     durable: bool
     applied: bool
     reason: str = ""
+    opinions: tuple[Opinion, ...] = ()
+
+
+class Opined(Message, frozen=True, kw_only=True, tag="opined"):
+    """The opinion is committed, and the scan waits again."""
+
+    opinion_id: str
+    scan_id: str
+    durable: bool
 
 
 class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
@@ -179,7 +216,10 @@ class Revoked(Message, frozen=True, kw_only=True, tag="revoked"):
 
 
 class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One undecided scan. containers : numbers as declared; attempts : how often it was offered."""
+    """One undecided scan. containers : numbers as declared; attempts : how often it was offered.
+
+    opinions : how many gave it on for a second opinion
+    """
 
     scan_id: str
     lane: str
@@ -191,6 +231,7 @@ class QueueRow(msgspec.Struct, frozen=True, kw_only=True):
     containers: tuple[str, ...] = ()
     simulated: bool = False
     attempts: int = 0
+    opinions: int = 0
 
 
 class Queue(Message, frozen=True, kw_only=True, tag="queue"):
@@ -244,8 +285,10 @@ class Pong(Message, frozen=True, kw_only=True, tag="pong"):
     counter: int
 
 
-FromAnalyst = Hello | Fetch | Received | Decide | Renew | Release | Claim | QueueRequest | Bye | Ping | Pong
-FromService = Welcome | Offer | Chunk | Decided | Revoked | Queue | Alarm | Refused | Ping | Pong
+FromAnalyst = (
+    Hello | Fetch | Received | Decide | Renew | Release | Claim | Peek | Opine | QueueRequest | Bye | Ping | Pong
+)
+FromService = Welcome | Offer | Chunk | Decided | Opined | Revoked | Queue | Alarm | Refused | Ping | Pong
 
 _encoder = msgspec.msgpack.Encoder()
 _from_analyst = msgspec.msgpack.Decoder(FromAnalyst)

@@ -28,7 +28,8 @@ def test_display_images_keep_their_grey_values():
 def test_tiles_of_every_level_join_to_halves_of_the_level_below(monkeypatch):
     monkeypatch.setattr(images, "TILE", 64)
     monkeypatch.setattr(images, "_TOP_LEVEL_PIXELS", 50)
-    monkeypatch.setattr(images, "_BLOCK_COLUMNS", 16)
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 16 * 141)
+    monkeypatch.setattr(images, "_CACHED_PIXELS", 5 * 141)
     pyramid = images.Pyramid(samples.radiograph(columns=203, channels=141, detector=samples.detector(141)), 1)
     for reduce in ("mean", "min"):
         below = None

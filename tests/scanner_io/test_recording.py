@@ -1,8 +1,11 @@
 import hashlib
+import io
 import os
 import re
 import shutil
+import struct
 import subprocess
+from contextlib import contextmanager
 
 import h5py
 import msgspec
@@ -11,13 +14,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner_io import recording
+from scanner_io import recording, seal
 from scanner_io.errors import DataError, StorageError
 from scanner_io.model import DeclarationMatch, PortalSettings
 from scanner_io.storage import PART, quarantine_parts, write_durable
 from tests import samples
 
 CODECS = ("bitshuffle-lz4", "gzip", "none")
+
+
+@contextmanager
+def opened_to_change(path):
+    """Open a recording as one from before there was a seal: what finds a change is the check itself."""
+    with h5py.File(path, "r+") as file:
+        del file.attrs["seal"]
+        yield file
 
 
 def same_struct(a, b):
@@ -252,7 +263,7 @@ def test_foreign_and_hostile_files_are_refused(tmp_path):
 
     def rewritten(change):
         path.write_bytes(recording.build(scan, codec="none"))
-        with h5py.File(path, "r+") as file:
+        with opened_to_change(path) as file:
             change(file)
         with pytest.raises(DataError) as caught:
             recording.read(path)
@@ -385,7 +396,7 @@ def test_a_changed_part_is_a_problem_never_an_exception(tmp_path, change):
     for name, _ in _whole(path):
         path.unlink()
         _whole(path)
-        with h5py.File(path, "r+") as file:
+        with opened_to_change(path) as file:
             CHANGES[change](file, name)
         problems = recording.check(path)
         assert problems or any(word in name for word in FOR_VIEWERS), name
@@ -397,7 +408,7 @@ def test_changed_numbers_are_found_by_the_hashes(tmp_path):
     for name, is_data in _whole(path):
         path.unlink()
         _whole(path)
-        with h5py.File(path, "r+") as file:
+        with opened_to_change(path) as file:
             if not is_data or file[name].dtype.kind not in "iufb":
                 continue
             _zeroed(file, name)
@@ -408,26 +419,92 @@ def test_changed_numbers_are_found_by_the_hashes(tmp_path):
     assert numbers > 15
 
 
-@given(st.integers(0, 10**9), st.integers(0, 7))
+# -- the seal: every byte of a file is covered -----------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**9), st.integers(0, 7), st.booleans())
 @settings(max_examples=60)
-def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path_factory, place, bit):
-    folder = tmp_path_factory.mktemp("flip")
-    path = folder / f"{samples.SCAN_ID}{recording.SUFFIX}"
-    scan = samples.scan()
-    data = bytearray(recording.build(scan))
-    data[place % len(data)] ^= 1 << bit
+def test_every_flipped_bit_and_every_cut_is_found_without_the_outbox(tmp_path_factory, place, bit, cut):
+    path = tmp_path_factory.mktemp("flip") / f"{samples.SCAN_ID}{recording.SUFFIX}"
+    data = bytearray(recording.build(samples.scan()))
+    place %= len(data)
+    if cut:
+        del data[place:]
+    else:
+        data[place] ^= 1 << bit
     path.write_bytes(data)
-    if not recording.check(path):
-        read = recording.read(path)
-        assert recording.content_sha256(read.scan, read.config, read.result) == recording.content_sha256(scan, {}, None)
-        assert recording.pixels_hash(read.scan.radiograph) == recording.pixels_hash(scan.radiograph)
+    assert recording.check(path)
+    with pytest.raises(DataError, match=path.name):
+        recording.read(path)
+
+
+def test_a_flip_in_the_structure_is_told_before_hdf5_sees_the_file(tmp_path, monkeypatch):
+    path = tmp_path / f"{samples.SCAN_ID}{recording.SUFFIX}"
+    data = bytearray(recording.build(samples.scan()))
+    data[data.index(b"OHDR") + 4] ^= 1  # the version of an object header
+    path.write_bytes(data)
+    monkeypatch.setattr(h5py, "File", lambda *_, **__: pytest.fail("libhdf5 was given a damaged structure"))
+    with pytest.raises(DataError, match="the file's structure hashes to"):
+        recording.read(path)
+    assert [p.check for p in recording.check(path)] == ["readable"]
+
+
+def test_what_the_seal_leaves_to_checksums_is_the_counts(tmp_path):
+    path = tmp_path / f"{samples.SCAN_ID}{recording.SUFFIX}"
+    recording.write(path, samples.scan(), codec="none")
+    with path.open("rb") as file:
+        apart = seal.compared(file, "x")
+    with h5py.File(path) as file:
+        counts = [file[f"entry/instrument/detector_{e}/data"].id for e in ("low", "high")]
+        assert sum(extent for _, extent in apart) == sum(c.get_chunk_info(0).size for c in counts)
+    # one that leaves more to them is told, though its hash is right
+    data = path.read_bytes()
+    length = struct.unpack_from("<Q", data, len(data) - 32)[0]
+    path.write_bytes(data[:length] + seal.made(io.BytesIO(data), length, [(8, 40), *apart]))
+    assert [p.check for p in recording.check(path)] == ["seal"]
+
+
+def test_a_seal_that_is_gone_is_told_and_an_older_recording_has_none(tmp_path):
+    path = tmp_path / f"{samples.SCAN_ID}{recording.SUFFIX}"
+    recording.write(path, samples.scan())
+    assert recording.read(path).sealed
+    with h5py.File(path, "r+") as file:  # libhdf5 cuts off what follows its own bytes
+        file["entry/note"] = 1
+    assert not seal.present(path)
+    with pytest.raises(DataError, match="its seal is missing"):
+        recording.read(path)
+    with opened_to_change(path):
+        pass
+    assert recording.check(path) == []
+    assert not recording.read(path).sealed
+    with h5py.File(path, "r+") as file:
+        file.attrs["seal"] = np.bytes_("scanlane seal 2")
+    with pytest.raises(DataError, match=r"sealed as 'scanlane seal 2'.*upgrade"):
+        recording.read(path)
+
+
+def test_seals_of_other_places_and_lengths_are_refused():
+    data = bytes(1000)
+    sound = seal.made(io.BytesIO(data), 1000, [(300, 50), (100, 200), (600, 4)])
+    assert seal.compared(io.BytesIO(data + sound), "x") == [(100, 250), (600, 4)]
+    assert seal.compared(io.BytesIO(data), "x") is None
+    assert seal.compared(io.BytesIO(sound[-20:]), "x") is None
+    for apart in ([(900, 200)], [(100, 50), (120, 10)], [(5, 0)], [(2**64 - 1, 2**64 - 1)]):
+        table = b"".join(struct.pack("<QQ", *one) for one in apart)
+        tail = struct.pack("<32sQQ16s", bytes(32), 1000, len(apart), seal.MAGIC)
+        with pytest.raises(DataError, match=r"x: its seal speaks of bytes"):
+            seal.compared(io.BytesIO(data + table + tail), "x")
+    for length, count in ((999, 0), (1000, 1), (2**64 - 1, 2**64 - 1)):
+        tail = struct.pack("<32sQQ16s", bytes(32), length, count, seal.MAGIC)
+        with pytest.raises(DataError, match="x: 1064 bytes, its seal is of"):
+            seal.compared(io.BytesIO(data + tail), "x")
 
 
 def test_recordings_of_the_first_schema_are_read_and_checked(tmp_path):
     scan = samples.scan()
     path = tmp_path / f"{scan.scan_id}.scan.h5"
     recording.write(path, scan)
-    with h5py.File(path, "r+") as file:
+    with opened_to_change(path) as file:
         sha256 = hashlib.sha256(b"".join(c.tobytes() for c in scan.radiograph.counts)).hexdigest()
         del file.attrs["pixels_hash"]
         file.attrs.create("pixels_sha256", np.bytes_(sha256))
@@ -446,7 +523,7 @@ def test_no_text_is_kept_where_no_checksum_is(tmp_path):
     assert b"GCOL" not in recording.build(samples.scan(), config={"a": "b"}, result=samples.result())
     path = tmp_path / f"{samples.SCAN_ID}{recording.SUFFIX}"
     _whole(path)
-    with h5py.File(path, "r+") as file:
+    with opened_to_change(path) as file:
         file["entry/instrument/line_detector"].attrs["note"] = "of variable length"
     (problem,) = recording.check(path)
     assert "of variable length; such files are refused" in problem.text

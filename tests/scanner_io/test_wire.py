@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scanner_io import wire
 from scanner_io.errors import ProtocolError
-from scanner_io.model import Decision
+from scanner_io.model import Decision, Opinion
 from tests import samples
 from tests.scanner_io.previous_peer import PREVIOUS
 
@@ -15,6 +15,10 @@ DECISION = Decision(
     decision_id="5a3c", scan_id=samples.SCAN_ID, sha256="ab", analyst="ana", verdict="inspect", decided_utc_ns=7,
     codes=(2,), note="look", lease_id="1f",
 )  # fmt: skip
+
+OPINION = Opinion(
+    opinion_id="O1", scan_id="s", sha256="ab", analyst="ana", verdict="inspect", given_utc_ns=7, note="r?!", blind=False
+)
 
 # The header of each message as hexadecimal MessagePack, decoded beside it. 8x: map of x pairs; ax: text of x bytes.
 GOLDEN = {
@@ -24,7 +28,7 @@ GOLDEN = {
         "a7616e616c797374" "a3616e61"           # analyst: ana
         "a86361706163697479" "02"               # capacity: 2
         "a970726f746f5f6d696e" "00"             # proto_min: 0
-        "a970726f746f5f6d6178" "01"             # proto_max: 1
+        "a970726f746f5f6d6178" "02"             # proto_max: 2
         "ae636c69656e745f76657273696f6e" "a5302e312e30",  # client_version: 0.1.0
     wire.Fetch(scan_id="s", lease_id="1f", offset=1048576, credit=4):
         "85"
@@ -66,13 +70,32 @@ GOLDEN = {
     wire.Chunk(scan_id="s", offset=0, last=True):
         "84" "a474797065" "a56368756e6b" "a77363616e5f6964" "a173" "a66f6666736574" "00" "a46c617374" "c3",
     wire.Decided(decision_id="5a3c", scan_id="s", durable=True, applied=False, reason="late"):
-        "86"
+        "87"
         "a474797065" "a764656369646564"         # type: decided
         "ab6465636973696f6e5f6964" "a435613363"  # decision_id: 5a3c
         "a77363616e5f6964" "a173"
         "a764757261626c65" "c3"                 # durable: true
         "a76170706c696564" "c2"                 # applied: false
-        "a6726561736f6e" "a46c617465",          # reason: late
+        "a6726561736f6e" "a46c617465"           # reason: late
+        "a86f70696e696f6e73" "90",              # opinions: none
+    wire.Peek(scan_id="s"):
+        "82" "a474797065" "a47065656b" "a77363616e5f6964" "a173",
+    wire.Opine(lease_id="1f", opinion=OPINION):
+        "83"
+        "a474797065" "a56f70696e65"             # type: opine
+        "a86c656173655f6964" "a23166"           # lease_id: 1f
+        "a76f70696e696f6e" "88"                 # opinion: a map of 8
+        "aa6f70696e696f6e5f6964" "a24f31"       # opinion_id: O1
+        "a77363616e5f6964" "a173"
+        "a6736861323536" "a26162"
+        "a7616e616c797374" "a3616e61"
+        "a776657264696374" "a7696e7370656374"   # verdict: inspect
+        "ac676976656e5f7574635f6e73" "07"       # given_utc_ns: 7
+        "a46e6f7465" "a3723f21"                 # note: r?!
+        "a5626c696e64" "c2",                    # blind: false
+    wire.Opined(opinion_id="O1", scan_id="s", durable=True):
+        "84" "a474797065" "a66f70696e6564" "aa6f70696e696f6e5f6964" "a24f31" "a77363616e5f6964" "a173"
+        "a764757261626c65" "c3",
     wire.Revoked(scan_id="s", lease_id="1f", reason="x"):
         "84" "a474797065" "a77265766f6b6564" "a77363616e5f6964" "a173" "a86c656173655f6964" "a23166"
         "a6726561736f6e" "a178",
@@ -115,11 +138,13 @@ def decoded(frames, kind):
         wire.Offer(
             scan_id=samples.SCAN_ID, lease_id="1f", lease_s=1.0, size=9, sha256="ab", lane="north", start_utc_ns=1,
             attempt=1, simulated=True, result=samples.result(), declaration=samples.declaration(),
+            opinions=(OPINION, msgspec.structs.replace(OPINION, verdict=None, note="")),
         ),
         wire.Queue(
             rows=(
                 wire.QueueRow(
-                    scan_id="s", lane="n", outcome="ALARM", start_utc_ns=1, state="pending", analyst="", reasons=("r",)
+                    scan_id="s", lane="n", outcome="ALARM", start_utc_ns=1, state="pending", analyst="", reasons=("r",),
+                    opinions=2,
                 ),
             ),
             counts={"recorded": 1},

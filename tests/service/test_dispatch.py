@@ -3,6 +3,7 @@ import random
 import threading
 import time
 
+import msgspec
 import pytest
 import zmq
 
@@ -450,3 +451,65 @@ def test_chunks_that_wait_for_a_slow_reader_keep_their_bytes(service):
     assert got == data
     sock.close(linger=0)
     context.term()
+
+
+def test_a_scan_is_fetched_ahead_without_being_taken(service):
+    scan_id = service.put(size=2 * wire.CHUNK_BYTES + 5)
+    waits_since = "SELECT waits_since_utc_ns, attempts, taken FROM outbox"
+    before = service.do(lambda outbox: outbox.store.row(waits_since))
+    with (
+        Workstation(service.address, "ana", capacity=0) as desk,
+        Workstation(service.address, "ben", capacity=0) as ben,
+    ):
+        offer = desk.peek(scan_id)
+        assert (offer.scan_id, offer.lease_id, offer.lease_s) == (scan_id, "", 0.0)
+        assert desk.fetch(offer) == b"\x01" * offer.size
+        assert service.state(scan_id) == "pending"
+        assert service.do(lambda outbox: outbox.store.row(waits_since)) == before, "nobody has it by that"
+        events = service.do(lambda outbox: outbox.store.rows("SELECT kind, who FROM events WHERE scan_id<>''"))
+        assert [(k, w) for k, w in events if k != "recorded"] == [("fetched_ahead", "ana")]
+        taken = desk.claim(scan_id)
+        assert taken.sha256 == offer.sha256
+        desk.has(taken)
+        assert until(lambda: service.do(lambda outbox: outbox.counts()["delivered"]) == 1)
+        assert service.do(lambda outbox: outbox.store.row("SELECT taken FROM outbox"))[0] == 1
+        with pytest.raises(DeliveryError, match="leased by ana"):
+            ben.peek(scan_id)
+        with pytest.raises(DeliveryError, match="there is no scan"):
+            ben.peek("none")
+        with pytest.raises(DeliveryError, match="not leased to ben"):
+            ben.fetch(offer, 5)
+
+
+def test_an_opinion_goes_to_whoever_takes_the_scan_next_blind_until_they_have_decided(service):
+    scan_id = service.put()
+    with Workstation(service.address, "ana", capacity=0) as ana, Workstation(service.address, "ben", capacity=0) as ben:
+        offer = ana.claim(scan_id)
+        for _ in range(2):  # repeated, as after a lost answer
+            opined = ana.opine(offer, "inspect", "the door end", opinion_id="O1", given_utc_ns=5)
+            assert (opined.opinion_id, opined.durable) == ("O1", True)
+        assert service.state(scan_id) == "pending"
+        (row,) = ben.queue().rows
+        assert row.opinions == 1
+        taken = ben.claim(scan_id)
+        (told,) = taken.opinions
+        assert (told.analyst, told.verdict, told.note) == ("ana", None, "")
+        decided = ben.decide(taken, "clear")
+        assert decided.applied
+        assert [(o.verdict, o.note) for o in decided.opinions] == [("inspect", "the door end")]
+    kinds = [k for (k,) in service.do(lambda outbox: outbox.store.rows("SELECT kind FROM events ORDER BY seq"))]
+    assert kinds.count("opinion") == 1
+
+
+def test_opinions_on_what_is_not_ones_own_are_refused(service):
+    scan_id = service.put()
+    with Workstation(service.address, "ana", capacity=0) as ana, Workstation(service.address, "ben", capacity=0) as ben:
+        offer = ana.claim(scan_id)
+        with pytest.raises(DeliveryError, match="not leased to ben"):
+            ben.opine(offer, "clear", "mine", timeout_s=5)
+        other = msgspec.structs.replace(offer, sha256="00")
+        with pytest.raises(DeliveryError, match="of a recording with hash 00"):
+            ana.opine(other, "clear", "another picture", timeout_s=5)
+        ana.opine(offer, "inspect", "open to all", blind=False)
+        (told,) = ben.claim(scan_id).opinions
+        assert (told.verdict, told.note) == ("inspect", "open to all")

@@ -8,6 +8,7 @@ import pytest
 
 from scanner_io import security
 from scanner_io.client import Workstation
+from scanner_io.errors import DeliveryError
 from tests.scanner_io.previous_peer import PREVIOUS, PreviousClient, PreviousService, header
 from tests.service import test_dispatch, test_gate
 from tests.service.test_dispatch import until
@@ -105,6 +106,9 @@ def test_this_client_with_the_previous_service():
         assert decided.applied
         assert desk.queue().rows[0].state == "pending"
         assert desk.claim(offer.scan_id).lease_id == offer.lease_id
+        for asked in (lambda: desk.peek(offer.scan_id), lambda: desk.opine(offer, "clear", "door end")):
+            with pytest.raises(DeliveryError, match="speaks minor 0, 2 is needed: .*upgrade"):
+                asked()
         desk.release(offer)
         assert until(lambda: service.named("release") and service.named("ping"))
     (hello, *_) = service.named("hello")

@@ -282,3 +282,39 @@ def evaluate_calibration_command(
         return
     for line in study.in_words(report):
         new_console().print(line, markup=False, soft_wrap=True)
+
+
+@evaluate.command("matching")
+@click.option("--passages", default=10_000, show_default=True, type=click.IntRange(100), help="Vehicles per gate.")
+@click.option(
+    "--wrong-join", default=0.001, show_default=True, type=click.FloatRange(0, 0.05, min_open=True),
+    help="Chance of a wrong declaration that is accepted at a join; as in [cargo] of a configuration.",
+)  # fmt: skip
+@seed_option
+@json_option
+def evaluate_matching_command(passages: int, wrong_join: float, seed: int, as_json: bool) -> None:
+    """How often a SIMULATED vehicle gets its own declaration by what cameras read, a wrong one, or none.
+
+    Errors of reading: O for 0, B for 8, I for 1, S for 5, lost, added and swapped characters, dirt, cut ends, empty
+    readings; numbers of the same series are declared and not declared. The first gate is the one with an aim.
+    """
+    from triage.study import evaluate_matching as study
+
+    with progress_bar(study.steps(passages), "matching", quiet=as_json) as advance:
+        report = study.evaluate_matching(passages=passages, seed=seed, wrong_join=wrong_join, progress=advance)
+    if as_json:
+        emit(report)
+        return
+    from rich.table import Table
+
+    head, *lines = study.rows(report)
+    table = Table(*head, box=None, header_style="bold", title="SIMULATED; % with exact 95 % intervals")
+    for line in lines:
+        table.add_row(*line)
+    console = new_console()
+    console.print(table)
+    aim, words = report["aim"], {name: "met" if met else "NOT met" for name, met in report["met"].items()}
+    console.print(
+        f"aim at the first gate: right at least {100 * aim['right']:g} % ({words['right']}), "
+        f"wrong at most {100 * aim['wrong']:g} % ({words['wrong']})", soft_wrap=True,
+    )  # fmt: skip

@@ -30,8 +30,11 @@ TILE = 1024
 WHITE = 65535
 _TOP_LEVEL_PIXELS = 600
 """No level is made whose larger side would be smaller than this."""
-_BLOCK_COLUMNS = 4096
-"""Columns worked on at once: bounds what a very long scan takes beside its counts."""
+_STRIP_PIXELS = 1 << 20
+"""Worked on at once: bounds what a very long scan takes beside its counts."""
+_CACHED_PIXELS = 1 << 17
+"""Corrected at once: what stays in a core's cache is done in a third of the time."""
+_HALF, _BITS = np.uint32(0xFFFF), np.uint32(16)
 _MIN_SPAN = 1.0
 """Air minus dark, counts, of a channel that can be corrected."""
 PERCENTILES = (0.1, 0.5, 1, 2, 5, 25, 50, 75, 95, 98, 99, 99.5, 99.9)
@@ -125,16 +128,25 @@ class Pyramid:
         """Return (x1 - x0, y1 - y0) uint16 of level 0: columns first, as the scanner gave them."""
         if self._gain is None:
             return self._counts[x0:x1, y0:y1]
-        if self._rows_shown is None:
-            counts = self._counts[x0:x1, y0:y1]
-        else:
-            counts = self._counts[x0:x1][:, self._rows_shown[y0:y1]]
-        image = counts - self._dark[y0:y1]
-        image *= self._gain[y0:y1]
-        image /= self._beam[x0:x1, None]
-        np.clip(image, 0, WHITE, out=image)
-        image += 0.5
-        return image.astype(np.uint16)
+        values = np.empty((x1 - x0, y1 - y0), np.uint16)
+        step = max(1, _CACHED_PIXELS // max(1, y1 - y0))
+        room = np.empty((min(step, x1 - x0), y1 - y0), np.float32)
+        for first in range(x0, x1, step):
+            end = min(first + step, x1)
+            self._correct(first, end, y0, y1, room[: end - first], values[first - x0 : end - x0])
+        return values
+
+    def _correct(self, x0: int, x1: int, y0: int, y1: int, room: Array, values: Array) -> None:
+        """Write values of level 0 into `values`, (x1 - x0, y1 - y0) uint16. room : float32 of that shape"""
+        assert self._gain is not None
+        counts = self._counts[x0:x1]
+        counts = counts[:, y0:y1] if self._rows_shown is None else counts[:, self._rows_shown[y0:y1]]
+        np.subtract(counts, self._dark[y0:y1], out=room)
+        room *= self._gain[y0:y1]
+        room /= self._beam[x0:x1, None]
+        np.clip(room, 0, WHITE, out=room)
+        room += 0.5
+        np.copyto(values, room, casting="unsafe")
 
     def counts_at(self, x: int, y: int) -> int:
         """Return what the detector gave for a pixel of level 0. Raises DataError beside the picture."""
@@ -154,12 +166,15 @@ class Pyramid:
                 return
             first: dict[Reduce, list[Array]] = {"mean": [], "min": []}
             histogram = np.zeros(65536, np.int64)
-            for x0 in range(0, self.columns, _BLOCK_COLUMNS):
-                block = self.values(x0, min(x0 + _BLOCK_COLUMNS, self.columns), 0, self.rows)
-                histogram += np.bincount(block.ravel(), minlength=65536)
+            step = max(2, _STRIP_PIXELS // self.rows // 2 * 2)  # a pixel above is of an even column and the next
+            for x0 in range(0, self.columns, step):
+                strip = np.ascontiguousarray(self.values(x0, min(x0 + step, self.columns), 0, self.rows))
+                # whole numbers in float32: a strip has fewer pixels than that can count
+                seen = cv2.calcHist([strip], [0], None, [65536], [0, 65536])
+                histogram += seen.ravel().astype(np.int64)
                 if self.levels > 1:
                     for reduce in first:
-                        first[reduce].append(halved(block, reduce))
+                        first[reduce].append(halved(strip, reduce))
             for reduce, blocks in first.items():
                 made = [np.concatenate(blocks)] if blocks else []
                 while 0 < len(made) < self.levels - 1:
@@ -226,12 +241,19 @@ def halved(image: Array, reduce: Reduce) -> Array:
     """Return uint16 of half the size: mean, rounded half up, or smallest of each 2 x 2."""
     if image.shape[0] % 2 or image.shape[1] % 2:
         image = np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2)), mode="edge")
+    # two neighbours of a line as one number of 32 bits: whole lines are worked on, not every second pixel
+    upper, lower = (np.ascontiguousarray(image[n::2]).view(np.uint32) for n in (0, 1))
     if reduce == "min":
-        lines = np.minimum(image[0::2], image[1::2])
-        return np.minimum(lines[:, 0::2], lines[:, 1::2])
-    sums = image[0::2].astype(np.uint32)
-    sums += image[1::2]
-    return ((sums[:, 0::2] + sums[:, 1::2] + 2) >> 2).astype(np.uint16)
+        pairs = np.minimum(upper.view(np.uint16), lower.view(np.uint16)).view(np.uint32)
+        smallest: Array = np.minimum(pairs & _HALF, pairs >> _BITS)
+        return smallest.astype(np.uint16)
+    sums = upper & _HALF
+    sums += upper >> _BITS
+    sums += lower & _HALF
+    sums += lower >> _BITS
+    sums += np.uint32(2)
+    sums >>= np.uint32(2)
+    return sums.astype(np.uint16)
 
 
 # ------------------------------------------------------------------------------------- pictures made here, not there

@@ -58,10 +58,11 @@ _DECIDERS: frozenset[str] = frozenset({"analyst", "supervisor"})
 MAY: dict[type[wire.Message], frozenset[str]] = {
     wire.Hello: _EVERYBODY, wire.Ping: _EVERYBODY, wire.Pong: _EVERYBODY, wire.Bye: _EVERYBODY,
     wire.QueueRequest: _EVERYBODY, wire.Fetch: _DECIDERS, wire.Received: _DECIDERS, wire.Decide: _DECIDERS,
-    wire.Renew: _DECIDERS, wire.Release: _DECIDERS, wire.Claim: _DECIDERS,
+    wire.Renew: _DECIDERS, wire.Release: _DECIDERS, wire.Claim: _DECIDERS, wire.Peek: _DECIDERS,
+    wire.Opine: _DECIDERS,
 }  # fmt: skip
 """Which roles may send what. Whatever is not here nobody may."""
-_WRITTEN_DOWN = (wire.Hello, wire.Fetch, wire.Received, wire.Decide, wire.Claim)
+_WRITTEN_DOWN = (wire.Hello, wire.Fetch, wire.Received, wire.Decide, wire.Claim, wire.Opine)
 
 
 class Connection:
@@ -71,7 +72,8 @@ class Connection:
     sequence : of the last statement taken
     peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for it may be another's
     minor : version of the protocol that it speaks
-    viewed : leases whose recording was asked for; refusals : how often it was told no
+    viewed : leases whose recording was asked for; peeked : scans that it may fetch without one, and whether it did
+    refusals : how often it was told no
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Connection:
         self.peer = peer
         self.broken = False
         self.viewed: set[str] = set()
+        self.peeked: dict[str, bool] = {}
         self.refusals = 0
         self.minor = 0
         self.unread: dict[int, int] = {}
@@ -355,6 +358,10 @@ class Dispatch:
                     self._end_lease(message.lease_id, "given back")
             case wire.Claim():
                 self._claim(connection, message.scan_id)
+            case wire.Peek():
+                self._peek(connection, message.scan_id)
+            case wire.Opine():
+                self._opine(connection, message)
             case wire.QueueRequest():
                 self._send(connection.routing_id, self.queue())
             case wire.Ping():
@@ -429,10 +436,17 @@ class Dispatch:
             self._drop(min(own, key=lambda c: c.heard_s), f"has more than {MAX_OF_ONE} connections", cut=True)
 
     def _fetch(self, connection: Connection, message: wire.Fetch) -> None:
-        item = self._leased(connection, message.scan_id, message.lease_id)
+        ahead = not message.lease_id and message.scan_id in connection.peeked
+        if ahead:
+            item = self._outbox.peek(message.scan_id, connection.analyst)
+        else:
+            item = self._leased(connection, message.scan_id, message.lease_id)
         if not 0 <= message.offset < item.row.size:
             raise DeliveryError(f"offset {message.offset}, the recording has {item.row.size} bytes")
-        if message.lease_id not in connection.viewed:
+        if ahead and not connection.peeked[message.scan_id]:
+            self._outbox.note("fetched_ahead", "without a lease", message.scan_id, connection.analyst)
+            connection.peeked[message.scan_id] = True
+        elif not ahead and message.lease_id not in connection.viewed:
             # Written down before the first byte goes out, not when its receipt comes: a program that keeps the
             # receipt to itself has seen the picture all the same.
             self._outbox.taken(message.scan_id, message.lease_id, connection.analyst)
@@ -527,9 +541,28 @@ class Dispatch:
             connection.routing_id,
             wire.Decided(
                 decision_id=decision.decision_id, scan_id=decision.scan_id, durable=True, applied=answer.applied,
-                reason=answer.reason,
+                reason=answer.reason, opinions=self._outbox.opinions(decision.scan_id) if answer.applied else (),
             ),
         )  # fmt: skip
+
+    def _opine(self, connection: Connection, message: wire.Opine) -> None:
+        """Keep what an analyst thinks of a scan, and have it wait for the next; that is no try that failed."""
+        opinion = message.opinion
+        if opinion.analyst != connection.analyst:
+            reason = f"signed {opinion.analyst}, but this connection is {connection.analyst}'s"
+            self._audit_refusal(f"an opinion is not taken: {reason}", connection.analyst)
+            raise DeliveryError(reason)
+        if not 0 < len(opinion.opinion_id) <= MAX_NAME or not opinion.opinion_id.isprintable():
+            raise DeliveryError(f"opinion_id {opinion.opinion_id[:MAX_NAME]!r}, expected 1-{MAX_NAME} characters")
+        if opinion.verdict is None:
+            raise DeliveryError("an opinion without a verdict")
+        self._outbox.opine(opinion, message.lease_id)
+        if self._outbox.holder(message.lease_id) == connection.analyst:
+            self._end_lease(message.lease_id, "given on for a second opinion", hold=False)
+        self._send(
+            connection.routing_id,
+            wire.Opined(opinion_id=opinion.opinion_id, scan_id=opinion.scan_id, durable=True),
+        )
 
     def _renew(self, connection: Connection, message: wire.Renew) -> None:
         mine = self._outbox.holder(message.lease_id) == connection.analyst
@@ -650,18 +683,19 @@ class Dispatch:
                 return
             self._offer(connection, item)
 
+    def _offered(self, connection: Connection, item: Item, lease_id: str, lease_s: float) -> wire.Offer:
+        row = item.row
+        return wire.Offer(
+            scan_id=row.scan_id, lease_id=lease_id, lease_s=lease_s, size=row.size, sha256=row.sha256, lane=row.lane,
+            start_utc_ns=row.start_utc_ns, attempt=item.attempts, simulated=row.simulated, result=row.result,
+            declaration=row.declaration, opinions=self._outbox.opinions(row.scan_id, connection.analyst),
+        )  # fmt: skip
+
     def _offer(self, connection: Connection, item: Item) -> None:
         row = item.row
         connection.leases[item.lease_id] = row.scan_id
-        sent = self._send(
-            connection.routing_id,
-            wire.Offer(
-                scan_id=row.scan_id, lease_id=item.lease_id, lease_s=self._config.lease_s, size=row.size,
-                sha256=row.sha256, lane=row.lane, start_utc_ns=row.start_utc_ns, attempt=item.attempts,
-                simulated=row.simulated, result=row.result, declaration=row.declaration,
-            ),
-        )  # fmt: skip
-        if sent:
+        offer = self._offered(connection, item, item.lease_id, self._config.lease_s)
+        if self._send(connection.routing_id, offer):
             self._log("offered", scan=row.scan_id, analyst=connection.analyst, attempt=item.attempts)
         else:
             connection.stalled = True  # it gets nothing more until it is heard again
@@ -675,6 +709,15 @@ class Dispatch:
             self._audit_refusal(reason, connection.analyst, scan_id)
             raise DeliveryError(reason)
         self._offer(connection, self._outbox.lease(scan_id, connection.analyst, self._config.lease_s))
+
+    def _peek(self, connection: Connection, scan_id: str) -> None:
+        """Let a scan that waits be fetched ahead of its being taken: nobody has it by that, and it waits as before."""
+        item = self._outbox.peek(scan_id, connection.analyst)
+        if scan_id not in connection.peeked:
+            while len(connection.peeked) >= MAX_CAPACITY:
+                connection.peeked.pop(next(iter(connection.peeked)))
+            connection.peeked[scan_id] = False
+        self._send(connection.routing_id, self._offered(connection, item, "", 0.0))
 
     def _end_lease(self, lease_id: str, why: str, *, hold: bool = True) -> None:
         """End a lease and tell every connection that shares it. hold : after too many tries the scan is held."""
@@ -707,12 +750,13 @@ class Dispatch:
 
     def queue(self) -> wire.Queue:
         """Return the queue as workstations see it."""
+        opinions = self._outbox.opinion_counts()
         rows = tuple(
             wire.QueueRow(
                 scan_id=i.row.scan_id, lane=i.row.lane, outcome=i.row.result.outcome,
                 start_utc_ns=i.row.start_utc_ns, state=i.state, analyst=i.analyst, reasons=i.row.result.reasons[:3],
                 containers=() if i.row.declaration is None else i.row.declaration.container_numbers[:4],
-                simulated=i.row.simulated, attempts=i.attempts,
+                simulated=i.row.simulated, attempts=i.attempts, opinions=opinions.get(i.row.scan_id, 0),
             )
             for i in self._outbox.undecided(QUEUE_ROWS)
         )  # fmt: skip
@@ -764,4 +808,6 @@ def _ref(message: wire.FromAnalyst) -> str:
             return wire.decode_statement(message.statement).decision.decision_id
         except ProtocolError:
             return ""
+    if isinstance(message, wire.Opine):
+        return message.opinion.opinion_id
     return str(getattr(message, "scan_id", "") or getattr(message, "lease_id", ""))

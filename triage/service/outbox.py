@@ -24,7 +24,7 @@ from typing import Literal
 import msgspec
 
 from scanner_io.errors import DeliveryError, StorageError
-from scanner_io.model import Decision, Declaration, TriageResult
+from scanner_io.model import Decision, Declaration, Opinion, TriageResult
 
 from . import audit, store
 
@@ -95,6 +95,13 @@ MIGRATIONS = (
     ) STRICT;
     """,
     """
+    CREATE TABLE opinions (
+        opinion_id TEXT PRIMARY KEY, scan_id TEXT NOT NULL REFERENCES scans, analyst TEXT NOT NULL,
+        opinion BLOB NOT NULL, seq INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX opinions_scan ON opinions (scan_id);
+    """,
+    """
     ALTER TABLE outbox ADD COLUMN selected INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE selection_runs (run TEXT PRIMARY KEY, stage TEXT NOT NULL, utc_ns INTEGER NOT NULL, told BLOB NOT NULL)
         STRICT;
@@ -115,6 +122,8 @@ CHAINED_FROM = 4
 """Schema from which events are a chain (`audit`)."""
 CLOCK_SKEW_NS = 60 * 10**9
 """So far two services' clocks may differ without it counting as a step."""
+OPINIONS_TOLD = 16
+"""So many fit into a message, whatever is written in them."""
 AGE_TIER_S = 1800.0
 """See `scanner_io.config.Dispatch`; `arrange` sets another."""
 BEAT_S, LOST_BEATS = 5.0, 6
@@ -368,13 +377,29 @@ class Outbox:
                 if item.state not in ("pending", "held", "filed"):
                     whose = f" by {item.analyst}" if item.analyst else ""
                     raise DeliveryError(f"scan {scan_id} is {item.state}{whose}")
-                if item.hub != self.hub and not self._shared:
-                    raise DeliveryError(f"scan {scan_id}: its recording is at hub {item.hub!r}; ask there")
-                if self.store.row("SELECT 1 FROM scans WHERE scan_id=? AND kept<>'whole'", (scan_id,)):
-                    raise DeliveryError(f"scan {scan_id}: its recording was deleted by the site's policy (retention)")
+                self._recording_is_here(item)
                 item = self._leased(scan_id, analyst, lease_s)
         self._arm([item.lease_id], lease_s)
         return item
+
+    def peek(self, scan_id: str, analyst: str) -> Item:
+        """Return a scan that this analyst could have by `lease` now. Raises DeliveryError where they could not.
+
+        Nothing changes: the scan waits as before, for everybody.
+        """
+        item = self.item(scan_id)
+        if item.state not in ("pending", "filed") and (item.state, item.analyst) != ("leased", analyst):
+            whose = f" by {item.analyst}" if item.analyst else ""
+            raise DeliveryError(f"scan {scan_id} is {item.state}{whose}")
+        self._recording_is_here(item)
+        return item
+
+    def _recording_is_here(self, item: Item) -> None:
+        scan_id = item.row.scan_id
+        if item.hub != self.hub and not self._shared:
+            raise DeliveryError(f"scan {scan_id}: its recording is at hub {item.hub!r}; ask there")
+        if self.store.row("SELECT 1 FROM scans WHERE scan_id=? AND kept<>'whole'", (scan_id,)):
+            raise DeliveryError(f"scan {scan_id}: its recording was deleted by the site's policy (retention)")
 
     def _leased(self, scan_id: str, analyst: str, lease_s: float) -> Item:
         lease_id = uuid.uuid4().hex
@@ -551,10 +576,14 @@ class Outbox:
     # ------------------------------------------------------------------------------------------------- decisions
 
     def delivered(self, scan_id: str, lease_id: str, sha256: str) -> bool:
-        """Note that the analyst has the whole recording; False if the hash or the lease is another."""
+        """Note that the analyst has the whole recording, fetched on this lease or ahead of it.
+
+        False if the hash or the lease is another.
+        """
         with self.store.transaction():
             done = self.store.change(
-                "UPDATE outbox SET delivered_utc_ns=? WHERE scan_id=? AND lease_id=? AND state='leased' AND EXISTS "
+                "UPDATE outbox SET delivered_utc_ns=?, taken=1, escalated=0 "
+                "WHERE scan_id=? AND lease_id=? AND state='leased' AND EXISTS "
                 "(SELECT 1 FROM scans WHERE scans.scan_id=outbox.scan_id AND sha256=?)",
                 (time.time_ns(), scan_id, lease_id, sha256),
             )
@@ -610,6 +639,58 @@ class Outbox:
         if item.row.sha256 != decision.sha256:
             return f"made on a recording with hash {decision.sha256[:16]}…, the scan's is {item.row.sha256[:16]}…"
         return ""
+
+    # -------------------------------------------------------------------------------------------------- opinions
+
+    def opine(self, opinion: Opinion, lease_id: str) -> bool:
+        """Commit what an analyst thinks of a scan that they have on this lease; False if it was committed before.
+
+        The lease stays: it is for the caller to end it. Raises DeliveryError if the lease is not theirs, the opinion is
+        of another recording, or its id was used for something else.
+        """
+        with self.store.transaction():
+            item = self._item(opinion.scan_id, self.store.locked)
+            old = self.store.row("SELECT opinion FROM opinions WHERE opinion_id=?", (opinion.opinion_id,))
+            if old is not None:
+                if msgspec.json.decode(old[0], type=Opinion) != opinion:
+                    raise DeliveryError(f"opinion {opinion.opinion_id} was used before for something else")
+                return False
+            if item.state != "leased" or item.lease_id != lease_id or item.analyst != opinion.analyst:
+                raise DeliveryError(f"scan {opinion.scan_id} is not leased to {opinion.analyst} by {lease_id}")
+            if item.row.sha256 != opinion.sha256:
+                raise DeliveryError(
+                    f"of a recording with hash {opinion.sha256[:16]}…, the scan's is {item.row.sha256[:16]}…"
+                )
+            self.store.change(
+                "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion) VALUES (?,?,?,?)",
+                (opinion.opinion_id, opinion.scan_id, opinion.analyst, msgspec.json.encode(opinion)),
+            )
+            seq = self.event("opinion", opinion.scan_id, opinion.analyst, f"{opinion.verdict} {opinion.note}")
+            self.store.change("UPDATE opinions SET seq=? WHERE opinion_id=?", (seq, opinion.opinion_id))
+        return True
+
+    def opinions(self, scan_id: str, reader: str = "") -> tuple[Opinion, ...]:
+        """Return what analysts thought of a scan, oldest first: the last `OPINIONS_TOLD`.
+
+        reader : who is to decide it, and is not told what others said blindly; empty: all of it
+        """
+        rows = self.store.rows(
+            "SELECT opinion FROM opinions WHERE scan_id=? ORDER BY seq DESC LIMIT ?", (scan_id, OPINIONS_TOLD)
+        )
+        found = [msgspec.json.decode(blob, type=Opinion) for (blob,) in reversed(list(rows))]
+        return tuple(
+            msgspec.structs.replace(o, verdict=None, note="") if reader and o.blind and o.analyst != reader else o
+            for o in found
+        )
+
+    def opinion_counts(self) -> dict[str, int]:
+        """Return how many opinions there are of each undecided scan that has any."""
+        return dict(
+            self.store.rows(
+                "SELECT scan_id, COUNT(*) FROM opinions JOIN outbox USING (scan_id) WHERE state<>'decided' "
+                "GROUP BY scan_id"
+            )
+        )
 
     # ---------------------------------------------------------------------------------------------------- views
 

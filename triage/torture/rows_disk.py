@@ -240,12 +240,13 @@ def r6_flips(folder: Path, full: bool) -> Outcome:
         service.stop()
     again = oracle.check(state, [drop])
     figure = {
-        "recordings": len(recordings), **dict(sorted(alone.items())), "found_by_the_daemon": found,
+        "recordings": len(recordings), **dict(sorted(alone.items())),
+        "found_without_its_row": alone.total() - alone["seen by its row's hash alone"], "found_by_the_daemon": found,
         "sound_again": sound, "exit_code": code, **dict(sorted(ends.items())),
         "unclean": sum(n for words, n in ends.items() if words.endswith("unclean")), **again.figure(),
     }  # fmt: skip
     bar = {
-        "found_by_the_daemon": f"== {len(recordings)}",
+        "found_without_its_row": f"== {alone.total()}", "found_by_the_daemon": f"== {len(recordings)}",
         "sound_again": f"== {len(recordings)}", "exit_code": "== 0", "unclean": "== 0", **oracle.NO_LOSS,
     }  # fmt: skip
     return judged(figure, bar, again.words())
