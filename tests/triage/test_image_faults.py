@@ -14,7 +14,7 @@ import pytest
 from tests import lanes
 from triage.analysis.fusion import fuse
 from triage.analysis.image import ImageProfile, judge_image
-from triage.analysis.image_faults import FaultProfile
+from triage.analysis.image_faults import FaultProfile, swapped
 from triage.study.calibrate_lane import profile_of
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -201,3 +201,21 @@ def test_ground_that_is_dark_all_along_is_no_dead_channel():
     image = scene(load="empty")
     image[560:] = 0.0
     assert "dead_channels" not in {q.code for q in judge_image(radiograph(image, state="raw")).quality}
+
+
+def test_the_two_bytes_of_a_count_in_the_wrong_order():
+    scan = radiograph(scene(), state="raw", noise=0.003)
+    judged = judge_image(msgspec.structs.replace(scan, counts=(scan.counts[0].byteswap(),)))
+    assert {q.code: q.fatal for q in judged.quality}.get("bytes_swapped") is True
+    assert outcome(judged) == "UNUSABLE"
+
+
+@pytest.mark.parametrize("counts", ["sound", "noise", "constant"])
+def test_counts_in_their_right_order_are_not_said_to_be_swapped(counts):
+    scan = radiograph(scene(), state="raw", noise=0.003)
+    shape = scan.counts[0].shape
+    other = {
+        "sound": scan.counts[0], "noise": np.random.default_rng(0).integers(0, 65536, shape, np.uint16),
+        "constant": np.full(shape, 300, np.uint16),
+    }[counts]  # fmt: skip
+    assert swapped(msgspec.structs.replace(scan, counts=(other,)), FaultProfile()) == []

@@ -39,6 +39,7 @@ from .image_faults import (
     image_faults,
     is_inverted,
     is_upside_down,
+    swapped,
     without_dead_lines,
 )
 from .image_profile import ImageProfile
@@ -354,6 +355,8 @@ def _no_container(
     radiograph: Radiograph, upright: Array, quality: list[Quality], p: ImageProfile, clock: _Clock
 ) -> ImageJudgement:
     """Return the judgement of an image without a container: what is seen instead, or that it is no image."""
+    if order := swapped(radiograph, p.faults):
+        return _unusable([*quality, *order], clock)
     if is_inverted(upright, p.container):
         return _unusable([*quality, _INVERTED], clock)
     if any(q.code == "brighter_than_air" for q in quality):

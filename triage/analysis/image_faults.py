@@ -42,6 +42,8 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True):
     dead_fatal : share of dead columns from which the rest is no image
     dead_run : adjacent dead channels, as a share of all, that are rather the ground or a beam stop
     levels : different grey values up to which 16-bit counts hold a picture of 8 bits
+    swapped_ratio : times less that an image changes from column to column once its bytes are swapped, from which they
+        were: of 16-bit counts the right order has the smaller changes by far, of anything else both are alike
     frozen_share : side, as a share of the container's height (25 cm), of a square of one single value that nothing real
         has: noise, ribs and the grain of JPEG leave 5 % at most in 33 real scans
     frozen_range : shares of the largest count between which that is asked; black and white are one value by themselves
@@ -58,6 +60,7 @@ class FaultProfile(msgspec.Struct, frozen=True, kw_only=True):
     dead_fatal: float = 0.20
     dead_run: float = 0.03
     levels: int = 256
+    swapped_ratio: float = 8.0
     frozen_share: float = 0.1
     frozen_range: tuple[float, float] = (0.04, 0.96)
 
@@ -321,3 +324,19 @@ def windowed(radiograph: Radiograph, p: FaultProfile) -> list[Quality]:
         "of 8 bits windowed for display, whose transmission is not physical"
     )
     return [Quality(code="display_windowed", reason=text)]
+
+
+def swapped(radiograph: Radiograph, p: FaultProfile) -> list[Quality]:
+    """Return the flag of 16-bit counts whose two bytes are in the wrong order: noise with a trace of the image."""
+    counts = radiograph.counts[-1]
+    if radiograph.detector.saturation_value <= p.levels or counts.shape[0] < 2:
+        return []
+    some = np.ascontiguousarray(counts[:, :: max(1, counts.shape[1] // 64)])
+    as_is, turned = (float(np.abs(np.diff(c.astype(np.int32), axis=0)).mean()) for c in (some, some.byteswap()))
+    if as_is <= p.swapped_ratio * max(turned, 1.0):
+        return []
+    text = (
+        f"counts change by {as_is:.0f} from column to column, with their bytes swapped by {turned:.0f}: the two bytes "
+        "of each count are in the wrong order; check the byte order of the detector's stream"
+    )
+    return [Quality(code="bytes_swapped", reason=text, fatal=True)]

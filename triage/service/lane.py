@@ -59,6 +59,7 @@ from .assembly import Assembled, Assembly, LaneSpec
 from .outbox import ScanRow
 from .portal_memory import Begun, PortalMemory
 from .strip_workers import StripWorkers
+from .told_apart import ToldApart
 
 if TYPE_CHECKING:
     from triage.analysis.image import Stream
@@ -412,6 +413,7 @@ class Worker(threading.Thread):
         super().__init__(name="record and judge", daemon=True)
         self.inbox: queue.Queue[Assembled | link.Rejudge | None] = queue.Queue(maxsize=8)
         self._lane = lane
+        self._told_apart = ToldApart()
         self._progressed_s = time.monotonic()
         self._storing = False
         self._waiting: deque[int] = deque()
@@ -487,6 +489,9 @@ class Worker(threading.Thread):
         """Record and judge a scan. again : this process has tried before, and the disk refused"""
         lane, scan = self._lane, work.scan
         path = recording_path(lane.recordings, scan)
+        if lane.is_live(work.refs):
+            scan = self._told_apart.flagged(scan, path)
+            path = recording_path(lane.recordings, scan)
         if not again:  # before the disk may refuse: what is stored at last is acknowledged
             lane.refs[scan.scan_id] = lane.refs.get(scan.scan_id, ()) + work.refs
         make_folder(path.parent)
@@ -624,6 +629,10 @@ class LaneProcess:
         with self._intake_lock:
             self._refused = refused
             self._set_intake()
+
+    def is_live(self, refs: Iterable[tuple[int, str]]) -> bool:
+        """Tell whether any of these came from a device that gives nothing twice; called by the worker."""
+        return any(not self._devices[number].pausable for number, _ in refs)
 
     def _set_intake(self) -> None:
         (self._intake.set if self._told_open and not self._refused else self._intake.clear)()

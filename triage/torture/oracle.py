@@ -119,7 +119,7 @@ def check(state: Path, stimulators: Iterable[Stimulator], decided: dict[str, str
     forgotten = []
     for scan_id, path, sha256, outcome, where in rows:
         source = _source_of(Path(path), sha256)
-        if source is not None:
+        if source is not None and source[0]:  # what a live device gave has no source that could be named twice
             good.setdefault(source[0], []).append(source[1])
         if outcome != "CLEAR" and where not in ("pending", "leased", "held", "decided"):
             forgotten.append(f"{scan_id} is {outcome} and {where}")

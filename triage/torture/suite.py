@@ -42,6 +42,7 @@ TESTS: dict[str, Test] = {
     "R7": Test("the clock set forward and back", "rows_clock.r7_clock_steps"),
     "R8": Test("a network that is cut, reset, bad", "rows_network.r8_partitions"),
     "R9": Test("analysts who are slow, frozen, absent", "rows_delivery.r9_slow_analysts"),
+    "R10": Test("an image scanner that sends what it should not", "rows_drivers.r10_driver_faults"),
     "R13": Test("restart storm of SIGTERM and SIGHUP", "rows_kills.r13_restarts"),
     "R14": Test("two daemons on one state folder", "rows_kills.r14_two_daemons"),
     "R15": Test("databases of earlier and later schemas, upgrades killed", "rows_upgrade.r15_upgrades"),
