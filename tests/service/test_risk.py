@@ -180,6 +180,8 @@ def signed(tmp_path, file, people):
     (tmp_path / "plan.toml").write_text(
         said("selection", "plan").replace("look = { value = 0.02", "look = { value = 0.3")
     )
+    (tmp_path / "seed").write_text(f"{bytes(range(32)).hex()}\n")
+    (tmp_path / "seed").chmod(0o600)
     return tmp_path / "profiles", sha256
 
 
@@ -244,6 +246,15 @@ def test_a_selection_that_was_touched_is_not_made_again(archive, signed, tmp_pat
         assert database.execute(change, (scan_id(3),)).rowcount > 0
     (one,) = explained(archive, scan_id(3), "--profiles", signed[0], "--seed-file", tmp_path / "seed", code=1)
     assert not one["reproduced"] and any(problem in p for p in one["problems"]), one["problems"]
+
+
+def test_a_seed_is_made_once_and_for_its_user_alone(archive, tmp_path):
+    made = [said("selection", "seed", archive, "--seed-file", tmp_path / "new", "--json") for _ in range(2)]
+    assert made[0] == made[1] and len(bytes.fromhex((tmp_path / "new").read_text())) == 32
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "new").chmod(0o644)
+    error = said("selection", "seed", archive, "--seed-file", tmp_path / "new", code="raises")
+    assert "lets others read this secret" in str(error)
 
 
 def test_a_profile_that_is_not_in_force_selects_nothing_for_good(archive, signed, tmp_path, people):
