@@ -241,10 +241,11 @@ TOLD = "UPDATE selections SET told=CAST(replace(CAST(told AS TEXT), '{}', '{}') 
 )
 def test_a_selection_that_was_touched_is_not_made_again(archive, signed, tmp_path, change, problem):
     said("selection", "seed", archive, "--seed-file", tmp_path / "seed")
-    run(archive, signed, tmp_path, "--record")
+    told = json.loads(run(archive, signed, tmp_path, "--record"))
+    name = next(c["scan"] for c in told["choices"] if not c["chosen"])
     with closing(sqlite3.connect(archive / "outbox.sqlite")) as database, database:
-        assert database.execute(change, (scan_id(3),)).rowcount > 0
-    (one,) = explained(archive, scan_id(3), "--profiles", signed[0], "--seed-file", tmp_path / "seed", code=1)
+        assert database.execute(change, (name,)).rowcount > 0
+    (one,) = explained(archive, name, "--profiles", signed[0], "--seed-file", tmp_path / "seed", code=1)
     assert not one["reproduced"] and any(problem in p for p in one["problems"]), one["problems"]
 
 
