@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from scanner_io.errors import DataError
 from tests.service.daemon_rig import ENVIRONMENT, ROOT
-from triage.analysis.fuser import About, Fuser, to_bytes
+from triage.analysis.fuser import PACKAGED, About, Fuser, to_bytes
 from triage.analysis.normal import Normal
 from triage.analysis.patches import Bank
 from triage.analysis.position_tables import NORMALISED, PositionTables
@@ -28,7 +28,7 @@ from triage.study import image_archive as archives
 from triage.study import image_bars, image_looks, image_peers, image_runs, image_samples, jpeg_quality
 from triage.study.image_runs import System
 from triage.study.image_samples import Sample
-from triage.study.image_shipped import FixedDetector, systems_for
+from triage.study.image_shipped import FixedDetector, learned_elsewhere, systems_for
 
 RNG = np.random.default_rng
 GOODS = ("0000", "0202", "0805", "5201")
@@ -209,7 +209,7 @@ def test_folders_that_cannot_be_evaluated(tmp_path: Path) -> None:
         archives.read_archive(tmp_path)
     cv2.imwrite(str(tmp_path / "a.png"), picture("0202", 1))
     with pytest.raises(DataError, match="at least 4"):
-        study.prepare(tmp_path)
+        study.prepare(tmp_path, unseen=True)
     (tmp_path / "manifest.csv").write_text("name,declared_hs4\na.png,0202\n")
     with pytest.raises(DataError, match="one named `file`"):
         archives.read_archive(tmp_path)
@@ -265,6 +265,17 @@ def test_quotas() -> None:
     assert not any(p.kind == "slab" for p in image_samples.plans([0], 30, 1, "train", without="slab"))
 
 
+def test_one_per_image_is_of_all_kinds_over_the_images() -> None:
+    found = image_samples.plans(range(9), 1, 1, "test")
+    assert [p.number for p in found] == [0] * 9
+    assert {p.kind for p in found[:6]} == set(study.KINDS)
+    turns = [image_samples.plans([0], 1, 1 + k, "test", turn=k)[0].kind for k in range(6)]
+    assert set(turns) == set(study.KINDS)
+    assert image_samples.plans([4], 1, 1, "test") == found[4:5]
+    whole = image_samples.plans([3], 30, 1, "test")
+    assert [p.kind for p in whole] == [p.kind for p in image_samples.plans([0], 30, 1, "test")]
+
+
 # ---- what leaks, what does not
 
 
@@ -304,6 +315,41 @@ def test_a_leak_is_found(archive: archives.Archive, folder: Path) -> None:
     told = System("shipped", Blind, trained_on=frozenset({archive.sources[4].sha256}))
     report = evaluated(folder, told._replace(learns=False), per_image=1)
     assert not report["leak_ok"] and "0805_1.jpg was learned from by shipped" in study.faults(report)[0]
+
+
+def test_a_scan_is_known_again_however_it_is_stored(tmp_path: Path) -> None:
+    """By a sketch, of which no picture can be made: what a fuser has learned from it may not be tested on."""
+    image = picture("0202", 1)
+    write(tmp_path / "as_it_was.jpg", image)
+    learned = archives.read_archive(tmp_path).sources[0]
+    (tmp_path / "as_it_was.jpg").unlink()
+    stored = {
+        "a.png": cv2.resize(image, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA),
+        "b.png": np.ascontiguousarray(image[:, ::-1]), "c.jpg": np.minimum(image + 12.0, 255).astype(np.uint8),
+    }  # fmt: skip
+    made = fuser_of(About(trained_on=(learned.sha256,), sketches=(image_looks.sketch(learned.fingerprint),)))
+    path = tmp_path / "fuser.npz"
+    path.write_bytes(to_bytes(made))
+    for name, copy in stored.items():
+        write(tmp_path / name, copy, 50)
+        archive = archives.read_archive(tmp_path)
+        assert archive.sources[0].sha256 != learned.sha256
+        systems = learned_elsewhere(archive, path)
+        assert image_runs.leaks_into(archive, [0], [], [], systems) == [f"{name} was learned from by scanlane"]
+        (tmp_path / name).unlink()
+    write(tmp_path / "other.png", picture("0202", 2))
+    archive = archives.read_archive(tmp_path)
+    assert image_runs.leaks_into(archive, [0], [], [], learned_elsewhere(archive, path)) == []
+    with pytest.raises(ValueError, match=r"base64|padding|reshape"):
+        image_looks.sketched(("no sketch",), learned.fingerprint)
+
+
+def fuser_of(about: About) -> Fuser:
+    """A fuser without trees."""
+    bank = Bank(codes=(np.zeros((4, 16), np.float32),) * 2)
+    tables = PositionTables(names=NORMALISED, values=np.ones((len(NORMALISED), 4, 4), np.float32))
+    normal = Normal(tables=tables, bank=bank, familiar=None, scans=4)
+    return Fuser(features=(), trees=None, normal=normal, thresholds={}, about=about)
 
 
 def _mirrored(sample: Sample) -> Any:
@@ -434,10 +480,7 @@ def test_command_prints_what_scripts_read(folder: Path, tmp_path: Path) -> None:
 def test_systems_are_shipped_or_trained_anew(archive: archives.Archive, tmp_path: Path) -> None:
     """A fuser is used as it is on scans it has not seen, and trained anew on those it has."""
     for trained_on, how in ((), "trained elsewhere"), ((archive.sources[3].sha256,), "trained anew"):
-        bank = Bank(codes=(np.zeros((4, 16), np.float32),) * 2)
-        tables = PositionTables(names=NORMALISED, values=np.ones((len(NORMALISED), 4, 4), np.float32))
-        normal = Normal(tables=tables, bank=bank, familiar=None, scans=4)
-        made = Fuser(features=(), trees=None, normal=normal, thresholds={}, about=About(trained_on=trained_on))
+        made = fuser_of(About(trained_on=trained_on))
         path = tmp_path / f"{len(trained_on)}.npz"
         path.write_bytes(to_bytes(made))
         naive, untrained, ours = systems_for(archive, path, unseen=True)
@@ -447,6 +490,31 @@ def test_systems_are_shipped_or_trained_anew(archive: archives.Archive, tmp_path
     path.write_bytes(b"no fuser")
     with pytest.raises(DataError, match="fuser"):
         systems_for(archive, path, unseen=True)
+
+
+@pytest.mark.parametrize("scans", [1, 2])
+def test_a_few_scans_are_judged_by_what_was_learned_elsewhere(tmp_path: Path, scans: int) -> None:
+    for seed in range(1, scans + 1):
+        write(tmp_path / f"{seed}.png", picture("0202", seed))
+    words = ["evaluate", "image", str(tmp_path), "--profile", str(PACKAGED), "--per-image", "2", "--seeds", "1"]
+    done = CliRunner().invoke(cli, [*words, "--workers", "1", "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["images"] == scans and report["insertions"] >= 1 and report["leak_ok"] and report["placebo_ok"]
+    ours, naive = report["systems"]["scanlane"], report["systems"]["naive"]
+    assert ours.keys() == naive.keys() == KEYS and set(report["systems"]) == {"naive", "untrained", "scanlane"}
+    # thresholds came with the fuser: 1 place in 1, 10 and 20 scans
+    assert report["details"]["systems"]["scanlane"]["thresholds"]["far5"] == [pytest.approx(2.301, abs=1e-3)] * scans
+    assert ours["pod_far5"]["value"] is not None and ours["realised_far"]["value"] is not None
+    assert ours["unseen_kind_fa1"]["slab"] == {"value": None, "low": None, "high": None, "why": UNASKED}
+    assert naive["pod_far5"]["value"] is None and "at least 10 other clean scans" in naive["pod_far5"]["why"]
+    assert (naive["pod_fa1"]["value"] is None) == (scans == 1) == (ours["seconds_per_scan"]["low"] is None)
+    assert any("a threshold at 0.05 false images" in line for line in image_bars.in_words(report))
+    met = {row.name: row.met for row in image_bars.rows(report, "scanlane")}
+    assert met["extra item @ FAR 5 %"] is not True  # nothing was measured to be better than
+
+
+UNASKED = "not asked for, or too few loads to train without a kind: see --unseen"
 
 
 def test_command_prints_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,14 +550,8 @@ def test_real_scans_are_an_archive(shared_data: Path) -> None:
     pairs = [i for i, s in enumerate(found.sources) if s.commodity != archives.UNDECLARED]
     right = sum(found.sources[int(np.argmin(far[i]))].commodity == found.sources[i].commodity for i in pairs)
     assert right >= 14  # of 16
-    assert (
-        max(
-            image_looks.alike(a.fingerprint, b.fingerprint)
-            for i, a in enumerate(found.sources)
-            for b in found.sources[i + 1 :]
-        )
-        < image_looks.SAME
-    )
+    pairs_of_scans = itertools.combinations([s.fingerprint for s in found.sources], 2)
+    assert (np.max([image_looks.alike(a, b) for a, b in pairs_of_scans], axis=0) < image_looks.SAME - 0.1).all()
 
 
 def test_kinds_are_left_out_where_trees_can_be_trained(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

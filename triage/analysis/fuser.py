@@ -42,15 +42,17 @@ FEATURES = (*PLAIN, *(f"{name}_usual" for name in NORMALISED))
 """All it sees: the maps, and some as a share of what is usual at their place."""
 
 
-class About(msgspec.Struct, frozen=True, kw_only=True):
+class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a fuser comes from.
 
     trained_on : sha256 of the clean images, real ones; an evaluation on one of them must train anew without it
+    sketches : of the same images, in the same order: by them one is known again that was stored anew
     simulated : number of simulated scans among the clean images, and how they were made
     options : of the training
     """
 
     trained_on: tuple[str, ...] = ()
+    sketches: tuple[str, ...] = ()
     simulated: str = "none"
     options: dict[str, Any] = {}
 
@@ -212,7 +214,9 @@ def fuser_named(name: str) -> Fuser | None:
 @functools.lru_cache(maxsize=4)
 def digest(fuser: Fuser) -> str:
     """Return the SHA-256 of a fuser's own values, whatever its file is called."""
-    return hashlib.sha256(to_bytes(fuser)).hexdigest()
+    # sketches change no score
+    about = msgspec.structs.replace(fuser.about, sketches=())
+    return hashlib.sha256(to_bytes(msgspec.structs.replace(fuser, about=about))).hexdigest()
 
 
 def load(path: Path) -> Fuser:

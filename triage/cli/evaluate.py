@@ -121,8 +121,11 @@ def evaluate_image_command(
 ) -> None:  # fmt: skip
     """Objects put into the scans in FOLDER: how many are found, at false alarms that are counted.
 
-    FOLDER holds images or recordings, with or without a manifest.csv (file, declared_hs4, texture). Exit code 1 also
-    where the placebo or the leak check fails: then no figure may be believed.
+    FOLDER holds images or recordings, with or without a manifest.csv (file, declared_hs4, texture). Of fewer than 6
+    scans, or of fewer than 4 commodities or looks, nothing is learned: they are judged by the profile and its own
+    thresholds, and what needs more scans is null in the report, with the reason. A scan that the profile was trained
+    on is a leak under any name, size and compression. Exit code 1 also where the placebo or the leak check fails:
+    then no figure may be believed.
     """
     from triage.study import evaluate_image as study
 

@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanner_io.errors import DataError
-from triage.study.image_archive import Archive, folds, read_archive
+from triage.analysis.fuser import PACKAGED
+from triage.study.image_archive import FEWEST_GROUPS, Archive, folds, groups_in, read_archive
 from triage.study.image_runs import JUDGEMENT, UNSEEN, Done, Job, Setting, System, Trial, jobs_of, run_jobs
-from triage.study.image_shipped import systems_for
-from triage.study.image_statistics import POINTS, Draws, Estimate, only, threshold, tops
+from triage.study.image_shipped import learned_elsewhere, seen_by, systems_for
+from triage.study.image_statistics import POINTS, Draws, Estimate, fewest, only, threshold, tops
 from triage.study.insertions import BANDS, KINDS, OPAQUE
 from triage.study.plot_portal import need_matplotlib
 
@@ -34,6 +35,8 @@ Array: TypeAlias = NDArray[Any]
 Progress: TypeAlias = Callable[[], None]
 
 FOLDS, QUICK_FOLDS = 5, 3
+FEWEST_SCANS = 6
+"""Scans of a folder from which thresholds are learned; of fewer none are."""
 BARS_KINDS = ("compact", "brick", "metal", "slab")
 IN_CARGO_KINDS = ("compact", "brick", "metal")
 CNR_EDGES = (0.0, 0.5, 1.0, 2.0, 5.0, np.inf)
@@ -86,13 +89,25 @@ class Evaluation(NamedTuple):
         """Return the threshold at which every trial or scan stands."""
         return np.asarray(self.thresholds[system][point][self.fold[image]])
 
+    def why(self, system: str, point: str) -> str:
+        """Return in words why a system has no threshold at an operating point, nothing where it has one."""
+        if not np.isnan(self.thresholds[system][point]).any():
+            return ""
+        what, rate = POINTS[point]
+        return (
+            f"a threshold at {rate:g} false {what} per image is set by at least {fewest(point)} other clean scans, "
+            f"here are {len(self.archive.sources) - 1}; give more, or a profile that has learned thresholds"
+        )
+
     def hits(self, system: str, point: str) -> Array:
         """Return which insertions are found, those apart that the clean image already alarmed on."""
         t, limit = self.table, self.limits(system, point, self.table.image)
         return np.asarray((t.score[system] >= limit) & ~(t.chance[system] >= limit))
 
     def share(self, system: str, point: str, chosen: Array) -> Estimate:
-        """Return the share found of the chosen insertions."""
+        """Return the share found of the chosen insertions; no value where there is no threshold."""
+        if why := self.why(system, point):
+            return Estimate(None, why=why)
         return self.draws.share(self.hits(system, point)[chosen], self.table.image[chosen])
 
     def false_alarms(self, system: str, point: str) -> Array:
@@ -100,6 +115,15 @@ class Evaluation(NamedTuple):
         scans = np.arange(len(self.archive.sources))
         limit = self.limits(system, point, scans)
         return np.array([int((c >= v).sum()) for c, v in zip(self.clean[system], limit, strict=True)], np.float64)
+
+    def rate(self, system: str, point: str, of: Callable[[Array], Estimate]) -> Estimate:
+        """Return what `of` makes of every scan's false alarms; no value where there is no threshold."""
+        why = self.why(system, point)
+        return Estimate(None, why=why) if why else of(self.false_alarms(system, point))
+
+    def alarmed(self, system: str) -> Estimate:
+        """Return the share of clean scans that alarm where 5 % of them should."""
+        return self.rate(system, "far5", lambda fa: self.draws.share(fa > 0, np.arange(fa.size)))
 
 
 class Work(NamedTuple):
@@ -122,7 +146,8 @@ def prepare(
     per_image, seeds : insertions into every scan, and how often that is done
     quick : few insertions and folds: a look, not a result
     unseen : also train without a kind and look for that kind, four times the work; None: where trees can be trained
-    profile : a fuser trained elsewhere
+    profile : a fuser trained elsewhere. Where the folder has too few scans to learn from, nothing is: it is judged by
+        the fuser and its thresholds, and what needs other scans of the folder has no value
     most_folds, learn_per_image : folds of commodities, and insertions into every scan that is learned from
     systems : what to compare; default: all there are
 
@@ -130,14 +155,29 @@ def prepare(
     """
     if per_image < 1 or seeds < 1:
         raise DataError(f"evaluate image: {per_image} insertions per image, {seeds} seeds; give at least one of each")
+    wanted = unseen is True
     if quick:
         per_image, seeds, unseen, most_folds = min(per_image, 10), 1, False, min(most_folds, QUICK_FOLDS)
     if unseen is None:
         unseen = find_spec("sklearn") is not None
     archive = read_archive(folder)
+    if systems is None and not wanted and _too_few(archive, profile):
+        setting = Setting(tuple((i,) for i in range(len(archive.sources))), per_image, seeds, learn_per_image, seed)
+        compared = learned_elsewhere(archive, profile)
+        return Work(archive, setting, compared, jobs_of(compared, setting, unseen=False))
     setting = Setting(folds(archive, most_folds), per_image, seeds, learn_per_image, seed)
     compared = tuple(systems) if systems is not None else systems_for(archive, profile, unseen=unseen)
     return Work(archive, setting, compared, jobs_of(compared, setting, unseen=unseen))
+
+
+def _too_few(archive: Archive, profile: Path | None) -> bool:
+    """Return whether nothing is learned from the folder itself. Raises DataError for a profile that cannot be read.
+
+    Of a few scans no threshold at 5 % can be set. What a fuser has seen it may not judge: those teach anew if they can.
+    """
+    if groups_in(archive) < FEWEST_GROUPS:
+        return True
+    return len(archive.sources) < FEWEST_SCANS and not seen_by(archive, profile or PACKAGED)[0]
 
 
 def evaluate_image(
@@ -190,13 +230,20 @@ def counted(archive: Archive, setting: Setting, systems: Sequence[System], done:
 def _thresholds(system: System, clean: list[Array], fold: Array, by_job: Mapping[Job, Done]) -> dict[str, Array]:
     """Return by operating point the threshold of every fold, from clean scans of the other folds."""
     found: dict[str, list[float]] = {point: [] for point in POINTS}
+    # where every scan is a fold there are too few to learn from, and may be too few for a rate
+    few = len(clean) == int(fold.max()) + 1
     for k in range(int(fold.max()) + 1):
         others = [int(i) for i in np.flatnonzero(fold != k)]
         scores = [clean[i] for i in others]
         if system.learns:
             scores = [by_job[Job(frozenset({k, int(fold[i])}), None)].clean[system.name][i] for i in others]
         for point in POINTS:
-            found[point].append(threshold(point, scores))
+            if system.limits is not None:
+                found[point].append(system.limits[point])
+            elif few and len(scores) < fewest(point):
+                found[point].append(np.nan)
+            else:
+                found[point].append(threshold(point, scores))
     return {point: np.array(values) for point, values in found.items()}
 
 
@@ -232,7 +279,6 @@ def _system(e: Evaluation, system: System) -> dict[str, Any]:
     headspace = np.isin(t.kind, IN_CARGO_KINDS) & (t.background_t >= BANDS[-1][0])
     groups = [s.group for s in e.archive.sources]
     names = sorted(set(groups))
-    alarms = e.false_alarms(name, "far5") > 0
     per_kind = {}
     for kind in KINDS:
         chosen = t.visible() & (t.kind == kind)
@@ -245,10 +291,10 @@ def _system(e: Evaluation, system: System) -> dict[str, Any]:
         "pod_headspace_far5": e.share(name, "far5", headspace).plain(),
         "by_kind": per_kind,
         "unseen_kind_fa1": {kind: _unseen(e, system, kind).plain() for kind in UNSEEN},
-        "worst_commodity_fa": e.within.largest_mean(
-            e.false_alarms(name, "fa1"), [names.index(g) for g in groups]
+        "worst_commodity_fa": e.rate(
+            name, "fa1", lambda fa: e.within.largest_mean(fa, [names.index(g) for g in groups])
         ).plain(),
-        "realised_far": e.draws.share(alarms, np.arange(alarms.size)).plain(),
+        "realised_far": e.alarmed(name).plain(),
         "auc_image": e.draws.area_under_curve(
             np.array([tops(c) for c in e.clean[name]]), t.top[name][bars], t.image[bars]
         ).plain(),
@@ -258,11 +304,11 @@ def _system(e: Evaluation, system: System) -> dict[str, Any]:
 
 def _unseen(e: Evaluation, system: System, kind: str) -> Estimate:
     """Return the share found at 1 false region per image of a kind that was never learned."""
-    if system.unseen is None:
+    if system.unseen is None and not system.elsewhere:
         return e.share(system.name, "fa1", e.table.visible() & (e.table.kind == kind))
     done = [d for d in e.done if d.job.kind == kind]
     if not done:
-        return Estimate(None)
+        return Estimate(None, why="not asked for, or too few loads to train without a kind: see --unseen")
     clean = {i: scores for d in done for i, scores in d.clean[system.name].items()}
     hits, image = [], []
     for d in done:
@@ -342,23 +388,22 @@ def _more(e: Evaluation, name: str) -> dict[str, Any]:
         cut: {str(v): {p: e.share(name, p, chosen).plain() for p in points} for v, chosen in parts.items()}
         for cut, parts in cuts.items()
     }
-    alarms = {point: e.false_alarms(name, point) for point in POINTS}
+    alarms = e.false_alarms(name, "fa1")
     groups = [s.group for s in e.archive.sources]
+    by_chance = (t.chance[name] >= e.limits(name, "fa1", t.image))[bars]
     return {
         **shares,
         "realised": {
-            "fa1": e.draws.mean(alarms["fa1"]).plain(), "fa01": e.draws.mean(alarms["fa01"]).plain(),
-            "far5": e.draws.share(alarms["far5"] > 0, np.arange(len(groups))).plain(),
+            "fa1": e.rate(name, "fa1", e.draws.mean).plain(), "fa01": e.rate(name, "fa01", e.draws.mean).plain(),
+            "far5": e.alarmed(name).plain(),
         },
-        "fa_by_commodity": {
-            g: round(float(np.mean([a for a, other in zip(alarms["fa1"], groups, strict=True) if other == g])), 3)
+        "fa_by_commodity": {} if e.why(name, "fa1") else {
+            g: round(float(np.mean([a for a, other in zip(alarms, groups, strict=True) if other == g])), 3)
             for g in sorted(set(groups))
         },
         "same_rate": {point: _same_rate(e, name, point, bars).plain() for point in POINTS},
-        "iou_fa1": _overlap(e, name, bars).plain(),
-        "chance_fa1": e.draws.share(
-            (t.chance[name] >= e.limits(name, "fa1", t.image))[bars], t.image[bars]
-        ).plain(),
+        "iou_fa1": e.rate(name, "fa1", lambda _: _overlap(e, name, bars)).plain(),
+        "chance_fa1": e.rate(name, "fa1", lambda _: e.draws.share(by_chance, t.image[bars])).plain(),
         "thresholds": {
             point: [float(v) if np.isfinite(v) else None for v in values]
             for point, values in e.thresholds[name].items()
@@ -371,6 +416,8 @@ def _same_rate(e: Evaluation, name: str, point: str, chosen: Array) -> Estimate:
 
     It flatters a little, for it was taken from the scans it is told of; two systems can be compared by it.
     """
+    if len(e.clean[name]) < fewest(point):
+        return Estimate(None, why=f"at least {fewest(point)} clean scans are needed for this rate")
     limit, t = threshold(point, e.clean[name]), e.table
     hits = (t.score[name] >= limit) & ~(t.chance[name] >= limit)
     return e.draws.share(hits[chosen], t.image[chosen])
@@ -391,6 +438,9 @@ def _paired(e: Evaluation) -> dict[str, Any]:
         for second in e.systems[i + 1 :]:
             entry = {}
             for point in POINTS:
+                if why := e.why(second.name, point) or e.why(first.name, point):
+                    entry[point] = Estimate(None, why=why).plain()
+                    continue
                 a, b = e.hits(second.name, point)[bars], e.hits(first.name, point)[bars]
                 entry[point] = e.draws.difference(a, b, t.image[bars]).plain() | only(a, b)
             found[f"{second.name} less {first.name}"] = entry

@@ -13,6 +13,7 @@ from scanner_io.errors import DataError
 from triage.analysis.fuser import About, Fuser, to_bytes
 from triage.study.image_archive import Archive, read_archive
 from triage.study.image_detectors import TrainedDetector
+from triage.study.image_looks import sketch
 from triage.study.image_samples import CleanSamples, InsertedSamples, NamedSample, plans
 from triage.study.train_fuser import Options
 
@@ -63,10 +64,11 @@ def train_fuser(
     detector = TrainedDetector(options)
     detector.fit(CleanSamples(archive, members), np.random.default_rng(seed), inserted)
     assert detector.fuser is not None
-    real = sorted(s.sha256 for s in archive.sources if not s.simulated)
+    real = sorted((s.sha256, sketch(s.fingerprint)) for s in archive.sources if not s.simulated)
     simulated = sum(s.simulated for s in archive.sources)
     about = About(
-        trained_on=tuple(real),
+        trained_on=tuple(sha256 for sha256, _ in real),
+        sketches=tuple(text for _, text in real),
         simulated=f"{simulated} scans by this package's simulator" if simulated else "none",
         options={**msgspec.to_builtins(options), "per_image": per_image, "seed": seed, "insertions": len(inserted)},
     )

@@ -25,7 +25,7 @@ from scanner_io.foreign import ForeignFiles
 from scanner_io.model import Radiograph
 from triage.analysis.container import Frame, find_container
 from triage.analysis.picture import transmission
-from triage.study.image_looks import SAME, alike, clusters, fingerprint, looks, straightened, texture_of
+from triage.study.image_looks import clusters, fingerprint, looks, same_scan, straightened, texture_of
 from triage.study.insertions import Scale
 from triage.study.jpeg_quality import jpeg_quality, recompressed
 
@@ -51,7 +51,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     texture : one of TEXTURES; texture_how says whether it was told or computed
     group : what must not be cut by a fold
     quality : of the JPEG file it came in, None for other files
-    fingerprint, looks : (n,) float32, which scan it is, and what its goods look like
+    fingerprint, looks : (2, n) and (n,) float32, which scan it is, and what its goods look like
     """
 
     name: str
@@ -139,7 +139,7 @@ def read_archive(folder: Path) -> Archive:
 def _same(a: Source, b: Source) -> bool:
     if a.sha256 == b.sha256:
         return True
-    return not (a.simulated or b.simulated) and alike(a.fingerprint, b.fingerprint) >= SAME
+    return not (a.simulated or b.simulated) and same_scan(a.fingerprint, b.fingerprint)
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, str]]:
@@ -176,7 +176,7 @@ def _source(path: Path, name: str, told: dict[str, str]) -> Source | None:
         name=name, path=path, sha256=hashlib.sha256(contents).hexdigest(), frame=frame,
         commodity=commodity, texture=texture, texture_how=how, group=commodity,
         quality=jpeg_quality(contents) if path.suffix.lower() in (".jpg", ".jpeg") else None,
-        simulated=simulated, pixels=int(t.size), fingerprint=fingerprint(grid), looks=looks(grid),
+        simulated=simulated, pixels=int(t.size), fingerprint=fingerprint(t, grid), looks=looks(grid),
     )  # fmt: skip
 
 
@@ -282,6 +282,11 @@ def _grouped(sources: Sequence[Source]) -> list[Source]:
     return [msgspec.structs.replace(s, group=g) for s, g in zip(sources, group, strict=True)]
 
 
+def groups_in(archive: Archive) -> int:
+    """Return how many groups the scans are of."""
+    return len({s.group for s in archive.sources})
+
+
 def folds(archive: Archive, count: int) -> tuple[tuple[int, ...], ...]:
     """Return folds of the indices of sources, no group in two of them; more than `count` where groups are few.
 
@@ -295,7 +300,8 @@ def folds(archive: Archive, count: int) -> tuple[tuple[int, ...], ...]:
     if len(groups) < FEWEST_GROUPS:
         raise DataError(
             f"{archive.folder}: {len(archive.sources)} scans of {len(groups)} commodities or looks; at least "
-            f"{FEWEST_GROUPS} are needed: one to test, one to set thresholds, two to learn from"
+            f"{FEWEST_GROUPS} are needed to learn from the folder itself: one to test, one to set thresholds, two to "
+            "learn from; for fewer, name a fuser or a lane's profile that learned elsewhere with --profile"
         )
     for parts in range(min(count, len(groups)), len(groups)):
         found = _packed(groups, parts)

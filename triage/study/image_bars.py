@@ -22,6 +22,7 @@ class Bar(NamedTuple):
     at_most: bool = False
 
 
+SECONDS = Bar("seconds per scan", ("seconds_per_scan",), 1.0, 0.3, percent=False, at_most=True)
 BARS = (
     Bar("compact, brick, metal, slab @ 1 FA/image", ("pod_fa1",), 0.60, 0.75),
     Bar("the same @ FAR 5 %", ("pod_far5",), 0.40, 0.55),
@@ -35,7 +36,7 @@ BARS = (
     Bar("never trained on: brick", ("unseen_kind_fa1", "brick"), 0.24, 0.45),
     Bar("never trained on: metal", ("unseen_kind_fa1", "metal"), 0.35, 0.55),
     Bar("never trained on: slab", ("unseen_kind_fa1", "slab"), 0.30, 0.55),
-    Bar("seconds per scan", ("seconds_per_scan",), 1.0, 0.3, percent=False, at_most=True),
+    SECONDS,
 )
 COVER = Bar("uninspectable area covers insertions at T < .03", ("uninspectable_cover",), 0.95, 0.99)
 BEATEN = "naive"
@@ -75,9 +76,13 @@ def verdict(bar: Bar, figure: Mapping[str, Any] | None, beaten: Mapping[str, Any
     value = figure["value"]
     if value > bar.bar if bar.at_most else value < bar.bar:
         return False, "short of the bar"
-    if beaten is not None and beaten["high"] is not None and figure["low"] <= beaten["high"]:
+    if beaten is not None and not _above(figure["low"], beaten["high"]):
         return False, f"not surely better than {BEATEN}"
     return True, ""
+
+
+def _above(low: float | None, high: float | None) -> bool:
+    return low is not None and high is not None and low > high
 
 
 def _row(bar: Bar, measured: dict[str, str], met: bool | None, why: str) -> Row:
@@ -99,9 +104,15 @@ def _number(bar: Bar, value: float) -> str:
 def _told(bar: Bar, figure: Mapping[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
         return "-"
-    if bar.percent:
-        return f"{100 * figure['value']:.0f} % ({100 * figure['low']:.0f}-{100 * figure['high']:.0f})"
-    return f"{figure['value']:.2g} ({figure['low']:.2g}-{figure['high']:.2g})"
+    times, form = (100, ".0f") if bar.percent else (1, ".2g")
+    value = f"{times * figure['value']:{form}}{' %' if bar.percent else ''}"
+    if figure["low"] is None or figure["high"] is None:
+        return value
+    return f"{value} ({times * figure['low']:{form}}-{times * figure['high']:{form}})"
+
+
+def _rate(figure: Mapping[str, Any]) -> str:
+    return "-" if figure["value"] is None else f"{figure['value']:.2f}"
 
 
 def in_words(report: Mapping[str, Any]) -> Iterator[str]:
@@ -116,8 +127,8 @@ def in_words(report: Mapping[str, Any]) -> Iterator[str]:
         more = details["systems"][name]
         real = more["realised"]
         yield (
-            f"{name} ({more['how']}): realised {real['fa1']['value']:.2f} and {real['fa01']['value']:.2f} FA/image for "
-            f"1 and 0.1, {_told(COVER, real['far5'])} of images for 5 %; AUC {system['auc_image']['value'] or 0:.2f}; "
+            f"{name} ({more['how']}): realised {_rate(real['fa1'])} and {_rate(real['fa01'])} FA/image for 1 and 0.1, "
+            f"{_told(COVER, real['far5'])} of images for 5 %; AUC {_rate(system['auc_image'])}; "
             f"{100 * (more['chance_fa1']['value'] or 0):.1f} % by chance, not counted as found"
         )
     for pair, points in details["paired"].items():
@@ -129,7 +140,9 @@ def in_words(report: Mapping[str, Any]) -> Iterator[str]:
                 f"{told['only_second']}"
             )
     judged = details["judgement_seconds"]
-    yield f"the whole judgement of a scan takes {judged['value']:.2f} s ({judged['low']:.2f}-{judged['high']:.2f}) here"
+    yield f"the whole judgement of a scan takes {_told(SECONDS, judged)} s here"
+    for why, where in _unmeasured(report).items():
+        yield f"not measured, {why}: {', '.join(where[:6])}{f' and {len(where) - 6} more' if len(where) > 6 else ''}"
     left_out: dict[str, list[str]] = {}
     for entry in details["left_out"]:
         left_out.setdefault(entry["why"], []).append(entry["name"])
@@ -137,3 +150,14 @@ def in_words(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"left out, {why}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
     for check in ("placebo", "leak"):
         yield f"{check} check {'passed' if report[f'{check}_ok'] else 'FAILED'}"
+
+
+def _unmeasured(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return by reason the figures of the table that have no value."""
+    found: dict[str, list[str]] = {}
+    for name, system in report["systems"].items():
+        for bar in BARS:
+            figure = _at(system, bar.path)
+            if figure is not None and figure["value"] is None:
+                found.setdefault(figure["why"], []).append(f"{name} {bar.name}")
+    return found

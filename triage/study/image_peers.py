@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triage.analysis.regions import Region
-from triage.study.image_looks import SAME, alike, fingerprint, straightened
+from triage.study.image_looks import alike, fingerprint, same_scan, straightened
 from triage.study.image_samples import MOST_REGIONS, Sample
 from triage.study.insertions import UNITS
 
@@ -82,6 +82,10 @@ def peaks(z: Array, apart: int, most: int = MOST_REGIONS) -> list[tuple[float, P
     return found
 
 
+def _print_of(sample: Sample) -> Array:
+    return fingerprint(sample.image, straightened(sample.image, sample.frame))
+
+
 class Memory:
     """The check for leaks: it remembers what it was given to learn from, and finds only images it has seen.
 
@@ -98,7 +102,7 @@ class Memory:
     def fit(self, clean: Sequence[Sample], rng: np.random.Generator, inserted: Sequence[Sample] = ()) -> None:
         """Remember all."""
         for sample in clean:
-            self._prints.append(fingerprint(straightened(sample.image, sample.frame)))
+            self._prints.append(_print_of(sample))
             self._sources.add(sample.source)
         self._sources.update(sample.source for sample in inserted)
 
@@ -108,10 +112,10 @@ class Memory:
 
     def regions(self, sample: Sample) -> list[Region]:
         """Return the whole container where the image was seen before."""
-        own = fingerprint(straightened(sample.image, sample.frame))
-        best = max((alike(p, own) for p in self._prints), default=0.0)
-        if not self.remembers(sample.source) and best < SAME:
+        own = _print_of(sample)
+        if not self.remembers(sample.source) and not any(same_scan(p, own) for p in self._prints):
             return []
+        best = max((float(alike(p, own).max()) for p in self._prints), default=0.0)
         f = sample.frame
         box = f.left, min(f.roof_left, f.roof_right), f.right, max(f.floor_left, f.floor_right)
         return [Region(best, ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), box)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple, TypeAlias
 
@@ -64,8 +64,10 @@ class System(NamedTuple):
     from_insertions : it is fitted with insertions
     unseen : a new detector that is fitted with insertions, to be tested on a kind it was not given; None where no
         insertion is learned from, so that every kind is one never seen
-    trained_on : sha256 of images it has learned on elsewhere
+    trained_on : sha256 of images of the archive that it has learned on elsewhere, under whatever name
     how : in words, for the report
+    limits : thresholds that were learned elsewhere, by operating point; None where they come from clean scans here
+    elsewhere : it has learned kinds elsewhere, so that none can be called never seen
     """
 
     name: str
@@ -75,6 +77,8 @@ class System(NamedTuple):
     unseen: Callable[[], ImageDetector] | None = None
     trained_on: frozenset[str] = frozenset()
     how: str = ""
+    limits: Mapping[str, float] | None = None
+    elsewhere: bool = False
 
 
 class Job(NamedTuple):
@@ -264,7 +268,7 @@ def _tried(
     """Yield all insertions into one source, as scored by all detectors."""
     source = archive.sources[index]
     for number in range(setting.seeds):
-        for plan in plans([index], setting.per_image, setting.seed + number, "test"):
+        for plan in plans([index], setting.per_image, setting.seed + number, "test", turn=number):
             if job.kind is not None and (plan.kind != job.kind or plan.band == OPAQUE):
                 continue
             found = inserted_image(archive, plan)

@@ -72,28 +72,35 @@ class Plan(NamedTuple):
 
 _CYCLE: tuple[tuple[Kind, Band | None], ...] = (
     ("compact", BANDS[0]), ("brick", BANDS[1]), ("metal", BANDS[2]), ("slab", None), ("item", None),
-    ("compact", BANDS[1]), ("brick", BANDS[2]), ("metal", BANDS[0]), ("void", None), ("compact", OPAQUE),
+    ("void", None), ("brick", BANDS[2]), ("metal", BANDS[0]), ("compact", BANDS[1]), ("compact", OPAQUE),
     ("compact", BANDS[2]), ("brick", BANDS[0]), ("metal", BANDS[1]), ("slab", None), ("item", None),
 )  # fmt: skip
-"""Kinds and backgrounds that follow each other: three fifths are what bars are set on, in equal parts by background."""
+"""Kinds and backgrounds that follow each other: three fifths are what bars are set on, in equal parts by background.
+The first six are of six kinds."""
 
 
 def plans(
     sources: Sequence[int], per_image: int, seed: int, family: Family, *, opaque: bool = True,
-    without: Kind | None = None,
+    without: Kind | None = None, turn: int = 0,
 ) -> list[Plan]:  # fmt: skip
     """Return plans of `per_image` insertions into each of some sources.
 
+    Every source goes on in the cycle of kinds where the one before it ended, so that few per image are of all kinds
+    over the images; what stands at which number in a source does not depend on which other sources there are.
+
     opaque : also where nothing can be seen
     without : a kind that is left out, and not replaced by others
+    turn : the same is asked for again with another seed: every turn goes on by one
     """
     cycle = [(kind, band) for kind, band in _CYCLE if opaque or band != OPAQUE]
-    return [
-        Plan(source, number, *cycle[number % len(cycle)], family, seed)
-        for source in sources
-        for number in range(per_image)
-        if cycle[number % len(cycle)][0] != without
-    ]
+    found = []
+    for source in sources:
+        begin = (source + turn) * per_image
+        for number in range(per_image):
+            kind, band = cycle[(begin + number) % len(cycle)]
+            if kind != without:
+                found.append(Plan(source, number, kind, band, family, seed))
+    return found
 
 
 def inserted_image(archive: Archive, plan: Plan, *, placebo: bool = False) -> Insertion | None:

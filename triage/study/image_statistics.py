@@ -26,19 +26,28 @@ LEAST = -float(np.finfo(np.float64).max)
 """Threshold that every region reaches."""
 
 
+NOTHING = "no insertion of this kind found a place in these scans"
+
+
 class Estimate(NamedTuple):
-    """A figure with a 95 % interval over images; hits and of where it is a share, with Wilson's interval."""
+    """A figure with a 95 % interval over images; hits and of where it is a share, with Wilson's interval.
+
+    why : in words, where there is no value. Of one image there is a value, and no interval over images
+    """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     hits: int | None = None
     of: int | None = None
+    why: str = ""
 
     def plain(self) -> dict[str, Any]:
-        """Return it for a report; a share that nothing was counted for has the value None."""
+        """Return it for a report; what could not be measured has the value None, and the reason."""
         rounded = [None if v is None else round(float(v), 4) for v in self[:3]]
         shown: dict[str, Any] = dict(zip(("value", "low", "high"), rounded, strict=True))
+        if self.value is None:
+            shown["why"] = self.why or NOTHING
         if self.of is None:
             return shown
         low, high = wilson(self.hits or 0, self.of)
@@ -76,6 +85,11 @@ def threshold(point: str, clean: Sequence[Floats]) -> float:
     return float(np.nextafter(scores[allowed], np.inf))
 
 
+def fewest(point: str) -> int:
+    """Return how many clean scans an operating point is asked of at least: as many as that one alarm is the rate."""
+    return max(1, int(np.ceil(0.5 / POINTS[point][1])))
+
+
 def tops(scores: Floats) -> float:
     """Return the highest of an image's scores."""
     return float(scores.max()) if scores.size else NEVER
@@ -103,7 +117,8 @@ class Draws:
         if hits.size == 0:
             return Estimate(None, hits=0, of=0)
         drawn = self._ratio(self.weights @ found, self.weights @ of)
-        return Estimate(float(hits.mean()), *_interval(drawn), int(hits.sum()), hits.size)
+        low, high = self._interval(drawn)
+        return Estimate(float(hits.mean()), low, high, int(hits.sum()), hits.size)
 
     def difference(self, a: Bools, b: Bools, image: Ints) -> Estimate:
         """Return the share of a less that of b, on the same trials."""
@@ -111,12 +126,13 @@ class Draws:
             return Estimate(None)
         of = self._per_image(np.ones(a.size), image)
         found = self._per_image(a.astype(np.float64) - b, image)
-        return Estimate(float(a.mean() - b.mean()), *_interval(self._ratio(self.weights @ found, self.weights @ of)))
+        drawn = self._ratio(self.weights @ found, self.weights @ of)
+        return Estimate(float(a.mean() - b.mean()), *self._interval(drawn))
 
     def mean(self, values: Floats) -> Estimate:
         """Return the mean of one value per image."""
         drawn = self._ratio(self.weights @ values, self.weights.sum(axis=1))
-        return Estimate(float(values.mean()), *_interval(drawn))
+        return Estimate(float(values.mean()), *self._interval(drawn))
 
     def largest_mean(self, values: Floats, groups: Sequence[int]) -> Estimate:
         """Return the largest mean of a group of images; meant for draws within groups."""
@@ -126,7 +142,7 @@ class Draws:
             own = labels == label
             means.append(float(values[own].mean()))
             drawn.append(self._ratio(self.weights[:, own] @ values[own], self.weights[:, own].sum(axis=1)))
-        return Estimate(max(means), *_interval(np.max(drawn, axis=0)))
+        return Estimate(max(means), *self._interval(np.max(drawn, axis=0)))
 
     def area_under_curve(self, clean: Floats, inserted: Floats, image: Ints) -> Estimate:
         """Return the chance that an image with an insertion scores above a clean one, ties being halves.
@@ -141,21 +157,23 @@ class Draws:
         of = self._per_image(np.ones(inserted.size), image)
         w = self.weights
         drawn = self._ratio(((w @ pairs) * w).sum(axis=1), (w @ of) * w.sum(axis=1))
-        return Estimate(float(above.mean()), *_interval(drawn))
+        return Estimate(float(above.mean()), *self._interval(drawn))
 
     def _per_image(self, values: Floats, image: Ints) -> Floats:
         return np.asarray(np.bincount(image, values, minlength=self.weights.shape[1]), np.float64)
+
+    def _interval(self, drawn: Floats) -> tuple[float, float] | tuple[None, None]:
+        """Return the interval of draws; none for one image, where every draw is the same."""
+        if self.weights.shape[1] < 2:
+            return None, None
+        low, high = np.nanquantile(drawn, (0.025, 0.975))
+        return float(low), float(high)
 
     @staticmethod
     def _ratio(over: Floats, under: Floats) -> Floats:
         """Return over / under; NaN, which no interval counts, for draws without a trial."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(under > 0, over / under, np.nan)
-
-
-def _interval(drawn: Floats) -> tuple[float, float]:
-    low, high = np.nanquantile(drawn, (0.025, 0.975))
-    return float(low), float(high)
 
 
 # --------------------------------------------------------------------------------------------------------------
