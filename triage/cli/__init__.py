@@ -17,6 +17,7 @@ from .calibrate import calibrate
 from .console import console
 from .drivers import drivers
 from .evaluate import evaluate
+from .exchange import exchange
 from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
@@ -77,6 +78,6 @@ def cli() -> None:
 
 for command in (
     run, check, demo, triage, replay, simulate, export, convert, verify, watch, console, decide, keys, audit, retention,
-    drivers, bench, evaluate, calibrate, study, policy, risk, selection, torture,
+    drivers, bench, evaluate, calibrate, study, policy, risk, selection, exchange, torture,
 ):  # fmt: skip
     cli.add_command(command)
