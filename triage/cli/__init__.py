@@ -22,6 +22,8 @@ from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
 from .policy import policy
+from .quality import quality
+from .report import report
 from .retention import retention
 from .risk import risk
 from .selection import selection
@@ -78,6 +80,6 @@ def cli() -> None:
 
 for command in (
     run, check, demo, triage, replay, simulate, export, convert, verify, watch, console, decide, keys, audit, retention,
-    drivers, bench, evaluate, calibrate, study, policy, risk, selection, exchange, torture,
+    drivers, bench, evaluate, calibrate, study, policy, risk, selection, exchange, quality, report, torture,
 ):  # fmt: skip
     cli.add_command(command)

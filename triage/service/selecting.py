@@ -82,11 +82,20 @@ def candidate_of(passage: Passage, told: risk.Assessment) -> Candidate:
     )  # fmt: skip
 
 
-def not_yet(place: Place, stage: Stage) -> set[str]:
+def candidates_before(place: Place, stage: Stage) -> set[str]:
     """Return the passages that were candidates of this stage before."""
     with reading(place) as reader:
         query = f"SELECT scan_id FROM selections JOIN selection_runs USING (run) WHERE stage='{stage}'"  # noqa: S608
         return {scan_id for (scan_id,) in reader.rows(query)}
+
+
+def drawn_at_random(place: Place) -> set[str]:
+    """Return the passages that a recorded selection drew at random, whatever the machine and the profile said."""
+    with reading(place) as reader:
+        return {
+            scan_id for scan_id, told in reader.rows("SELECT scan_id, told FROM selections")
+            if msgspec.json.decode(bytes(told), type=Kept).choice.random
+        }  # fmt: skip
 
 
 def select(
@@ -97,7 +106,7 @@ def select(
 
     For opening, candidates are the passages that an analyst sent on to inspection; that is why each must be.
     """
-    before = not_yet(place, stage)
+    before = candidates_before(place, stage)
     first, last = min(w.start_utc_ns for w in windows), max(w.end_utc_ns for w in windows)
     kept: list[tuple[Candidate, risk.Assessment, dict[str, Value]]] = []
     for passage in passages(place):
