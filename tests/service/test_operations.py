@@ -20,10 +20,14 @@ def events(*told):
 
 
 def test_a_lane_is_down_from_its_death_to_its_return():
-    watch = watched(events(
-        (0, "service_started", "", ""), (5, "lane_ready", "north", "process 7 of "), (6, "lane_ready", "south", "process 8 of "),
-        (100, "lane_died", "north", "exit code -9"), (130, "lane_ready", "north", "process 9 of "),
-    ))  # fmt: skip
+    told = [
+        (0, "service_started", "", ""),
+        (5, "lane_ready", "north", "process 7 of "),
+        (6, "lane_ready", "south", "process 8 of "),
+        (100, "lane_died", "north", "exit code -9"),
+        (130, "lane_ready", "north", "process 9 of "),
+    ]
+    watch = watched(events(*told))
     assert watch.since_ns == {"north": 5 * SECOND, "south": 6 * SECOND}
     assert watch.lanes == [("north", 100 * SECOND, 130 * SECOND, "its process died: exit code -9")]
     assert watch.lanes[0].inside(110 * SECOND, 125 * SECOND) == 15 * SECOND

@@ -124,7 +124,9 @@ def report(
     Raises StorageError if the outbox cannot be read, or has nothing of that time.
     """
     with reading(place) as reader:
-        kinds = "('service_started', 'service_stopped', 'lane_ready', 'lane_died', 'lane_finished', 'health', 'hub_lost')"
+        kinds = (
+            "('service_started', 'service_stopped', 'lane_ready', 'lane_died', 'lane_finished', 'health', 'hub_lost')"
+        )
         rows = reader.rows(
             f"SELECT utc_ns, CASE WHEN kind IN {kinds} THEN kind ELSE '' END, who, "  # noqa: S608 -- fixed words
             f"CASE WHEN kind IN {kinds} THEN text ELSE '' END FROM events ORDER BY seq"
@@ -232,7 +234,7 @@ def table(told: dict[str, Any]) -> list[tuple[str, list[str]]]:
         row("scans per hour", lambda c: f"{c['scans_per_hour']:g}"),
         row("in the busiest hour", lambda c: str(c["busiest_hour"])),
         row("flagged", lambda c: words(c["flagged"])),
-        row("promised at most", lambda c: "no profile" if c["promise"]["promised"] is None else f"{c['promise']['promised']:.1%}"),
+        row("promised at most", lambda c: _percent(c["promise"]["promised"], "no profile")),
         row("flagged of what is promised", lambda c: words(c["promise"]["flagged"])),
         row("sent on to inspection", lambda c: str(c["decisions"].get("inspect", 0))),
         row("hits of those told", lambda c: words(c["hits"])),
@@ -241,8 +243,12 @@ def table(told: dict[str, Any]) -> list[tuple[str, list[str]]]:
         row("time to decision, 95 %", lambda c: _seconds(c["time_to_decision_s"]["p95"])),
         row("hours watched", lambda c: f"{c['observed_h']:g}" if "observed_h" in c else ""),
         row("hours down", lambda c: f"{c['down_h']:g}" if "down_h" in c else ""),
-        row("availability", lambda c: "" if c.get("availability") is None else f"{c['availability']:.2%}"),
+        row("availability", lambda c: _percent(c.get("availability"), "")),
     ]  # fmt: skip
+
+
+def _percent(value: float | None, without: str) -> str:
+    return without if value is None else f"{value:.2%}"
 
 
 def _seconds(value: float | None) -> str:
