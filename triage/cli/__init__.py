@@ -12,6 +12,7 @@ from scanner_io.errors import ConfigError, ScannerError
 
 from .analyst import decide, watch
 from .audit import audit
+from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
 from .console import console
@@ -79,7 +80,33 @@ def cli() -> None:
 
 
 for command in (
-    run, check, demo, triage, replay, simulate, export, convert, verify, watch, console, decide, keys, audit, retention,
-    drivers, bench, evaluate, calibrate, study, policy, risk, selection, exchange, quality, report, torture,
-):  # fmt: skip
+    run,
+    check,
+    demo,
+    triage,
+    replay,
+    simulate,
+    export,
+    convert,
+    verify,
+    watch,
+    console,
+    decide,
+    keys,
+    audit,
+    retention,
+    drivers,
+    bench,
+    evaluate,
+    calibrate,
+    study,
+    batch,
+    policy,
+    torture,
+    risk,
+    selection,
+    exchange,
+    quality,
+    report,
+):
     cli.add_command(command)
