@@ -21,6 +21,7 @@ from .evaluate import evaluate
 from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
+from .operate import doctor, install, uninstall
 from .policy import policy
 from .retention import retention
 from .risk import risk
@@ -100,5 +101,8 @@ for command in (
     policy,
     torture,
     risk,
+    install,
+    uninstall,
+    doctor,
 ):
     cli.add_command(command)
