@@ -23,6 +23,7 @@ from .keys import keys
 from .lanes import check, demo, run
 from .operate import doctor, install, uninstall
 from .policy import policy
+from .release import release
 from .retention import retention
 from .risk import risk
 from .shared import EXIT_BAD_INPUT, EXIT_USAGE
@@ -104,5 +105,6 @@ for command in (
     install,
     uninstall,
     doctor,
+    release,
 ):
     cli.add_command(command)
