@@ -23,8 +23,10 @@ from .exchange import exchange
 from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
+from .operate import doctor, install, uninstall
 from .policy import policy
 from .quality import quality
+from .release import release
 from .report import report
 from .retention import retention
 from .risk import risk
@@ -106,6 +108,10 @@ for command in (
     policy,
     torture,
     risk,
+    install,
+    uninstall,
+    doctor,
+    release,
     selection,
     exchange,
     quality,
