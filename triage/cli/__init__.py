@@ -12,18 +12,25 @@ from scanner_io.errors import ConfigError, ScannerError
 
 from .analyst import decide, watch
 from .audit import audit
+from .backup import backup
 from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
 from .console import console
 from .drivers import drivers
 from .evaluate import evaluate
+from .exchange import exchange
 from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
+from .operate import doctor, install, uninstall
 from .policy import policy
+from .quality import quality
+from .release import release
+from .report import report
 from .retention import retention
 from .risk import risk
+from .selection import selection
 from .shared import EXIT_BAD_INPUT, EXIT_USAGE
 from .simulate import simulate
 from .study import study
@@ -91,6 +98,7 @@ for command in (
     keys,
     audit,
     retention,
+    backup,
     drivers,
     bench,
     evaluate,
@@ -100,5 +108,13 @@ for command in (
     policy,
     torture,
     risk,
+    install,
+    uninstall,
+    doctor,
+    release,
+    selection,
+    exchange,
+    quality,
+    report,
 ):
     cli.add_command(command)

@@ -5,7 +5,7 @@ Every step is one transaction and can be done again. A row is written before any
 acknowledged after its COMMIT. Delivery state lives here and never in a socket.
 
     state     meaning                                        leaves by
-    filed     judged CLEAR: kept, nobody is asked            -
+    filed     judged CLEAR: kept, nobody is asked            selection (`selecting`): then it is pending
     pending   flagged, waits for an analyst                  lease
     leased    one analyst has it                             decide, release, expiry (back to pending), too many tries
     held      offered too often, or its file is gone or     claim by a person; the file is back as it was
@@ -101,6 +101,21 @@ MIGRATIONS = (
         opinion BLOB NOT NULL, seq INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE INDEX opinions_scan ON opinions (scan_id);
+    """,
+    """
+    ALTER TABLE outbox ADD COLUMN selected INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE selection_runs (run TEXT PRIMARY KEY, stage TEXT NOT NULL, utc_ns INTEGER NOT NULL, told BLOB NOT NULL)
+        STRICT;
+    CREATE TABLE selections (
+        run TEXT NOT NULL REFERENCES selection_runs, scan_id TEXT NOT NULL REFERENCES scans, told BLOB NOT NULL,
+        PRIMARY KEY (run, scan_id)
+    ) STRICT;
+    CREATE INDEX selections_scan ON selections (scan_id);
+    CREATE TABLE quality_samples (sample TEXT PRIMARY KEY, utc_ns INTEGER NOT NULL, told BLOB NOT NULL) STRICT;
+    CREATE TABLE second_readings (
+        sample TEXT NOT NULL REFERENCES quality_samples, scan_id TEXT NOT NULL REFERENCES scans, reader TEXT NOT NULL,
+        verdict TEXT NOT NULL, note TEXT NOT NULL, utc_ns INTEGER NOT NULL, PRIMARY KEY (sample, scan_id)
+    ) STRICT;
     """,
     """
     CREATE TABLE assessments (
@@ -467,13 +482,13 @@ class Outbox:
         """End a lease without a decision; return the scan, which is pending again, or held after too many tries."""
         with self.store.transaction():
             found = self.store.locked(
-                "SELECT scan_id, attempts, analyst, outcome, taken, damage FROM outbox JOIN scans USING (scan_id) "
-                "WHERE lease_id=? AND state='leased'",
+                "SELECT scan_id, attempts, analyst, outcome, taken, damage, selected FROM outbox JOIN scans "
+                "USING (scan_id) WHERE lease_id=? AND state='leased'",
                 (lease_id,),
             )
             if found is not None:
-                scan_id, attempts, analyst, outcome, taken, damage = found
-                calm = "filed" if outcome == "CLEAR" else "pending"
+                scan_id, attempts, analyst, outcome, taken, damage, selected = found
+                calm = "filed" if outcome == "CLEAR" and not selected else "pending"
                 state = "held" if attempts >= max_attempts or damage else calm
                 tries = f"offered {attempts} times without a decision; last {analyst}: {why}"
                 note = (damage or tries) if state == "held" else ""
