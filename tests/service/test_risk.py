@@ -7,12 +7,14 @@ from contextlib import closing
 import msgspec
 import pytest
 
-from scanner_io import security
+from scanner_io import config, security
 from scanner_io.errors import ConfigError
 from tests import samples
 from tests.service.risk_rig import put, said, scan_id
 from triage.analysis.risk import EXAMPLE
 from triage.service import risk_archive, risk_store
+from triage.service.checkup import check_risk
+from triage.service.lane import lane_profile
 from triage.service.outbox import Outbox
 
 
@@ -240,3 +242,17 @@ def test_opening_chooses_among_what_analysts_sent_on(archive, signed, tmp_path):
     assert told["candidates"] == told["must"] == 6 and told["woken"] == 0
     (one,) = explained(archive, scan_id(5), "--profiles", signed[0], "--seed-file", tmp_path / "seed")
     assert one["stage"] == "open" and "ana sent it on to inspection" in one["why"] and one["reproduced"]
+
+
+def test_a_lane_takes_a_profile_in_force_and_no_other(signed, tmp_path, file):
+    kept = signed[0] / f"{signed[1]}.toml"
+    assert lane_profile(None, None, "north", str(kept)).risk.sha256 == signed[1]
+    with pytest.raises(ConfigError, match="not in force: signed by nobody"):
+        lane_profile(None, None, "north", str(file))
+    assert lane_profile(None, None, None, str(file)).risk is not None  # to try it on files by hand
+    problems, notes = [], []
+    lane = config.Lane(name="north", device=(), risk=str(kept))
+    check_risk(lane, problems, notes)
+    assert not problems and "risk profile north gate@" in notes[0] and "of 3 rules" in notes[0]
+    check_risk(msgspec.structs.replace(lane, risk=str(file)), problems, notes)
+    assert "lane north: " in problems[0] and "not in force" in problems[0]
