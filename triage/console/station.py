@@ -91,6 +91,9 @@ class Desk(Protocol):
     def lost(self, offer: wire.Offer) -> str:
         """See `Workstation`."""
 
+    def acted(self) -> None:
+        """See `Workstation`."""
+
     def close(self) -> None:
         """See `Workstation`."""
 
@@ -686,6 +689,11 @@ class Station:
         return scan.told() if scan is not None else None
 
     # --------------------------------------------------------------------------------------------------- leases
+
+    def acted(self) -> None:
+        """Hear that somebody has done something at the page."""
+        for service in self.services.values():
+            service.desk.acted()
 
     def release(self, scan_id: str) -> None:
         """Give an undecided scan back."""

@@ -95,6 +95,9 @@ class Training:
         """Return why a scan is no longer this desk's: it always is."""
         return ""
 
+    def acted(self) -> None:
+        """Nothing: nobody else waits for these scans."""
+
     def release(self, offer: wire.Offer) -> None:
         """Give a scan back."""
         with self._lock:

@@ -27,6 +27,7 @@ from scanner_io.errors import DeliveryError, StorageError
 from scanner_io.model import Decision, Declaration, Opinion, TriageResult
 
 from . import audit, store
+from .sparing import one_line
 
 State = Literal["filed", "pending", "leased", "held", "decided"]
 
@@ -122,6 +123,8 @@ CHAINED_FROM = 4
 """Schema from which events are a chain (`audit`)."""
 CLOCK_SKEW_NS = 60 * 10**9
 """So far two services' clocks may differ without it counting as a step."""
+MAX_LATE = 20
+"""Decisions that were not applied, kept of one analyst on one scan: a program gone wild is not to fill the disk."""
 OPINIONS_TOLD = 16
 """So many fit into a message, whatever is written in them."""
 AGE_TIER_S = 1800.0
@@ -609,6 +612,8 @@ class Outbox:
                     raise DeliveryError(f"decision {decision.decision_id} was used before for something else")
                 return Answer(applied=bool(old[0]), reason=old[1], repeated=True)
             reason = self._objection(item, decision)
+            if reason:
+                self._check_late(decision)
             self.store.change(
                 "INSERT INTO decisions (decision_id, scan_id, analyst, verdict, decision, applied, reason, "
                 "committed_utc_ns, statement, signature) VALUES (?,?,?,?,?,?,?,?,?,?)",
@@ -627,6 +632,16 @@ class Outbox:
         if not reason:
             self._deadlines.pop(decision.lease_id, None)
         return Answer(applied=not reason, reason=reason, repeated=False)
+
+    def _check_late(self, decision: Decision) -> None:
+        """Raise DeliveryError for one more decision than is kept of those that decide nothing."""
+        query = "SELECT COUNT(*) FROM decisions WHERE scan_id=? AND analyst=? AND applied=0"
+        ((late,),) = self.store.rows(query, (decision.scan_id, decision.analyst))
+        if late >= MAX_LATE:
+            raise DeliveryError(
+                f"{decision.analyst} has sent {late} decisions on {decision.scan_id} that were not applied; no more "
+                f"are kept"
+            )
 
     @staticmethod
     def _objection(item: Item, decision: Decision) -> str:
@@ -665,7 +680,7 @@ class Outbox:
                 "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion) VALUES (?,?,?,?)",
                 (opinion.opinion_id, opinion.scan_id, opinion.analyst, msgspec.json.encode(opinion)),
             )
-            seq = self.event("opinion", opinion.scan_id, opinion.analyst, f"{opinion.verdict} {opinion.note}")
+            seq = self.event("opinion", opinion.scan_id, opinion.analyst, one_line(f"{opinion.verdict} {opinion.note}"))
             self.store.change("UPDATE opinions SET seq=? WHERE opinion_id=?", (seq, opinion.opinion_id))
         return True
 

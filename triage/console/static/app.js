@@ -257,6 +257,16 @@ function takeHash() {
   changed();
 }
 
+const HERE_MS = 10000;
+let toldHere = 0;
+
+/** Tell the workstation that somebody is here: scans go back from a page that hangs or that everybody has left. */
+function here() {
+  if (Date.now() - toldHere < HERE_MS) return;
+  toldHere = Date.now();
+  post('/api/here').catch((error) => console.warn('not told that somebody is here:', error.message));
+}
+
 async function begin() {
   await setLanguage('en');
   onChange(() => render(view(), root));
@@ -271,6 +281,7 @@ async function begin() {
   await setLanguage(setting('language', navigator.language.slice(0, 2)));
   listen();
   listenKeys(act);
+  for (const sign of ['pointermove', 'pointerdown', 'wheel', 'keydown']) window.addEventListener(sign, here, {passive: true, capture: true});
   window.addEventListener('hashchange', takeHash);
   window.addEventListener('scanlane-language', changed);
   takeHash();
