@@ -384,19 +384,30 @@ class Judge:
         self._workers.close()
 
 
-def lane_profile(energy: str | None, usual: str | None = None, lane: str | None = None) -> Any:
+def lane_profile(
+    energy: str | None, usual: str | None = None, lane: str | None = None, risk: str | None = None
+) -> Any:  # fmt: skip
     """Return the profile of a lane.
 
     energy : file of its energy calibration; usual : file of `scanlane calibrate`; lane : its name, None for files by
-        hand, which may be of any
+        hand, which may be of any; risk : risk profile, which two people must have signed where it is a lane's
 
     Raises ConfigError, also where what is usual was learned on another lane, by other code or with other thresholds.
     """
     from triage.analysis import image, pipeline
 
     profile = pipeline.Profile()
+    if risk is not None:
+        from . import risk_store
+
+        rules = risk_store.load(Path(risk))
+        missing = risk_store.in_force(risk_store.signatures(Path(risk).parent, rules.sha256))
+        if missing and lane is not None:
+            raise ConfigError([f"{risk}: not in force: {'; '.join(missing)}; see `scanlane risk sign`"])
+        profile = pipeline.Profile(risk=rules)
     if energy is not None:
-        profile = pipeline.Profile(image=image.ImageProfile(energy=energy_calibration.load(Path(energy))))
+        measured = image.ImageProfile(energy=energy_calibration.load(Path(energy)))
+        profile = msgspec.structs.replace(profile, image=measured)
     if usual is None:
         return profile
     learned = lane_profiles.read(Path(usual))
@@ -605,7 +616,7 @@ class LaneProcess:
         """Set when the lane must end although the disk still refuses."""
         self.refs: dict[str, tuple[tuple[int, str], ...]] = {}
         self.unanswered: set[str] = set()
-        self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name))
+        self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name, lane.risk))
         self._promise = self._open_promise(state / "promise")
         self._intake = threading.Event()
         self._intake_lock = threading.Lock()
