@@ -245,3 +245,13 @@ def test_silence_is_a_lost_link():
         _, error = drain(source)
         assert "no byte for" in str(error) and time.monotonic() - began_s < 2
         source.close()
+
+
+@pytest.mark.parametrize("channels", [7, 8])
+def test_frames_of_one_line(channels):
+    """A line of a frame lies in one piece, and must not be a view of the buffer that is used again."""
+    values = counts_of(40, channels)
+    decoder = Decoder(Config(address="tcp://x:1", detector=DUAL))
+    events = [e for f in scan_frames(values, step=1) for e in decoder.feed(f, START_NS)]
+    assert [type(e) for e in (events[0], events[-1])] == [ScanStart, ScanEnd]
+    assert np.array_equal(image_of(events, 0), values[:, 0]) and np.array_equal(image_of(events, 1), values[:, 1])

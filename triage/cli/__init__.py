@@ -20,6 +20,7 @@ from .evaluate import evaluate
 from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
+from .manual import manual
 from .policy import policy
 from .retention import retention
 from .risk import risk
@@ -69,6 +70,7 @@ def cli() -> None:
     Judge files       scanlane triage scan.jpg portal.csv recording.scan.h5
     Beside a lane     scanlane check lane.toml && scanlane run lane.toml
     As an analyst     scanlane console --connect tcp://127.0.0.1:7410
+    The manual        scanlane help
 
     Exit codes: 0 all good, 1 some input was bad, 2 usage or configuration.
     """  # noqa: D301  (click wants the character itself)
@@ -76,6 +78,6 @@ def cli() -> None:
 
 for command in (
     run, check, demo, triage, replay, simulate, export, convert, verify, watch, console, decide, keys, audit, retention,
-    drivers, bench, evaluate, calibrate, study, policy, risk, torture,
+    drivers, manual, bench, evaluate, calibrate, study, policy, risk, torture,
 ):  # fmt: skip
     cli.add_command(command)
