@@ -7,17 +7,17 @@ A rig is one peer and how to reach it. In the module `acme_rig.py` beside a driv
     class AcmeRig(Rig):
         driver = "acme"
         expects = (ScanStart, LineBlock, ScanEnd)      # kinds of event that one play() brings about
-        def __init__(self): self.peer = FakePeer()
+        def __init__(self): self.peer = TcpPeer()
         @property
         def config(self): return Config(address=self.peer.address)
         def play(self): self.peer.send(ONE_PASSAGE)     # the peer lets one vehicle pass
-        def break_link(self): self.peer.unplug()        # leave out where there is no link
-        def mend_link(self): self.peer.plug_in()
-        def close(self): self.peer.stop()
+        def break_link(self): self.peer.hang_up()       # leave out where there is no link
+        def mend_link(self): pass                       # the peer still listens
+        def close(self): self.peer.close()
 
-A rig is made anew for every check. A stream driver may be given a `MemoryChannel` instead of a TCP server: override
-`connect` to `return module.connect(self.config, channel)` and let `play` do `channel.put(...)`, `break_link` do
-`channel.hang_up()`. A source that plays by itself once opened (simulated, replay) sets `silent = False` and leaves
+`TcpPeer` is a fake device on a TCP port. A rig is made anew for every check. A stream driver may be given a
+`MemoryChannel` instead of a TCP server: override `connect` to `return module.connect(self.config, channel)` and let
+`play` do `channel.put(...)`, `break_link` do `channel.hang_up()`. A source that plays by itself once opened (simulated, replay) sets `silent = False` and leaves
 `play` as it is; one that ends with `EndOfSource` also sets `finite = True`.
 
 `scanlane drivers conform` runs every check in a process of its own: a driver that hangs, or leaves a thread behind,
@@ -26,9 +26,11 @@ must not spoil the next one. Tests run the same checks in their own process.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -97,6 +99,76 @@ class Rig:
 
     def close(self) -> None:
         """Stop the peer."""
+
+
+class TcpPeer:
+    """A fake device on a TCP port of this machine. It speaks to one driver at a time, to the one that came last."""
+
+    def __init__(self, wait_s: float = 5.0) -> None:
+        """wait_s : so long a driver may take to connect, or to send what the device waits for."""
+        self._wait_s = wait_s
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._peer: socket.socket | None = None
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the listener was closed
+            while True:
+                peer = self._listener.accept()[0]
+                self.hang_up()
+                self._peer = peer
+
+    def _connected(self) -> socket.socket:
+        deadline_s = time.monotonic() + self._wait_s
+        while time.monotonic() < deadline_s:
+            peer = self._peer
+            if peer is not None and _is_there(peer):
+                return peer
+            time.sleep(0.005)
+        raise AssertionError(f"no driver has connected to the fake device within {self._wait_s:g} s")
+
+    def send(self, data: bytes) -> None:
+        """Say `data` to the driver, once it is connected. Raises AssertionError if none comes."""
+        self._connected().sendall(data)
+
+    def receive(self, size: int) -> bytes:
+        """Return the next `size` bytes that the driver sends: of a device that is asked. Raises AssertionError."""
+        peer = self._connected()
+        peer.settimeout(self._wait_s)
+        data = b""
+        try:
+            while len(data) < size and (more := peer.recv(size - len(data))):
+                data += more
+        except OSError as error:
+            raise AssertionError(f"the driver sent {data!r}, {size} bytes were awaited ({error})") from error
+        demand(len(data) == size, f"the driver hung up after {data!r}, {size} bytes were awaited")
+        return data
+
+    def hang_up(self) -> None:
+        """Pull the plug. The device goes on listening."""
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.close()
+
+    def close(self) -> None:
+        """Stop."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(timeout=2)  # first, or a driver that has just connected would be left
+        self.hang_up()
+
+
+def _is_there(peer: socket.socket) -> bool:
+    """Return whether the other side has not closed the connection."""
+    try:
+        return peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 class DeviceRig(Rig):

@@ -12,6 +12,7 @@ from scanner_io.errors import ConfigError, ScannerError
 
 from .analyst import decide, watch
 from .audit import audit
+from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
 from .console import console
@@ -77,7 +78,30 @@ def cli() -> None:
 
 
 for command in (
-    run, check, demo, triage, replay, simulate, export, convert, verify, watch, console, decide, keys, audit, retention,
-    drivers, manual, bench, evaluate, calibrate, study, policy, risk, torture,
-):  # fmt: skip
+    run,
+    check,
+    demo,
+    triage,
+    replay,
+    simulate,
+    export,
+    convert,
+    verify,
+    watch,
+    console,
+    decide,
+    keys,
+    audit,
+    retention,
+    drivers,
+    manual,
+    bench,
+    evaluate,
+    calibrate,
+    study,
+    batch,
+    policy,
+    torture,
+    risk,
+):
     cli.add_command(command)

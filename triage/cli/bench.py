@@ -120,6 +120,21 @@ def bench_drivers(rounds: int, as_json: bool) -> None:
     _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)
 
 
+@bench.command("batch")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--recordings", default=100, show_default=True, type=click.IntRange(2, 1_000_000))
+@folder_option
+@json_option
+def bench_batch(rounds: int, recordings: int, folder: Path | None, as_json: bool) -> None:
+    """Two workers against one over the same small simulated recordings.
+
+    Needs the extra `batch`. Run nothing else meanwhile.
+    """
+    from triage.study.bench_batch import bench_batch as measure
+
+    _bench(lambda progress: measure(folder, rounds, recordings, progress=progress), rounds, as_json)
+
+
 @bench.command("console")
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 200_000))
