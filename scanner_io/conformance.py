@@ -17,8 +17,8 @@ A rig is one peer and how to reach it. In the module `acme_rig.py` beside a driv
 
 `TcpPeer` is a fake device on a TCP port. A rig is made anew for every check. A stream driver may be given a
 `MemoryChannel` instead of a TCP server: override `connect` to `return module.connect(self.config, channel)` and let
-`play` do `channel.put(...)`, `break_link` do `channel.hang_up()`. A source that plays by itself once opened (simulated, replay) sets `silent = False` and leaves
-`play` as it is; one that ends with `EndOfSource` also sets `finite = True`.
+`play` do `channel.put(...)`, `break_link` do `channel.hang_up()`. A source that plays by itself once opened (simulated,
+replay) sets `silent = False` and leaves `play` as it is; one that ends with `EndOfSource` also sets `finite = True`.
 
 `scanlane drivers conform` runs every check in a process of its own: a driver that hangs, or leaves a thread behind,
 must not spoil the next one. Tests run the same checks in their own process.
