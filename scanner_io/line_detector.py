@@ -151,6 +151,7 @@ class LineScan:
     def __init__(self, detector: LineDetector, source_ref: str, note: str) -> None:
         """source_ref : a name that no other scan of this device has; note : which device's, for the recording."""
         self.source_ref = source_ref
+        self._energies = len(detector.energies)
         self._lines = Lines(detector, note)
         self._started = self._ended = False
         self._last_ns = 0
@@ -164,12 +165,21 @@ class LineScan:
         self, counts: tuple[npt.NDArray[np.uint16], ...], utc_ns: npt.NDArray[np.int64], *, first: int | None = None,
         position_mm: npt.NDArray[np.float64] | None = None,
     ) -> list[Event]:  # fmt: skip
-        """Take consecutive lines; return the events that may go out. Raises DataError for lines of another detector.
+        """Take consecutive lines; return the events that may go out.
+
+        Raises DataError for lines of another detector, that came before, or that are no lines.
 
         counts : per energy (lines, channels), large where nothing is in the way; utc_ns : (lines,), when each was taken
         first : number of the first of them in the scan, where some were lost; none: that after the last
         position_mm : (lines,), how far the vehicle has come, where an encoder tells
         """
+        shapes = [c.shape for c in counts]
+        if len(shapes) != self._energies or not len(utc_ns) or any(s != (len(utc_ns), *shapes[0][1:2]) for s in shapes):
+            raise DataError(
+                f"lines as {shapes} with {len(utc_ns)} times, expected {self._energies} of (lines, channels)"
+            )
+        if first is not None and first < self.next_line:
+            raise DataError(f"line {first} came again: {self.next_line} is the next one")
         times = np.maximum(utc_ns, self._last_ns)  # a device's clock that is set must not turn the scan's order
         self._last_ns = int(times[-1])
         return self._out(self._lines.add(self.next_line if first is None else first, counts, times, position_mm))
