@@ -78,6 +78,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keys : folder of `scanlane keys`: connections are encrypted, only the enrolled get in, decisions are signed; none:
         whoever can log in on this machine can be any analyst. Relative paths count from the configuration file
     lease_s : an offered scan belongs to one analyst for so long; renewed while they look at it
+    idle_s : a scan goes back when the person who has it has done nothing at their workstation for so long, though the
+        program renews it: a page may hang, and a chair may be empty
     heartbeat_s : a workstation silent for three of these is taken as gone and its leases go to others
     max_attempts : a scan offered so often without a decision is held, with an alarm
     escalate_s : a flagged scan that nobody has taken for so long is an alarm; so is every scan that is held, at once
@@ -90,6 +92,7 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bind: str = "tcp://127.0.0.1:7410"
     keys: str | None = None
     lease_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 120.0
+    idle_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 900.0
     heartbeat_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
     escalate_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 180.0

@@ -54,8 +54,11 @@ def test_no_rounds_are_refused(bench):
 @pytest.mark.timeout(300)
 @pytest.mark.soak
 def test_console_is_painted_for_every_click():
-    report = bench_console(rounds=1, columns=700, channels=300, scans=5)
+    report = bench_console(rounds=1, columns=700, channels=300, scans=5, queue=250)
     assert json.loads(json.dumps(report)) == report
     assert 0 < report["first_paint_ms"]["ahead"]["p50"] <= report["first_paint_ms"]["ahead"]["max"]
     assert report["frames_per_s"]["bare"] > 0
-    assert set(report["memory_mb"]) == {"after_1", "after_5"}
+    assert set(report["memory_mb"]) == {f"after_{n}" for n in range(1, 6)}
+    assert 0 < report["waiting_ms"]["p95"] <= report["waiting_ms"]["max"]
+    assert (report["queue"]["waiting"], report["queue"]["rows"]) == (250, 200)
+    assert "50" in report["queue"]["told"], "the page says how many more wait than it shows"

@@ -101,6 +101,19 @@ def test_a_stolen_lease_is_told_and_blocks_the_decision(page, shared_site):
     assert not shared_site.decisions(scan_id)
 
 
+def test_who_moves_at_the_page_is_told_to_be_there(page):
+    told = []
+    page.on("request", lambda request: told.append(request.url) if request.url.endswith("/api/here") else None)
+    page.wait_for_timeout(200)
+    assert told == [], "a page before which nobody sits says nothing"
+    with page.expect_response("**/api/here") as answer:
+        page.mouse.move(300, 300)
+    assert answer.value.status == 200
+    page.mouse.move(310, 310)
+    page.keyboard.press("Shift")
+    assert len(told) == 1, "not more often than every ten seconds"
+
+
 def test_rows_stay_where_they_are_under_the_pointer(page, shared_site):
     before = page.eval_on_selector_all(".row-button", "rows => rows.map(r => r.dataset.scan)")
     page.hover(f".row-button[data-scan='{before[-1]}']")

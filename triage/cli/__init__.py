@@ -18,13 +18,17 @@ from .calibrate import calibrate
 from .console import console
 from .drivers import drivers
 from .evaluate import evaluate
+from .exchange import exchange
 from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
 from .manual import manual
 from .policy import policy
+from .quality import quality
+from .report import report
 from .retention import retention
 from .risk import risk
+from .selection import selection
 from .shared import EXIT_BAD_INPUT, EXIT_USAGE
 from .simulate import simulate
 from .study import study
@@ -103,5 +107,9 @@ for command in (
     policy,
     torture,
     risk,
+    selection,
+    exchange,
+    quality,
+    report,
 ):
     cli.add_command(command)

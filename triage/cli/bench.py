@@ -140,15 +140,18 @@ def bench_batch(rounds: int, recordings: int, folder: Path | None, as_json: bool
 @click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 200_000))
 @click.option("--channels", default=2000, show_default=True, type=click.IntRange(64, 8192))
 @click.option("--scans", default=200, show_default=True, type=click.IntRange(5, 100_000), help="Opened for the memory.")
+@click.option("--queue", default=500, show_default=True, type=click.IntRange(0, 100_000), help="Waiting at the end.")
 @json_option
-def bench_console(rounds: int, columns: int, channels: int, scans: int, as_json: bool) -> None:
-    """The console in headless Chromium: click to first paint, frames beside a bare quad, memory over many scans.
+def bench_console(rounds: int, columns: int, channels: int, scans: int, queue: int, as_json: bool) -> None:
+    """The console in headless Chromium: click to first paint, frames beside a bare quad, memory, a long queue.
 
     Needs Chromium and the extra `test`. Run nothing else meanwhile.
     """
     from triage.study.bench_console import bench_console as measure
 
     _bench(
-        lambda progress: measure(rounds=rounds, columns=columns, channels=channels, scans=scans, progress=progress),
+        lambda progress: measure(
+            rounds=rounds, columns=columns, channels=channels, scans=scans, queue=queue, progress=progress
+        ),
         rounds, as_json,
     )  # fmt: skip

@@ -170,6 +170,7 @@ def _line(console: Console, desk: Workstation, offer: wire.Offer, stop: threadin
             return None
         if select.select([sys.stdin], [], [], WATCH_S)[0]:
             typed = sys.stdin.readline()
+            desk.acted()
             if not typed:
                 raise KeyboardInterrupt  # Ctrl-D: the person signs off
             return typed.strip()

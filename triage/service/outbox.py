@@ -5,7 +5,7 @@ Every step is one transaction and can be done again. A row is written before any
 acknowledged after its COMMIT. Delivery state lives here and never in a socket.
 
     state     meaning                                        leaves by
-    filed     judged CLEAR: kept, nobody is asked            -
+    filed     judged CLEAR: kept, nobody is asked            selection (`selecting`): then it is pending
     pending   flagged, waits for an analyst                  lease
     leased    one analyst has it                             decide, release, expiry (back to pending), too many tries
     held      offered too often, or its file is gone or     claim by a person; the file is back as it was
@@ -27,6 +27,7 @@ from scanner_io.errors import DeliveryError, StorageError
 from scanner_io.model import Decision, Declaration, Opinion, TriageResult
 
 from . import audit, store
+from .sparing import one_line
 
 State = Literal["filed", "pending", "leased", "held", "decided"]
 
@@ -101,12 +102,29 @@ MIGRATIONS = (
     ) STRICT;
     CREATE INDEX opinions_scan ON opinions (scan_id);
     """,
+    """
+    ALTER TABLE outbox ADD COLUMN selected INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE selection_runs (run TEXT PRIMARY KEY, stage TEXT NOT NULL, utc_ns INTEGER NOT NULL, told BLOB NOT NULL)
+        STRICT;
+    CREATE TABLE selections (
+        run TEXT NOT NULL REFERENCES selection_runs, scan_id TEXT NOT NULL REFERENCES scans, told BLOB NOT NULL,
+        PRIMARY KEY (run, scan_id)
+    ) STRICT;
+    CREATE INDEX selections_scan ON selections (scan_id);
+    CREATE TABLE quality_samples (sample TEXT PRIMARY KEY, utc_ns INTEGER NOT NULL, told BLOB NOT NULL) STRICT;
+    CREATE TABLE second_readings (
+        sample TEXT NOT NULL REFERENCES quality_samples, scan_id TEXT NOT NULL REFERENCES scans, reader TEXT NOT NULL,
+        verdict TEXT NOT NULL, note TEXT NOT NULL, utc_ns INTEGER NOT NULL, PRIMARY KEY (sample, scan_id)
+    ) STRICT;
+    """,
 )
 
 CHAINED_FROM = 4
 """Schema from which events are a chain (`audit`)."""
 CLOCK_SKEW_NS = 60 * 10**9
 """So far two services' clocks may differ without it counting as a step."""
+MAX_LATE = 20
+"""Decisions that were not applied, kept of one analyst on one scan: a program gone wild is not to fill the disk."""
 OPINIONS_TOLD = 16
 """So many fit into a message, whatever is written in them."""
 AGE_TIER_S = 1800.0
@@ -407,13 +425,13 @@ class Outbox:
         """End a lease without a decision; return the scan, which is pending again, or held after too many tries."""
         with self.store.transaction():
             found = self.store.locked(
-                "SELECT scan_id, attempts, analyst, outcome, taken, damage FROM outbox JOIN scans USING (scan_id) "
-                "WHERE lease_id=? AND state='leased'",
+                "SELECT scan_id, attempts, analyst, outcome, taken, damage, selected FROM outbox JOIN scans "
+                "USING (scan_id) WHERE lease_id=? AND state='leased'",
                 (lease_id,),
             )
             if found is not None:
-                scan_id, attempts, analyst, outcome, taken, damage = found
-                calm = "filed" if outcome == "CLEAR" else "pending"
+                scan_id, attempts, analyst, outcome, taken, damage, selected = found
+                calm = "filed" if outcome == "CLEAR" and not selected else "pending"
                 state = "held" if attempts >= max_attempts or damage else calm
                 tries = f"offered {attempts} times without a decision; last {analyst}: {why}"
                 note = (damage or tries) if state == "held" else ""
@@ -594,6 +612,8 @@ class Outbox:
                     raise DeliveryError(f"decision {decision.decision_id} was used before for something else")
                 return Answer(applied=bool(old[0]), reason=old[1], repeated=True)
             reason = self._objection(item, decision)
+            if reason:
+                self._check_late(decision)
             self.store.change(
                 "INSERT INTO decisions (decision_id, scan_id, analyst, verdict, decision, applied, reason, "
                 "committed_utc_ns, statement, signature) VALUES (?,?,?,?,?,?,?,?,?,?)",
@@ -612,6 +632,16 @@ class Outbox:
         if not reason:
             self._deadlines.pop(decision.lease_id, None)
         return Answer(applied=not reason, reason=reason, repeated=False)
+
+    def _check_late(self, decision: Decision) -> None:
+        """Raise DeliveryError for one more decision than is kept of those that decide nothing."""
+        query = "SELECT COUNT(*) FROM decisions WHERE scan_id=? AND analyst=? AND applied=0"
+        ((late,),) = self.store.rows(query, (decision.scan_id, decision.analyst))
+        if late >= MAX_LATE:
+            raise DeliveryError(
+                f"{decision.analyst} has sent {late} decisions on {decision.scan_id} that were not applied; no more "
+                f"are kept"
+            )
 
     @staticmethod
     def _objection(item: Item, decision: Decision) -> str:
@@ -650,7 +680,7 @@ class Outbox:
                 "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion) VALUES (?,?,?,?)",
                 (opinion.opinion_id, opinion.scan_id, opinion.analyst, msgspec.json.encode(opinion)),
             )
-            seq = self.event("opinion", opinion.scan_id, opinion.analyst, f"{opinion.verdict} {opinion.note}")
+            seq = self.event("opinion", opinion.scan_id, opinion.analyst, one_line(f"{opinion.verdict} {opinion.note}"))
             self.store.change("UPDATE opinions SET seq=? WHERE opinion_id=?", (seq, opinion.opinion_id))
         return True
 

@@ -1,0 +1,315 @@
+"""Selections of passages of an archive: made, written down with all they depend on, and made again to be held against.
+
+A run chooses among all its candidates at once. It is kept with the plan, the windows, the hash of the risk profile, the
+commitment of the seed and the algorithm; every candidate, chosen or not, with its facts, score and draw. The audit has
+the hash of each run, the commitment before the seed is used, and every passage that was chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from scanner_io import __version__
+from scanner_io.errors import ConfigError, DataError, StorageError
+from scanner_io.security import secret_in
+from triage.analysis import risk, selection
+from triage.analysis.risk_facts import FACTS, Value, doubts
+from triage.analysis.selection import Candidate, Choice, Plan, Stage, Window
+
+from . import risk_store
+from .outbox import Outbox
+from .risk_archive import Passage, passages
+from .store import Place, reading
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run depends on beside its candidates."""
+
+    run: str
+    algorithm: str
+    stage: Stage
+    plan: Plan
+    windows: tuple[Window, ...]
+    profile: str
+    profile_sha256: str
+    seed_commitment: str
+    code_version: str
+    utc_ns: int
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """One candidate of a run as it is kept."""
+
+    candidate: Candidate
+    choice: Choice
+    assessment: risk.Assessment
+    facts: dict[str, bool | float | str | list[str] | None]
+
+
+def seed_in(path: Path) -> bytes:
+    """Return the seed of a file: one line of 64 hexadecimal digits, readable by its user alone. Raises ConfigError."""
+    try:
+        seed = bytes.fromhex(secret_in(path))
+        selection.commitment(seed)
+    except (ValueError, DataError) as error:
+        raise ConfigError([f"{path}: expected one line of {2 * selection.SEED_BYTES} hexadecimal digits"]) from error
+    return seed
+
+
+def candidate_of(passage: Passage, told: risk.Assessment) -> Candidate:
+    """Return a passage as it stands for selection."""
+    result, papers = passage.result, passage.declaration
+    doubtful = papers is None or bool(doubts(papers, result.quality))
+    trader = "no declaration"
+    if papers is not None:
+        trader = {True: "authorised", False: "not authorised", None: "not known"}[papers.authorised_trader]
+    before = passage.history.consignor_scans
+    size = "not known"
+    if papers is not None and papers.consignor:
+        size = "10 passages before or more" if before >= 10 else "1 to 9 before" if before else "new here"
+    return Candidate(
+        scan_id=passage.scan_id, at_utc_ns=passage.at_utc_ns, score=told.score,
+        must="" if result.outcome == "CLEAR" else f"the machine says {result.outcome}",
+        trusted=papers is not None and papers.authorised_trader is True and not doubtful,
+        traits={"trader": trader, "size of trader": size, "origin": (papers.origin if papers else "") or "not known"},
+    )  # fmt: skip
+
+
+def candidates_before(place: Place, stage: Stage) -> set[str]:
+    """Return the passages that were candidates of this stage before."""
+    with reading(place) as reader:
+        query = f"SELECT scan_id FROM selections JOIN selection_runs USING (run) WHERE stage='{stage}'"  # noqa: S608
+        return {scan_id for (scan_id,) in reader.rows(query)}
+
+
+def drawn_at_random(place: Place) -> set[str]:
+    """Return the passages that a recorded selection drew at random, whatever the machine and the profile said."""
+    with reading(place) as reader:
+        return {
+            scan_id for scan_id, told in reader.rows("SELECT scan_id, told FROM selections")
+            if msgspec.json.decode(bytes(told), type=Kept).choice.random
+        }  # fmt: skip
+
+
+def select(
+    place: Place, stage: Stage, profile: risk.RiskProfile, plan: Plan, windows: Sequence[Window], seed: bytes,
+    progress: Callable[[], None] = lambda: None,
+) -> tuple[Run, list[Kept]]:  # fmt: skip
+    """Return a run over the passages inside `windows` that were no candidates of this stage before. Writes nothing.
+
+    For opening, candidates are the passages that an analyst sent on to inspection; that is why each must be.
+    """
+    before = candidates_before(place, stage)
+    first, last = min(w.start_utc_ns for w in windows), max(w.end_utc_ns for w in windows)
+    kept: list[tuple[Candidate, risk.Assessment, dict[str, Value]]] = []
+    for passage in passages(place):
+        progress()
+        if passage.scan_id in before or not first <= passage.at_utc_ns < last:
+            continue
+        facts = passage.facts()
+        told = risk.assess(profile, facts, passage.at_utc_ns)
+        candidate = candidate_of(passage, told)
+        if stage == "open":
+            if passage.verdict != "inspect":
+                continue
+            candidate = msgspec.structs.replace(candidate, must=f"{passage.analyst} sent it on to inspection")
+        kept.append((candidate, told, facts))
+    run = Run(
+        run=uuid.uuid4().hex, algorithm=selection.ALGORITHM, stage=stage, plan=plan, windows=tuple(windows),
+        profile=profile.identity, profile_sha256=profile.sha256, seed_commitment=selection.commitment(seed),
+        code_version=__version__, utc_ns=time.time_ns(),
+    )  # fmt: skip
+    choices = selection.choose(stage, [k[0] for k in kept], windows, plan, selection.drawing(seed))
+    return run, [
+        Kept(candidate=c, choice=choice, assessment=told, facts=_plain(facts))
+        for (c, told, facts), choice in zip(kept, choices, strict=True)
+    ]
+
+
+def record(outbox: Outbox, run: Run, kept: Sequence[Kept], who: str) -> int:
+    """Write a run down and let the chosen wait for an analyst (stage look); return how many do.
+
+    All of it or nothing. Raises StorageError where a passage was a candidate of this stage meanwhile.
+    """
+    blobs = [(k.candidate.scan_id, msgspec.json.encode(k)) for k in kept]
+    described = msgspec.json.encode(run)
+    woken = 0
+    with outbox.store.transaction():
+        done = "SELECT 1 FROM selections JOIN selection_runs USING (run) WHERE scan_id=? AND stage=?"
+        for scan_id, _ in blobs:
+            if outbox.store.row(done, (scan_id, run.stage)):
+                raise StorageError(f"{scan_id}: was selected among for {run.stage} meanwhile; run it again")
+        if not outbox.store.row("SELECT 1 FROM events WHERE kind='selection_seed' AND text=?", (run.seed_commitment,)):
+            outbox.event("selection_seed", who=who, text=run.seed_commitment)
+        outbox.store.change(
+            "INSERT INTO selection_runs VALUES (?, ?, ?, ?)", (run.run, run.stage, run.utc_ns, described)
+        )  # fmt: skip
+        for scan_id, blob in blobs:
+            outbox.store.change("INSERT INTO selections VALUES (?, ?, ?)", (run.run, scan_id, blob))
+        outbox.event("selection_run", who=who, text=f"{run.run} {run_hash(described, (b for _, b in sorted(blobs)))}")
+        for one in kept:
+            if not one.choice.chosen:
+                continue
+            scan_id = one.candidate.scan_id
+            if run.stage == "look":
+                outbox.store.change("UPDATE outbox SET selected=1 WHERE scan_id=?", (scan_id,))
+                woken += outbox.store.change(
+                    "UPDATE outbox SET state='pending', waits_since_utc_ns=? WHERE scan_id=? AND state='filed'",
+                    (time.time_ns(), scan_id),
+                )
+            outbox.event("selected", scan_id, who, f"{run.stage} {run.run}: {one.choice.why}")
+    return woken
+
+
+def commit_seed(outbox: Outbox, seed: bytes, who: str) -> str:
+    """Write a seed's commitment into the audit, before it is used; return it."""
+    told = selection.commitment(seed)
+    with outbox.store.transaction():
+        outbox.event("selection_seed", who=who, text=told)
+    return told
+
+
+def run_hash(described: bytes, blobs: Iterable[bytes]) -> str:
+    """Return the hash by which the audit knows a run: of its description and its rows in the order of scan ids."""
+    digest = hashlib.sha256(hashlib.sha256(described).digest())
+    for blob in blobs:
+        digest.update(hashlib.sha256(blob).digest())
+    return digest.hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Made again
+
+
+class _Event(NamedTuple):
+    kind: str
+    text: str
+    utc_ns: int
+
+
+class Explained(NamedTuple):
+    """One selection made again. problems : where it is not the same, in words; empty: it is, bit for bit"""
+
+    run: Run
+    kept: Kept
+    problems: list[str]
+    checked: list[str]
+    not_checked: list[str]
+
+
+def explain(place: Place, scan_id: str, profiles: Path | None, seed: bytes | None) -> list[Explained]:
+    """Make every selection again that a passage was a candidate of, from the archive.
+
+    Facts are made again of the passage's row and of what was there before it, the score of the facts by the profile
+    with the recorded hash, the choice of all candidates of the run. Without the seed the recorded draws are taken.
+
+    Raises DataError for a passage that is not in the archive.
+    """
+    with reading(place) as reader:
+        runs = {r: bytes(t) for r, t in reader.rows("SELECT run, told FROM selection_runs")}
+        rows: dict[str, dict[str, bytes]] = {}
+        for run, name, told in reader.rows("SELECT run, scan_id, told FROM selections ORDER BY run, scan_id"):
+            rows.setdefault(run, {})[name] = bytes(told)
+        query = "SELECT kind, text, utc_ns FROM events WHERE kind IN ('selection_run', 'selection_seed') ORDER BY seq"
+        events = [_Event(*row) for row in reader.rows(query)]
+    passage = next((p for p in passages(place) if p.scan_id == scan_id), None)
+    if passage is None:
+        raise DataError(f"{scan_id[:80]}: no such passage in {place}")
+    mine = [name for name in rows if scan_id in rows[name]]
+    return [_again(passage, name, runs[name], rows[name], events, profiles, seed) for name in sorted(
+        mine, key=lambda n: msgspec.json.decode(runs[n], type=Run).utc_ns
+    )]  # fmt: skip
+
+
+def _again(
+    passage: Passage, name: str, described: bytes, rows: dict[str, bytes], events: list[_Event],
+    profiles: Path | None, seed: bytes | None,
+) -> Explained:  # fmt: skip
+    run = msgspec.json.decode(described, type=Run)
+    all_kept = {i: msgspec.json.decode(b, type=Kept) for i, b in rows.items()}
+    kept = all_kept[passage.scan_id]
+    problems: list[str] = []
+    checked: list[str] = []
+    open_: list[str] = []
+    told = [e.text.split(" ")[-1] for e in events if e.kind == "selection_run" and e.text.startswith(f"{name} ")]
+    if told != [run_hash(described, (rows[i] for i in sorted(rows)))]:
+        problems.append("the run is not what the audit says of it: rows of it were changed, or it has no event")
+    else:
+        checked.append("the run is what the audit says of it")
+    facts = _plain(passage.facts())
+    if facts != kept.facts:
+        changed = [f"{n}: recorded {kept.facts.get(n)}, now {facts.get(n)}" for n in FACTS
+                   if facts.get(n) != kept.facts.get(n)]  # fmt: skip
+        problems.append(f"facts are not those of the archive: {'; '.join(changed)}")
+    else:
+        checked.append("facts made again from the archive")
+    _score_again(run, kept, profiles, problems, checked, open_)
+    _choice_again(run, kept, all_kept, events, seed, problems, checked, open_)
+    return Explained(run, kept, problems, checked, open_)
+
+
+def _score_again(
+    run: Run, kept: Kept, profiles: Path | None, problems: list[str], checked: list[str], open_: list[str]
+) -> None:  # fmt: skip
+    if profiles is None:
+        open_.append("the score: give --profiles, the folder with the signed profiles")
+        return
+    try:
+        profile = risk_store.load(run.profile_sha256, profiles)
+    except ConfigError as error:
+        problems.append(f"profile {run.profile_sha256[:12]} is not there to make the score again: {error}")
+        return
+    facts = {n: tuple(v) if isinstance(v, list) else v for n, v in kept.facts.items()}
+    told = risk.assess(profile, facts, kept.candidate.at_utc_ns)
+    if told != kept.assessment or told.score != kept.candidate.score:
+        problems.append(f"the score is {told.score:g} by {profile.identity}, recorded is {kept.assessment.score:g}")
+    else:
+        checked.append(f"score {told.score:g} made again by {profile.identity}")
+
+
+def _choice_again(
+    run: Run, kept: Kept, all_kept: dict[str, Kept], events: list[_Event], seed: bytes | None,
+    problems: list[str], checked: list[str], open_: list[str],
+) -> None:  # fmt: skip
+    if run.algorithm != selection.ALGORITHM:
+        open_.append(f"the choice: made by {run.algorithm}, this is {selection.ALGORITHM}")
+        return
+    since = [e.utc_ns for e in events if e.kind == "selection_seed" and e.text == run.seed_commitment]
+    if not since:
+        problems.append("the audit has no commitment of the seed")
+    elif since[0] > kept.candidate.at_utc_ns:
+        open_.append("that the seed was not picked for this passage: it was committed to after the passage came")
+    draw = selection.drawing(seed) if seed is not None else _recorded(all_kept)
+    if seed is None:
+        open_.append("the draws: give --seed-file; the recorded ones were taken")
+    elif selection.commitment(seed) != run.seed_commitment:
+        problems.append(f"this seed's commitment is {selection.commitment(seed)[:12]}, the run's is "
+                        f"{run.seed_commitment[:12]}")  # fmt: skip
+        return
+    candidates = [k.candidate for k in all_kept.values()]
+    again = {c.scan_id: c for c in selection.choose(run.stage, candidates, run.windows, run.plan, draw)}
+    mine = again[kept.candidate.scan_id]
+    if mine != kept.choice:
+        problems.append(f"the choice made again is: {mine.why}; recorded is: {kept.choice.why}")
+    else:
+        checked.append(f"choice made again among {len(candidates)} candidates"
+                       + (" with the seed that the audit is committed to" if seed is not None else ""))  # fmt: skip
+
+
+def _recorded(all_kept: dict[str, Kept]) -> selection.Draw:
+    def drawn(purpose: str, scan_id: str) -> float:
+        choice = all_kept[scan_id].choice
+        return choice.tie if purpose.endswith(" tie") else choice.draw
+
+    return drawn
+
+
+def _plain(facts: dict[str, Value]) -> dict[str, bool | float | str | list[str] | None]:
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in facts.items()}
