@@ -173,11 +173,9 @@ class LineScan:
         first : number of the first of them in the scan, where some were lost; none: that after the last
         position_mm : (lines,), how far the vehicle has come, where an encoder tells
         """
-        shapes = [c.shape for c in counts]
-        if len(shapes) != self._energies or not len(utc_ns) or any(s != (len(utc_ns), *shapes[0][1:2]) for s in shapes):
-            raise DataError(
-                f"lines as {shapes} with {len(utc_ns)} times, expected {self._energies} of (lines, channels)"
-            )
+        shapes, lines = [c.shape for c in counts], len(utc_ns)
+        if len(shapes) != self._energies or not lines or any(s != (lines, *shapes[0][1:2]) for s in shapes):
+            raise DataError(f"lines as {shapes} with {lines} times, expected {self._energies} of (lines, channels)")
         if first is not None and first < self.next_line:
             raise DataError(f"line {first} came again: {self.next_line} is the next one")
         times = np.maximum(utc_ns, self._last_ns)  # a device's clock that is set must not turn the scan's order

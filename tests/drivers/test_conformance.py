@@ -129,7 +129,8 @@ def test_a_broken_driver_is_caught_by_name(stranger, tmp_path, what):
 
 def test_what_cannot_be_checked_is_refused(tmp_path):
     for words, told in (
-        (["file_drop"], "give --rig"), (["acme_gate", "--rig", "json:dumps"], "pip install -e"), (["file_drop", "--rig", "nowhere:Rig"], "nowhere"),
+        (["file_drop"], "give --rig"), ([NAME, "--rig", "json:dumps"], "pip install -e"),
+        (["file_drop", "--rig", "nowhere:Rig"], "nowhere"),
         (["file_drop", "--rig", "x.py:Rig"], "is no Python file"), (["file_drop", "--rig", "json:Rig"], "Rig"),
         (["file_drop", "--rig", "json:dumps", "--check", "all"], "no check all"),
     ):  # fmt: skip

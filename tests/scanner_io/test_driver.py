@@ -345,5 +345,5 @@ def test_a_device_that_must_be_told_to_speak_is_told_after_every_opening():
     source = LinkDriver(channel, Lines(), INFO, silence_s=0.4, greeting=b"RUN\r\n")
     for times in (1, 2):
         source.open()
-        assert bytes(channel.written) == times * b"RUN\r\n"
+        assert channel.written == times * [b"RUN\r\n"]
         source.close()
