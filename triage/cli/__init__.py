@@ -12,6 +12,7 @@ from scanner_io.errors import ConfigError, ScannerError
 
 from .analyst import decide, watch
 from .audit import audit
+from .backup import backup
 from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
@@ -23,8 +24,10 @@ from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
 from .manual import manual
+from .operate import doctor, install, uninstall
 from .policy import policy
 from .quality import quality
+from .release import release
 from .report import report
 from .retention import retention
 from .risk import risk
@@ -97,6 +100,7 @@ for command in (
     keys,
     audit,
     retention,
+    backup,
     drivers,
     manual,
     bench,
@@ -107,6 +111,10 @@ for command in (
     policy,
     torture,
     risk,
+    install,
+    uninstall,
+    doctor,
+    release,
     selection,
     exchange,
     quality,
