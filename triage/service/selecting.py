@@ -8,6 +8,7 @@ the hash of each run, the commitment before the seed is used, and every passage 
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -18,9 +19,11 @@ import msgspec
 
 from scanner_io import __version__
 from scanner_io.errors import ConfigError, DataError, StorageError
+from scanner_io.model import Finding
 from scanner_io.security import secret_in
 from triage.analysis import risk, selection
-from triage.analysis.risk_facts import FACTS, Value, doubts
+from triage.analysis.risk_facts import FACTS, RISK_KIND, Value, doubts
+from triage.analysis.risk_finding import risk_finding
 from triage.analysis.selection import Candidate, Choice, Plan, Stage, Window
 
 from . import risk_store
@@ -219,13 +222,57 @@ def explain(place: Place, scan_id: str, profiles: Path | None, seed: bytes | Non
             rows.setdefault(run, {})[name] = bytes(told)
         query = "SELECT kind, text, utc_ns FROM events WHERE kind IN ('selection_run', 'selection_seed') ORDER BY seq"
         events = [_Event(*row) for row in reader.rows(query)]
-    passage = next((p for p in passages(place) if p.scan_id == scan_id), None)
-    if passage is None:
-        raise DataError(f"{scan_id[:80]}: no such passage in {place}")
+    passage = _passage(place, scan_id)
     mine = [name for name in rows if scan_id in rows[name]]
     return [_again(passage, name, runs[name], rows[name], events, profiles, seed) for name in sorted(
         mine, key=lambda n: msgspec.json.decode(runs[n], type=Run).utc_ns
     )]  # fmt: skip
+
+
+class LaneScore(NamedTuple):
+    """The score that a lane told with the scan, made again; fields as in Explained."""
+
+    finding: Finding
+    problems: list[str]
+    checked: list[str]
+    not_checked: list[str]
+
+
+def explain_lane_score(place: Place, scan_id: str, profiles: Path | None) -> LaneScore | None:
+    """Make the score again that a lane told with a scan, and by which it may have asked for a review.
+
+    None where the lane told none: it had no risk profile. Raises DataError for a passage that is not in the archive.
+    """
+    passage = _passage(place, scan_id)
+    finding = next((f for f in passage.result.findings if f.kind == RISK_KIND), None)
+    if finding is None:
+        return None
+    told = LaneScore(finding, [], [], [])
+    named = re.search(r"@([0-9a-f]{12}):", finding.reason)
+    if named is None:
+        told.problems.append("the finding names no profile")
+        return told
+    if profiles is None:
+        told.not_checked.append("the score: give --profiles, the folder with the signed profiles")
+        return told
+    try:
+        profile = risk_store.load(named[1], profiles)
+    except ConfigError as error:
+        told.problems.append(f"profile {named[1]} is not there to make the score again: {error}")
+        return told
+    again = risk_finding(passage.lane, passage.start_utc_ns, passage.result, passage.declaration, profile)
+    if again == finding:
+        told.checked.append(f"score {finding.score:g} and every word of it made again by {profile.identity}")
+    else:
+        told.problems.append(f"made again it is: {again.reason}")
+    return told
+
+
+def _passage(place: Place, scan_id: str) -> Passage:
+    passage = next((p for p in passages(place) if p.scan_id == scan_id), None)
+    if passage is None:
+        raise DataError(f"{scan_id[:80]}: no such passage in {place}")
+    return passage
 
 
 def _again(
