@@ -137,12 +137,15 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     clear_days, inspect_days, rescan_days : after a decision with this verdict
     filed_days : of scans judged CLEAR, which nobody was asked about
+    result_days : after a decision or filing, result and declaration are kept for so long, and at least as long as the
+        recording; what is erased then is told by its hash in the audit. Outcome, decisions and audit stay
     """
 
     clear_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
     inspect_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
     rescan_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
     filed_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    result_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class Cargo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

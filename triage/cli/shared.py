@@ -25,6 +25,21 @@ MISLEADING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]
 
 LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
 
+
+class ByDefault(click.Group):
+    """A group that takes its first argument for one of its command `default` unless it names a command."""
+
+    def __init__(self, *arguments: Any, default: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the command before what names no command."""
+        if args and args[0] not in (*self.commands, "-h", "--help"):
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)
+
+
 files_argument = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of words.")

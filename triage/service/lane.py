@@ -49,6 +49,7 @@ from scanner_io.model import (
     PortalRecord,
     Radiograph,
     Scan,
+    ScanEnd,
     ScanStart,
     TriageResult,
 )
@@ -135,6 +136,8 @@ class DeviceThread(threading.Thread):
         self._room = room
         self._count = count
         self._dropped = 0
+        self._lost_columns: dict[str, int] = {}
+        """Columns of the open scans that were dropped here."""
         self._reported = ""
         self._retry_s = FIRST_RETRY_S
         self._turned_s = time.monotonic()
@@ -263,14 +266,19 @@ class DeviceThread(threading.Thread):
             try:
                 self._out.put_nowait((self.number, event))
             except queue.Full:
-                # A live device cannot wait. The gap in `first_column` tells assembly what is missing.
+                # A live device cannot wait. The gap in `first_column` tells assembly what is missing; where nothing
+                # comes after it, the scan's end does.
                 self._dropped += 1
+                columns = event.counts[0].shape[0] if event.counts else 0
+                self._lost_columns[event.source_ref] = self._lost_columns.get(event.source_ref, 0) + columns
                 if self._dropped & (self._dropped - 1) == 0:
                     self._note(
                         "lines_dropped", level="error", device=self._device.driver,
                         text=f"{self._dropped} blocks dropped so far: the lane is slower than the scanner",
                     )  # fmt: skip
             return
+        if isinstance(event, ScanEnd) and (lost := self._lost_columns.pop(event.source_ref, 0)):
+            event = msgspec.structs.replace(event, dropped_columns=event.dropped_columns + lost)
         # What a live device said is lost if it is not passed on; a file or recording is offered again.
         while not (self.stopping if source.pausable else self.closing).is_set():
             self._turned_s = time.monotonic()
