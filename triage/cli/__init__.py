@@ -12,6 +12,7 @@ from scanner_io.errors import ConfigError, ScannerError
 
 from .analyst import decide, watch
 from .audit import audit
+from .backup import backup
 from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
@@ -22,8 +23,10 @@ from .exchange import exchange
 from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
+from .operate import doctor, install, uninstall
 from .policy import policy
 from .quality import quality
+from .release import release
 from .report import report
 from .retention import retention
 from .risk import risk
@@ -95,6 +98,7 @@ for command in (
     keys,
     audit,
     retention,
+    backup,
     drivers,
     bench,
     evaluate,
@@ -104,6 +108,10 @@ for command in (
     policy,
     torture,
     risk,
+    install,
+    uninstall,
+    doctor,
+    release,
     selection,
     exchange,
     quality,
