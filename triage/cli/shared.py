@@ -61,6 +61,10 @@ profile_option = click.option(
     help="What is usual on the lane: file of `scanlane calibrate`. Without it findings have no p-value.",
 )  # fmt: skip
 
+risk_option = click.option(
+    "--risk", type=click.Path(path_type=Path), help="Risk profile (TOML): the score and its reasons are a finding."
+)
+
 analyst_option = click.option("--analyst", default=None, help="Your name in decisions. Default: your login name.")
 
 
@@ -149,11 +153,12 @@ def expand(files: tuple[Path, ...], suffix: str) -> list[Path]:
     return found
 
 
-def new_judge(energy: Path | None = None, usual: Path | None = None) -> Any:
-    """Return a judge, warm, by an energy calibration and a profile of the lane."""
+def new_judge(energy: Path | None = None, usual: Path | None = None, risk: Path | None = None) -> Any:
+    """Return a judge, warm, by an energy calibration, a profile of the lane and a risk profile."""
     from triage.service.lane import Judge, lane_profile
 
-    judge = Judge(lane_profile(None if energy is None else str(energy), None if usual is None else str(usual)))
+    files = [None if path is None else str(path) for path in (energy, usual, risk)]
+    judge = Judge(lane_profile(files[0], files[1], None, files[2]))
     judge.warm_up()
     return judge
 
