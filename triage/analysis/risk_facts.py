@@ -140,6 +140,21 @@ def facts_of(
     return found
 
 
+def facts_on_papers(
+    declaration: Declaration, problems: Iterable[str], history: History | None, utc_ns: int
+) -> dict[str, Value]:  # fmt: skip
+    """Return the facts of a container that is declared and has not come yet: nothing of it was seen.
+
+    problems : what is odd about its message, in words
+    """
+    found: dict[str, Value] = dict.fromkeys(FACTS)
+    return found | _papers(declaration, history) | {
+        "declaration.missing": False,
+        "declaration.doubtful": bool([*problems, *doubts(declaration)]),
+        "passage.hour": float(time.gmtime(utc_ns // 10**9).tm_hour),
+    }  # fmt: skip
+
+
 def _papers(d: Declaration, history: History | None) -> dict[str, Value]:
     return {
         "declaration.empty": d.declared_empty,

@@ -542,7 +542,7 @@ class Station:
             "portal": recorded.portal is not None,
             "container_numbers": list(recorded.container_numbers),
             "declaration": None if declaration is None else msgspec.to_builtins(declaration),
-            "declared_vs_seen": declared_view(recorded, offer),
+            "declared_vs_seen": declared_view(recorded, result, declaration),
             "devices": [msgspec.to_builtins(d) for d in recorded.devices],
             "attempt": offer.attempt,
         }  # fmt: skip

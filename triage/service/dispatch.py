@@ -281,6 +281,7 @@ class Dispatch:
                 return
             frames = [bytes(part.buffer) for part in parts[:MAX_FRAMES]]
             descriptor = _descriptor_of(parts[-1])
+            self.door.spoke(descriptor)
             if self._gate is None:
                 self._take(frames[0], descriptor, frames[1:], None)
             else:
@@ -761,8 +762,8 @@ class Dispatch:
         row = item.row
         return wire.Offer(
             scan_id=row.scan_id, lease_id=lease_id, lease_s=lease_s, size=row.size, sha256=row.sha256, lane=row.lane,
-            start_utc_ns=row.start_utc_ns, attempt=item.attempts, simulated=row.simulated, result=row.result,
-            declaration=row.declaration, opinions=self._outbox.opinions(row.scan_id, connection.analyst),
+            start_utc_ns=row.start_utc_ns, attempt=item.attempts, simulated=row.simulated, result=row.told,
+            declaration=row.papers, opinions=self._outbox.opinions(row.scan_id, connection.analyst),
         )  # fmt: skip
 
     def _offer(self, connection: Connection, item: Item) -> None:
@@ -835,9 +836,9 @@ class Dispatch:
         opinions = self._outbox.opinion_counts()
         rows = tuple(
             wire.QueueRow(
-                scan_id=i.row.scan_id, lane=i.row.lane, outcome=i.row.result.outcome,
-                start_utc_ns=i.row.start_utc_ns, state=i.state, analyst=i.analyst, reasons=i.row.result.reasons[:3],
-                containers=() if i.row.declaration is None else i.row.declaration.container_numbers[:4],
+                scan_id=i.row.scan_id, lane=i.row.lane, outcome=i.row.told.outcome,
+                start_utc_ns=i.row.start_utc_ns, state=i.state, analyst=i.analyst, reasons=i.row.told.reasons[:3],
+                containers=() if i.row.papers is None else i.row.papers.container_numbers[:4],
                 simulated=i.row.simulated, attempts=i.attempts, opinions=opinions.get(i.row.scan_id, 0),
             )
             for i in self._outbox.undecided(QUEUE_ROWS)
