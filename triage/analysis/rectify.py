@@ -3,8 +3,8 @@
 A line scanner reads columns at an even rate, so a vehicle that slows down is stretched, one that stops repeats a column
 and one that rolls back is shown twice. Where an encoder tells how far the vehicle had come, the columns that brought
 something new are kept, in order, and the nearest of them is taken at every step of one pitch. No count is changed or
-mixed: a rectified column is one column of the raw image, and what is found goes back to it by number. Without an encoder,
-readings of the vehicle's speed (`lane_events`) do, where they cover the whole image.
+mixed: a rectified column is one column of the raw image, and what is found goes back to it by number. Without an
+encoder, readings of the vehicle's speed (`lane_events`) do, where they cover the whole image.
 """
 
 from __future__ import annotations
@@ -95,13 +95,11 @@ def rectify(radiograph: Radiograph) -> Rectified | None:
     pitch = radiograph.detector.column_pitch_mm or (float(np.median(steps)) if steps.size else 0.0)
     travel = float(front[-1] - front[0])
     if not pitch or travel < LEAST_TRAVEL * pitch:
-        reason = (
-            f"the encoder or speed tells a travel of {travel:.0f} mm in {radiograph.columns} columns: it was not used"
-        )
+        reason = f"encoder or speed tell a travel of {travel:.0f} mm in {radiograph.columns} columns: not used"
         flag = Quality(code="encoder_not_used", reason=reason)
         return Rectified(radiograph, np.arange(radiograph.columns), (flag,))
     if travel > MOST_COLUMNS * radiograph.columns * pitch:
-        reason = f"the encoder or speed tells a travel of {travel / 1000:.1f} m in {radiograph.columns} columns: it was not used"
+        reason = f"encoder or speed tell a travel of {travel / 1000:.1f} m in {radiograph.columns} columns: not used"
         flag = Quality(code="encoder_not_used", reason=reason)
         return Rectified(radiograph, np.arange(radiograph.columns), (flag,))
     even = np.linspace(front[0], front[-1], radiograph.columns)
