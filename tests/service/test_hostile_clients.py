@@ -1,6 +1,9 @@
 """Programs at the wire that mean harm, or have gone wild: what they get, and what it costs the others."""
 
+import socket
+import struct
 import time
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -31,6 +34,21 @@ def bare(service, name="eve", capacity=1):
 
 def events(service, kind):
     return service.do(lambda o: o.store.rows("SELECT scan_id, who, text FROM events WHERE kind=?", (kind,)))
+
+
+def test_nobody_tells_of_a_delivery_that_is_anothers(service):
+    scan_id = service.put()
+    with bare(service, "ana") as ana, bare(service, capacity=0) as eve:
+        offer = ana.wait_for(wire.Offer)
+        for message in (
+            wire.Received(scan_id=scan_id, lease_id=offer.lease_id, sha256=offer.sha256),
+            wire.Release(lease_id=offer.lease_id), wire.Fetch(scan_id=scan_id, lease_id=offer.lease_id),
+            wire.Renew(lease_id=offer.lease_id), wire.QueueRequest(),
+        ):  # fmt: skip
+            eve.send(message)
+        eve.wait_for(wire.Queue)
+        assert {type(m) for m in eve.came} == {wire.Welcome, wire.Refused, wire.Revoked, wire.Queue}
+    assert events(service, "delivered") == events(service, "fetched") == []
 
 
 # -- nobody is there
@@ -110,14 +128,72 @@ def test_who_answers_pings_that_it_has_not_read_gets_no_more_chunks(service, mon
             )
             for counter in (at, 2**62, 2**64 - 1):
                 eve.send(wire.Pong(counter=counter))
-        eve.send(wire.QueueRequest())
         (connection,) = service.dispatch._connections.values()
         assert until(lambda: eve.socket.poll(0) and connection.unread)
         time.sleep(0.3)
         assert sum(connection.unread.values()) == 4
-        eve.wait_for(wire.Queue)  # reads all of it, and answers the pings
+        while eve.hear(0.5) is not None:  # reads all of it, and answers the pings
+            pass
         assert sum(isinstance(m, wire.Chunk) for m in eve.came) == 4
         assert until(lambda: not connection.unread)
+        for _ in range(20):
+            eve.send(wire.QueueRequest())
+        assert until(lambda: len(connection.unread) == 4)
+        while eve.hear(0.5) is not None:
+            pass
+        assert sum(isinstance(m, wire.Queue) for m in eve.came) == 4
+
+
+class Plain:
+    """A peer that speaks ZMTP by itself, without keys."""
+
+    def __init__(self, address):
+        self.socket = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 5)
+        # signature, version 3.0, mechanism NULL, as a client; then READY with its socket's type
+        self.socket.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16 + 1 + 31))
+        ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+        self.socket.sendall(bytes([4, len(ready)]) + ready)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def until_cut(self, data, most):
+        """Send `data` again and again; return whether the connection was ended before it was `most` times."""
+        with suppress(OSError):
+            for _ in range(most):
+                self.socket.sendall(data)
+                time.sleep(0.002)
+            return False
+        return True
+
+
+@pytest.mark.parametrize("part", [b"\x03" + struct.pack(">Q", 60_000) + bytes(60_000), b"\x01\x00" * 10_000], ids=len)
+def test_a_message_of_parts_without_an_end_is_cut_off(service, part):
+    with Plain(service.address) as eve:
+        assert eve.until_cut(part, 4000)
+    assert until(lambda: any(event == "endless_message" for event, _ in service.log))
+    with Workstation(service.address, "ana") as ana:
+        assert ana.connected(10.0)
+
+
+def test_who_sends_much_in_whole_messages_stays(service):
+    service.put()
+    with bare(service) as eve:
+        eve.wait_for(wire.Offer)
+        decision = Decision(
+            decision_id="d", scan_id="none", sha256="0", analyst="eve", verdict="clear", decided_utc_ns=1,
+            note="x" * 10_000,
+        )  # fmt: skip
+        for _ in range(300):
+            eve.send(wire.Decide(decision=decision, statement=bytes(40_000)))
+        for _ in range(300):
+            assert "no scan" in eve.wait_for(wire.Refused, 20.0).reason
+        eve.send(wire.QueueRequest())
+        assert eve.wait_for(wire.Queue).counts["leased"] == 1
+    assert not any(event == "endless_message" for event, _ in service.log)
 
 
 # -- floods by somebody who may
@@ -149,7 +225,6 @@ def test_who_asks_for_the_queue_all_the_time_does_not_keep_others_waiting(servic
     with bare(service, capacity=0) as eve, Workstation(service.address, "ana", capacity=0) as ana:
         for _ in range(200):
             eve.send(wire.QueueRequest())
-        for _ in range(200):
             assert len(eve.wait_for(wire.Queue, 20.0).rows) == 29
         assert len(made) == dispatch.VIEWS_AT_ONCE
         assert len(ana.queue(20.0).rows) == 29  # made for it
