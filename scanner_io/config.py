@@ -43,6 +43,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     energy_calibration : TOML file with the lane's wedges, see scanner_io.energy_calibration; none: two energies are
         not read for materials and mass. Relative paths count from the configuration file
     profile : file of `scanlane calibrate` with what is usual on this lane; none: findings have no p-value
+    risk : risk profile of `scanlane risk sign`, signed by two, as it is kept under its hash; none: no score is made
     """
 
     name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")]
@@ -53,6 +54,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     expected: tuple[Kind, ...] | None = None
     energy_calibration: str | None = None
     profile: str | None = None
+    risk: str | None = None
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -245,9 +247,16 @@ def _lanes(tables: Any, problems: list[str]) -> tuple[Lane, ...]:
 
 
 def _with_files(lane: Lane, base: Path, problems: list[str]) -> Lane:
-    """Return `lane` with the whole paths of its energy calibration and profile, which have been read once."""
+    """Return `lane` with the whole paths of its energy calibration and profiles, which are there and read once.
+
+    A risk profile is read by judgement, which knows its rules.
+    """
     paths: dict[str, str] = {}
-    for key, told in (("energy_calibration", lane.energy_calibration), ("profile", lane.profile)):
+    for key, told in (
+        ("energy_calibration", lane.energy_calibration),
+        ("profile", lane.profile),
+        ("risk", lane.risk),
+    ):
         if told is None:
             continue
         path = base / Path(told).expanduser()
@@ -255,6 +264,9 @@ def _with_files(lane: Lane, base: Path, problems: list[str]) -> Lane:
         try:
             if key == "energy_calibration":
                 energy_calibration.load(path)
+            elif key == "risk":
+                if not path.is_file():
+                    problems.append(f"lane {lane.name}.risk: {path}: no such file; see `scanlane risk sign`")
             elif why := lane_profile.read(path).foreign(lane=lane.name):
                 problems.append(f"lane {lane.name}.profile: {path}: {why}")
         except ConfigError as error:

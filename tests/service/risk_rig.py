@@ -22,12 +22,13 @@ def scan_id(number):
     return f"north-20260131T09{number // 60:02d}{number % 60:02d}.000000Z-0f3a9c1e"
 
 
-def put(outbox, number, verdict="", codes=(), declaration=None, **changes):
+def put(outbox, number, verdict="", codes=(), declaration=None, start_utc_ns=None, whole=None, **changes):
     """Put a passage into an archive, decided at once where it has a verdict."""
     name = scan_id(number)
     values = {
         "scan_id": name, "lane": "north", "path": f"/r/{name}", "sha256": "ab" * 32, "size": 100,
-        "start_utc_ns": samples.START_NS + number * 10**9, "simulated": True, "result": samples.result(name, **changes),
+        "start_utc_ns": start_utc_ns or samples.START_NS + number * 10**9, "simulated": True,
+        "result": whole or samples.result(name, **changes),
         "declaration": declaration,
     }  # fmt: skip
     outbox.add(ScanRow(**values))

@@ -7,12 +7,15 @@ from contextlib import closing
 import msgspec
 import pytest
 
-from scanner_io import security
+from scanner_io import config, security
 from scanner_io.errors import ConfigError
 from tests import samples
 from tests.service.risk_rig import put, said, scan_id
 from triage.analysis.risk import EXAMPLE
+from triage.analysis.risk_finding import with_risk
 from triage.service import risk_archive, risk_store
+from triage.service.checkup import check_risk
+from triage.service.lane import lane_profile
 from triage.service.outbox import Outbox
 
 
@@ -240,3 +243,49 @@ def test_opening_chooses_among_what_analysts_sent_on(archive, signed, tmp_path):
     assert told["candidates"] == told["must"] == 6 and told["woken"] == 0
     (one,) = explained(archive, scan_id(5), "--profiles", signed[0], "--seed-file", tmp_path / "seed")
     assert one["stage"] == "open" and "ana sent it on to inspection" in one["why"] and one["reproduced"]
+
+
+def test_a_lane_takes_a_profile_in_force_and_no_other(signed, tmp_path, file):
+    kept = signed[0] / f"{signed[1]}.toml"
+    assert lane_profile(None, None, "north", str(kept)).risk.sha256 == signed[1]
+    with pytest.raises(ConfigError, match="not in force: signed by nobody"):
+        lane_profile(None, None, "north", str(file))
+    assert lane_profile(None, None, None, str(file)).risk is not None  # to try it on files by hand
+    problems, notes = [], []
+    lane = config.Lane(name="north", device=(), risk=str(kept))
+    check_risk(lane, problems, notes)
+    assert not problems and "risk profile north gate@" in notes[0] and "of 3 rules" in notes[0]
+    check_risk(msgspec.structs.replace(lane, risk=str(file)), problems, notes)
+    assert "lane north: " in problems[0] and "not in force" in problems[0]
+
+
+def test_a_lanes_own_score_is_made_again_from_the_archive(signed, tmp_path):
+    rules = risk_store.load(signed[1], signed[0])
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    for number, declaration in ((1, None), (2, samples.declaration(authorised_trader=True))):
+        scan = samples.scan(scan_id=scan_id(number), declaration=declaration, start_utc_ns=samples.START_NS)
+        judged = with_risk(samples.result(scan_id(number), outcome="CLEAR", findings=()), scan, rules)
+        put(outbox, number, declaration=declaration, start_utc_ns=samples.START_NS, whole=judged)
+    put(outbox, 3, outcome="CLEAR")
+    outbox.close()
+    for number, score, asked in ((1, 95.0, True), (2, 0.0, False)):
+        told = json.loads(
+            said("risk", "explain", scan_id(number), "--archive", tmp_path, "--profiles", signed[0], "--json")
+        )
+        lane = told["lane_score"]
+        assert lane["reproduced"] and lane["score"] == score and lane["asked_for_review"] is asked
+        assert "every word of it made again" in lane["checked"][0]
+    assert (
+        json.loads(said("risk", "explain", scan_id(3), "--archive", tmp_path, "--json", code=1))["lane_score"] is None
+    )
+    words = said("risk", "explain", scan_id(1), "--archive", tmp_path)
+    assert "in the lane: risk 95" in words and "not checked: the score: give --profiles" in words
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as database, database:
+        changed = database.execute(
+            "UPDATE scans SET result=CAST(replace(CAST(result AS TEXT), '\"score\":95.0', '\"score\":5.0') AS BLOB)"
+        )
+        assert changed.rowcount == 3
+    told = json.loads(
+        said("risk", "explain", scan_id(1), "--archive", tmp_path, "--profiles", signed[0], "--json", code=1)
+    )
+    assert not told["lane_score"]["reproduced"] and "made again it is: risk 95" in told["lane_score"]["problems"][0]

@@ -27,6 +27,8 @@ from .material import Mass
 from .portal import PortalJudgement, PortalProfile, judge_portal
 from .portal_marks import portal_marks
 from .rectify import in_raw_columns, rectify
+from .risk import RiskProfile
+from .risk_finding import with_risk
 from .standing import fuser_of, goods_of
 
 
@@ -34,12 +36,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """All thresholds of judgement. `identity` names the very values, so that a result can be traced to them.
 
     lane : what is usual on the lane, learned by `scanlane calibrate`; None: findings have no p-value
+    risk : rules by which a score is made of papers and of all that was found; None: none is made
     """
 
     name: str = "default"
     image: ImageProfile = ImageProfile()
     portal: PortalProfile = PortalProfile()
     lane: LaneProfile | None = None
+    risk: RiskProfile | None = None
 
     @property
     def identity(self) -> str:
@@ -48,6 +52,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         digest = hashlib.sha256(msgspec.json.encode({"name": self.name, "image": image, "portal": self.portal}))
         if self.lane is not None:
             digest.update(self.lane.sha256.encode())
+        if self.risk is not None:
+            digest.update(b"risk" + self.risk.sha256.encode())
         return f"{self.name}@{digest.hexdigest()[:12]}"
 
     @property
@@ -181,7 +187,7 @@ def _judged(
         code_version=__version__, timings_ms={k: round(v, 3) for k, v in timings.items()},
         standing=None if image is None else image.standing,
     )  # fmt: skip
-    return result, image
+    return with_risk(result, scan, profile.risk), image
 
 
 def scores_of(scan: Scan, profile: Profile, *, map_strips: Callable[..., Any] = map) -> dict[str, float]:

@@ -12,6 +12,7 @@ from scanner_io.errors import ConfigError, ScannerError
 
 from .analyst import decide, watch
 from .audit import audit
+from .backup import backup
 from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
@@ -97,6 +98,7 @@ for command in (
     keys,
     audit,
     retention,
+    backup,
     drivers,
     bench,
     evaluate,

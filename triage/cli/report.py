@@ -2,17 +2,96 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .shared import emit, json_option, new_console, progress_bar
+from .shared import ByDefault, emit, json_option, new_console, progress_bar
 
 
-@click.group()
+@click.group(cls=ByDefault, default="operations")
 def report() -> None:
-    """Figures of a site with numerator, denominator and interval beside each."""
+    """Figures of a site with numerator, denominator and interval beside each.
+
+    \b
+    scanlane report STATE_DIR --from 2026-01-01     the same as `scanlane report operations`
+    scanlane report selection STATE_DIR             whether what risk chose holds more than chance
+    """  # noqa: D301  (click wants the character itself)
+
+
+@report.command()
+@click.argument("archive", metavar="STATE_DIR|URL")
+@click.option(
+    "--from", "begin", metavar="TIME", help="First moment, 2026-01-31 or 2026-01-31T06:00, UTC. Default: all."
+)
+@click.option("--to", "end", metavar="TIME", help="Moment after the last. Default: now.")
+@click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write the report as a page.")
+@click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), help="Write a row per lane.")
+@json_option
+def operations(
+    archive: str, begin: str | None, end: str | None, page: Path | None, table: Path | None, as_json: bool
+) -> None:  # fmt: skip
+    """What each lane did: throughput, flags against the promise, hits, time to decision, downtime with its reasons.
+
+    ARCHIVE is the state folder of a service, which may be running, or the postgresql:// URL of a site's database,
+    without a password.
+    """
+    from scanner_io.storage import write_durable
+    from triage.service import operations as study
+    from triage.service import risk_archive, store
+
+    place = store.named(archive)
+    now_ns = time.time_ns()
+    end_ns = now_ns if end is None else _instant(end, "--to")
+    span = risk_archive.span(place)
+    first_ns = _instant(begin, "--from") if begin is not None else end_ns if span is None else span[0]
+    if first_ns >= end_ns:
+        raise click.BadParameter("the time ends before it begins, or nothing was scanned before it", param_hint="--to")
+    with progress_bar(risk_archive.count(place), "reading", quiet=as_json) as progress:
+        told = study.report(place, first_ns, end_ns, progress)
+    if page is not None:
+        write_durable(page, study.html(told).encode(), replace=True)
+    if table is not None:
+        write_durable(table, study.as_csv(told).encode(), replace=True)
+    if as_json:
+        emit(told)
+        return
+    _print_operations(told, study.table(told))
+
+
+def _instant(words: str, option: str) -> int:
+    """Return the time in nanoseconds; without a zone it is UTC."""
+    try:
+        at = datetime.fromisoformat(words)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{words!r} is no time; write 2026-01-31 or 2026-01-31T06:00", param_hint=option
+        ) from error
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()) * 10**9
+
+
+def _print_operations(told: dict[str, Any], rows: list[tuple[str, list[str]]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from triage.analysis.shares import words
+
+    console = new_console()
+    console.print(f"{told['from']} to {told['to']}, UTC")
+    if told["simulated"]:
+        console.print(f"{told['simulated']} of the scans are simulated", style="yellow")
+    table = Table("", *told["lanes"], "all", box=None, header_style="bold")  # a lane's name is made of plain letters
+    for name, cells in rows:
+        table.add_row(name, *map(Text, cells))
+    console.print(table)
+    for lane in told["lanes"].values():
+        for down in (*lane["downtime"], *lane["device_faults"]):
+            until = down["to"] or "now"
+            console.print(f"{down['what']}: {down['from']} to {until}: {down['reason']}", style="dim", markup=False)
+    console.print(f"second opinions other than the decision: {words(told['disagreements'])}")
 
 
 @report.command()

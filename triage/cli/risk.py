@@ -217,12 +217,14 @@ def explain(scan: str, archive: str, folder: Path | None, seed_file: Path | None
 
     What was recorded with the selection is held against what comes out now: the facts of the passage, the score by the
     profile with the recorded hash (--profiles), the draws (--seed-file), the choice among all candidates of the run,
-    and the audit. Exit code 1 where anything differs, or where the archive has no selection of it.
+    and the audit. The score that a lane told with the scan is made again as well. Exit code 1 where anything differs,
+    or where the archive has neither a selection nor a score of it.
     """
     from triage.service import selecting, store
 
     seed = None if seed_file is None else selecting.seed_in(seed_file)
     found = selecting.explain(store.named(archive), scan, folder, seed)
+    lane = selecting.explain_lane_score(store.named(archive), scan, folder)
     told: list[dict[str, Any]] = [
         {
             "run": e.run.run, "stage": e.run.stage, "utc_ns": e.run.utc_ns, "profile": e.run.profile,
@@ -234,18 +236,32 @@ def explain(scan: str, archive: str, folder: Path | None, seed_file: Path | None
         for e in found
     ]  # fmt: skip
     nothing = "the archive has no selection of this passage: none was made or recorded with it, so none is made again"
+    score = None
+    if lane is not None:
+        score = {
+            "score": lane.finding.score, "reason": lane.finding.reason, "asked_for_review": lane.finding.tier != "note",
+            "reproduced": not lane.problems, "problems": lane.problems, "checked": lane.checked,
+            "not_checked": lane.not_checked,
+        }  # fmt: skip
     if as_json:
-        emit({"scan": scan, "selections": told, "note": "" if told else nothing})
+        emit({"scan": scan, "selections": told, "lane_score": score, "note": "" if told else nothing})
     elif not told:
         click.echo(f"{scan}: {nothing}")
+    if score is not None and not as_json:
+        click.echo(f"in the lane: {score['reason']}")
+        _tell_marks(score)
     for one in told if not as_json else ():
         word = "chosen" if one["chosen"] else "not chosen"
         click.echo(f"{one['stage']}: {word}; {one['why']}")
         click.echo(f"  score {one['score']:g} by {one['profile']}; {one['joint']}")
         for words in [*one["contributions"], *one["left_out"]]:
             click.echo(f"    {words}")
-        for mark, key in (("same", "checked"), ("DIFFERS", "problems"), ("not checked", "not_checked")):
-            for words in one[key]:
-                click.echo(f"  {mark}: {words}")
-    if not told or any(e.problems for e in found):
+        _tell_marks(one)
+    if not (told or score) or any(e.problems for e in found) or (lane is not None and lane.problems):
         raise click.exceptions.Exit(EXIT_BAD_INPUT)
+
+
+def _tell_marks(one: dict[str, Any]) -> None:
+    for mark, key in (("same", "checked"), ("DIFFERS", "problems"), ("not checked", "not_checked")):
+        for words in one[key]:
+            click.echo(f"  {mark}: {words}")

@@ -26,6 +26,7 @@ def selection() -> None:
                  scanlane selection seed STATE_DIR --seed-file S     a secret seed; its commitment goes into the audit
                  scanlane selection run STATE_DIR --plan plan.toml --profile HASH … --seed-file S
                  scanlane risk explain SCAN                          the same selection made again from the archive
+                 scanlane selection expected STATE_DIR …             of those declared in advance, who will be imaged
 
     Authorised traders are chosen less often and never never: a random share is the same for everybody.
     """  # noqa: D301  (click wants the character itself)
@@ -94,29 +95,16 @@ def run(
     Without --record nothing is changed. With it the profile must be in force (two signatures), and passages that the
     machine called clear and the selection chose wait for an analyst. Exit code 0 also where nobody is chosen.
     """
-    import tomllib
-
     from scanner_io.client import default_analyst
     from scanner_io.errors import ConfigError
     from triage.analysis import selection as choosing
     from triage.service import risk_archive, risk_store, selecting, store
     from triage.service.outbox import Outbox
 
-    from .risk import enrolled_in
-
     rules, place = risk_store.load(profile, folder), store.named(archive)
     if record:
-        if folder is None:
-            raise click.UsageError("--record: give --profiles, the folder with the signatures")
-        missing = risk_store.in_force(risk_store.signatures(folder, rules.sha256), *enrolled_in(keys))
-        if missing:
-            raise ConfigError([f"{rules.identity} is not in force: {'; '.join(missing)}"])
-    try:
-        told = tomllib.loads(plan_file.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{plan_file}: {error}; `scanlane selection plan` prints one"]) from error
-    chosen_plan = choosing.plan_of(told, str(plan_file))
-    staff = choosing.staff_of(told.get("staff", []), str(plan_file))
+        _must_be_in_force(rules, folder, keys)
+    chosen_plan, staff = _plan_in(plan_file)
     span = risk_archive.span(place)
     if span is None:
         raise ConfigError([f"{archive}: no passage in it"])
@@ -132,6 +120,97 @@ def run(
         finally:
             outbox.close()
     _tell(made, kept, record, woken, as_json)
+
+
+def _must_be_in_force(rules: Any, folder: Path | None, keys: Path | None) -> None:
+    from scanner_io.errors import ConfigError
+    from triage.service import risk_store
+
+    from .risk import enrolled_in
+
+    if folder is None:
+        raise click.UsageError("--record: give --profiles, the folder with the signatures")
+    missing = risk_store.in_force(risk_store.signatures(folder, rules.sha256), *enrolled_in(keys))
+    if missing:
+        raise ConfigError([f"{rules.identity} is not in force: {'; '.join(missing)}"])
+
+
+def _plan_in(path: Path) -> Any:
+    import tomllib
+
+    from scanner_io.errors import ConfigError
+    from triage.analysis import selection as choosing
+
+    try:
+        told = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: {error}; `scanlane selection plan` prints one"]) from error
+    return choosing.plan_of(told, str(path)), choosing.staff_of(told.get("staff", []), str(path))
+
+
+@selection.command()
+@click.argument("state_dir", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--plan", "plan_file", required=True, type=click.Path(path_type=Path), help="See `selection plan`.")
+@click.option("--profile", required=True, help="Risk profile: hash of a signed one in --profiles, or a file.")
+@click.option("--profiles", "folder", type=click.Path(path_type=Path, file_okay=False), help="Signed profiles.")
+@click.option("--keys", type=click.Path(path_type=Path, file_okay=False), help="Folder of `scanlane keys`: who signs.")
+@click.option("--days", default=30.0, show_default=True, type=click.FloatRange(0.01), help="Declared in the last days.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the list; the audit has its hash.")
+@seed_file_option
+@analyst_option
+@json_option
+def expected(
+    state_dir: Path, plan_file: Path, profile: str, folder: Path | None, keys: Path | None, days: float,
+    out: Path | None, seed_file: Path, analyst: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Choose who will be imaged, of the containers that were declared in advance, in what is left of this shift.
+
+    By papers and history alone, as many as the shift's imaging lanes have room for, and the random share. With --out
+    the profile must be in force; `selection check` makes the list again. A vehicle on no list has no declaration that
+    came in advance: that is no reason to let it pass.
+    """
+    from scanner_io.client import default_analyst
+    from scanner_io.storage import write_durable
+    from triage.service import expecting, risk_store, selecting, store
+    from triage.service.outbox import Outbox
+
+    rules, place = risk_store.load(profile, folder), store.named(str(state_dir))
+    if out is not None:
+        _must_be_in_force(rules, folder, keys)
+    plan_, staff = _plan_in(plan_file)
+    moment = expecting.now()
+    known = expecting.declared(state_dir, days, moment)
+    made = expecting.make(place, known, rules, plan_, staff, selecting.seed_in(seed_file), moment)
+    if out is not None:
+        write_durable(out, expecting.encoded(made))
+        outbox = Outbox(place)
+        try:
+            expecting.record(outbox, made, analyst or default_analyst())
+        finally:
+            outbox.close()
+    _tell(made.run, list(made.kept), out is not None, 0, as_json)
+
+
+@selection.command()
+@click.argument("listed", metavar="LIST", type=click.Path(path_type=Path, dir_okay=False))
+@archive_argument
+@click.option("--profiles", "folder", type=click.Path(path_type=Path, file_okay=False), help="Signed profiles.")
+@click.option("--seed-file", type=click.Path(path_type=Path), help="The site's secret seed: the draws, too.")
+@json_option
+def check(listed: Path, archive: str, folder: Path | None, seed_file: Path | None, as_json: bool) -> None:
+    """Make LIST of `selection expected` again, and hold it against the audit. Exit code 1 where anything differs."""
+    from triage.service import expecting, selecting, store
+
+    seed_ = None if seed_file is None else selecting.seed_in(seed_file)
+    again = expecting.check(store.named(archive), listed, folder, seed_)
+    if as_json:
+        emit({"list": str(listed), "reproduced": not again.problems, **again._asdict()})
+    else:
+        for mark, lines in (("same", again.checked), ("DIFFERS", again.problems), ("not checked", again.not_checked)):
+            for words in lines:
+                click.echo(f"{mark}: {words}")
+    if again.problems:
+        raise click.exceptions.Exit(1)
 
 
 def _tell(made: Any, kept: list[Any], record: bool, woken: int, as_json: bool) -> None:

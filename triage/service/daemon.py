@@ -32,8 +32,8 @@ from typing import Any
 
 import zmq
 
+from scanner_io import __version__, disk, recording, wire
 from scanner_io import config as configuration
-from scanner_io import disk, recording, wire
 from scanner_io.errors import StorageError
 from scanner_io.storage import make_folder, quarantine_parts
 
@@ -293,6 +293,7 @@ class Daemon:
                     if page is not None:
                         page.close()
                     self._supervisor.stopping()
+                    self._note("service_stopped", "", who=self._outbox.hub)
                     self._tell_audit(now=True)
                     self._dispatch.close()
             finally:
@@ -307,6 +308,7 @@ class Daemon:
     # ----------------------------------------------------------------------------------------------------- loop
 
     def _loop(self, pulse: Pulse) -> None:
+        self._note("service_started", f"scanlane {__version__}, process {os.getpid()}", who=self._outbox.hub)
         for handle in self._lanes.values():
             handle.start()
         stop_sent_s: float | None = None
@@ -403,6 +405,7 @@ class Daemon:
             case link.Ready():
                 handle.ready = handle.was_ready = True
                 self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
+                self._note("lane_ready", f"process {message.pid} of {self._outbox.hub}", who=handle.name)
                 handle.say(self._intake)
                 handle.unreconciled = True
                 self._catch_up(handle)
@@ -436,6 +439,7 @@ class Daemon:
             case link.Finished():
                 handle.finished = True
                 self._log("lane_finished", lane=handle.name)
+                self._note("lane_finished", "", who=handle.name)
             case _:
                 self._log("unexpected", level="error", lane=handle.name, text=type(message).__name__)
 

@@ -49,6 +49,7 @@ from scanner_io.model import (
     PortalRecord,
     Radiograph,
     Scan,
+    ScanEnd,
     ScanStart,
     TriageResult,
 )
@@ -138,6 +139,8 @@ class DeviceThread(threading.Thread):
         self._intake = intake
         self._room = room
         self._count = count
+        self._lost_columns: dict[str, int] = {}
+        """Columns of the open scans that were dropped here."""
         self._reported = ""
         self._retry_s = FIRST_RETRY_S
         self._turned_s = time.monotonic()
@@ -268,14 +271,19 @@ class DeviceThread(threading.Thread):
             try:
                 self._out.put_nowait((self.number, event))
             except queue.Full:
-                # A live device cannot wait. The gap in `first_column` tells assembly what is missing.
+                # A live device cannot wait. The gap in `first_column` tells assembly what is missing; where nothing
+                # comes after it, the scan's end does.
                 self.dropped += 1
+                columns = event.counts[0].shape[0] if event.counts else 0
+                self._lost_columns[event.source_ref] = self._lost_columns.get(event.source_ref, 0) + columns
                 if self.dropped & (self.dropped - 1) == 0:
                     self._note(
                         "lines_dropped", level="error", device=self._device.driver,
                         text=f"{self.dropped} blocks dropped so far: the lane is slower than the scanner",
                     )  # fmt: skip
             return
+        if isinstance(event, ScanEnd) and (lost := self._lost_columns.pop(event.source_ref, 0)):
+            event = msgspec.structs.replace(event, dropped_columns=event.dropped_columns + lost)
         # What a live device said is lost if it is not passed on; a file or recording is offered again.
         while not (self.stopping if source.pausable else self.closing).is_set():
             self._turned_s = time.monotonic()
@@ -381,19 +389,30 @@ class Judge:
         self._workers.close()
 
 
-def lane_profile(energy: str | None, usual: str | None = None, lane: str | None = None) -> Any:
+def lane_profile(
+    energy: str | None, usual: str | None = None, lane: str | None = None, risk: str | None = None
+) -> Any:  # fmt: skip
     """Return the profile of a lane.
 
     energy : file of its energy calibration; usual : file of `scanlane calibrate`; lane : its name, None for files by
-        hand, which may be of any
+        hand, which may be of any; risk : risk profile, which two people must have signed where it is a lane's
 
     Raises ConfigError, also where what is usual was learned on another lane, by other code or with other thresholds.
     """
     from triage.analysis import image, pipeline
 
     profile = pipeline.Profile()
+    if risk is not None:
+        from . import risk_store
+
+        rules = risk_store.load(Path(risk))
+        missing = risk_store.in_force(risk_store.signatures(Path(risk).parent, rules.sha256))
+        if missing and lane is not None:
+            raise ConfigError([f"{risk}: not in force: {'; '.join(missing)}; see `scanlane risk sign`"])
+        profile = pipeline.Profile(risk=rules)
     if energy is not None:
-        profile = pipeline.Profile(image=image.ImageProfile(energy=energy_calibration.load(Path(energy))))
+        measured = image.ImageProfile(energy=energy_calibration.load(Path(energy)))
+        profile = msgspec.structs.replace(profile, image=measured)
     if usual is None:
         return profile
     learned = lane_profiles.read(Path(usual))
@@ -602,7 +621,7 @@ class LaneProcess:
         """Set when the lane must end although the disk still refuses."""
         self.refs: dict[str, tuple[tuple[int, str], ...]] = {}
         self.unanswered: set[str] = set()
-        self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name))
+        self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name, lane.risk))
         self._promise = self._open_promise(state / "promise")
         self._intake = threading.Event()
         self._intake_lock = threading.Lock()

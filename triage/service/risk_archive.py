@@ -102,6 +102,15 @@ def span(place: Place) -> tuple[int, int] | None:
     return None if first is None else (int(first), int(last))
 
 
+def history_now(place: Place) -> Callable[[Declaration], History]:
+    """Return what tells the history of a declaration's container and consignor, as it is known at this moment."""
+    seen = _Seen()
+    for passage in passages(place):
+        found = passage.verdict == "inspect"
+        seen.add(passage.declaration, passage.at_utc_ns if found else None)
+    return lambda declaration: seen.history(declaration, 1 << 62)
+
+
 class _Seen:
     """Counts of containers and consignors, and finds that become known at the time of their decision."""
 

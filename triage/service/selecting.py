@@ -8,6 +8,7 @@ the hash of each run, the commitment before the seed is used, and every passage 
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -18,9 +19,11 @@ import msgspec
 
 from scanner_io import __version__
 from scanner_io.errors import ConfigError, DataError, StorageError
+from scanner_io.model import Declaration, Finding
 from scanner_io.security import secret_in
 from triage.analysis import risk, selection
-from triage.analysis.risk_facts import FACTS, Value, doubts
+from triage.analysis.risk_facts import FACTS, RISK_KIND, History, Value, doubts
+from triage.analysis.risk_finding import risk_finding
 from triage.analysis.selection import Candidate, Choice, Plan, Stage, Window
 
 from . import risk_store
@@ -67,19 +70,24 @@ def candidate_of(passage: Passage, told: risk.Assessment) -> Candidate:
     """Return a passage as it stands for selection."""
     result, papers = passage.result, passage.declaration
     doubtful = papers is None or bool(doubts(papers, result.quality))
-    trader = "no declaration"
-    if papers is not None:
-        trader = {True: "authorised", False: "not authorised", None: "not known"}[papers.authorised_trader]
-    before = passage.history.consignor_scans
-    size = "not known"
-    if papers is not None and papers.consignor:
-        size = "10 passages before or more" if before >= 10 else "1 to 9 before" if before else "new here"
     return Candidate(
         scan_id=passage.scan_id, at_utc_ns=passage.at_utc_ns, score=told.score,
         must="" if result.outcome == "CLEAR" else f"the machine says {result.outcome}",
         trusted=papers is not None and papers.authorised_trader is True and not doubtful,
-        traits={"trader": trader, "size of trader": size, "origin": (papers.origin if papers else "") or "not known"},
+        traits=traits(papers, passage.history),
     )  # fmt: skip
+
+
+def traits(papers: Declaration | None, history: History) -> dict[str, str]:
+    """Return what the fairness report groups by: trader class, size of the trader here, origin."""
+    trader = "no declaration"
+    if papers is not None:
+        trader = {True: "authorised", False: "not authorised", None: "not known"}[papers.authorised_trader]
+    before = history.consignor_scans
+    size = "not known"
+    if papers is not None and papers.consignor:
+        size = "10 passages before or more" if before >= 10 else "1 to 9 before" if before else "new here"
+    return {"trader": trader, "size of trader": size, "origin": (papers.origin if papers else "") or "not known"}
 
 
 def candidates_before(place: Place, stage: Stage) -> set[str]:
@@ -128,7 +136,7 @@ def select(
     )  # fmt: skip
     choices = selection.choose(stage, [k[0] for k in kept], windows, plan, selection.drawing(seed))
     return run, [
-        Kept(candidate=c, choice=choice, assessment=told, facts=_plain(facts))
+        Kept(candidate=c, choice=choice, assessment=told, facts=plain(facts))
         for (c, told, facts), choice in zip(kept, choices, strict=True)
     ]
 
@@ -146,8 +154,7 @@ def record(outbox: Outbox, run: Run, kept: Sequence[Kept], who: str) -> int:
         for scan_id, _ in blobs:
             if outbox.store.row(done, (scan_id, run.stage)):
                 raise StorageError(f"{scan_id}: was selected among for {run.stage} meanwhile; run it again")
-        if not outbox.store.row("SELECT 1 FROM events WHERE kind='selection_seed' AND text=?", (run.seed_commitment,)):
-            outbox.event("selection_seed", who=who, text=run.seed_commitment)
+        commit_if_new(outbox, run.seed_commitment, who)
         outbox.store.change(
             "INSERT INTO selection_runs VALUES (?, ?, ?, ?)", (run.run, run.stage, run.utc_ns, described)
         )  # fmt: skip
@@ -166,6 +173,12 @@ def record(outbox: Outbox, run: Run, kept: Sequence[Kept], who: str) -> int:
                 )
             outbox.event("selected", scan_id, who, f"{run.stage} {run.run}: {one.choice.why}")
     return woken
+
+
+def commit_if_new(outbox: Outbox, commitment: str, who: str) -> None:
+    """Write a commitment into the audit, inside a transaction, where it is not there yet."""
+    if not outbox.store.row("SELECT 1 FROM events WHERE kind='selection_seed' AND text=?", (commitment,)):
+        outbox.event("selection_seed", who=who, text=commitment)
 
 
 def commit_seed(outbox: Outbox, seed: bytes, who: str) -> str:
@@ -188,7 +201,9 @@ def run_hash(described: bytes, blobs: Iterable[bytes]) -> str:
 # Made again
 
 
-class _Event(NamedTuple):
+class Event(NamedTuple):
+    """What the audit says of selections."""
+
     kind: str
     text: str
     utc_ns: int
@@ -217,19 +232,77 @@ def explain(place: Place, scan_id: str, profiles: Path | None, seed: bytes | Non
         rows: dict[str, dict[str, bytes]] = {}
         for run, name, told in reader.rows("SELECT run, scan_id, told FROM selections ORDER BY run, scan_id"):
             rows.setdefault(run, {})[name] = bytes(told)
-        query = "SELECT kind, text, utc_ns FROM events WHERE kind IN ('selection_run', 'selection_seed') ORDER BY seq"
-        events = [_Event(*row) for row in reader.rows(query)]
-    passage = next((p for p in passages(place) if p.scan_id == scan_id), None)
-    if passage is None:
-        raise DataError(f"{scan_id[:80]}: no such passage in {place}")
+    events = events_in(place, "selection_run")
+    passage = _passage(place, scan_id)
     mine = [name for name in rows if scan_id in rows[name]]
     return [_again(passage, name, runs[name], rows[name], events, profiles, seed) for name in sorted(
         mine, key=lambda n: msgspec.json.decode(runs[n], type=Run).utc_ns
     )]  # fmt: skip
 
 
+def events_in(place: Place, kind: str) -> list[Event]:
+    """Return the audit's events of this kind, and of seeds, in their order."""
+    query = f"SELECT kind, text, utc_ns FROM events WHERE kind IN ('{kind}', 'selection_seed') ORDER BY seq"  # noqa: S608
+    with reading(place) as reader:
+        return [Event(*row) for row in reader.rows(query)]
+
+
+class Again(NamedTuple):
+    """What came of making something again; fields as in Explained."""
+
+    problems: list[str]
+    checked: list[str]
+    not_checked: list[str]
+
+
+class LaneScore(NamedTuple):
+    """The score that a lane told with the scan, made again; fields as in Explained."""
+
+    finding: Finding
+    problems: list[str]
+    checked: list[str]
+    not_checked: list[str]
+
+
+def explain_lane_score(place: Place, scan_id: str, profiles: Path | None) -> LaneScore | None:
+    """Make the score again that a lane told with a scan, and by which it may have asked for a review.
+
+    None where the lane told none: it had no risk profile. Raises DataError for a passage that is not in the archive.
+    """
+    passage = _passage(place, scan_id)
+    finding = next((f for f in passage.result.findings if f.kind == RISK_KIND), None)
+    if finding is None:
+        return None
+    told = LaneScore(finding, [], [], [])
+    named = re.search(r"@([0-9a-f]{12}):", finding.reason)
+    if named is None:
+        told.problems.append("the finding names no profile")
+        return told
+    if profiles is None:
+        told.not_checked.append("the score: give --profiles, the folder with the signed profiles")
+        return told
+    try:
+        profile = risk_store.load(named[1], profiles)
+    except ConfigError as error:
+        told.problems.append(f"profile {named[1]} is not there to make the score again: {error}")
+        return told
+    again = risk_finding(passage.lane, passage.start_utc_ns, passage.result, passage.declaration, profile)
+    if again == finding:
+        told.checked.append(f"score {finding.score:g} and every word of it made again by {profile.identity}")
+    else:
+        told.problems.append(f"made again it is: {again.reason}")
+    return told
+
+
+def _passage(place: Place, scan_id: str) -> Passage:
+    passage = next((p for p in passages(place) if p.scan_id == scan_id), None)
+    if passage is None:
+        raise DataError(f"{scan_id[:80]}: no such passage in {place}")
+    return passage
+
+
 def _again(
-    passage: Passage, name: str, described: bytes, rows: dict[str, bytes], events: list[_Event],
+    passage: Passage, name: str, described: bytes, rows: dict[str, bytes], events: list[Event],
     profiles: Path | None, seed: bytes | None,
 ) -> Explained:  # fmt: skip
     run = msgspec.json.decode(described, type=Run)
@@ -243,64 +316,77 @@ def _again(
         problems.append("the run is not what the audit says of it: rows of it were changed, or it has no event")
     else:
         checked.append("the run is what the audit says of it")
-    facts = _plain(passage.facts())
+    facts = plain(passage.facts())
     if facts != kept.facts:
         changed = [f"{n}: recorded {kept.facts.get(n)}, now {facts.get(n)}" for n in FACTS
                    if facts.get(n) != kept.facts.get(n)]  # fmt: skip
         problems.append(f"facts are not those of the archive: {'; '.join(changed)}")
     else:
         checked.append("facts made again from the archive")
-    _score_again(run, kept, profiles, problems, checked, open_)
-    _choice_again(run, kept, all_kept, events, seed, problems, checked, open_)
+    again = Again(problems, checked, open_)
+    scores_again(run, [kept], profiles, again)
+    choices_again(run, all_kept, events, seed, again, kept)
     return Explained(run, kept, problems, checked, open_)
 
 
-def _score_again(
-    run: Run, kept: Kept, profiles: Path | None, problems: list[str], checked: list[str], open_: list[str]
-) -> None:  # fmt: skip
+def scores_again(run: Run, every: Iterable[Kept], profiles: Path | None, again: Again) -> None:
+    """Make scores again of their facts, by the profile with the recorded hash."""
     if profiles is None:
-        open_.append("the score: give --profiles, the folder with the signed profiles")
+        again.not_checked.append("the score: give --profiles, the folder with the signed profiles")
         return
     try:
         profile = risk_store.load(run.profile_sha256, profiles)
     except ConfigError as error:
-        problems.append(f"profile {run.profile_sha256[:12]} is not there to make the score again: {error}")
+        again.problems.append(f"profile {run.profile_sha256[:12]} is not there to make the score again: {error}")
         return
-    facts = {n: tuple(v) if isinstance(v, list) else v for n, v in kept.facts.items()}
-    told = risk.assess(profile, facts, kept.candidate.at_utc_ns)
-    if told != kept.assessment or told.score != kept.candidate.score:
-        problems.append(f"the score is {told.score:g} by {profile.identity}, recorded is {kept.assessment.score:g}")
-    else:
-        checked.append(f"score {told.score:g} made again by {profile.identity}")
+    rows = list(every)
+    bad = 0
+    for kept in rows:
+        facts = {n: tuple(v) if isinstance(v, list) else v for n, v in kept.facts.items()}
+        told = risk.assess(profile, facts, kept.candidate.at_utc_ns)
+        if told != kept.assessment or told.score != kept.candidate.score:
+            bad += 1
+            again.problems.append(
+                f"{kept.candidate.scan_id}: the score is {told.score:g} by {profile.identity}, recorded is "
+                f"{kept.assessment.score:g}"
+            )
+    if not bad:
+        word = f"score {rows[0].assessment.score:g}" if len(rows) == 1 else f"{len(rows)} scores"
+        again.checked.append(f"{word} made again by {profile.identity}")
 
 
-def _choice_again(
-    run: Run, kept: Kept, all_kept: dict[str, Kept], events: list[_Event], seed: bytes | None,
-    problems: list[str], checked: list[str], open_: list[str],
+def choices_again(
+    run: Run, all_kept: dict[str, Kept], events: list[Event], seed: bytes | None, again: Again, kept: Kept | None = None
 ) -> None:  # fmt: skip
+    """Make the choice among all candidates of a run again; kept : the one it is asked of, None: all of them."""
     if run.algorithm != selection.ALGORITHM:
-        open_.append(f"the choice: made by {run.algorithm}, this is {selection.ALGORITHM}")
+        again.not_checked.append(f"the choice: made by {run.algorithm}, this is {selection.ALGORITHM}")
         return
+    asked = [kept] if kept is not None else list(all_kept.values())
     since = [e.utc_ns for e in events if e.kind == "selection_seed" and e.text == run.seed_commitment]
     if not since:
-        problems.append("the audit has no commitment of the seed")
-    elif since[0] > kept.candidate.at_utc_ns:
-        open_.append("that the seed was not picked for this passage: it was committed to after the passage came")
+        again.problems.append("the audit has no commitment of the seed")
+    elif any(since[0] > k.candidate.at_utc_ns for k in asked):
+        again.not_checked.append(
+            "that the seed was not picked for this passage: it was committed to after the passage came"
+        )  # fmt: skip
     draw = selection.drawing(seed) if seed is not None else _recorded(all_kept)
     if seed is None:
-        open_.append("the draws: give --seed-file; the recorded ones were taken")
+        again.not_checked.append("the draws: give --seed-file; the recorded ones were taken")
     elif selection.commitment(seed) != run.seed_commitment:
-        problems.append(f"this seed's commitment is {selection.commitment(seed)[:12]}, the run's is "
-                        f"{run.seed_commitment[:12]}")  # fmt: skip
+        again.problems.append(
+            f"this seed's commitment is {selection.commitment(seed)[:12]}, the run's is {run.seed_commitment[:12]}"
+        )
         return
     candidates = [k.candidate for k in all_kept.values()]
-    again = {c.scan_id: c for c in selection.choose(run.stage, candidates, run.windows, run.plan, draw)}
-    mine = again[kept.candidate.scan_id]
-    if mine != kept.choice:
-        problems.append(f"the choice made again is: {mine.why}; recorded is: {kept.choice.why}")
-    else:
-        checked.append(f"choice made again among {len(candidates)} candidates"
-                       + (" with the seed that the audit is committed to" if seed is not None else ""))  # fmt: skip
+    made = {c.scan_id: c for c in selection.choose(run.stage, candidates, run.windows, run.plan, draw)}
+    differ = [k for k in asked if made[k.candidate.scan_id] != k.choice]
+    for one in differ:
+        why = made[one.candidate.scan_id].why
+        again.problems.append(f"{one.candidate.scan_id}: made again it is: {why}; recorded is: {one.choice.why}")
+    if not differ:
+        by = " with the seed that the audit is committed to" if seed is not None else ""
+        again.checked.append(f"choice made again among {len(candidates)} candidates{by}")
 
 
 def _recorded(all_kept: dict[str, Kept]) -> selection.Draw:
@@ -311,5 +397,6 @@ def _recorded(all_kept: dict[str, Kept]) -> selection.Draw:
     return drawn
 
 
-def _plain(facts: dict[str, Value]) -> dict[str, bool | float | str | list[str] | None]:
+def plain(facts: dict[str, Value]) -> dict[str, bool | float | str | list[str] | None]:
+    """Return facts as JSON has them."""
     return {n: list(v) if isinstance(v, tuple) else v for n, v in facts.items()}
