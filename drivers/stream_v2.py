@@ -41,7 +41,7 @@ from scanner_io import cbor
 from scanner_io.capture import Tap, no_tap
 from scanner_io.channel import Channel
 from scanner_io.errors import DataError, LinkLost
-from scanner_io.line_detector import LineDetector, Lines
+from scanner_io.line_detector import LineDetector, LineScan
 from scanner_io.model import (
     MAX_PIXELS,
     DeviceInfo,
@@ -49,10 +49,6 @@ from scanner_io.model import (
     Event,
     Health,
     Kind,
-    LineBlock,
-    Rejected,
-    ScanEnd,
-    ScanStart,
 )
 
 CONNECT_S = 5.0
@@ -267,20 +263,19 @@ class Series:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._lines: Lines | None = None
+        self._scan: LineScan | None = None
         self._id: Any = None
         self._dead: Any = None
         self._channels: tuple[str, ...] = ()
         self._shape: tuple[int, int] | None = None
-        self._ref, self._start_ns, self._last_ns, self._next_image = "", 0, 0, 0
-        self._started = False
+        self._start_ns, self._next_image = 0, 0
         self._odd = 0
         self.heard_s = 0.0
 
     @property
     def open(self) -> bool:
         """Return whether a series is on its way."""
-        return self._lines is not None
+        return self._scan is not None
 
     def feed(self, message: bytes | memoryview, utc_ns: int, now_s: float) -> list[Event]:
         """Take a message; return the events it brings."""
@@ -296,7 +291,7 @@ class Series:
                 case "image":
                     return self._image(told, utc_ns)
                 case "end" if _number(told, "series_id") == self._id:
-                    self._odd = 0 if self._started else self._odd
+                    self._odd = 0 if self._next_image else self._odd
                     return self.end("complete", utc_ns)
                 case "end":
                     return []
@@ -325,28 +320,29 @@ class Series:
         return events
 
     def _begin(self, series: int, utc_ns: int, unique: str) -> None:
-        self._id, self._dead, self._shape, self._started = series, None, None, False
-        self._lines = Lines(self._config.detector, f"stream_v2 series {series}")
-        self._ref, self._start_ns, self._last_ns, self._next_image = f"{series}@{unique or utc_ns}", utc_ns, 0, 0
+        self._id, self._dead, self._shape = series, None, None
+        ref = f"{series}@{unique or utc_ns}"
+        self._scan = LineScan(self._config.detector, ref, f"stream_v2 series {series}")
+        self._start_ns, self._next_image = utc_ns, 0
         self._channels = self._config.channels
 
     def _image(self, told: dict[str, Any], utc_ns: int) -> list[Event]:
         series, number = _number(told, "series_id"), _number(told, "image_id")
         events: list[Event] = []
-        if self._lines is None or series != self._id:
+        if self._scan is None or series != self._id:
             if series == self._dead or series == self._id:
                 return []  # of a series that was ended
             events = self.end("aborted", utc_ns)
             self._begin(series, utc_ns, "")
             events += self._health(utc_ns, f"series {series}: its beginning was not heard")
-        assert self._lines is not None
+        assert self._scan is not None
         if not isinstance(told.get("data"), dict):
             raise DataError(f"image {number} without data")
         if number < self._next_image:
             return [*events, *self._health(utc_ns, f"series {series}: image {number} came again and was left out")]
         counts = self._counts(told["data"])
         lines, channels = counts[0].shape
-        first = self._lines.next_line + (number - self._next_image) * lines
+        first = self._scan.next_line + (number - self._next_image) * lines
         if (first + lines) * channels > MAX_PIXELS:
             raise DataError(f"image {number} begins at line {first}, and a scan has at most {MAX_PIXELS} values")
         if number > self._next_image:
@@ -355,9 +351,8 @@ class Series:
         self._next_image = number + 1
         begin_ns = self._start_ns + _seconds_ns(told.get("start_time"), first * self._config.line_period_s)
         period_ns = round(self._config.line_period_s * 1e9)
-        times = np.maximum(begin_ns + period_ns * np.arange(lines, dtype=np.int64), self._last_ns)
-        self._last_ns = int(times[-1])
-        return events + self._out(self._lines.add(first, counts, times))
+        times = begin_ns + period_ns * np.arange(lines, dtype=np.int64)
+        return events + self._scan.add(counts, times, first=first)
 
     def _counts(self, data: dict[str, Any]) -> tuple[npt.NDArray[np.uint16], ...]:
         """Return the channels of an image as (lines, channels) uint16. Raises DataError."""
@@ -383,33 +378,10 @@ class Series:
             counts.append(np.require(upright, np.uint16, ["C", "ALIGNED"]))
         return tuple(counts)
 
-    def _out(self, blocks: list[Any]) -> list[Event]:
-        events: list[Event] = []
-        for first, counts, times, _ in blocks:
-            if not self._started:
-                assert self._lines is not None and self._lines.state is not None
-                self._started = True
-                events.append(ScanStart(source_ref=self._ref, utc_ns=int(times[0]), detector=self._lines.state))
-            events.append(LineBlock(source_ref=self._ref, first_column=first, counts=counts, column_utc_ns=times))
-        return events
-
     def end(self, reason: EndReason, utc_ns: int) -> list[Event]:
         """End the open series, if there is one."""
-        if self._lines is None:
-            return []
-        lines = self._lines
-        try:
-            events = self._out(lines.add(lines.next_line, (), np.empty(0, np.int64), last=True))
-        except (DataError, ValueError) as error:
-            events = [Rejected(source_ref=self._ref, utc_ns=utc_ns, reason=f"series {self._id}: {error}")]
-        self._lines = None
-        if lines.state is None:
-            text = f"series {self._id} ended ({reason}) without a single image"
-            return events or [Rejected(source_ref=self._ref, utc_ns=utc_ns, reason=text)]
-        end = ScanEnd(
-            source_ref=self._ref, utc_ns=max(utc_ns, self._last_ns), reason=reason, dropped_columns=lines.gaps
-        )
-        return [*events, end]
+        scan, self._scan = self._scan, None
+        return [] if scan is None else scan.end(reason, utc_ns)
 
 
 def _seconds_ns(told: Any, otherwise_s: float) -> int:

@@ -344,7 +344,7 @@ def test_foreign_bytes_never_raise_anything_else(data):
 
 def test_a_series_without_images_and_one_without_its_beginning():
     (told,) = fed([message("start", series_id=1, channels=["a", "b"]), message("end", series_id=1)])
-    assert isinstance(told, Rejected) and "without a single image" in told.reason
+    assert isinstance(told, Rejected) and "without a single line" in told.reason
     events = fed(series(VALUES)[1:])
     assert events[-1].reason == "complete" and "beginning was not heard" in texts(events)[0]
 

@@ -1,6 +1,9 @@
 """Programs at the wire that mean harm, or have gone wild: what they get, and what it costs the others."""
 
+import socket
+import struct
 import time
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -118,6 +121,58 @@ def test_who_answers_pings_that_it_has_not_read_gets_no_more_chunks(service, mon
         eve.wait_for(wire.Queue)  # reads all of it, and answers the pings
         assert sum(isinstance(m, wire.Chunk) for m in eve.came) == 4
         assert until(lambda: not connection.unread)
+
+
+class Plain:
+    """A peer that speaks ZMTP by itself, without keys."""
+
+    def __init__(self, address):
+        self.socket = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 5)
+        # signature, version 3.0, mechanism NULL, as a client; then READY with its socket's type
+        self.socket.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16 + 1 + 31))
+        ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+        self.socket.sendall(bytes([4, len(ready)]) + ready)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def until_cut(self, data, most):
+        """Send `data` again and again; return whether the connection was ended before it was `most` times."""
+        with suppress(OSError):
+            for _ in range(most):
+                self.socket.sendall(data)
+                time.sleep(0.002)
+            return False
+        return True
+
+
+@pytest.mark.parametrize("part", [b"\x03" + struct.pack(">Q", 60_000) + bytes(60_000), b"\x01\x00" * 10_000], ids=len)
+def test_a_message_of_parts_without_an_end_is_cut_off(service, part):
+    with Plain(service.address) as eve:
+        assert eve.until_cut(part, 4000)
+    assert until(lambda: any(event == "endless_message" for event, _ in service.log))
+    with Workstation(service.address, "ana") as ana:
+        assert ana.connected(10.0)
+
+
+def test_who_sends_much_in_whole_messages_stays(service):
+    service.put()
+    with bare(service) as eve:
+        eve.wait_for(wire.Offer)
+        decision = Decision(
+            decision_id="d", scan_id="none", sha256="0", analyst="eve", verdict="clear", decided_utc_ns=1,
+            note="x" * 10_000,
+        )  # fmt: skip
+        for _ in range(300):
+            eve.send(wire.Decide(decision=decision, statement=bytes(40_000)))
+        for _ in range(300):
+            assert "no scan" in eve.wait_for(wire.Refused, 20.0).reason
+        eve.send(wire.QueueRequest())
+        assert eve.wait_for(wire.Queue).counts["leased"] == 1
+    assert not any(event == "endless_message" for event, _ in service.log)
 
 
 # -- floods by somebody who may

@@ -23,6 +23,7 @@ from .exchange import exchange
 from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
+from .manual import manual
 from .operate import doctor, install, uninstall
 from .policy import policy
 from .quality import quality
@@ -77,6 +78,7 @@ def cli() -> None:
     Judge files       scanlane triage scan.jpg portal.csv recording.scan.h5
     Beside a lane     scanlane check lane.toml && scanlane run lane.toml
     As an analyst     scanlane console --connect tcp://127.0.0.1:7410
+    The manual        scanlane help
 
     Exit codes: 0 all good, 1 some input was bad, 2 usage or configuration.
     """  # noqa: D301  (click wants the character itself)
@@ -100,6 +102,7 @@ for command in (
     retention,
     backup,
     drivers,
+    manual,
     bench,
     evaluate,
     calibrate,

@@ -281,6 +281,7 @@ class Dispatch:
                 return
             frames = [bytes(part.buffer) for part in parts[:MAX_FRAMES]]
             descriptor = _descriptor_of(parts[-1])
+            self.door.spoke(descriptor)
             if self._gate is None:
                 self._take(frames[0], descriptor, frames[1:], None)
             else:
