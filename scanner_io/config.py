@@ -182,7 +182,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The whole file.
 
     state_dir : recordings, outbox and logs live here; relative paths count from the configuration file
-    cargo : none: declarations come with their vehicles, or not at all
+    cargo : none, and no lane has a `cargo_feed`: declarations come with their vehicles, or not at all
     """
 
     state_dir: str
@@ -217,6 +217,8 @@ def parse(text: str, name: str, base: Path) -> Config:
     problems: list[str] = []
     lanes = tuple(_with_files(lane, base, problems) for lane in _lanes(table.pop("lane", None), problems))
     problems += _cross_checks(lanes, table.get("dispatch"))
+    if any(device.driver == "cargo_feed" for lane in lanes for device in lane.device):
+        table.setdefault("cargo", {})
     config: Config | None = fill(Config, {**table, "lane": ()}, "", problems)
     if config is not None:
         config = msgspec.structs.replace(

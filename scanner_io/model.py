@@ -412,6 +412,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     hs_codes : declared goods, 2 to 10 digits of the Harmonized System
     declared_empty : True, False or None where nothing was said
     gross_weight_kg : as declared
+    tare_weight_kg : of the container alone; where it is told, the gross weight is with the container, otherwise it may
+        be with or without
     """
 
     container_numbers: tuple[str, ...] = ()
@@ -427,6 +429,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     route: tuple[str, ...] = ()
     prior_scans: int | None = None
     simulated: bool = False
+    tare_weight_kg: float | None = None
 
 
 JoinState = Literal["matched", "doubtful", "several", "none"]
@@ -770,11 +773,12 @@ class LaneEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Remark(msgspec.Struct, frozen=True, kw_only=True):
-    """What a source knows of the passage at `utc_ns` beyond its data: a replayed scan's flags and first devices."""
+    """What a source knows of the passage at `utc_ns` beyond its data: flags, first devices, join of a replayed scan."""
 
     utc_ns: int
     quality: tuple[Quality, ...] = ()
     devices: tuple[DeviceInfo, ...] = ()
+    declaration_match: DeclarationMatch | None = None
     source_ref: str = ""
 
 

@@ -382,6 +382,8 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
     _forget_absent(values[0], _LATER_SCAN)
     if scan.radiograph is not None:
         _forget_absent(values[0]["radiograph"], {"position_mm": None})
+    if scan.declaration is not None:
+        _forget_absent(values[0]["declaration"], {"tare_weight_kg": None})
     if scan.portal is not None:
         portal = values[0]["portal"]
         _forget_absent(portal, _LATER_PORTAL)
@@ -985,7 +987,7 @@ def _check_identity(path: Path, recording: Recording) -> Iterator[Problem]:
     present = {"radiograph": scan.radiograph, "portal": scan.portal, "declaration": scan.declaration}
     told = {q.code for q in scan.quality}
     for kind in scan.expected:
-        if present[kind] is None and f"{kind}_missing" not in told:
+        if present[kind] is None and not any(code.startswith(f"{kind}_") for code in told):
             yield _problem("completeness", f"/entry/{kind}", "expected, absent, and no quality flag says so")
 
 

@@ -98,6 +98,11 @@ def test_the_example_of_a_site(tmp_path):
     assert loaded.outbox.password_file == str(secret)
 
 
+def test_the_example_of_declarations_in_advance(tmp_path):
+    loaded = config.parse(block("config") + "\n" + block("cargo"), "README", base=tmp_path)
+    assert loaded.lane[0].device[-1].driver == "cargo_feed" and loaded.cargo.wrong_join == 0.001
+
+
 def test_every_command_named_exists(tmp_path):
     for name in sorted(set(re.findall(r"`scanlane ([a-z]+(?: (?:list|triage))?)", README))):
         assert scanlane(*name.split(), "--help", cwd=tmp_path).returncode == 0, name

@@ -1,16 +1,20 @@
 """The workstation behind the page, against the real service: opening, deciding, losing and coming back."""
 
 import sqlite3
+import threading
 import time
 
 import msgspec
 import pytest
 
+from scanner_io import recording, wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DataError, DeliveryError
-from tests.console.site import Site, opened, until
+from tests.console.site import Site, opened, row_of, until
+from tests.console.test_view import known_scan
 from triage.console.journal import Journal, Made
 from triage.console.station import Station
+from triage.service.dispatch import Dispatch
 
 
 def state_of(station, decision_id):
@@ -149,6 +153,43 @@ def second_desk(tmp_path, site):
     until(lambda: running.queue()["rows"])
     yield running
     running.close()
+
+
+def test_a_lane_that_vanishes_in_mid_fetch_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    scan, result = known_scan(0)
+    recording.write(tmp_path / f"{scan.scan_id}.scan.h5", scan, config={}, result=result)
+    row = row_of(tmp_path / f"{scan.scan_id}.scan.h5")
+    assert row.size > 2 * wire.CHUNK_BYTES
+    back, sent, whole = threading.Event(), [], Dispatch._fetch
+
+    def first_chunk_only(dispatch, connection, message):
+        if back.is_set():
+            sent.append(message.offset)
+            whole(dispatch, connection, message)
+        elif not message.offset:
+            whole(dispatch, connection, msgspec.structs.replace(message, credit=1))
+
+    monkeypatch.setattr(Dispatch, "_fetch", first_chunk_only)
+    site = Site(tmp_path, [row], heartbeat_s=0.2)
+    running = Station((site.address,), "ana", tmp_path)
+    try:
+        until(lambda: running.queue()["rows"])
+        opening = running.open(scan.scan_id)
+        until(lambda: opening.have == wire.CHUNK_BYTES)
+        site.stop()
+        assert not opening.done.wait(0.5)
+        assert running.opening(scan.scan_id)["state"] == "fetching"
+        with pytest.raises(DeliveryError, match="is not open here"):
+            running.meta(scan.scan_id)
+        back.set()
+        site.start()
+        assert opening.done.wait(20)
+        assert (opening.state, opening.mine) == ("ready", True), opening.error
+        assert min(sent) == wire.CHUNK_BYTES, "what was here is not sent again"
+        assert (opening.scan.radiograph.counts[1] == scan.radiograph.counts[1]).all()
+    finally:
+        running.close()
+        site.stop()
 
 
 def test_opinions_reach_other_desks_and_are_blind_until_they_have_decided(station, second_desk, site):

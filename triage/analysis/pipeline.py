@@ -208,7 +208,9 @@ def scores_of(scan: Scan, profile: Profile, *, map_strips: Callable[..., Any] = 
 def _portal(scan: Scan, profile: Profile) -> PortalJudgement | None:
     if scan.portal is None:
         return None
-    return judge_portal(scan.portal, profile.portal, declaration=scan.declaration, radiograph=scan.radiograph)
+    # papers that are doubtful explain nothing away
+    trusted = None if any(q.code == "declaration_doubtful" for q in scan.quality) else scan.declaration
+    return judge_portal(scan.portal, profile.portal, declaration=trusted, radiograph=scan.radiograph)
 
 
 def _known(scan: Scan, portal: PortalJudgement | None, previous: CargoGrid | None = None) -> Known:

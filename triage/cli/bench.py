@@ -135,6 +135,33 @@ def bench_batch(rounds: int, recordings: int, folder: Path | None, as_json: bool
     _bench(lambda progress: measure(folder, rounds, recordings, progress=progress), rounds, as_json)
 
 
+@bench.command("lanes")
+@click.option("--lanes", default=50, show_default=True, type=click.IntRange(1, 1000), help="With small images.")
+@click.option("--large", default=4, show_default=True, type=click.IntRange(0, 100), help="With full-size images.")
+@click.option("--analysts", default=30, show_default=True, type=click.IntRange(1, 200))
+@click.option("--seconds", default=1800.0, show_default=True, type=click.FloatRange(1, 1e6), help="With all lanes.")
+@click.option(
+    "--interval", default=30.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Of a lane's scans, s."
+)
+@click.option("--steps", default=4, show_default=True, type=click.IntRange(1, 20), help="Of the number of lanes.")
+@folder_option
+@json_option
+def bench_lanes(
+    lanes: int, large: int, analysts: int, seconds: float, interval: float, steps: int, folder: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """The load test: many lanes and analysts on this machine; latency, losses, memory, processor time per lane.
+
+    Takes the given time and four tenths more. A lane takes 0.2 GB. Run nothing else meanwhile.
+    """
+    from triage.study.bench_lanes import bench_lanes as measure
+
+    def run(progress: Callable[[int, int], None]) -> dict[str, Any]:
+        return measure(lanes, large, analysts, seconds, interval, steps, folder, progress)
+
+    _bench(run, steps + 1, as_json)
+
+
 @bench.command("console")
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 200_000))

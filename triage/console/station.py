@@ -42,7 +42,7 @@ AGAIN_S, AGAIN_MOST_S = 1.0, 60.0
 AWAY_S = 120.0
 """Without a page for so long, undecided scans go back to the queue."""
 HELD_SCANS = 4
-"""Undecided scans one desk keeps leased: the open one, the next, and those just before it."""
+"""Undecided scans one desk keeps leased: the open one, and those that were open just before it."""
 
 OpenState = Literal["claiming", "fetching", "reading", "ready", "failed", "lost"]
 
@@ -542,7 +542,7 @@ class Station:
             "portal": recorded.portal is not None,
             "container_numbers": list(recorded.container_numbers),
             "declaration": None if declaration is None else msgspec.to_builtins(declaration),
-            "declared_vs_seen": declared_view(recorded, offer),
+            "declared_vs_seen": declared_view(recorded, result, declaration),
             "devices": [msgspec.to_builtins(d) for d in recorded.devices],
             "attempt": offer.attempt,
         }  # fmt: skip

@@ -25,6 +25,7 @@ from scanner_io.model import (
     MAX_PIXELS,
     CountBlock,
     Declaration,
+    DeclarationMatch,
     DeclarationSeen,
     DetectorState,
     DeviceInfo,
@@ -238,6 +239,7 @@ class _Passage:
         self.simulated = False
         self.portal: PortalRecord | None = None
         self.declaration: Declaration | None = None
+        self.declaration_match: DeclarationMatch | None = None
         self.quality: list[Quality] = []
         self.refs: list[tuple[int, str]] = []
         self.devices: tuple[DeviceInfo, ...] = ()
@@ -318,6 +320,7 @@ class Assembly:
                 passage = self._join(DECLARED, event.utc_ns, now_s)
                 passage.flag(event.quality)
                 passage.devices += event.devices
+                passage.declaration_match = event.declaration_match
                 self._refer(passage, number, event.source_ref)
             case _:
                 pass  # readings between passages, health, end of source: of the lane, not of a scan
@@ -525,7 +528,8 @@ class Assembly:
                 quality.append(Quality(code=f"{kind}_missing", reason=f"this lane has a {kind}, but none came"))
         lane_events = self._claim(passage)
         told_codes = {q.code for q in quality}
-        quality += [q for q in _identity(passage.declaration, lane_events) if q.code not in told_codes]
+        if passage.declaration_match is None:  # it was joined by what was read, errors of reading included
+            quality += [q for q in _identity(passage.declaration, lane_events) if q.code not in told_codes]
         devices = {number for number, _ in passage.refs} | (
             {passage.portal_device} if passage.portal_device is not None else set()
         )
@@ -546,6 +550,7 @@ class Assembly:
             radiograph=passage.radiograph,
             portal=passage.portal,
             declaration=passage.declaration,
+            declaration_match=passage.declaration_match,
             devices=(*passage.devices, *(self._device(n, passage) for n in sorted(devices) if n in self._devices)),
             quality=tuple(quality),
             source=passage.source,

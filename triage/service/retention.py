@@ -178,6 +178,9 @@ def erase(outbox: Outbox, one: Erasable, who: str) -> bool:
         hashes = [f"result sha256 {hashlib.sha256(result).hexdigest()}"]
         if declaration is not None:
             hashes.append(f"declaration sha256 {hashlib.sha256(declaration).hexdigest()}")
+        later = outbox.store.rows("SELECT later FROM assessments WHERE scan_id=? ORDER BY number", (one.scan_id,))
+        hashes += [f"later assessment sha256 {hashlib.sha256(blob).hexdigest()}" for (blob,) in later]
+        outbox.store.change("DELETE FROM assessments WHERE scan_id=?", (one.scan_id,))
         outbox.event("result_erased", one.scan_id, who, f"{', '.join(hashes)}; kept {one.keep_days} days")
     return True
 

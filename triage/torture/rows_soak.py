@@ -58,7 +58,7 @@ def r12_soak(folder: Path, full: bool) -> Outcome:
         while (past_s := time.monotonic() - began_s) < SECONDS[full]:
             say(f"R12: {past_s:.0f} of {SECONDS[full]:.0f} s, {len(desk.acknowledged)} decided", every_s=10.0)
             if past_s >= WARM_UP_S[full]:
-                samples.append(_sample(service, folder / "state"))
+                samples.append(sample(service, folder / "state"))
             time.sleep(0.5)
         died = len(service.named("lane_died"))
         desk.close()
@@ -66,7 +66,7 @@ def r12_soak(folder: Path, full: bool) -> Outcome:
     found = oracle.check(folder / "state", [], desk.acknowledged)
     figure = {
         "lanes": len(LANES), "pace": SPEED, "measured_s": round(samples[-1].at_s - samples[0].at_s, 1),
-        "scans": found.rows, "decided": len(desk.acknowledged), **_growth(samples), "lanes_died": died,
+        "scans": found.rows, "decided": len(desk.acknowledged), **growth(samples, SPEED), "lanes_died": died,
         "exit_code": code, **found.figure(),
     }  # fmt: skip
     bar = {
@@ -84,8 +84,9 @@ def r12_soak(folder: Path, full: bool) -> Outcome:
     return judged(figure, bar, "; ".join(filter(None, (found.words(), note))))
 
 
-def _sample(service: bed.Child, state: Path) -> Sample:
-    pids = _processes(service)
+def sample(service: bed.Child, state: Path) -> Sample:
+    """Return what a daemon and all its lanes take now."""
+    pids = processes(service)
     wal = state / "outbox.sqlite-wal"
     return Sample(
         time.monotonic(), sum(map(bed.rss_mb, pids)),
@@ -95,19 +96,19 @@ def _sample(service: bed.Child, state: Path) -> Sample:
     )  # fmt: skip
 
 
-def _processes(service: bed.Child) -> list[int]:
+def processes(service: bed.Child) -> list[int]:
     """Return the daemon and its lanes."""
     return [service.pid, *{e["lane"]: e["pid"] for e in service.named("lane_ready")}.values()]
 
 
-def _growth(samples: list[Sample]) -> dict[str, Any]:
+def growth(samples: list[Sample], pace: float = 1.0) -> dict[str, Any]:
     """Return what has grown between the first and the last third, and the slope of memory with its 95 % interval.
 
     Of descriptors and threads the fewest of each third count: a file that is just being written is no leak.
     """
     third = max(1, len(samples) // 3)
     first, last = samples[:third], samples[-third:]
-    hours = np.array([s.at_s for s in samples]) * SPEED / 3600
+    hours = np.array([s.at_s for s in samples]) * pace / 3600
     rss = np.array([s.rss_mb for s in samples])
     slope, error = _slope(hours, rss)
     return {

@@ -207,7 +207,7 @@ function workView() {
         @nsigma-change=${(e) => setSetting('nsigma', e.detail.on)}
         @finding-click=${(e) => selectFinding(e.detail.index)}
         @scan-first-paint=${(e) => logged('first_paint', {ms: Math.round(e.detail.ms), renderer: e.detail.renderer})}
-        @renderer-change=${(e) => { logged('renderer', e.detail); if (e.detail.renderer !== 'webgl2') notice('info', t(`view.renderer.${e.detail.renderer}`)); }}
+        @renderer-change=${(e) => { logged('renderer', e.detail); if (e.detail.renderer !== 'webgl2' || e.detail.reason) notice('info', t(`view.renderer.${e.detail.renderer}`)); }}
         @enhancement-used=${(e) => logged('enhancement', e.detail)} @tile-error=${(e) => logged('tile_error', e.detail)}>
         ${meta ? scanHead(meta) : nothing}
         <div class="picture">
