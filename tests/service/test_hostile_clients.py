@@ -36,6 +36,21 @@ def events(service, kind):
     return service.do(lambda o: o.store.rows("SELECT scan_id, who, text FROM events WHERE kind=?", (kind,)))
 
 
+def test_nobody_tells_of_a_delivery_that_is_anothers(service):
+    scan_id = service.put()
+    with bare(service, "ana") as ana, bare(service, capacity=0) as eve:
+        offer = ana.wait_for(wire.Offer)
+        for message in (
+            wire.Received(scan_id=scan_id, lease_id=offer.lease_id, sha256=offer.sha256),
+            wire.Release(lease_id=offer.lease_id), wire.Fetch(scan_id=scan_id, lease_id=offer.lease_id),
+            wire.Renew(lease_id=offer.lease_id), wire.QueueRequest(),
+        ):  # fmt: skip
+            eve.send(message)
+        eve.wait_for(wire.Queue)
+        assert {type(m) for m in eve.came} == {wire.Welcome, wire.Refused, wire.Revoked, wire.Queue}
+    assert events(service, "delivered") == events(service, "fetched") == []
+
+
 # -- nobody is there
 
 
@@ -113,14 +128,20 @@ def test_who_answers_pings_that_it_has_not_read_gets_no_more_chunks(service, mon
             )
             for counter in (at, 2**62, 2**64 - 1):
                 eve.send(wire.Pong(counter=counter))
-        eve.send(wire.QueueRequest())
         (connection,) = service.dispatch._connections.values()
         assert until(lambda: eve.socket.poll(0) and connection.unread)
         time.sleep(0.3)
         assert sum(connection.unread.values()) == 4
-        eve.wait_for(wire.Queue)  # reads all of it, and answers the pings
+        while eve.hear(0.5) is not None:  # reads all of it, and answers the pings
+            pass
         assert sum(isinstance(m, wire.Chunk) for m in eve.came) == 4
         assert until(lambda: not connection.unread)
+        for _ in range(20):
+            eve.send(wire.QueueRequest())
+        assert until(lambda: len(connection.unread) == 4)
+        while eve.hear(0.5) is not None:
+            pass
+        assert sum(isinstance(m, wire.Queue) for m in eve.came) == 4
 
 
 class Plain:
@@ -204,7 +225,6 @@ def test_who_asks_for_the_queue_all_the_time_does_not_keep_others_waiting(servic
     with bare(service, capacity=0) as eve, Workstation(service.address, "ana", capacity=0) as ana:
         for _ in range(200):
             eve.send(wire.QueueRequest())
-        for _ in range(200):
             assert len(eve.wait_for(wire.Queue, 20.0).rows) == 29
         assert len(made) == dispatch.VIEWS_AT_ONCE
         assert len(ana.queue(20.0).rows) == 29  # made for it

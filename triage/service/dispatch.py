@@ -42,7 +42,8 @@ MAX_CAPACITY = 100
 MAX_OF_ONE = 8
 """Connections of one analyst."""
 MAX_UNREAD = 64
-"""Chunks on their way to one analyst that no answer has come after; so much memory a slow or silent one takes."""
+"""Chunks, or views of the queue, on their way to one analyst that no answer has come after; so much memory a slow or
+silent one takes."""
 SEND_AHEAD = 2 * MAX_CAPACITY + MAX_UNREAD
 """Messages that may wait for one connection."""
 MAX_FRAMES = 8
@@ -392,9 +393,7 @@ class Dispatch:
             case wire.Opine():
                 self._opine(connection, message)
             case wire.QueueRequest():
-                if connection.views.ask() is not None or self._view is None:
-                    self._view = self.queue()
-                self._send(connection.routing_id, self._view)
+                self._show_queue(connection)
             case wire.Ping():
                 self._send(connection.routing_id, wire.Pong(counter=message.counter))
             case wire.Bye():
@@ -405,6 +404,24 @@ class Dispatch:
                         del connection.unread[counter]
                         if counter == message.counter:
                             break
+
+    def _show_queue(self, connection: Connection) -> None:
+        """Send the queue, unless so much is on its way that was not read: it asks again."""
+        if self._unread_room(connection.analyst) <= 0:
+            return
+        if connection.views.ask() is not None or self._view is None:
+            self._view = self.queue()
+        self._send(connection.routing_id, self._view)
+        self._expect_read(connection, 1)
+
+    def _unread_room(self, analyst: str) -> int:
+        """Return how many more chunks or views may go to one analyst before an answer comes."""
+        on_their_way = (sum(c.unread.values()) for c in self._connections.values() if c.analyst == analyst)
+        return MAX_UNREAD - sum(on_their_way)
+
+    def _expect_read(self, connection: Connection, count: int) -> None:
+        """Send a ping whose number cannot be guessed: who answers it has read it, and the `count` sent before."""
+        connection.unread[self._ping(connection, secrets.randbits(62))] = count
 
     def _audit_refusal(self, reason: str, analyst: str, scan_id: str = "") -> None:
         """Write down what somebody with a name tried and may not; of a flood of it, that it is one."""
@@ -485,9 +502,7 @@ class Dispatch:
             # receipt to itself has seen the picture all the same.
             self._outbox.taken(message.scan_id, message.lease_id, connection.analyst)
             connection.viewed.add(message.lease_id)
-        room = MAX_UNREAD - sum(
-            sum(c.unread.values()) for c in self._connections.values() if c.analyst == connection.analyst
-        )
+        room = self._unread_room(connection.analyst)
         if room <= 0:
             return  # it asks again, or its connection ends
         try:
@@ -511,8 +526,7 @@ class Dispatch:
                     break
         finally:
             os.close(descriptor)
-        # Its number cannot be guessed: who answers it has read it, and all that was sent before.
-        connection.unread[self._ping(connection, secrets.randbits(62))] = count
+        self._expect_read(connection, count)
 
     def _leased(self, connection: Connection, scan_id: str, lease_id: str) -> Item:
         item = self._outbox.item(scan_id)
@@ -523,7 +537,8 @@ class Dispatch:
     def _received(self, connection: Connection, message: wire.Received) -> None:
         if message.lease_id in connection.received:
             return  # it is written down
-        if self._outbox.delivered(message.scan_id, message.lease_id, message.sha256):
+        theirs = self._outbox.holder(message.lease_id) == connection.analyst
+        if theirs and self._outbox.delivered(message.scan_id, message.lease_id, message.sha256):
             connection.received.add(message.lease_id)
             self._log("delivered", scan=message.scan_id, analyst=connection.analyst)
         elif (more := self._wrong.ask()) is not None:
