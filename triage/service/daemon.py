@@ -483,9 +483,9 @@ class Daemon:
         except StorageError as error:  # found again at the lane's next start
             self._fault(error, lane=handle.name, scan=message.scan_id)
             return
-        except DeliveryError as error:
+        except DeliveryError as error:  # its row could not be committed yet; found again at the lane's next start
             self._log("assessed_unknown", level="error", lane=handle.name, scan=message.scan_id, text=str(error))
-            change = None
+            return
         if change is not None:
             self._log("assessed_later", level="warning", lane=handle.name, scan=message.scan_id, text=change.words)
             if change.after_decision:

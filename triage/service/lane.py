@@ -640,9 +640,10 @@ class Worker(threading.Thread):
             return scan
         try:
             return papers.joined(scan)
-        except StorageError as error:
-            self._lane.note("declarations_fault", level="error", scan=scan.scan_id, text=str(error))
-            flag = Quality(code=MISSING, reason=f"no declaration: the store of declarations cannot be used ({error})")
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            self._lane.note("declarations_fault", level="error", scan=scan.scan_id, text=text)
+            flag = Quality(code=MISSING, reason=f"no declaration: those that came cannot be looked through ({error})")
             return msgspec.structs.replace(scan, quality=(*(q for q in scan.quality if q.code != MISSING), flag))
 
     def _note_waiting(self, scan: Scan, path: Path) -> None:
@@ -671,8 +672,8 @@ class Worker(threading.Thread):
                     )
                 )
                 self.progressed()
-        except (StorageError, OSError) as error:
-            lane.note("declarations_fault", level="error", text=str(error))
+        except Exception as error:  # looked at again with the next message; scans must go on being judged
+            lane.note("declarations_fault", level="error", text=f"{type(error).__name__}: {error}")
 
     def _report(self, path: Path, scan: Scan, result: TriageResult, sha256: str) -> None:
         self._note_waiting(scan, path)
