@@ -196,6 +196,15 @@ def test_who_sends_much_in_whole_messages_stays(service):
     assert not any(event == "endless_message" for event, _ in service.log)
 
 
+def test_whole_messages_before_hello_are_answered_however_large(service):
+    with Bare(service.address) as eve:
+        for _ in range(20):
+            eve.send(wire.Hello(analyst="x" * 60_000))
+        for _ in range(20):
+            assert "printable name" in eve.wait_for(wire.Refused).reason
+        eve.hello(analyst="eve")
+
+
 # -- floods by somebody who may
 
 
