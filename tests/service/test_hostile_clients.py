@@ -148,7 +148,7 @@ class Plain:
     """A peer that speaks ZMTP by itself, without keys."""
 
     def __init__(self, address):
-        self.socket = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 5)
+        self.socket = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 30)
         # signature, version 3.0, mechanism NULL, as a client; then READY with its socket's type
         self.socket.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16 + 1 + 31))
         ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
@@ -174,7 +174,7 @@ class Plain:
 def test_a_message_of_parts_without_an_end_is_cut_off(service, part):
     with Plain(service.address) as eve:
         assert eve.until_cut(part, 4000)
-    assert until(lambda: any(event == "endless_message" for event, _ in service.log))
+        assert until(lambda: any(event == "endless_message" for event, _ in service.log))
     with Workstation(service.address, "ana") as ana:
         assert ana.connected(10.0)
 
