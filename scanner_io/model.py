@@ -760,16 +760,18 @@ class LaneEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     confidence : of the machine that read `text`, 0-100; None: it does not tell
     state : of a light barrier (blocked, clear) or traffic light
+    speed_mm_s : of the vehicle, negative where it rolls back; of a radar or a drive's controller
     """
 
     utc_ns: int
-    kind: Literal["light_barrier", "plate", "container", "booking", "weighbridge", "traffic_light"]
+    kind: Literal["light_barrier", "plate", "container", "booking", "weighbridge", "traffic_light", "speed"]
     text: str = ""
     confidence: int | None = None
     weight_kg: float | None = None
     state: str = ""
     device: str = ""
     source_ref: str = ""
+    speed_mm_s: float | None = None
 
 
 class Remark(msgspec.Struct, frozen=True, kw_only=True):

@@ -133,7 +133,10 @@ def scan_panel(
     if scan is not None and scan.sidecar is not None:
         parts += [Text(line, style="dim") for line in in_words(scan.sidecar)]
         parts += [Text(f"attached {a.name}, {a.size_bytes} bytes ({a.role})", style="dim") for a in scan.attachments]
-    for event in () if scan is None else scan.lane_events:
+    events = () if scan is None else scan.lane_events
+    if speeds := [e.speed_mm_s for e in events if e.speed_mm_s is not None]:
+        parts.append(Text(f"speed {min(speeds):.0f} to {max(speeds):.0f} mm/s, {len(speeds)} readings", style="dim"))
+    for event in (e for e in events if e.kind != "speed"):
         weight = "" if event.weight_kg is None else f"{event.weight_kg:.0f} kg"
         sure = "" if event.confidence is None else f" ({event.confidence} %)"
         parts.append(Text(f"{event.kind} {event.device} {event.text}{weight}{event.state}{sure}", style="dim"))

@@ -26,7 +26,7 @@ from .known import Known
 from .material import Mass
 from .portal import PortalJudgement, PortalProfile, judge_portal
 from .portal_marks import portal_marks
-from .rectify import in_raw_columns, rectify
+from .rectify import in_raw_columns, located, rectify
 from .risk import RiskProfile
 from .risk_finding import with_risk
 from .standing import fuser_of, goods_of
@@ -119,15 +119,18 @@ def judged(
 
     An image with positions is judged with even columns, and what is found is told in the columns of the raw one.
     """
-    even = None if scan.radiograph is None else rectify(scan.radiograph)
+    image, flags = located(scan)
+    if flags:
+        scan = msgspec.structs.replace(scan, quality=scan.quality + flags)
+    even = None if image is None else rectify(image)
     before = None if previous is None else rectify(previous)
     if before is not None:
         previous = before.radiograph
     if even is None:
         return _judged(scan, profile, map_strips, buffers, stream, previous, fuser, look)
     flat = msgspec.structs.replace(scan, radiograph=even.radiograph, quality=scan.quality + even.quality)
-    result, image = _judged(flat, profile, map_strips, buffers, None, previous, fuser, look)
-    return in_raw_columns(result, even.columns), image
+    result, judgement = _judged(flat, profile, map_strips, buffers, None, previous, fuser, look)
+    return in_raw_columns(result, even.columns), judgement
 
 
 def _judged(
@@ -195,9 +198,10 @@ def scores_of(scan: Scan, profile: Profile, *, map_strips: Callable[..., Any] = 
 
     They are what `run` judges by with the same profile; empty where the image shows no container or cannot be judged.
     """
-    if scan.radiograph is None:
+    image, _ = located(scan)
+    if image is None:
         return {}
-    even = rectify(scan.radiograph)
+    even = rectify(image)
     if even is not None:
         scan = msgspec.structs.replace(scan, radiograph=even.radiograph)
     assert scan.radiograph is not None
