@@ -152,7 +152,15 @@ class Plain:
         # signature, version 3.0, mechanism NULL, as a client; then READY with its socket's type
         self.socket.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16 + 1 + 31))
         ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+        self._take(64)
         self.socket.sendall(bytes([4, len(ready)]) + ready)
+        self._take(self._take(2)[1])  # its READY: nothing else may be sent before it
+
+    def _take(self, count):
+        data = b""
+        while len(data) < count:
+            data += self.socket.recv(count - len(data))
+        return data
 
     def __enter__(self):
         return self
