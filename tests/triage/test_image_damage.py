@@ -80,6 +80,30 @@ def test_two_scans_put_together_are_told():
     assert told and abs(int(told[0].split()[2]) - at) <= 2
 
 
+@pytest.mark.usefixtures("pictures")
+def test_columns_cut_out_of_the_middle_are_told_at_their_place():
+    """Of four scans not chosen for it two at least are told, none at another place."""
+    told = []
+    for name in ("truck_00", "truck_05", "truck_10", "container_0207_0"):
+        picture = cv2.imread(str(CARGO / f"{name}.jpg"), cv2.IMREAD_GRAYSCALE)
+        at, cut = picture.shape[1] // 2, picture.shape[1] // 25
+        judged = judge_image(radiograph(np.delete(picture, np.s_[at : at + cut], 1).astype(np.float32) / 255), PLAIN)
+        reasons = [q.reason for q in judged.quality if q.code == "image_joined"]
+        assert all(abs(int(reason.split()[2]) - at) <= 2 for reason in reasons)
+        assert not reasons or outcome(judged) != "CLEAR"
+        told += reasons
+    assert len(told) >= 2
+
+
+def test_a_tall_box_with_sharp_edges_is_no_join():
+    """All of an edge changes within one column, but one way, and neither floor nor roof."""
+    image = scene(load="empty")
+    image[160:420, 700:800] *= 0.5
+    for state in ("raw", "display"):
+        judged = judge_image(radiograph(image, state=state, noise=0.004), PLAIN)
+        assert "image_joined" not in {q.code for q in judged.quality}
+
+
 # -- two energies
 
 
