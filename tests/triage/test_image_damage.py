@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from tests.triage.test_container import CARGO, radiograph, scene
+from triage.analysis.container import Frame
+from triage.analysis.correction import correct
 from triage.analysis.fusion import fuse
 from triage.analysis.image import ImageProfile, judge_image
+from triage.analysis.image_damage import energies_disagree
 
 #: Plain contrasts: how places are searched has no part in this.
 PLAIN = ImageProfile(fuser="none")
@@ -133,3 +136,38 @@ def test_two_energies_that_do_not_fit_are_told(low, told):
     judged = judge_image(two_energies(low), PLAIN)
     found = [q.reason for q in judged.quality if q.code == "energies_disagree"]
     assert [told in reason for reason in found] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [("Fusion2-120kV", "Fusion2-320kV"), ("FusionPart1-120kV", "FusionPart1-180kV")]
+)
+def test_two_tube_voltages_of_one_real_part_show_the_same_part(low, high):
+    """Thick steel that 120 kV do not pass and 320 kV do is as much darker as -ln T says, not as counts say."""
+    panel = CARGO.parent / "xray16" / "flatpanel"
+    if not panel.is_dir():
+        pytest.skip(f"no real pairs at {panel}")
+    pair = [cv2.imread(str(panel / f"{name}.png"), cv2.IMREAD_UNCHANGED).astype(np.float32) for name in (low, high)]
+    other = cv2.imread(str(panel / "Shift1-1.png"), cv2.IMREAD_UNCHANGED).astype(np.float32)
+    pair = [t / np.percentile(t, 99.5) for t in pair]
+    other = cv2.resize(other / np.percentile(other, 99.5), pair[0].shape[::-1])
+
+    def told(one, two):
+        scans = [radiograph(np.clip(t, 0, 1), state="raw") for t in (one, two)]
+        detector = scans[1].detector
+        both = {name: (getattr(detector, name)[0],) * 2 for name in ("dark", "air")}
+        scan = msgspec.structs.replace(
+            scans[1], counts=(scans[0].counts[0], scans[1].counts[0]),
+            detector=msgspec.structs.replace(detector, energies=("low", "high"), **both),
+        )  # fmt: skip
+        rows, columns = one.shape
+        whole = frame_of(0, columns, 0, rows)
+        return energies_disagree(scan, correct(scan, PLAIN.correction), (whole,), PLAIN.damage)
+
+    assert told(*pair) == []
+    assert "do not show the same vehicle" in told(pair[0], other)[0].reason
+
+
+def frame_of(left, right, roof, floor):
+    return Frame(
+        left=left, right=right, roof_left=roof, roof_right=roof, floor_left=floor, floor_right=floor, floor_seen=True
+    )

@@ -38,6 +38,8 @@ LINES = 256
 _FAR = 16
 _BLOCK = 8
 _BANDS = 4
+_FAINT = 0.02
+"""Transmission below which noise says more than matter where two energies are compared."""
 
 
 class DamageProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +57,8 @@ class DamageProfile(msgspec.Struct, frozen=True, kw_only=True):
         no load reaches into both
     seam_noise : of that step, so small that it is none
     energy_lag : columns or channels by which two energies may lie apart; interlaced ones do by less than one
-    energy_like : least correlation of their edges
+    energy_like : least correlation of their edges in -ln T: .87 and more in two real pairs of 120 and 320 kV and of 120
+        and 180 kV, .95 in 40 simulated scans, at most .36 between containers of 33 real scans
     """
 
     edge_px: float = 2.6
@@ -70,7 +73,7 @@ class DamageProfile(msgspec.Struct, frozen=True, kw_only=True):
     seam_strips: float = 0.02
     seam_noise: float = 0.005
     energy_lag: int = 2
-    energy_like: float = 0.85
+    energy_like: float = 0.7
 
 
 class _Lines(NamedTuple):
@@ -262,11 +265,14 @@ def energies_disagree(
     end = min(radiograph.columns, int(np.ceil(max(f.right for f in frames))))
     good = np.flatnonzero(~calibration.bad_channels)
     for axis, of in ((0, "columns"), (1, "channels")):
-        if axis == 0:
-            channels = good[:: max(1, good.size // 64)]
-            pair = [c[first:end, channels].T for c in radiograph.counts]
-        else:
-            pair = [c[first : end : max(1, (end - first) // 64)][:, good] for c in radiograph.counts]
+        columns = slice(first, end, 1 if axis == 0 else max(1, (end - first) // 64))
+        channels = good[:: max(1, good.size // 64)] if axis == 0 else good
+        pair = []
+        for counts, dark, gain in zip(radiograph.counts, calibration.dark, calibration.inv_gain, strict=True):
+            t = (counts[columns][:, channels] - dark[channels]) * gain[channels]
+            # matter weighs alike in both energies only as -ln T: one object is not as much darker as another is
+            depth = -np.log(np.clip(t, _FAINT, 1.0)).astype(np.float32)
+            pair.append(np.ascontiguousarray(depth.T if axis == 0 else depth))
         lag, like = _apart(*pair)
         if like >= p.energy_like and abs(lag) <= p.energy_lag:
             continue
