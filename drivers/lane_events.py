@@ -9,9 +9,15 @@ lines to any path of the same port by HTTP and gets 204, or 400 with the first l
     {"event": "weighbridge", "weight_kg": 23460}
     {"event": "light_barrier", "state": "blocked", "device": "entry"}
     {"event": "traffic_light", "state": "red"}
+    {"event": "speed", "speed_mm_s": 1450.0, "device": "radar", "time": "2026-01-31T09:45:01.25Z"}
 
 `time` is ISO 8601 with a zone; without it, or where it is further from this machine's clock than `clock_error_s`, the
 time of arrival is taken. What arrives goes to the passage nearest in time; an event begins no passage of its own.
+
+Speeds, told several times a second while a vehicle passes (0 where it stops, negative where it rolls back), make the
+columns of its image even where the detector has no encoder: a radar, a light barrier pair, or the drive's controller by
+a script of a few lines that reads it (OPC UA, Modbus) and writes here. They must cover the whole image, see
+`triage.analysis.rectify`.
 """
 
 from __future__ import annotations
@@ -68,10 +74,11 @@ def connect(config: Config, channel: Channel | None = None) -> LaneEvents:
 class _Line(msgspec.Struct, frozen=True, kw_only=True):
     """One line as it comes; fields that are not known are left out."""
 
-    event: Literal["light_barrier", "plate", "container", "booking", "weighbridge", "traffic_light"]
+    event: Literal["light_barrier", "plate", "container", "booking", "weighbridge", "traffic_light", "speed"]
     text: Annotated[str, msgspec.Meta(max_length=200)] = ""
     confidence: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
     weight_kg: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
+    speed_mm_s: Annotated[float, msgspec.Meta(ge=-20_000, le=20_000)] | None = None
     state: Annotated[str, msgspec.Meta(max_length=40)] = ""
     device: Annotated[str, msgspec.Meta(max_length=80)] = ""
     time: datetime | None = None
@@ -89,6 +96,7 @@ def decode(line: bytes, now_ns: int, clock_error_s: float = 60.0) -> tuple[LaneE
         "booking": told.text,
         "weighbridge": told.weight_kg,
         "light_barrier": told.state,
+        "speed": told.speed_mm_s,
     }
     if told.event in needs and not needs[told.event] and needs[told.event] != 0:
         raise ValueError(f"a {told.event} that tells nothing")
@@ -105,7 +113,7 @@ def decode(line: bytes, now_ns: int, clock_error_s: float = 60.0) -> tuple[LaneE
     return (
         LaneEvent(
             utc_ns=utc_ns, kind=told.event, text=told.text, confidence=told.confidence, weight_kg=told.weight_kg,
-            state=told.state, device=told.device,
+            state=told.state, device=told.device, speed_mm_s=told.speed_mm_s,
         ),
         odd,
     )  # fmt: skip

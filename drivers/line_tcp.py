@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -36,8 +36,8 @@ import numpy as np
 from scanner_io.channel import Channel
 from scanner_io.driver import LinkDriver
 from scanner_io.errors import ConfigError, DataError
-from scanner_io.line_detector import LineDetector, Lines
-from scanner_io.model import DeviceInfo, EndReason, Event, Health, Kind, LineBlock, Rejected, ScanEnd, ScanStart
+from scanner_io.line_detector import LineDetector, LineScan
+from scanner_io.model import DeviceInfo, EndReason, Event, Health, Kind
 
 HEADER = struct.Struct("<4sBBHIIIHHqIIq")
 MAGIC = b"SLN1"
@@ -107,11 +107,8 @@ class Decoder:
         self._config = config
         self._energies = len(config.detector.energies)
         self._buffer = bytearray()
-        self._lines: Lines | None = None
-        self._scan = -1
-        self._ref = ""
-        self._started = False
-        self._last_ns = 0
+        self._scan: LineScan | None = None
+        self._number = -1
         self._sequence: int | None = None
         self._skipped = self._damaged = 0
         self.lost_frames = 0
@@ -184,10 +181,10 @@ class Decoder:
         if header.kind == BEGIN:
             events += self._begin(header, utc_ns)
         elif header.kind == LINES:
-            if header.scan != self._scan:  # the frame that began it was lost
+            if header.scan != self._number:  # the frame that began it was lost
                 events += self._begin(header, utc_ns)
             events += self._block(header, payload, utc_ns)
-        elif header.kind == END and self._lines is not None and header.scan == self._scan:
+        elif header.kind == END and header.scan == self._number:
             events += self._finish("complete", header.utc_ns or utc_ns, lines=header.first_line)
         elif header.kind not in (END, ALIVE):
             events.append(_health(utc_ns, f"a frame of unknown kind {header.kind} was left out; is the device newer?"))
@@ -195,9 +192,8 @@ class Decoder:
 
     def _begin(self, header: Header, utc_ns: int) -> list[Event]:
         events = self._finish("aborted", utc_ns)
-        self._lines = Lines(self._config.detector, f"line_tcp scan {header.scan}")
-        self._scan, self._ref, self._started = header.scan, f"{header.scan}@{header.utc_ns or utc_ns}", False
-        self._last_ns = 0
+        ref = f"{header.scan}@{header.utc_ns or utc_ns}"
+        self._number, self._scan = header.scan, LineScan(self._config.detector, ref, f"line_tcp scan {header.scan}")
         return events
 
     def _count(self, header: Header, utc_ns: int) -> list[Event]:
@@ -216,7 +212,7 @@ class Decoder:
         ]
 
     def _block(self, header: Header, payload: memoryview, utc_ns: int) -> list[Event]:
-        if self._lines is None:  # of a scan that was ended already
+        if self._scan is None:  # of a scan that was ended already
             return []
         wanted = header.lines * (4 + 2 * header.energies * header.channels)
         if header.energies != self._energies or not header.lines or not header.channels or len(payload) != wanted:
@@ -225,63 +221,28 @@ class Decoder:
                 f"channels in {len(payload)} bytes; configured are {self._energies} energies"
             )
             return [*self._finish("aborted", utc_ns), _health(utc_ns, text)]
-        if header.first_line < self._lines.next_line:
+        if header.first_line < self._scan.next_line:
             return [_health(utc_ns, f"lines from {header.first_line} came again and were left out")]
         offsets = np.frombuffer(payload[: 4 * header.lines], "<i4")
         shape = (header.lines, header.energies, header.channels)
         values = np.frombuffer(payload[4 * header.lines :], "<u2").reshape(shape)
-        counts = tuple(np.ascontiguousarray(values[:, e], np.uint16) for e in range(header.energies))
-        if self._energies == 1:
-            counts = (values[:, 0].copy(),)  # not a view of a buffer that is used again
+        # copies, not views of a buffer that is used again
+        counts = tuple(values[:, e].astype(np.uint16, order="C") for e in range(header.energies))
         period_ns = header.period_ns or 1
         first_ns = header.utc_ns or utc_ns - period_ns * header.lines
         times = first_ns + period_ns * np.arange(header.lines, dtype=np.int64)
-        times = np.maximum(times, self._last_ns)  # a device's clock that is set must not turn the scan's order
-        self._last_ns = int(times[-1])
         position = None
         if self._config.mm_per_encoder_count:
             position = (header.encoder + offsets.astype(np.float64)) * self._config.mm_per_encoder_count
         try:
-            blocks = self._lines.add(header.first_line, counts, times, position)
+            return self._scan.add(counts, times, first=header.first_line, position_mm=position)
         except (DataError, ValueError) as error:
             return [*self._finish("aborted", utc_ns), _health(utc_ns, str(error))]
-        return self._out(blocks)
 
-    def _out(self, blocks: list[Any]) -> list[Event]:
-        """Return the events of blocks, after the beginning of their scan."""
-        events: list[Event] = []
-        for first, counts, times, position in blocks:
-            if not self._started:
-                assert self._lines is not None and self._lines.state is not None
-                self._started = True
-                events.append(ScanStart(source_ref=self._ref, utc_ns=int(times[0]), detector=self._lines.state))
-            events.append(
-                LineBlock(
-                    source_ref=self._ref, first_column=first, counts=counts, column_utc_ns=times, position_mm=position
-                )
-            )
-        return events
-
-    def _finish(self, reason: EndReason, utc_ns: int, lines: int | None = None) -> list[Event]:
+    def _finish(self, reason: EndReason, utc_ns: int, lines: int = 0) -> list[Event]:
         """End the open scan. lines : how many it had, by the device's word"""
-        if self._lines is None:
-            return []
-        open_lines, self._lines = self._lines, None
-        try:
-            none = np.empty(0, np.int64)
-            blocks = open_lines.add(open_lines.next_line, (), none, last=True)
-        except (DataError, ValueError) as error:
-            return [Rejected(source_ref=self._ref, utc_ns=utc_ns, reason=f"scan {self._scan}: {error}")]
-        if open_lines.state is None:
-            text = f"scan {self._scan} ended ({reason}) without a single line"
-            return [Rejected(source_ref=self._ref, utc_ns=utc_ns, reason=text)]
-        self._lines = open_lines
-        events = self._out(blocks)
-        self._lines = None
-        missing = open_lines.gaps + (0 if lines is None else max(0, lines - open_lines.next_line))
-        end_ns = max(utc_ns, self._last_ns)
-        events.append(ScanEnd(source_ref=self._ref, utc_ns=end_ns, reason=reason, dropped_columns=missing))
-        return events
+        scan, self._scan = self._scan, None
+        return [] if scan is None else scan.end(reason, utc_ns, lines=lines)
 
 
 def _health(utc_ns: int, text: str) -> Health:

@@ -203,7 +203,10 @@ def scan_events(scan: Scan, source_ref: str) -> list[Event]:
     events = [event for _, _, event in timed]
     # After the first event, so that it joins the passage which that one begins.
     first_utc_ns = _utc_ns(events[0]) if events else scan.start_utc_ns
-    remark = Remark(utc_ns=first_utc_ns, quality=scan.quality, devices=scan.devices, source_ref=source_ref)
+    remark = Remark(
+        utc_ns=first_utc_ns, quality=scan.quality, devices=scan.devices, source_ref=source_ref,
+        declaration_match=scan.declaration_match,
+    )  # fmt: skip
     events[1:1] = [remark, *scan.lane_events]  # before what they go to is complete
     return events
 

@@ -92,6 +92,8 @@ class _Reader:
             return struct.unpack(f">{kind}", self._take(size))[0]
         if minor == 24:
             self._take(1)
+        elif 24 < minor < 31:
+            raise DataError(f"CBOR: a head with {minor} at byte {self.at - 1}")
         return {20: False, 21: True, 31: _BREAK}.get(minor)
 
     def _string(self, length: int | None, major: int, depth: int) -> Any:

@@ -6,8 +6,9 @@
         desk.decide(offer, "inspect", note="dense block behind the third pallet")
 
 One thread owns the socket, answers heartbeats, renews the leases of scans that are open and says hello again when the
-service was restarted; a person may think as long as they like. Decisions are repeated until the service says that
-they are committed.
+service was restarted. A person may think as long as they like, if now and then they do something that `acted` is told
+of: the service takes scans back where a program goes on and nobody sits before it. Decisions are repeated until the
+service says that they are committed.
 """
 
 from __future__ import annotations
@@ -172,6 +173,7 @@ class Workstation:
         self._hello_s = 0.0
         self._opened_s = time.monotonic()
         self._heard_s = 0.0
+        self._acted_s = time.monotonic()
         self._pinged_s = 0.0
         self._counter = itertools.count(1)
         self._closing = threading.Event()
@@ -227,6 +229,7 @@ class Workstation:
 
     def claim(self, scan_id: str, timeout_s: float = 5.0) -> wire.Offer:
         """Take one named scan. Raises DeliveryError with the reason if it is decided or somebody else's."""
+        self.acted()
         offer: wire.Offer = self._ask(scan_id, "claim", lambda: wire.Claim(scan_id=scan_id), timeout_s)
         return offer
 
@@ -303,6 +306,7 @@ class Workstation:
         DeliveryError if no acknowledgement comes in time; the same `decision_id` may then be sent again, with the same
         `decided_utc_ns` and everything else as it was.
         """
+        self.acted()
         decision = Decision(
             decision_id=decision_id or str(uuid.uuid4()),
             scan_id=offer.scan_id,
@@ -358,8 +362,16 @@ class Workstation:
         )  # fmt: skip
         return wire.Decide(statement=statement, signature=self._identity.sign(statement))
 
+    def acted(self) -> None:
+        """Hear that the person has done something: pressed a key, moved the picture. Call it as often as you like.
+
+        To claim, to decide and to give back count by themselves.
+        """
+        self._acted_s = time.monotonic()
+
     def release(self, offer: wire.Offer) -> None:
         """Give a scan back undecided."""
+        self.acted()
         self._forget(offer.lease_id)
         self._send(wire.Release(lease_id=offer.lease_id))
 
@@ -510,7 +522,7 @@ class Workstation:
     def _take(self, message: wire.FromService, raw: bytes | memoryview) -> None:
         match message:
             case wire.Welcome():
-                self._welcome, self._refusal = message, ""
+                self._take_welcome(message)
             case wire.Offer():
                 self._take_offer(message)
             case wire.Chunk():
@@ -532,6 +544,16 @@ class Workstation:
                 pass  # hearing it was the point
             case wire.Refused():
                 self._refused(message)
+
+    def _take_welcome(self, welcome: wire.Welcome) -> None:
+        """Be welcome on terms that can be kept; on others this thread would turn in a circle."""
+        terms = (welcome.lease_s, welcome.heartbeat_s, welcome.chunk_bytes, welcome.max_credit)
+        if not all(0 < term < 1e9 for term in terms):
+            names = "lease_s, heartbeat_s, chunk_bytes and max_credit"
+            self._refusal = f"{self.address}: welcomes with {names} {terms}, expected numbers above 0: upgrade it"
+            self._fail_all(DeliveryError(self._refusal))
+            return
+        self._welcome, self._refusal = welcome, ""
 
     def _take_offer(self, offer: wire.Offer) -> None:
         if not offer.lease_id:
@@ -623,6 +645,8 @@ class Workstation:
         if now_s - self._pinged_s >= welcome.heartbeat_s:
             self._pinged_s = now_s
             self._transmit(sock, wire.Ping(counter=next(self._counter)))
+            if welcome.minor >= wire.MINOR_HERE:
+                self._transmit(sock, wire.Here(idle_s=round(now_s - self._acted_s, 3)))
         for message in self._drain():
             self._transmit(sock, message)
         with self._lock:

@@ -43,6 +43,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     energy_calibration : TOML file with the lane's wedges, see scanner_io.energy_calibration; none: two energies are
         not read for materials and mass. Relative paths count from the configuration file
     profile : file of `scanlane calibrate` with what is usual on this lane; none: findings have no p-value
+    risk : risk profile of `scanlane risk sign`, signed by two, as it is kept under its hash; none: no score is made
     """
 
     name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")]
@@ -53,6 +54,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     expected: tuple[Kind, ...] | None = None
     energy_calibration: str | None = None
     profile: str | None = None
+    risk: str | None = None
 
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,6 +80,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keys : folder of `scanlane keys`: connections are encrypted, only the enrolled get in, decisions are signed; none:
         whoever can log in on this machine can be any analyst. Relative paths count from the configuration file
     lease_s : an offered scan belongs to one analyst for so long; renewed while they look at it
+    idle_s : a scan goes back when the person who has it has done nothing at their workstation for so long, though the
+        program renews it: a page may hang, and a chair may be empty
     heartbeat_s : a workstation silent for three of these is taken as gone and its leases go to others
     max_attempts : a scan offered so often without a decision is held, with an alarm
     escalate_s : a flagged scan that nobody has taken for so long is an alarm; so is every scan that is held, at once
@@ -90,6 +94,7 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     bind: str = "tcp://127.0.0.1:7410"
     keys: str | None = None
     lease_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 120.0
+    idle_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 900.0
     heartbeat_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 2.0
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
     escalate_s: Annotated[float, msgspec.Meta(ge=1, le=86400)] = 180.0
@@ -132,12 +137,15 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     clear_days, inspect_days, rescan_days : after a decision with this verdict
     filed_days : of scans judged CLEAR, which nobody was asked about
+    result_days : after a decision or filing, result and declaration are kept for so long, and at least as long as the
+        recording; what is erased then is told by its hash in the audit. Outcome, decisions and audit stay
     """
 
     clear_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
     inspect_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
     rescan_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
     filed_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    result_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class Cargo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,7 +172,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The whole file.
 
     state_dir : recordings, outbox and logs live here; relative paths count from the configuration file
-    cargo : none: declarations come with their vehicles, or not at all
+    cargo : none, and no lane has a `cargo_feed`: declarations come with their vehicles, or not at all
     """
 
     state_dir: str
@@ -198,6 +206,8 @@ def parse(text: str, name: str, base: Path) -> Config:
     problems: list[str] = []
     lanes = tuple(_with_files(lane, base, problems) for lane in _lanes(table.pop("lane", None), problems))
     problems += _cross_checks(lanes, table.get("dispatch"))
+    if any(device.driver == "cargo_feed" for lane in lanes for device in lane.device):
+        table.setdefault("cargo", {})
     config: Config | None = fill(Config, {**table, "lane": ()}, "", problems)
     if config is not None:
         config = msgspec.structs.replace(
@@ -228,9 +238,16 @@ def _lanes(tables: Any, problems: list[str]) -> tuple[Lane, ...]:
 
 
 def _with_files(lane: Lane, base: Path, problems: list[str]) -> Lane:
-    """Return `lane` with the whole paths of its energy calibration and profile, which have been read once."""
+    """Return `lane` with the whole paths of its energy calibration and profiles, which are there and read once.
+
+    A risk profile is read by judgement, which knows its rules.
+    """
     paths: dict[str, str] = {}
-    for key, told in (("energy_calibration", lane.energy_calibration), ("profile", lane.profile)):
+    for key, told in (
+        ("energy_calibration", lane.energy_calibration),
+        ("profile", lane.profile),
+        ("risk", lane.risk),
+    ):
         if told is None:
             continue
         path = base / Path(told).expanduser()
@@ -238,6 +255,9 @@ def _with_files(lane: Lane, base: Path, problems: list[str]) -> Lane:
         try:
             if key == "energy_calibration":
                 energy_calibration.load(path)
+            elif key == "risk":
+                if not path.is_file():
+                    problems.append(f"lane {lane.name}.risk: {path}: no such file; see `scanlane risk sign`")
             elif why := lane_profile.read(path).foreign(lane=lane.name):
                 problems.append(f"lane {lane.name}.profile: {path}: {why}")
         except ConfigError as error:

@@ -7,18 +7,18 @@ A rig is one peer and how to reach it. In the module `acme_rig.py` beside a driv
     class AcmeRig(Rig):
         driver = "acme"
         expects = (ScanStart, LineBlock, ScanEnd)      # kinds of event that one play() brings about
-        def __init__(self): self.peer = FakePeer()
+        def __init__(self): self.peer = TcpPeer()
         @property
         def config(self): return Config(address=self.peer.address)
         def play(self): self.peer.send(ONE_PASSAGE)     # the peer lets one vehicle pass
-        def break_link(self): self.peer.unplug()        # leave out where there is no link
-        def mend_link(self): self.peer.plug_in()
-        def close(self): self.peer.stop()
+        def break_link(self): self.peer.hang_up()       # leave out where there is no link
+        def mend_link(self): pass                       # the peer still listens
+        def close(self): self.peer.close()
 
-A rig is made anew for every check. A stream driver may be given a `MemoryChannel` instead of a TCP server: override
-`connect` to `return module.connect(self.config, channel)` and let `play` do `channel.put(...)`, `break_link` do
-`channel.hang_up()`. A source that plays by itself once opened (simulated, replay) sets `silent = False` and leaves
-`play` as it is; one that ends with `EndOfSource` also sets `finite = True`.
+`TcpPeer` is a fake device on a TCP port. A rig is made anew for every check. A stream driver may be given a
+`MemoryChannel` instead of a TCP server: override `connect` to `return module.connect(self.config, channel)` and let
+`play` do `channel.put(...)`, `break_link` do `channel.hang_up()`. A source that plays by itself once opened (simulated,
+replay) sets `silent = False` and leaves `play` as it is; one that ends with `EndOfSource` also sets `finite = True`.
 
 `scanlane drivers conform` runs every check in a process of its own: a driver that hangs, or leaves a thread behind,
 must not spoil the next one. Tests run the same checks in their own process.
@@ -26,9 +26,12 @@ must not spoil the next one. Tests run the same checks in their own process.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 import threading
@@ -51,6 +54,8 @@ LATE_S = 0.3
 """A read may return so much later than it was told to."""
 SPARE_S = 5.0
 """A check has so much longer than all events of its rig may take; then it hangs."""
+DAMAGES = 150
+"""Times that a passage's bytes are damaged anew."""
 EVENTS = get_args(model.Event)
 
 
@@ -99,6 +104,78 @@ class Rig:
         """Stop the peer."""
 
 
+class TcpPeer:
+    """A fake device on a TCP port of this machine. It speaks to one driver at a time, to the one that came last."""
+
+    def __init__(self, wait_s: float = 5.0) -> None:
+        """wait_s : so long a driver may take to connect, or to send what the device waits for."""
+        self._wait_s = wait_s
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._peer: socket.socket | None = None
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the listener was closed
+            while True:
+                peer = self._listener.accept()[0]
+                self.hang_up()
+                self._peer = peer
+
+    def _connected(self) -> socket.socket:
+        deadline_s = time.monotonic() + self._wait_s
+        while time.monotonic() < deadline_s:
+            peer = self._peer
+            if peer is not None and _is_there(peer):
+                return peer
+            time.sleep(0.005)
+        raise AssertionError(f"no driver has connected to the fake device within {self._wait_s:g} s")
+
+    def send(self, data: bytes) -> None:
+        """Say `data` to the driver, once it is connected. Raises AssertionError if none comes."""
+        self._connected().sendall(data)
+
+    def receive(self, size: int) -> bytes:
+        """Return the next `size` bytes that the driver sends: of a device that is asked. Raises AssertionError."""
+        peer = self._connected()
+        data = b""
+        try:
+            peer.settimeout(self._wait_s)
+            while len(data) < size and (more := peer.recv(size - len(data))):
+                data += more
+        except OSError as error:
+            raise AssertionError(f"the driver sent {data!r}, {size} bytes were awaited ({error})") from error
+        finally:
+            peer.settimeout(None)
+        demand(len(data) == size, f"the driver hung up after {data!r}, {size} bytes were awaited")
+        return data
+
+    def hang_up(self) -> None:
+        """Pull the plug. The device goes on listening."""
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer.close()
+
+    def close(self) -> None:
+        """Stop."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(timeout=2)  # first, or a driver that has just connected would be left
+        self.hang_up()
+
+
+def _is_there(peer: socket.socket) -> bool:
+    """Return whether the other side has not closed the connection."""
+    try:
+        return peer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
 class DeviceRig(Rig):
     """A real device: what it does before a vehicle passes is not known, and nobody pulls its plug."""
 
@@ -128,22 +205,25 @@ def demand(met: object, text: str) -> None:
         raise NotMetError(text)
 
 
-def check_order(events: Iterable[Event], *, ended: bool = True) -> None:
+def check_order(events: Iterable[Event], *, ended: bool = True, gaps: bool = False) -> None:
     """Check that `events` of one device tell scans and occupancies as the model has them. Raises NotMetError.
 
-    ended : whatever began must also have ended
+    ended : whatever began must also have ended; gaps : columns may be missing between those that came
     """
     scan: ScanStart | None = None
     next_column, last_ns = 0, 0
     occupied: Occupancy | None = None
     for event in events:
-        demand(isinstance(event, EVENTS), f"{event!r} is no event of scanner_io.model")
+        if not isinstance(event, EVENTS):
+            raise NotMetError(f"{event!r} is no event of scanner_io.model")
         match event:
             case ScanStart():
                 demand(scan is None, f"{event.source_ref} starts before {scan and scan.source_ref} has ended")
                 demand(event.source_ref, "a scan without a source_ref cannot be acknowledged")
                 scan, next_column, last_ns = event, 0, event.utc_ns
             case LineBlock():
+                if gaps and event.first_column > next_column:
+                    next_column = event.first_column
                 last_ns = _check_lines(event, scan, next_column, last_ns)
                 next_column += len(event.column_utc_ns)
             case ScanEnd():
@@ -452,13 +532,77 @@ def leaves_nothing(rig: Rig) -> None:
     demand(now == before, f"opening and closing three times leaves {left}; end them in close()")
 
 
+def foreign_bytes_are_told_not_raised(rig: Rig) -> None:
+    """Bytes that are damaged, lost or cut are told, never raised, and a scan that they spoil is ended."""
+    source = rig.connect()
+    module = drivers.load(rig.driver)
+    if not isinstance(source, drivers.LinkDriver) or not hasattr(module, "Decoder"):
+        raise NotAskedError("it decodes no byte stream of a channel")
+    heard = _heard(rig, source)
+    rng = random.Random(1)  # noqa: S311 -- the same damage every time
+    for number in range(DAMAGES):
+        data = _damaged(heard, rng)
+        decoder = module.Decoder(rig.config)
+        events: list[Event] = []
+        at = 0
+        try:
+            while at < len(data):
+                size = rng.choice((1, 60, 4000, 100_000))
+                events += decoder.feed(data[at : at + size], 10**18 + number)
+                at += size
+            events += decoder.lost(10**18 + number)
+        except Exception as error:  # whatever a decoder raises is what is asked for
+            text = f"{type(error).__name__}: {error}, raised by feed() or lost() near byte {at} of {data[:40]!r}..."
+            raise NotMetError(f"{text}; tell foreign bytes by Health and end the scan") from error
+        check_order(events, gaps=True)
+
+
+def _heard(rig: Rig, source: drivers.LinkDriver) -> bytes:
+    """Return the bytes of one passage as the decoder gets them."""
+    heard = bytearray()
+    feed = source.decoder.feed
+
+    def listening(data: bytes, utc_ns: int) -> list[Event]:
+        heard.extend(data)
+        return feed(data, utc_ns)
+
+    setattr(source.decoder, "feed", listening)  # noqa: B010 -- of this one decoder
+    source.open()
+    try:
+        rig.play()
+        collect(rig, source)
+    finally:
+        source.close()
+    return bytes(heard)
+
+
+def _damaged(heard: bytes, rng: random.Random) -> bytes:
+    """Return bytes that were sent with some of them changed, lost, doubled or put between."""
+    made = bytearray(heard)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(made) + 1)
+        end = at + rng.choice((1, 2, 7, 200))
+        match rng.randrange(5):
+            case 0:
+                made[at : at + 1] = rng.randbytes(1)
+            case 1:
+                del made[at:end]
+            case 2:
+                made[at:at] = made[at:end]
+            case 3:
+                made[at:at] = rng.randbytes(end - at)
+            case _:
+                del made[: min(at, 200)]
+    return bytes(made)
+
+
 CHECKS: dict[str, Callable[[Rig], None]] = {
     check.__name__: check
     for check in (
         is_found_by_name, construction_touches_nothing, open_says_what_it_is, time_out_is_a_value, events_are_in_order,
         acknowledging_anything_does_no_harm, close_at_any_time_and_twice, not_open_is_an_error_in_words,
         close_from_another_thread_ends_a_read, opens_again_after_close, lost_link_ends_what_was_open_first,
-        leaves_nothing,
+        foreign_bytes_are_told_not_raised, leaves_nothing,
     )
 }  # fmt: skip
 
@@ -515,6 +659,7 @@ def conform(name: str, *, rig: str = "", config_file: str = "", checks: Iterable
     Raises ConfigError where neither leads to a peer.
     """
     make = load_rig(rig) if rig else load_device(name, config_file)
+    drivers.load(name)
     limit_s = (make.limit_s if isinstance(make, type) and issubclass(make, Rig) else DeviceRig.limit_s) + SPARE_S
     for check in checks:
         began_s = time.monotonic()

@@ -145,9 +145,13 @@ class LinkDriver:
 
     pausable = False
 
-    def __init__(self, channel: Channel, decoder: Decoder, info: DeviceInfo, silence_s: float) -> None:
+    def __init__(
+        self, channel: Channel, decoder: Decoder, info: DeviceInfo, silence_s: float, *, greeting: bytes = b""
+    ) -> None:
+        """Take a channel and a decoder. greeting : sent after every opening, to a device that must be told to speak."""
         self._channel = channel
         self._decoder = decoder
+        self._greeting = greeting
         self._info = info
         self._silence_s = silence_s
         self._ready: deque[Event] = deque()
@@ -156,6 +160,11 @@ class LinkDriver:
         self._failure: LinkLost | None = None
         self._clock = SteadyClock()
         self._occupied = False
+
+    @property
+    def decoder(self) -> Decoder:
+        """Return what turns this device's bytes into events."""
+        return self._decoder
 
     def resume(self, count: PortalCount) -> None:
         """Tell the decoder where the device's count stood, if it counts."""
@@ -166,6 +175,8 @@ class LinkDriver:
         """Open the channel. Raises LinkLost."""
         self._failure = None
         self._channel.open()
+        if self._greeting:
+            self._channel.write(self._greeting)
         self._last_bytes_s = time.monotonic()
         return self._info
 
@@ -241,7 +252,12 @@ def load(name: str) -> ModuleType:
     """
     known = names()
     if name not in known:
-        raise ConfigError([f"driver {name!r}: not known; known are {', '.join(sorted(known)) or 'none'}"])
+        raise ConfigError(
+            [
+                f"driver {name!r}: not known; known are {', '.join(sorted(known)) or 'none'}. One of your own must be "
+                f"installed: an entry point {name} in the group {GROUP} of its pyproject.toml, and pip install -e ."
+            ]
+        )
     try:
         module = import_module(known[name])
     except Exception as error:  # a vendor's module may fail in any way; the others' problems are to be told with it

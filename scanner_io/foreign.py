@@ -26,6 +26,7 @@ from .model import CountBlock, Event, Health, Occupancy, Radiograph, Rejected, S
 from .sandbox import Confinement, Sandbox, Task
 
 if TYPE_CHECKING:
+    from .formats.cargo import CargoMessage
     from .recording import Problem, Recording
     from .vendor_record import Sidecar
 
@@ -38,6 +39,11 @@ DAILY = Task(_HERE, "read_daily", ("scanner_io.formats.portal_daily",))
 SPECTRA = Task(_HERE, "read_spectra", ("scanner_io.formats.spectra",))
 DICOM = Task(_HERE, "read_dicom", ("scanner_io.formats.dicom_image",), "warm_dicom")
 SIDECAR = Task(_HERE, "read_sidecar", ("scanner_io.formats.sidecar",))
+CARGO = Task(
+    _HERE,
+    "read_cargo",
+    ("scanner_io.formats.cargo_any", "scanner_io.formats.cargo_edifact", "scanner_io.formats.cargo_json"),
+)
 
 MAX_CONFIG_BYTES = 4 << 20
 
@@ -146,6 +152,13 @@ class ForeignFiles:
 
         sidecar: Sidecar = self._run(SIDECAR, contents, name, utc_offset_h, Sidecar)
         return sidecar
+
+    def cargo(self, contents: bytes, *, name: str) -> tuple[CargoMessage, ...]:
+        """Return what `formats.cargo_any.read_cargo` does."""
+        from .formats.cargo import CargoMessage
+
+        messages: list[CargoMessage] = self._run(CARGO, contents, name, None, list[CargoMessage])
+        return tuple(messages)
 
     def dicom(
         self, contents: bytes, *, name: str, received_utc_ns: int, options: RasterOptions | None = None,
@@ -297,6 +310,13 @@ def read_sidecar(file: BinaryIO, name: str, ask: float | None) -> Any:
     from .formats.sidecar import MAX_BYTES, parse_sidecar
 
     return parse_sidecar(file.read(MAX_BYTES + 1), name=name, utc_offset_h=ask)
+
+
+def read_cargo(file: BinaryIO, name: str, ask: None) -> Any:
+    """Read cargo messages; see `ForeignFiles.cargo`."""
+    from .formats.cargo_any import read_cargo as read
+
+    return list(read(file.read(), name))
 
 
 def read_dicom(file: BinaryIO, name: str, ask: DicomAsk) -> Any:

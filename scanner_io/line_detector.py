@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DataError
-from .model import DetectorState, Quality
+from .model import DetectorState, EndReason, Event, LineBlock, Quality, Rejected, ScanEnd, ScanStart
 
 UNEVEN = 0.1
 """Lines of an open beam differ by less than this share of their mean; more is a vehicle, or an unsteady beam."""
@@ -58,7 +58,7 @@ class LineDetector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         darks = [self._spread("dark", d, channels) for d in self.dark or (0.0,) * len(self.energies)]
         airs = [self._spread("air", a, channels) for a in self.air]
         for energy, lines, dark in zip(self.energies, first, darks, strict=True) if not airs else ():
-            air = np.median(lines, axis=0).astype(np.float32)
+            air = _median(lines)
             mean = lines.mean(axis=1)
             if float(np.ptp(mean)) > UNEVEN * float(mean.mean()) or bool((air <= dark).mean() > 0.5):
                 reason = (
@@ -118,10 +118,101 @@ class Lines:
             enough = self._detector.air or sum(len(b[2]) for b in self._held) >= self._detector.air_lines
             if not self._held or not (enough or last):
                 return []
-            lines = tuple(np.concatenate([b[1][e] for b in self._held]) for e in range(len(self._detector.energies)))
-            self.state = self._detector.state(tuple(c[: self._detector.air_lines] for c in lines), self._note)
+            self.state = self._detector.state(
+                tuple(self._first(energy) for energy in range(len(self._detector.energies))), self._note
+            )
         ready, self._held = self._held, []
         return ready
 
+    def _first(self, energy: int) -> npt.NDArray[np.uint16]:
+        """Return the first lines that came, as many as air is measured on: an image may be the whole scan."""
+        parts, left = [], self._detector.air_lines
+        for _, counts, utc_ns, _ in self._held:
+            parts.append(counts[energy][:left])
+            left -= min(left, len(utc_ns))
+        return np.concatenate(parts)
+
+
+def _median(lines: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Return the median of every channel of (lines, channels); sorted along memory, a tenth of np.median's time."""
+    ordered = np.sort(lines.T.copy(), axis=1)
+    below, above = ordered[:, (len(lines) - 1) // 2], ordered[:, len(lines) // 2]
+    half: npt.NDArray[np.float32] = (below.astype(np.float32) + above) / np.float32(2)
+    return half
+
+
+class LineScan:
+    """One scan of a line detector: lines in, events out. All that stands between a device's protocol and the lane.
+
+    The scan begins with the lines that air is measured on, its times never run backwards, gaps are counted, and it ends
+    once, whatever happens: a scan that never had a line, or whose detector is not the configured one, as `Rejected`.
+    """
+
+    def __init__(self, detector: LineDetector, source_ref: str, note: str) -> None:
+        """source_ref : a name that no other scan of this device has; note : which device's, for the recording."""
+        self.source_ref = source_ref
+        self._energies = len(detector.energies)
+        self._lines = Lines(detector, note)
+        self._started = self._ended = False
+        self._last_ns = 0
+
+    @property
+    def next_line(self) -> int:
+        """Return the number of the line after the last one that came."""
+        return self._lines.next_line
+
+    def add(
+        self, counts: tuple[npt.NDArray[np.uint16], ...], utc_ns: npt.NDArray[np.int64], *, first: int | None = None,
+        position_mm: npt.NDArray[np.float64] | None = None,
+    ) -> list[Event]:  # fmt: skip
+        """Take consecutive lines; return the events that may go out.
+
+        Raises DataError for lines of another detector, that came before, or that are no lines.
+
+        counts : per energy (lines, channels), large where nothing is in the way; utc_ns : (lines,), when each was taken
+        first : number of the first of them in the scan, where some were lost; none: that after the last
+        position_mm : (lines,), how far the vehicle has come, where an encoder tells
+        """
+        shapes, lines = [c.shape for c in counts], len(utc_ns)
+        if len(shapes) != self._energies or not lines or any(s != (lines, *shapes[0][1:2]) for s in shapes):
+            raise DataError(f"lines as {shapes} with {lines} times, expected {self._energies} of (lines, channels)")
+        if first is not None and first < self.next_line:
+            raise DataError(f"line {first} came again: {self.next_line} is the next one")
+        times = np.maximum(utc_ns, self._last_ns)  # a device's clock that is set must not turn the scan's order
+        self._last_ns = int(times[-1])
+        return self._out(self._lines.add(self.next_line if first is None else first, counts, times, position_mm))
+
+    def end(self, reason: EndReason, utc_ns: int, *, lines: int = 0) -> list[Event]:
+        """End the scan; once it has ended, do nothing. lines : how many it had by the device's own word"""
+        if self._ended:
+            return []
+        self._ended = True
+        try:
+            events = self._out(self._lines.add(self.next_line, (), np.empty(0, np.int64), last=True))
+        except (DataError, ValueError) as error:
+            return [Rejected(source_ref=self.source_ref, utc_ns=utc_ns, reason=f"scan {self.source_ref}: {error}")]
+        if self._lines.state is None:
+            text = f"scan {self.source_ref} ended ({reason}) without a single line"
+            return [Rejected(source_ref=self.source_ref, utc_ns=utc_ns, reason=text)]
+        missing = self._lines.gaps + max(0, lines - self.next_line)
+        end_ns = max(utc_ns, self._last_ns)
+        return [*events, ScanEnd(source_ref=self.source_ref, utc_ns=end_ns, reason=reason, dropped_columns=missing)]
+
+    def _out(self, blocks: list[_Block]) -> list[Event]:
+        events: list[Event] = []
+        for first, counts, times, position in blocks:
+            if not self._started:
+                assert self._lines.state is not None
+                self._started = True
+                events.append(ScanStart(source_ref=self.source_ref, utc_ns=int(times[0]), detector=self._lines.state))
+            events.append(
+                LineBlock(
+                    source_ref=self.source_ref, first_column=first, counts=counts, column_utc_ns=times,
+                    position_mm=position,
+                )
+            )  # fmt: skip
+        return events
+
 
 _Position = npt.NDArray[np.float64] | None
+_Block = tuple[int, tuple[npt.NDArray[np.uint16], ...], npt.NDArray[np.int64], _Position]

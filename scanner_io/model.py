@@ -412,6 +412,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     hs_codes : declared goods, 2 to 10 digits of the Harmonized System
     declared_empty : True, False or None where nothing was said
     gross_weight_kg : as declared
+    tare_weight_kg : of the container alone; where it is told, the gross weight is with the container, otherwise it may
+        be with or without
     """
 
     container_numbers: tuple[str, ...] = ()
@@ -427,6 +429,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     route: tuple[str, ...] = ()
     prior_scans: int | None = None
     simulated: bool = False
+    tare_weight_kg: float | None = None
 
 
 JoinState = Literal["matched", "doubtful", "several", "none"]
@@ -757,24 +760,27 @@ class LaneEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     confidence : of the machine that read `text`, 0-100; None: it does not tell
     state : of a light barrier (blocked, clear) or traffic light
+    speed_mm_s : of the vehicle, negative where it rolls back; of a radar or a drive's controller
     """
 
     utc_ns: int
-    kind: Literal["light_barrier", "plate", "container", "booking", "weighbridge", "traffic_light"]
+    kind: Literal["light_barrier", "plate", "container", "booking", "weighbridge", "traffic_light", "speed"]
     text: str = ""
     confidence: int | None = None
     weight_kg: float | None = None
     state: str = ""
     device: str = ""
     source_ref: str = ""
+    speed_mm_s: float | None = None
 
 
 class Remark(msgspec.Struct, frozen=True, kw_only=True):
-    """What a source knows of the passage at `utc_ns` beyond its data: a replayed scan's flags and first devices."""
+    """What a source knows of the passage at `utc_ns` beyond its data: flags, first devices, join of a replayed scan."""
 
     utc_ns: int
     quality: tuple[Quality, ...] = ()
     devices: tuple[DeviceInfo, ...] = ()
+    declaration_match: DeclarationMatch | None = None
     source_ref: str = ""
 
 

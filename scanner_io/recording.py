@@ -382,6 +382,8 @@ def content_sha256(scan: Scan, config: dict[str, Any], result: TriageResult | No
     _forget_absent(values[0], _LATER_SCAN)
     if scan.radiograph is not None:
         _forget_absent(values[0]["radiograph"], {"position_mm": None})
+    if scan.declaration is not None:
+        _forget_absent(values[0]["declaration"], {"tare_weight_kg": None})
     if scan.portal is not None:
         portal = values[0]["portal"]
         _forget_absent(portal, _LATER_PORTAL)

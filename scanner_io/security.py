@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import hashlib
 import os
 import re
 import resource
@@ -197,6 +198,38 @@ def secret_in(path: Path) -> str:
     if not secret.isprintable() or not secret:
         raise ConfigError([f"{path}: expected one line of text with the secret"])
     return secret
+
+
+MIN_TOKEN = 16
+"""Characters of a token: with fewer it can be guessed."""
+
+
+def tokens_in(path: Path) -> dict[str, str]:
+    """Return who may send with which token: SHA-256 of the token (hex) -> name. One line each: NAME TOKEN.
+
+    Raises ConfigError if others than its user can read the file, or a line is none.
+    """
+    keep_secrets()
+    found: dict[str, str] = {}
+    try:
+        text = _content(path, forbidden=_NOT_READ).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            [f"{path}: byte {error.start} is no plain character; expected lines of NAME TOKEN"]
+        ) from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, token = line.strip().partition(" ")
+        token = token.strip()
+        if len(token) < MIN_TOKEN or " " in token:
+            raise ConfigError(
+                [f"{path}, line {number}: expected NAME TOKEN, a token of {MIN_TOKEN} characters or more"]
+            )
+        found[hashlib.sha256(token.encode()).hexdigest()] = name
+    if not found:
+        raise ConfigError([f"{path}: names nobody; write a line NAME TOKEN for everyone who may send"])
+    return found
 
 
 def save_public(path: Path, key: PublicKey) -> None:

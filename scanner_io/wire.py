@@ -25,10 +25,10 @@ PROTOCOL = b"scanlane/1"
 MINOR_MIN, MINOR_MAX = 0, 2
 """Minor versions this build can speak; the highest common one is used.
 
-1 added `alarm` and `Statement.service`; 2 added `peek`, `opine`, `opined` and the opinions in other messages.
+1 added `alarm` and `Statement.service`; 2 added `peek`, `opine`, `opined`, the opinions in other messages, and `here`.
 """
 MINOR_ALARM = MINOR_SERVICE = 1
-MINOR_PEEK = MINOR_OPINION = 2
+MINOR_PEEK = MINOR_OPINION = MINOR_HERE = 2
 """Minor version from which these are part of the protocol."""
 
 CHUNK_BYTES = 1 << 20
@@ -106,6 +106,15 @@ class Renew(Message, frozen=True, kw_only=True, tag="renew"):
     """The analyst is still looking."""
 
     lease_id: str
+
+
+class Here(Message, frozen=True, kw_only=True, tag="here"):
+    """When a person last did something at this workstation; sent with every `ping`.
+
+    A program renews leases by itself, also when its page hangs or nobody sits before it. idle_s : seconds since then
+    """
+
+    idle_s: float
 
 
 class Release(Message, frozen=True, kw_only=True, tag="release"):
@@ -286,7 +295,7 @@ class Pong(Message, frozen=True, kw_only=True, tag="pong"):
 
 
 FromAnalyst = (
-    Hello | Fetch | Received | Decide | Renew | Release | Claim | Peek | Opine | QueueRequest | Bye | Ping | Pong
+    Hello | Fetch | Received | Decide | Renew | Here | Release | Claim | Peek | Opine | QueueRequest | Bye | Ping | Pong
 )
 FromService = Welcome | Offer | Chunk | Decided | Opined | Revoked | Queue | Alarm | Refused | Ping | Pong
 

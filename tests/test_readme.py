@@ -59,6 +59,31 @@ def test_the_policy_example(tmp_path):
     assert set(json.loads(done.stdout)["policies"]) == {"A", "B 5%", "B 10%", "B 27%", "C"}
 
 
+def test_the_risk_example(tmp_path, monkeypatch):
+    from scanner_io import security
+    from tests import samples
+    from tests.service.risk_rig import put, said
+    from triage.service.outbox import Outbox
+
+    (tmp_path / "state").mkdir()
+    outbox = Outbox(tmp_path / "state" / "outbox.sqlite")
+    for number in range(20):
+        put(outbox, number, declaration=samples.declaration() if number % 4 else None, outcome="CLEAR")
+    outbox.close()
+    for who in ("ana", "bo"):
+        security.save_identity(tmp_path / f"{who}.key", security.generate(who))
+    monkeypatch.chdir(tmp_path)
+    told = []
+    for line in block("risk").splitlines():
+        command, _, into = line.partition(" > ")
+        words = [str(next(Path().glob(w))) if "*" in w else w for w in shlex.split(command)[1:]]
+        told.append(said(*words))  # in this process: a start of each takes longer than all of them
+        if into:
+            Path(into).write_text(told[-1])
+    assert "in force" in told[3] and "of 20 chosen" in told[6] and "wait for an analyst now" in told[6]
+    assert "too few decided passages" in told[7]
+
+
 def test_the_configuration_example():
     loaded = config.parse(block("config"), "README", base=ROOT)
     assert [d.driver for d in loaded.lane[0].device] == ["file_drop", "rpm_rapiscan"]
@@ -71,6 +96,11 @@ def test_the_example_of_a_site(tmp_path):
     loaded = config.parse(block("config") + "\n" + block("outbox"), "README", base=tmp_path)
     assert loaded.outbox.hub == "north"
     assert loaded.outbox.password_file == str(secret)
+
+
+def test_the_example_of_declarations_in_advance(tmp_path):
+    loaded = config.parse(block("config") + "\n" + block("cargo"), "README", base=tmp_path)
+    assert loaded.lane[0].device[-1].driver == "cargo_feed" and loaded.cargo.wrong_join == 0.001
 
 
 def test_every_command_named_exists(tmp_path):

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from scanner_io.model import PortalRecord, Radiograph, Scan, TriageResult
+from scanner_io.model import Declaration, PortalRecord, Radiograph, Scan, TriageResult
 from scanner_io.vendor_record import in_words
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -91,22 +91,52 @@ def portal_lines(record: PortalRecord, width: int) -> list[Text]:
     return lines
 
 
-def scan_panel(result: TriageResult, *, scan: Scan | None, simulated: bool, width: int, colour: bool = True) -> Panel:
-    """Return one scan as a panel: outcome, reasons, picture, portal, findings."""
+MARKS = {"agrees": ("=", "green"), "differs": ("≠", "bold red"), "open": ("?", "dim")}
+LABELS = {"join": "found by", "load": "load", "goods": "goods", "weight": "weight", "radiation": "radiation"}
+
+
+def declared_table(scan: Scan, result: TriageResult, declaration: Declaration | None) -> Table | None:
+    """Return what was declared beside what was seen, as the console shows it; None where there is nothing of both."""
+    from triage.console.views import declared_view
+
+    table = Table("", "declared", "seen", "", box=None, padding=(0, 1), header_style="dim")
+    for line in declared_view(scan, result, declaration):
+        if line["declared"] or line["seen"]:
+            mark, style = MARKS[line["state"]]
+            table.add_row(
+                Text(LABELS[line["label"]], style="dim"), Text(line["declared"]), Text(line["seen"]),
+                Text(f"{mark} {line['text']}".rstrip(), style=style),
+            )  # fmt: skip
+    return table if table.row_count else None
+
+
+def scan_panel(
+    result: TriageResult, *, scan: Scan | None, simulated: bool, width: int, colour: bool = True,
+    declaration: Declaration | None = None,
+) -> Panel:  # fmt: skip
+    """Return one scan as a panel: outcome, reasons, picture, portal, papers, findings.
+
+    declaration : one that came after the recording was written; none: the recording's own
+    """
     parts: list[Any] = []
     inner = max(30, width - 6)
     if scan is not None and scan.radiograph is not None:
         parts.append(thumbnail(scan.radiograph, min(inner, 110), 18, colour=colour))
     if scan is not None and scan.portal is not None:
         parts += portal_lines(scan.portal, inner - 50)
-    if scan is not None and scan.declaration is not None:
-        d = scan.declaration
+    d = declaration or (None if scan is None else scan.declaration)
+    if d is not None:
         empty = "declared empty" if d.declared_empty else d.goods or "goods not named"
         parts.append(Text(f"declared {' '.join(d.container_numbers)}  {empty}  HS {' '.join(d.hs_codes) or '-'}"))
+    if scan is not None and (against := declared_table(scan, result, d)) is not None:
+        parts.append(against)
     if scan is not None and scan.sidecar is not None:
         parts += [Text(line, style="dim") for line in in_words(scan.sidecar)]
         parts += [Text(f"attached {a.name}, {a.size_bytes} bytes ({a.role})", style="dim") for a in scan.attachments]
-    for event in () if scan is None else scan.lane_events:
+    events = () if scan is None else scan.lane_events
+    if speeds := [e.speed_mm_s for e in events if e.speed_mm_s is not None]:
+        parts.append(Text(f"speed {min(speeds):.0f} to {max(speeds):.0f} mm/s, {len(speeds)} readings", style="dim"))
+    for event in (e for e in events if e.kind != "speed"):
         weight = "" if event.weight_kg is None else f"{event.weight_kg:.0f} kg"
         sure = "" if event.confidence is None else f" ({event.confidence} %)"
         parts.append(Text(f"{event.kind} {event.device} {event.text}{weight}{event.state}{sure}", style="dim"))

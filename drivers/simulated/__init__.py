@@ -23,6 +23,7 @@ from scanner_io.capture import Tap, no_tap
 from scanner_io.errors import LinkLost
 from scanner_io.model import DeviceInfo, EndOfSource, Event, Kind, LineBlock, Radiograph, ScanEnd, ScanStart
 
+from .advance import cargo_message
 from .carriers import TARE_KG
 from .config import Config
 from .passage import ground_truth, passage
@@ -35,8 +36,8 @@ from .wedges import energy_calibration
 
 __all__ = [
     "FAULT_KINDS", "TARE_KG", "ClockStep", "Config", "Fault", "Link", "Passing", "Piece", "PortalPty", "PortalServer",
-    "SimulatedLane", "Traffic", "Truth", "connect", "energy_calibration", "ground_truth", "kinds", "play",
-    "simulate_passage", "simulate_radiograph", "truth_json", "write_daily_file",
+    "SimulatedLane", "Traffic", "Truth", "cargo_message", "connect", "energy_calibration", "ground_truth", "kinds",
+    "play", "simulate_passage", "simulate_radiograph", "truth_json", "write_daily_file",
 ]  # fmt: skip
 
 
@@ -100,6 +101,7 @@ class SimulatedLane:
         self._open = False
         self._ended = False
         self._origin: tuple[float, int] | None = None
+        self._first_s = 0.0
         self._free_ns = 0
         self._boot_ns: int | None = None
 
@@ -109,6 +111,8 @@ class SimulatedLane:
             self._leave()
         self._stop.clear()
         self._open, self._ended, self._origin = True, False, None
+        if self._first_s == 0.0:
+            self._first_s = time.monotonic() + self._config.delay_s
         return DeviceInfo(
             vendor="scanlane",
             model="simulated lane",
@@ -129,7 +133,7 @@ class SimulatedLane:
         while not self._stop.is_set():
             if self._next is None and not self._ended:
                 self._next = self._advance()
-            wait_s = self._due_s() - time.monotonic()
+            wait_s = max(self._due_s(), self._first_s) - time.monotonic()
             if self._next is not None and wait_s <= 0:
                 event, self._next = self._next[1], None
                 return event

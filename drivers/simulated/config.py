@@ -33,6 +33,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     beam : accelerator energies in MV, low/high
     quanta : detected photons per pixel and pulse in air at the high energy
     radiograph, portal, declarations : which devices the lane has
+    cameras : cameras read container numbers and plates, by which declarations are found that came in advance
+    misread_share : of these, readings with a wrong or lost character
+    delay_s : the first vehicle comes so long after the lane was opened
     pulse_sd : standard deviation of the source's output from pulse to pulse
     scatter : share of the rays of a column that reaches other channels of it
     source_distance_mm, source_height_mm : of the source from the middle of the vehicle, and above ground
@@ -81,6 +84,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     radiograph: bool = True
     portal: bool = True
     declarations: bool = True
+    cameras: bool = False
+    misread_share: Share = 0.1
+    delay_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
     cargo: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}
     threat_share: Share = 0.1
     threats: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = {}

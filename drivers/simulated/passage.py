@@ -11,7 +11,7 @@ import numpy as np
 
 from scanner_io.model import NANOSECONDS, Box, DeclarationSeen, Event, Health, LineBlock, ScanEnd, ScanStart
 
-from . import portal
+from . import advance, portal
 from .config import PASSAGE_S, Config
 from .plan import FAULTS, NOISE, PORTAL, SCAN, TEXTURE, Plan, Truth, plan, stream
 from .portal import Transit
@@ -50,6 +50,8 @@ def passage(config: Config, index: int, slot_utc_ns: int, boot_utc_ns: int) -> I
     parts = []
     if config.declarations:
         parts.append(_papers(this, slot_utc_ns))
+    if config.cameras:
+        parts.append(advance.cameras(config, this, slot_utc_ns))
     if config.portal:
         parts.append(_portal(config, this, slot_utc_ns, boot_utc_ns, cut_s))
     if config.radiograph:

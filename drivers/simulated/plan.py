@@ -23,7 +23,7 @@ from .scene import Extent, Scene, Solid
 from .stow import solid
 from .threats import THREATS, UNDECLARED, Threat
 
-PLAN, DRAW, TEXTURE, NOISE, SCAN, PORTAL, PAPERS, FAULTS, THREAT, PLACE = range(1, 11)
+PLAN, DRAW, TEXTURE, NOISE, SCAN, PORTAL, PAPERS, FAULTS, THREAT, PLACE, CAMERAS = range(1, 12)
 """What a vehicle's random streams are for."""
 BEAM_BEHIND_PORTAL_MM = 1500.0
 MAX_LOAD_KG = {0: 1400.0, 20: 21_700.0, 40: 26_500.0, 45: 27_500.0}

@@ -330,6 +330,7 @@ def declarations(message: CargoMessage) -> dict[str, Declaration]:
             goods="; ".join(dict.fromkeys(i.text for i in lines if i.text)),
             declared_empty=None if full is None else not full,
             gross_weight_kg=equipment.gross_kg,
+            tare_weight_kg=equipment.tare_kg,
             seals=equipment.seals,
             consignor=shipper.name if shipper else "",
             consignee=receiver.name if receiver else "",

@@ -156,6 +156,11 @@ def _values(dataset: Dataset, header: RasterHeader, name: str) -> tuple[npt.NDAr
     try:
         pixels = dataset.pixel_array
     except RuntimeError as error:
+        if syntax == JPEGExtended12Bit and "pylibjpeg" not in get_decoder(syntax).available_plugins:
+            raise DataError(
+                f"{name}: {syntax.name}, {dataset.get('BitsStored')} bits: the extra `dicom` decodes no JPEG of more "
+                "than 8 bits; have the device send lossless JPEG, or install the extra `dicom12`"
+            ) from error
         text = " ".join(str(error).split())
         raise DataError(f"{name}: {syntax.name}: cannot be decoded ({text[:300]})") from error
     except ValueError as error:

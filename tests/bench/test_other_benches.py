@@ -6,8 +6,10 @@ import numba
 import pytest
 
 from scanner_io.errors import DataError
+from triage.study.bench_batch import bench_batch
 from triage.study.bench_console import bench_console
 from triage.study.bench_deliver import bench_deliver
+from triage.study.bench_lanes import bench_lanes
 from triage.study.bench_record import bench_record
 from triage.study.bench_startup import bench_startup
 
@@ -45,7 +47,7 @@ def test_startup_compiles_once_and_then_loads():
     assert report["kernels_warm_over_cold"]["median"] < 0.5
 
 
-@pytest.mark.parametrize("bench", [bench_record, bench_deliver, bench_startup, bench_console])
+@pytest.mark.parametrize("bench", [bench_record, bench_deliver, bench_startup, bench_console, bench_batch])
 def test_no_rounds_are_refused(bench):
     with pytest.raises(DataError, match="rounds"):
         bench(rounds=0)
@@ -54,8 +56,33 @@ def test_no_rounds_are_refused(bench):
 @pytest.mark.timeout(300)
 @pytest.mark.soak
 def test_console_is_painted_for_every_click():
-    report = bench_console(rounds=1, columns=700, channels=300, scans=5)
+    report = bench_console(rounds=1, columns=700, channels=300, scans=5, queue=250)
     assert json.loads(json.dumps(report)) == report
     assert 0 < report["first_paint_ms"]["ahead"]["p50"] <= report["first_paint_ms"]["ahead"]["max"]
     assert report["frames_per_s"]["bare"] > 0
-    assert set(report["memory_mb"]) == {"after_1", "after_5"}
+    assert set(report["memory_mb"]) == {f"after_{n}" for n in range(1, 6)}
+    assert 0 < report["waiting_ms"]["p95"] <= report["waiting_ms"]["max"]
+    assert (report["queue"]["waiting"], report["queue"]["rows"]) == (250, 200)
+    assert "50" in report["queue"]["told"], "the page says how many more wait than it shows"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.soak
+def test_batch_gives_the_same_rows_with_two_workers():
+    report = bench_batch(rounds=1, recordings=4)
+    assert json.loads(json.dumps(report)) == report
+    assert report["read_back_equal"] and report["two_over_one"]["median"] > 0
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.soak
+def test_lanes_lose_nothing_and_every_flagged_scan_is_decided():
+    report = bench_lanes(lanes=2, large=0, analysts=2, seconds=8, interval_s=2, steps=2)
+    assert json.loads(json.dumps(report)) == report
+    assert report["lost"] == 0 and report["p99_offer_ms"] > 0
+    assert all(step["decided"] == step["offer_ms"]["count"] > 0 for step in report["steps"])
+
+
+def test_no_lanes_are_refused():
+    with pytest.raises(DataError, match="lanes"):
+        bench_lanes(lanes=0)

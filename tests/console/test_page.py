@@ -101,6 +101,19 @@ def test_a_stolen_lease_is_told_and_blocks_the_decision(page, shared_site):
     assert not shared_site.decisions(scan_id)
 
 
+def test_who_moves_at_the_page_is_told_to_be_there(page):
+    told = []
+    page.on("request", lambda request: told.append(request.url) if request.url.endswith("/api/here") else None)
+    page.wait_for_timeout(200)
+    assert told == [], "a page before which nobody sits says nothing"
+    with page.expect_response("**/api/here") as answer:
+        page.mouse.move(300, 300)
+    assert answer.value.status == 200
+    page.mouse.move(310, 310)
+    page.keyboard.press("Shift")
+    assert len(told) == 1, "not more often than every ten seconds"
+
+
 def test_rows_stay_where_they_are_under_the_pointer(page, shared_site):
     before = page.eval_on_selector_all(".row-button", "rows => rows.map(r => r.dataset.scan)")
     page.hover(f".row-button[data-scan='{before[-1]}']")
@@ -126,3 +139,37 @@ def test_keys_can_be_changed_and_the_page_speaks_spanish(page):
     page.keyboard.press("j")
     page.wait_for_selector(".verdict-clear:not(:disabled)")
     assert "Liberar" in page.inner_text(".verdict-clear")
+
+
+def test_a_second_opinion_goes_from_desk_to_desk(browser, site, tmp_path):
+    with (
+        Console([site.address], tmp_path / "ana", analyst="ana") as hers,
+        Console([site.address], tmp_path / "ben", analyst="ben", options=["--undo", "0.2"]) as his,
+        page_of(browser, hers.url) as ana,
+        page_of(browser, his.url) as ben,
+    ):
+        first = ana.get_attribute(".row-button", "data-scan")
+        fetched = "SELECT DISTINCT who FROM events WHERE kind='fetched_ahead' AND scan_id=? ORDER BY who"
+
+        def had():
+            return [who for (who,) in site.do(lambda outbox, _: list(outbox.store.rows(fetched, (first,))))]
+
+        until(lambda: had() == ["ana", "ben"])  # the first of a shift, before anybody asks for it
+        assert site.state(first) == "pending"
+        assert open_next(ana) == first
+        ana.locator(".opinion").click()
+        ana.wait_for_selector(".dialog select:focus")
+        ana.select_option(".dialog select", "inspect")
+        ana.locator(".dialog textarea").fill("the door end")
+        ana.keyboard.press("Tab")
+        ana.get_by_role("button", name="Give it on").click()
+        ana.wait_for_selector(f".row-button[data-scan='{first}']:has-text('given on by you')")
+        assert open_next(ana) != first, "who gave it on is not offered it again"
+        ben.wait_for_selector(f".row-button[data-scan='{first}']:has-text('second opinion')")
+        assert open_next(ben) == first
+        ben.wait_for_selector("text=it is shown once you have decided")
+        assert "door end" not in ben.content()
+        ben.keyboard.press("c")
+        ben.keyboard.press("Enter")
+        ben.wait_for_selector("text=the door end")
+        assert "You decided otherwise" in ben.inner_text(".panels")

@@ -1,16 +1,20 @@
 """The workstation behind the page, against the real service: opening, deciding, losing and coming back."""
 
 import sqlite3
+import threading
 import time
 
 import msgspec
 import pytest
 
+from scanner_io import recording, wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DataError, DeliveryError
-from tests.console.site import Site, opened, until
+from tests.console.site import Site, opened, row_of, until
+from tests.console.test_view import known_scan
 from triage.console.journal import Journal, Made
 from triage.console.station import Station
+from triage.service.dispatch import Dispatch
 
 
 def state_of(station, decision_id):
@@ -140,17 +144,102 @@ def test_a_recording_of_another_scan_is_not_shown(tmp_path, drawn):
         site.stop()
 
 
-def test_opinions_are_blind_until_one_has_decided(station):
+@pytest.fixture
+def second_desk(tmp_path, site):
+    """Another analyst's workstation, with a journal of its own."""
+    folder = tmp_path / "ben"
+    folder.mkdir()
+    running = Station((site.address,), "ben", folder, hold_s=0.1)
+    until(lambda: running.queue()["rows"])
+    yield running
+    running.close()
+
+
+def test_a_lane_that_vanishes_in_mid_fetch_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    scan, result = known_scan(0)
+    recording.write(tmp_path / f"{scan.scan_id}.scan.h5", scan, config={}, result=result)
+    row = row_of(tmp_path / f"{scan.scan_id}.scan.h5")
+    assert row.size > 2 * wire.CHUNK_BYTES
+    back, sent, whole = threading.Event(), [], Dispatch._fetch
+
+    def first_chunk_only(dispatch, connection, message):
+        if back.is_set():
+            sent.append(message.offset)
+            whole(dispatch, connection, message)
+        elif not message.offset:
+            whole(dispatch, connection, msgspec.structs.replace(message, credit=1))
+
+    monkeypatch.setattr(Dispatch, "_fetch", first_chunk_only)
+    site = Site(tmp_path, [row], heartbeat_s=0.2)
+    running = Station((site.address,), "ana", tmp_path)
+    try:
+        until(lambda: running.queue()["rows"])
+        opening = running.open(scan.scan_id)
+        until(lambda: opening.have == wire.CHUNK_BYTES)
+        site.stop()
+        assert not opening.done.wait(0.5)
+        assert running.opening(scan.scan_id)["state"] == "fetching"
+        with pytest.raises(DeliveryError, match="is not open here"):
+            running.meta(scan.scan_id)
+        back.set()
+        site.start()
+        assert opening.done.wait(20)
+        assert (opening.state, opening.mine) == ("ready", True), opening.error
+        assert min(sent) == wire.CHUNK_BYTES, "what was here is not sent again"
+        assert (opening.scan.radiograph.counts[1] == scan.radiograph.counts[1]).all()
+    finally:
+        running.close()
+        site.stop()
+
+
+def test_opinions_reach_other_desks_and_are_blind_until_they_have_decided(station, second_desk, site):
     scan = opened(station)
+    with pytest.raises(DataError, match="with a note"):
+        station.give_opinion(scan.scan_id, scan.offer.sha256, "inspect", " ", blind=True)
     station.give_opinion(scan.scan_id, scan.offer.sha256, "inspect", "door end", blind=True)
-    station.analyst = "ben"
-    (told,) = station.opinions(scan.scan_id)
-    assert (told["who"], told["verdict"], told["hidden"]) == ("ana", None, True)
-    station.journal.add(
-        Made(id="b", address="x", scan_id=scan.scan_id, sha256="", analyst="ben", verdict="clear", made_utc_ns=1,
-             lease_id=""), 100,
-    )  # fmt: skip
-    assert station.opinions(scan.scan_id)[0]["verdict"] == "inspect"
+    assert site.state(scan.scan_id) == "pending"
+    with pytest.raises(DeliveryError, match="is not yours"):
+        station.give_opinion(scan.scan_id, scan.offer.sha256, "inspect", "again", blind=True)
+    row = until(lambda: next((r for r in station.queue()["rows"] if r["opinions"]), None))
+    assert (row["scan_id"], row["given_on"]) == (scan.scan_id, True)
+    there = second_desk.open(scan.scan_id)
+    assert there.done.wait(20)
+    (told,) = second_desk.meta(scan.scan_id)["opinions"]
+    assert (told["who"], told["verdict"], told["note"], told["hidden"]) == ("ana", None, "", True)
+    second_desk.decide("b", scan.scan_id, scan.offer.sha256, "clear")
+    (told,) = until(lambda: [o for o in second_desk.opinions(scan.scan_id) if not o["hidden"]])
+    assert (told["who"], told["verdict"], told["note"]) == ("ana", "inspect", "door end")
+
+
+def test_what_is_fetched_ahead_waits_for_every_desk_and_is_not_fetched_twice(station, second_desk, site):
+    first, second = (row["scan_id"] for row in station.queue()["rows"][:2])
+    for scan_id in (first, second):
+        assert station.open(scan_id, ahead=True).done.wait(20)
+        assert (station._open[scan_id].state, site.state(scan_id)) == ("ready", "pending")
+    assert not station.journal.history(kinds=("opened",))
+    picture = station._open[first].pyramids
+    assert not station.meta(first)["lease"]["mine"]
+    with pytest.raises(DeliveryError, match="not yours"):
+        station.decide("d", first, station._open[first].offer.sha256, "clear")
+    scan = station.open(first)
+    assert (scan.state, scan.mine, site.state(first)) == ("ready", True, "leased")
+    assert scan.pyramids is picture
+    assert second_desk.open(second).done.wait(20)
+    scan = station.open(second)
+    assert scan.state == "failed"
+    assert "leased by ben" in scan.error
+
+
+def test_a_recording_that_is_another_by_the_time_it_is_opened_is_fetched_again(station, site):
+    scan_id = station.queue()["rows"][0]["scan_id"]
+    ahead = station.open(scan_id, ahead=True)
+    assert ahead.done.wait(20)
+    sha256, picture = ahead.offer.sha256, ahead.pyramids
+    ahead.offer = msgspec.structs.replace(ahead.offer, sha256="0" * 64)
+    scan = station.open(scan_id)
+    assert scan.done.wait(20)
+    assert (scan.state, scan.offer.sha256) == ("ready", sha256)
+    assert scan.pyramids is not picture
 
 
 def test_history_can_only_be_added_to(tmp_path):

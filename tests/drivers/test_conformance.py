@@ -57,6 +57,10 @@ BREAKS = {
         "        import threading\n        threading.Event().wait()\n    driver.close = hang\n    return driver",
         "close_at_any_time_and_twice", "hangs after",
     ),
+    "foreign bytes that raise": (
+        "except (ValueError, OverflowError):", "except ZeroDivisionError:",
+        "foreign_bytes_are_told_not_raised", "tell foreign bytes by Health",
+    ),
     "scan without an end": (
         'return self._end(utc_ns, "complete" if self._columns else "aborted")', "return []",
         "events_are_in_order", "each ended",
@@ -125,7 +129,8 @@ def test_a_broken_driver_is_caught_by_name(stranger, tmp_path, what):
 
 def test_what_cannot_be_checked_is_refused(tmp_path):
     for words, told in (
-        (["file_drop"], "give --rig"), (["file_drop", "--rig", "nowhere:Rig"], "nowhere"),
+        (["file_drop"], "give --rig"), ([NAME, "--rig", "json:dumps"], "pip install -e"),
+        (["file_drop", "--rig", "nowhere:Rig"], "nowhere"),
         (["file_drop", "--rig", "x.py:Rig"], "is no Python file"), (["file_drop", "--rig", "json:Rig"], "Rig"),
         (["file_drop", "--rig", "json:dumps", "--check", "all"], "no check all"),
     ):  # fmt: skip

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import importlib.util
 import io
 import shutil
 import socket
@@ -18,12 +19,14 @@ import pydicom
 import pynetdicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForProcessing,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGExtended12Bit,
     MRImageStorage,
     generate_uid,
 )
@@ -31,8 +34,9 @@ from pynetdicom import AE
 
 from drivers import dicom_store
 from drivers.dicom_store import Config, DicomStore
-from scanner_io.errors import ConfigError, LinkLost
-from scanner_io.formats import dicos
+from scanner_io.errors import ConfigError, DataError, LinkLost
+from scanner_io.formats import dicom_image, dicos
+from scanner_io.formats.dicom_object import DicomAsk
 from scanner_io.formats.raster import RasterOptions
 from scanner_io.model import LineBlock, Rejected, ScanEnd, ScanStart
 from scanner_io.storage import StorageError
@@ -183,11 +187,15 @@ def test_a_disk_that_refuses_is_told_to_the_sender(opened, monkeypatch):
 
 
 def test_our_own_dicos_export_comes_back_with_both_energies_and_the_report(opened):
-    source = opened(study_wait_s=0.5)
+    source = opened(study_wait_s=2.0)  # a machine with much else to do sends the three parts slowly
     sent = scan()
     exported = [o.dataset for o in dicos.objects_of(sent, result("ALARM"))]
     assert send(source.port, *exported) == [0, 0, 0]
-    events = read_all(source, quiet_s=0.9)
+    events = []
+    while not any(isinstance(e, ScanEnd) for e in events):
+        event = source.read(10.0)
+        assert event is not None
+        events.append(event)
     (start,) = [e for e in events if isinstance(e, ScanStart)]
     assert start.detector.energies == ("4MV", "6MV")
     for energy in (0, 1):
@@ -286,6 +294,37 @@ def test_bad_images_are_named_kept_and_do_not_stop_the_next(opened, tmp_path):
     assert len(list(quarantine.glob("*.dcm"))) == len(list(quarantine.glob("*.reason.txt"))) == len(BAD)
     assert send(source.port, dx()) == [0]
     assert isinstance(read_all(source, quiet_s=0.3)[0], ScanStart)
+
+
+@contextlib.contextmanager
+def without_12_bit_decoder():
+    """Take the extra's decoder away, if it is installed."""
+    decoder = get_decoder(JPEGExtended12Bit)
+    there = decoder._available.pop("pylibjpeg", None)
+    try:
+        yield
+    finally:
+        if there is not None:
+            decoder._available["pylibjpeg"] = there
+
+
+def read_sample(name):
+    ask = DicomAsk(options=BRIGHT, received_utc_ns=1)
+    return dicom_image.read_dicom((SAMPLES / name).read_bytes(), name, ask)
+
+
+def test_lossy_jpeg_of_12_bits_is_refused_with_the_remedy():
+    with without_12_bit_decoder(), pytest.raises(DataError, match=r"12 bits: .* lossless JPEG, or .* `dicom12`"):
+        read_sample("JPGExtended.dcm")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libjpeg") is None, reason="the extra dicom12 is not installed")
+def test_lossy_jpeg_of_12_bits_is_read_with_the_extra():
+    image = read_sample("JPGExtended.dcm").radiograph
+    assert np.array_equal(image.upright(0), pydicom.dcmread(SAMPLES / "JPGExtended.dcm").pixel_array)
+    assert "image_lossy" in [q.code for q in image.detector.flags] and image.detector.saturation_value == 4095
+    with pytest.raises(DataError, match="cannot be decoded"):  # a sample whose markers are wrong
+        read_sample("JPEG-lossy.dcm")
 
 
 def test_bits_below_the_allocated_signs_and_grey_scales(opened):

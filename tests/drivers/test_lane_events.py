@@ -184,3 +184,16 @@ def test_they_are_recorded_and_replayed(tmp_path):
     stored = recording.read(path).scan
     assert stored.lane_events == scan.lane_events
     assert scans_of([])[0].lane_events == ()
+
+
+def test_speeds_go_to_their_passage_and_push_nothing_out():
+    plate = event(-2, text="AB123")
+    speeds = [event(k / 100, "speed", speed_mm_s=1450.0 - k) for k in range(-400, 1500)]
+    (scan,) = scans_of([plate, *speeds])
+    assert plate in scan.lane_events
+    told = [e.speed_mm_s for e in scan.lane_events if e.kind == "speed"]
+    assert len(told) > 400 and told == sorted(told, reverse=True)
+    read, _ = decode(b'{"event": "speed", "speed_mm_s": -20.5, "device": "radar"}', 1)
+    assert (read.kind, read.speed_mm_s, read.device) == ("speed", -20.5, "radar")
+    with pytest.raises(ValueError, match="tells nothing"):
+        decode(b'{"event": "speed"}', 1)

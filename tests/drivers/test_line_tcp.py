@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.line_tcp import ALIVE, BEGIN, END, HEADER, LINES, Config, Decoder, frame
-from scanner_io.errors import LinkLost
-from scanner_io.line_detector import LineDetector
+from scanner_io.errors import DataError, LinkLost
+from scanner_io.line_detector import LineDetector, LineScan
 from scanner_io.model import Health, LineBlock, Rejected, ScanEnd, ScanStart
 from tests.contract import DriverContract, Rig, check_order, drain
 from tests.rigs import PortalServer
@@ -245,3 +245,26 @@ def test_silence_is_a_lost_link():
         _, error = drain(source)
         assert "no byte for" in str(error) and time.monotonic() - began_s < 2
         source.close()
+
+
+@pytest.mark.parametrize("channels", [7, 8])
+def test_frames_of_one_line(channels):
+    """A line of a frame lies in one piece, and must not be a view of the buffer that is used again."""
+    values = counts_of(40, channels)
+    decoder = Decoder(Config(address="tcp://x:1", detector=DUAL))
+    events = [e for f in scan_frames(values, step=1) for e in decoder.feed(f, START_NS)]
+    assert [type(e) for e in (events[0], events[-1])] == [ScanStart, ScanEnd]
+    assert np.array_equal(image_of(events, 0), values[:, 0]) and np.array_equal(image_of(events, 1), values[:, 1])
+
+
+def test_what_is_no_line_of_a_scan_is_refused_by_name():
+    scan = LineScan(DUAL, "1", "test")
+    lines, times = np.ones((5, 8), np.uint16), np.arange(5)
+    for counts, at, first, words in (
+        ((lines,), times, None, "expected 2 of"), ((lines, lines[:, :4]), times, None, "expected 2 of"),
+        ((lines, lines), times[:4], None, "with 4 times"), ((lines[:0], lines[:0]), times[:0], None, "with 0 times"),
+        ((lines, lines), times, -1, "came again"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=words):
+            scan.add(counts, at, first=first)
+    assert scan.add((lines, lines), times) == [] and scan.next_line == 5  # air is measured on twenty

@@ -5,9 +5,10 @@ import pytest
 from drivers.replay import Config, connect, scan_events
 from scanner_io import recording
 from scanner_io.errors import LinkLost
-from scanner_io.model import EndOfSource, LineBlock, Rejected, Remark, ScanEnd, ScanStart
+from scanner_io.model import DeclarationMatch, EndOfSource, LaneEvent, LineBlock, Rejected, Remark, ScanEnd, ScanStart
 from tests import samples
 from tests.contract import DriverContract, Rig
+from triage.service.assembly import Assembly, LaneSpec
 
 
 class ReplayRig(Rig):
@@ -80,3 +81,15 @@ def test_a_damaged_recording_is_told_and_the_others_are_played(folder):
     assert rejected.source_ref == str(paths[0]) and "not readable" in rejected.reason
     assert rejected.source_sha256 == hashlib.sha256(b"not a recording").hexdigest()
     assert sum(isinstance(e, ScanEnd) for e in events) == len(paths) - 1
+
+
+def test_a_replayed_scan_keeps_how_its_declaration_was_found():
+    match = DeclarationMatch(state="matched", by="container", read=("CSQU30543B3",), declared="CSQU3054383",
+                             confidence=0.9999, document="MAN1")  # fmt: skip
+    read = LaneEvent(utc_ns=samples.START_NS, kind="container", text="CSQU30543B3", confidence=80)
+    papers = samples.declaration(container_numbers=("CSQU3054383",))
+    scan = samples.scan(declaration=papers, declaration_match=match, lane_events=(read,), quality=())
+    lane = Assembly(LaneSpec(name="north", expected=scan.expected))
+    found = [s for e in scan_events(scan, "r") for s in lane.feed(0, e, 0.0)] + lane.flush()
+    assert found[0].scan.declaration_match == match and found[0].scan.declaration == papers
+    assert "identity_differs" not in {q.code for q in found[0].scan.quality}

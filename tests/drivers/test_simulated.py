@@ -1,7 +1,11 @@
+import time
+
 import numpy as np
 import pytest
 
-from drivers.simulated import Config, connect
+from drivers.simulated import Config, advance, cargo_message, connect
+from drivers.simulated.plan import plan
+from scanner_io.formats.cargo import declarations
 from scanner_io.model import DeclarationSeen, EndOfSource, LineBlock, Occupancy, ScanEnd, ScanStart
 from tests.contract import DriverContract, Rig
 from triage.analysis.portal_health import PortalHealth
@@ -95,3 +99,33 @@ def test_declarations_name_valid_container_numbers_and_are_simulated():
         (number,) = declaration.container_numbers
         total = sum((values[c] if c.isalpha() else int(c)) << i for i, c in enumerate(number[:10]))
         assert total % 11 % 10 == int(number[10]), number
+
+
+def read_by_cameras(made, index):
+    return [event.text for _, event in advance.cameras(made, plan(made, index), 0)]
+
+
+def test_messages_in_advance_say_what_the_papers_say_and_cameras_read_nearly_that():
+    made = Config(seed=4, carriers={"semi_trailer": 1, "two_twenties": 1}, misread_share=0.5)
+    several = 0
+    for index in range(20):
+        papers = plan(made, index).declaration
+        declared = declarations(cargo_message(made, index))
+        assert set(declared) == set(papers.container_numbers)
+        assert sum(d.gross_weight_kg for d in declared.values()) == pytest.approx(papers.gross_weight_kg)
+        assert all(d.hs_codes == papers.hs_codes and d.tare_weight_kg > 0 for d in declared.values())
+        several += len(declared) > 1
+    assert several
+    read = [read_by_cameras(made, index) for index in range(20)]
+    wrong = [set(r[:-1]) != set(plan(made, i).declaration.container_numbers) for i, r in enumerate(read)]
+    assert 3 < sum(wrong) < 18 and read == [read_by_cameras(made, index) for index in range(20)]
+
+
+def test_the_first_vehicle_can_be_awaited():
+    source = connect(Config(speed=0, delay_s=0.3, vehicles=1, radiograph=False))
+    began_s = time.monotonic()
+    source.open()
+    while source.read(0.05) is None:
+        pass
+    assert time.monotonic() - began_s >= 0.3
+    source.close()

@@ -80,6 +80,46 @@ def test_a_finding_is_an_object_with_its_place_in_every_image():
     assert "ATDAssessmentProbability" not in judged
 
 
+TREE_OF_A_REPORT = {
+    # level, element: a file of the independent toolkit has them, with these value representations
+    (0, 0x00080060, "CS"), (0, 0x00081110, "SQ"), (1, 0x00081150, "UI"), (1, 0x00081155, "UI"),
+    (0, 0x40101024, "CS"), (0, 0x40101027, "CS"), (0, 0x40101029, "LO"), (0, 0x4010102B, "DT"),
+    (0, 0x40101031, "CS"), (0, 0x40101033, "US"), (0, 0x40101034, "US"), (0, 0x40101069, "FL"),
+    (0, 0x4010106D, "CS"), (0, 0x40101011, "SQ"),
+    (1, 0x40101010, "US"), (1, 0x40101037, "SQ"), (1, 0x40101038, "SQ"),
+    (1, 0x40101080, "DT"), (1, 0x40101081, "DT"), (1, 0x40101082, "FL"),
+    (2, 0x0008114A, "SQ"), (2, 0x40101001, "SQ"), (3, 0x00081150, "UI"), (3, 0x00081155, "UI"),
+    (3, 0x40101004, "FL"), (3, 0x40101005, "FL"), (3, 0x40101006, "OB"),
+    (2, 0x40101012, "CS"), (2, 0x40101013, "LT"), (2, 0x40101014, "CS"), (2, 0x40101015, "CS"),
+}  # fmt: skip
+IMAGE_HAS = {
+    0x40101042: "CARGO", 0x00080060: "XRAY", 0x00080068: "FOR PROCESSING", 0x00080008: ["ORIGINAL", "INTENSITY"],
+    0x00100022: "TEXT", 0x40101044: "SUCCESSFUL", 0x40101048: "OPERATIONAL", 0x4010103A: "V03", 0x40101062: 0.0,
+    0x00200032: [0, 0, 1], 0x00200037: [1, 0, 0, 0, 1, 0], 0x00281040: "LIN", 0x00281041: 1, 0x00280100: 16,
+    0x00280101: 16, 0x00280102: 15, 0x00280103: 0, 0x00280004: "MONOCHROME2", 0x00281052: 0, 0x00281053: 1,
+    0x20500020: "IDENTITY", 0x00100020: "CSQU3054383", 0x00180060: 6000,
+}  # fmt: skip
+
+
+def elements(dataset, level=0):
+    for element in dataset:
+        yield level, int(element.tag), element.VR
+        for item in element.value if element.VR == "SQ" else ():
+            yield from elements(item, level + 1)
+
+
+def test_the_tag_tree_is_that_of_the_standard_s_toolkit():
+    """By numbers and value representations, so that a wrong name in a dictionary cannot hide."""
+    *images, report = [read(o) for o in dicos.objects_of(scan(), result())]
+    assert TREE_OF_A_REPORT - set(elements(report)) == set()
+    for number, value in IMAGE_HAS.items():
+        assert images[-1][number].value == value, hex(number)
+    for number in (0x00188151, 0x00100021, 0x00080080, 0x00081010, 0x00080070, 0x00081090, 0x00181000, 0x00181020):
+        assert images[-1][number].value not in (None, ""), hex(number)
+    assert images[-1][0x00181200].value and images[-1][0x00181201].value  # last calibration
+    assert images[-1]["PixelData"].VR == "OW" and not images[-1].file_meta.TransferSyntaxUID.is_compressed
+
+
 @pytest.mark.parametrize(("outcome", "decision", "abort"), [
     ("ALARM", "ALARM", "SUCCESS"), ("REVIEW", "UNKNOWN", "SUCCESS"), ("CLEAR", "CLEAR", "SUCCESS"),
     ("UNUSABLE", "UNKNOWN", "ABORTED"),

@@ -338,3 +338,12 @@ def test_a_clock_that_is_set_in_a_passage_is_followed_after_it(monkeypatch, step
     assert (second_ns - first_ns, third_ns - second_ns) == (200_000_000, 200_000_000)
     assert [e.state for e in told] == ["degraded"] and more == [] and steady.stepped
     assert steady.stamp(occupied=False) == (clock.utc_ns, [])
+
+
+def test_a_device_that_must_be_told_to_speak_is_told_after_every_opening():
+    channel = MemoryChannel("memory:test")
+    source = LinkDriver(channel, Lines(), INFO, silence_s=0.4, greeting=b"RUN\r\n")
+    for times in (1, 2):
+        source.open()
+        assert channel.written == times * [b"RUN\r\n"]
+        source.close()

@@ -217,6 +217,29 @@ def test_decisions_agree_with_the_audit_and_their_signatures(decided):
     assert found_in(folder, None) == ([], 2)
 
 
+def test_a_decision_signed_for_another_service_is_found(tmp_path):
+    ana, ours, theirs = (security.generate(name) for name in ("ana", "ours", "theirs"))
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    outbox.add(row())
+    for number, service in enumerate((ours.curve, theirs.curve, "")):
+        decision = Decision(
+            decision_id=f"d{number}", scan_id=row().scan_id, sha256="0" * 64, analyst="ana", verdict="clear",
+            decided_utc_ns=1, lease_id="gone",
+        )  # fmt: skip
+        statement = wire.encode_statement(
+            wire.Statement(decision=decision, connection_id="c", sequence=number + 1, service=service)
+        )
+        outbox.decide(decision, statement=statement, signature=ana.sign(statement))
+    outbox.close()
+    place = tmp_path / "outbox.sqlite"
+    found = audit.verify(place, None, None, {"ana": ana.signing}, ours.curve)
+    (problem,) = found.problems
+    assert "decision d1" in problem.text
+    assert f"signed for another service, '{theirs.curve}'" in problem.text
+    assert found.nameless == 1
+    assert audit.verify(place, None, None, {"ana": ana.signing}).problems == []
+
+
 DECISIONS_TOUCHED = [
     ("UPDATE decisions SET verdict='inspect' WHERE decision_id='d0'", "the audit has no event of ana's 'inspect'"),
     ("UPDATE decisions SET analyst='ben' WHERE decision_id='d0'", "the audit has no event of ben's 'clear'"),

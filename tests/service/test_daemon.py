@@ -15,6 +15,7 @@ from scanner_io import recording
 from scanner_io.storage import PART
 from tests.rigs import PortalServer, timed_lines
 from tests.service.daemon_rig import ENVIRONMENT, ROOT, analyst, daemon, lane_with_drop, put_image, write_config
+from triage.service import operations, store
 from triage.service.outbox import Outbox
 
 PORTAL = """
@@ -230,6 +231,9 @@ def test_a_lane_process_that_dies_is_started_again(tmp_path):
         put_image(drop, "a.png", 1)
         service.wait_for("scan")
         assert service.stop() == 0
+    told = operations.report(store.named(str(tmp_path / "state")), 0, 2**62)["lanes"]["north"]
+    assert [d["reason"] for d in told["downtime"]] == ["its process died: exit code -9", "the service was stopped"]
+    assert told["scans"] == 1 and told["downtime"][0]["to"] is not None and told["downtime"][1]["to"] is None
 
 
 @pytest.mark.timeout(120)

@@ -19,11 +19,11 @@ def outbox(place):
     box.close()
 
 
-def stored(outbox, folder, number, outcome="REVIEW"):
+def stored(outbox, folder, number, outcome="REVIEW", **more):
     path = folder / f"{number}.scan.h5"
     path.write_bytes(WHOLE)
     sha256 = hashlib.sha256(WHOLE).hexdigest()
-    outbox.add(row(number, outcome, path=str(path), sha256=sha256, size=len(WHOLE)))
+    outbox.add(row(number, outcome, path=str(path), sha256=sha256, size=len(WHOLE), **more))
     return path
 
 

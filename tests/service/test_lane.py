@@ -11,6 +11,7 @@ import pytest
 from scanner_io.model import DeviceInfo, LineBlock, ScanEnd, ScanStart
 from tests import samples
 from triage.service import lane
+from triage.service.assembly import Assembly, LaneSpec
 
 
 class Device(msgspec.Struct):
@@ -63,12 +64,12 @@ def device(monkeypatch):
     """Return a function that starts a device's thread; the room it sees is a switch."""
     threads = []
 
-    def start(pausable):
+    def start(pausable, events=None):
         source, room = ThreeScans(pausable), threading.Event()
         monkeypatch.setattr(lane.drivers, "connect", lambda name, config, tap: source)
         intake = threading.Event()
         intake.set()
-        thread = lane.DeviceThread(0, Device(), queue.Queue(), lambda *_, **__: None, intake, room.is_set)
+        thread = lane.DeviceThread(0, Device(), events or queue.Queue(), lambda *_, **__: None, intake, room.is_set)
         threads.append(thread)
         thread.start()
         return source, room
@@ -118,3 +119,31 @@ def test_a_scan_that_has_begun_is_read_to_its_end_without_room(device):
 def test_a_live_device_is_heard_whatever_waits(device):
     source, _ = device(pausable=False)
     assert asked_of(source, 12) == 12
+
+
+class HalfFull(queue.Queue):
+    """A queue that has no room for a scan's later blocks while `full`: of what a live device says then, lines go."""
+
+    full = True
+
+    def put_nowait(self, item):
+        if self.full and item[1].first_column > 0:
+            raise queue.Full
+        super().put_nowait(item)
+
+
+def test_lines_that_a_live_device_lost_at_the_end_of_a_scan_are_told_in_the_scan(device):
+    events = HalfFull()
+    source, _ = device(pausable=False, events=events)
+    assert asked_of(source, 12) == 12
+    assembly = Assembly(LaneSpec(name="north", expected=("radiograph",)))
+    scans = []
+    while not events.empty():
+        _, said = events.get()
+        if isinstance(said, DeviceInfo):
+            assembly.device(0, said)
+        else:
+            scans += assembly.feed(0, said, 0.0)
+    scans += assembly.flush()
+    images = [s.scan.radiograph for s in scans]
+    assert [(i.columns, i.dropped_columns) for i in images] == [(2, 2)] * 3

@@ -107,7 +107,7 @@ def test_this_client_with_the_previous_service():
         assert desk.queue().rows[0].state == "pending"
         assert desk.claim(offer.scan_id).lease_id == offer.lease_id
         for asked in (lambda: desk.peek(offer.scan_id), lambda: desk.opine(offer, "clear", "door end")):
-            with pytest.raises(DeliveryError, match="speaks minor 0, 2 is needed: .*upgrade"):
+            with pytest.raises(DeliveryError, match=r"speaks minor 0, 2 is needed: .*upgrade"):
                 asked()
         desk.release(offer)
         assert until(lambda: service.named("release") and service.named("ping"))

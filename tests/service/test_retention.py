@@ -1,5 +1,6 @@
 """What may be deleted, what never."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from scanner_io.config import Retention
 from scanner_io.errors import DeliveryError, StorageError
+from tests import samples
 from tests.service.daemon_rig import ENVIRONMENT, ROOT, write_config
 from tests.service.test_keeping import stored
 from tests.service.test_outbox import decision, row
@@ -18,6 +20,7 @@ from triage.service.outbox import Outbox
 
 POLICY = Retention(clear_days=10, inspect_days=100)
 DAY_NS = retention.DAY_NS
+DECLARED = msgspec.structs.replace(samples.declaration(), consignor="Confidential Trading Company")
 
 
 @pytest.fixture
@@ -81,6 +84,56 @@ def test_a_deletion_is_in_the_audit_before_it_happens_and_leaves_the_row(outbox,
     assert outbox.decisions(one.scan_id)
     assert retention.candidates(outbox, Retention(clear_days=0), time.time_ns()) == []
     assert str(path) in outbox.known_paths()
+
+
+def test_result_and_declaration_are_erased_after_the_recording_and_never_before(outbox, recordings):
+    scan_id = row(1).scan_id
+    path = stored(outbox, recordings, 1, declaration=DECLARED)
+    policy = Retention(clear_days=5, result_days=1)
+    secret = outbox.item(scan_id).row.declaration.consignor
+
+    def may_go(days=0.0):
+        return [e.scan_id for e in retention.erasable(outbox, policy, time.time_ns() + int(days * DAY_NS))]
+
+    assert may_go(100) == []  # it waits
+    decide(outbox, 1, "clear")
+    assert may_go(100) == []  # its recording is there
+    later = time.time_ns() + 6 * DAY_NS
+    assert retention.delete(outbox, retention.candidates(outbox, policy, later)[0], recordings, "olga")
+    assert may_go(0.9) == []
+    assert may_go(1.1) == [scan_id]
+    kept = outbox.item(scan_id).row
+    (one,) = retention.erasable(outbox, policy, later)
+    assert retention.erase(outbox, one, "olga")
+    assert not retention.erase(outbox, one, "olga")
+    assert may_go(100) == []
+    item = outbox.item(scan_id)
+    assert (item.state, item.row.result.outcome, item.row.declaration) == ("decided", kept.result.outcome, None)
+    assert item.row.result.reasons == (retention.ERASED,)
+    assert outbox.decisions(scan_id)[0][0].verdict == "clear"
+    ((text,),) = outbox.store.rows("SELECT text FROM events WHERE kind='result_erased'")
+    for told in (kept.result, kept.declaration):
+        assert hashlib.sha256(msgspec.json.encode(told)).hexdigest() in text
+    assert secret not in text
+    assert not path.exists()
+    assert Retention().result_days is None
+    assert retention.erasable(outbox, Retention(clear_days=0), later) == []
+
+
+def test_what_was_erased_is_not_in_the_files_any_more(tmp_path, recordings):
+    place = tmp_path / "outbox.sqlite"
+    outbox = Outbox(place)
+    stored(outbox, recordings, 1, declaration=DECLARED)
+    secret = DECLARED.consignor.encode()
+    decide(outbox, 1, "clear")
+    policy = Retention(clear_days=0, result_days=0)
+    retention.delete(outbox, retention.candidates(outbox, policy, time.time_ns())[0], recordings, "olga")
+    outbox.close()
+    assert secret in place.read_bytes()
+    outbox = Outbox(place)
+    assert retention.erase(outbox, retention.erasable(outbox, policy, time.time_ns())[0], "olga")
+    outbox.close()
+    assert not any(secret in file.read_bytes() for file in tmp_path.glob("outbox.sqlite*"))
 
 
 def test_a_legal_hold_keeps_a_recording_until_it_is_ended(outbox, recordings):

@@ -1,29 +1,22 @@
 """Profiles under their hash with two signatures, and an archive that a profile is tried against."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import msgspec
 import pytest
-from click.testing import CliRunner
 
-from scanner_io import security
+from scanner_io import config, security
 from scanner_io.errors import ConfigError
-from scanner_io.model import Decision
 from tests import samples
+from tests.service.risk_rig import put, said, scan_id
 from triage.analysis.risk import EXAMPLE
-from triage.cli import cli
+from triage.analysis.risk_finding import with_risk
 from triage.service import risk_archive, risk_store
-from triage.service.outbox import Outbox, ScanRow
-
-
-def said(*words, code=0):
-    done = CliRunner().invoke(cli, [str(w) for w in words])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        if code == "raises":
-            return done.exception
-        raise done.exception
-    assert done.exit_code == code, done.output
-    return done.output
+from triage.service.checkup import check_risk
+from triage.service.lane import lane_profile
+from triage.service.outbox import Outbox
 
 
 @pytest.fixture(scope="module")
@@ -36,30 +29,6 @@ def file(tmp_path):
     path = tmp_path / "north.toml"
     path.write_text(EXAMPLE)
     return path
-
-
-def scan_id(number):
-    return f"north-20260131T09{number // 60:02d}{number % 60:02d}.000000Z-0f3a9c1e"
-
-
-def put(outbox, number, verdict="", codes=(), declaration=None, **changes):
-    """Put a passage into an archive, decided at once where it has a verdict."""
-    name = scan_id(number)
-    values = {
-        "scan_id": name, "lane": "north", "path": f"/r/{name}", "sha256": "ab" * 32, "size": 100,
-        "start_utc_ns": samples.START_NS + number * 10**9, "simulated": True, "result": samples.result(name, **changes),
-        "declaration": declaration,
-    }  # fmt: skip
-    outbox.add(ScanRow(**values))
-    if verdict:
-        item = outbox.lease(name, "ana", 60)
-        outbox.decide(
-            Decision(
-                decision_id=f"d{number}", scan_id=name, sha256="ab" * 32, analyst="ana", verdict=verdict,
-                decided_utc_ns=1, codes=codes, lease_id=item.lease_id,
-            )
-        )  # fmt: skip
-    return name
 
 
 @pytest.fixture
@@ -165,3 +134,158 @@ def test_commands_check_and_tell_differences(tmp_path, file, people):
 def test_an_empty_archive_tries_nothing(tmp_path, file):
     Outbox(tmp_path / "outbox.sqlite").close()
     assert "no passage in it" in str(said("risk", "try", file, tmp_path, code="raises"))
+
+
+# ----------------------------------------------------------------------------------------------- selection, explained
+
+
+@pytest.fixture
+def signed(tmp_path, file, people):
+    """Return the folder of a profile in force, its hash, and the files of a plan and a seed."""
+    for who in ("ana", "bo"):
+        sha256 = risk_store.sign(file, tmp_path / "profiles", people[who]).sha256
+    (tmp_path / "plan.toml").write_text(
+        said("selection", "plan").replace("look = { value = 0.02", "look = { value = 0.3")
+    )
+    (tmp_path / "seed").write_text(f"{bytes(range(32)).hex()}\n")
+    (tmp_path / "seed").chmod(0o600)
+    return tmp_path / "profiles", sha256
+
+
+def run(archive, signed, tmp_path, *more, code=0):
+    return said(
+        "selection", "run", archive, "--plan", tmp_path / "plan.toml", "--profile", signed[1][:12], "--profiles",
+        signed[0], "--seed-file", tmp_path / "seed", "--json", *more, code=code,
+    )  # fmt: skip
+
+
+def explained(archive, scan, *more, code=0):
+    return json.loads(said("risk", "explain", scan, "--archive", archive, "--json", *more, code=code))["selections"]
+
+
+def test_every_selection_is_made_again_from_the_archive(archive, signed, tmp_path):
+    commitment = json.loads(said("selection", "seed", archive, "--seed-file", tmp_path / "seed", "--json"))[
+        "commitment"
+    ]
+    dry = json.loads(run(archive, signed, tmp_path))
+    assert dry["recorded"] is False and explained(archive, scan_id(3), code=1) == []
+    told = json.loads(run(archive, signed, tmp_path, "--record"))
+    assert told["recorded"] and told["candidates"] == 30 and told["must"] == 6 and told["seed_commitment"] == commitment
+    assert [c["why"] for c in told["choices"]] == [c["why"] for c in dry["choices"]]  # the same seed, the same choices
+    outbox = Outbox(archive / "outbox.sqlite")
+    states = {n: outbox.item(scan_id(n)).state for n in range(30)}
+    woken = [n for n, c in enumerate(told["choices"]) if c["chosen"] and n % 5]
+    assert told["woken"] == len(woken) > 0 and all(states[n] == "pending" for n in woken)
+    item = outbox.lease_next("bo", 10)
+    assert outbox.release(item.lease_id, "has to go", 3) and outbox.item(item.row.scan_id).state == "pending"
+    outbox.close()
+    for number in range(30):
+        (one,) = explained(archive, scan_id(number), "--profiles", signed[0], "--seed-file", tmp_path / "seed")
+        assert one["reproduced"] and one["why"] == told["choices"][number]["why"]
+        assert len(one["checked"]) == 4
+        # here the passages came before the seed was committed to, and that is said
+        assert one["not_checked"] == [
+            "that the seed was not picked for this passage: it was committed to after the passage came"
+        ]
+    words = said("risk", "explain", scan_id(29), "--archive", archive)
+    assert "the declaration is missing" in words and "not checked: the score: give --profiles" in words
+    again = json.loads(run(archive, signed, tmp_path, "--record"))
+    assert again["candidates"] == 0 and not again["recorded"]
+    assert json.loads(said("audit", "verify", archive, "--json"))["sound"]
+
+
+TOLD = "UPDATE selections SET told=CAST(replace(CAST(told AS TEXT), '{}', '{}') AS BLOB) WHERE scan_id=?"
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        (TOLD.format('"chosen":false', '"chosen":true'), "audit says"),
+        (TOLD.format('"score":', '"score":1'), "the score is"),
+        ("UPDATE scans SET declaration=NULL WHERE scan_id=?", "facts are not those of the archive"),
+        ("DELETE FROM events WHERE kind='selection_seed' AND ?<>''", "no commitment of the seed"),
+    ],
+)
+def test_a_selection_that_was_touched_is_not_made_again(archive, signed, tmp_path, change, problem):
+    said("selection", "seed", archive, "--seed-file", tmp_path / "seed")
+    told = json.loads(run(archive, signed, tmp_path, "--record"))
+    name = next(c["scan"] for c in told["choices"] if not c["chosen"])
+    with closing(sqlite3.connect(archive / "outbox.sqlite")) as database, database:
+        assert database.execute(change, (name,)).rowcount > 0
+    (one,) = explained(archive, name, "--profiles", signed[0], "--seed-file", tmp_path / "seed", code=1)
+    assert not one["reproduced"] and any(problem in p for p in one["problems"]), one["problems"]
+
+
+def test_a_seed_is_made_once_and_for_its_user_alone(archive, tmp_path):
+    made = [said("selection", "seed", archive, "--seed-file", tmp_path / "new", "--json") for _ in range(2)]
+    assert made[0] == made[1] and len(bytes.fromhex((tmp_path / "new").read_text())) == 32
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "new").chmod(0o644)
+    error = said("selection", "seed", archive, "--seed-file", tmp_path / "new", code="raises")
+    assert "lets others read this secret" in str(error)
+
+
+def test_a_profile_that_is_not_in_force_selects_nothing_for_good(archive, signed, tmp_path, people):
+    said("selection", "seed", archive, "--seed-file", tmp_path / "seed")
+    other = tmp_path / "other.toml"
+    other.write_text(EXAMPLE + "# mine\n")
+    sha256 = risk_store.sign(other, signed[0], people["cy"]).sha256
+    error = run(archive, (signed[0], sha256), tmp_path, "--record", code="raises")
+    assert "is not in force: signed by cy" in str(error)
+    assert json.loads(run(archive, (signed[0], sha256), tmp_path))["candidates"] == 30
+    (tmp_path / "seed").write_text("short\n")
+    assert "expected one line of 64" in str(run(archive, signed, tmp_path, code="raises"))
+
+
+def test_opening_chooses_among_what_analysts_sent_on(archive, signed, tmp_path):
+    said("selection", "seed", archive, "--seed-file", tmp_path / "seed")
+    told = json.loads(run(archive, signed, tmp_path, "--record", "--stage", "open"))
+    assert told["candidates"] == told["must"] == 6 and told["woken"] == 0
+    (one,) = explained(archive, scan_id(5), "--profiles", signed[0], "--seed-file", tmp_path / "seed")
+    assert one["stage"] == "open" and "ana sent it on to inspection" in one["why"] and one["reproduced"]
+
+
+def test_a_lane_takes_a_profile_in_force_and_no_other(signed, tmp_path, file):
+    kept = signed[0] / f"{signed[1]}.toml"
+    assert lane_profile(None, None, "north", str(kept)).risk.sha256 == signed[1]
+    with pytest.raises(ConfigError, match="not in force: signed by nobody"):
+        lane_profile(None, None, "north", str(file))
+    assert lane_profile(None, None, None, str(file)).risk is not None  # to try it on files by hand
+    problems, notes = [], []
+    lane = config.Lane(name="north", device=(), risk=str(kept))
+    check_risk(lane, problems, notes)
+    assert not problems and "risk profile north gate@" in notes[0] and "of 3 rules" in notes[0]
+    check_risk(msgspec.structs.replace(lane, risk=str(file)), problems, notes)
+    assert "lane north: " in problems[0] and "not in force" in problems[0]
+
+
+def test_a_lanes_own_score_is_made_again_from_the_archive(signed, tmp_path):
+    rules = risk_store.load(signed[1], signed[0])
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    for number, declaration in ((1, None), (2, samples.declaration(authorised_trader=True))):
+        scan = samples.scan(scan_id=scan_id(number), declaration=declaration, start_utc_ns=samples.START_NS)
+        judged = with_risk(samples.result(scan_id(number), outcome="CLEAR", findings=()), scan, rules)
+        put(outbox, number, declaration=declaration, start_utc_ns=samples.START_NS, whole=judged)
+    put(outbox, 3, outcome="CLEAR")
+    outbox.close()
+    for number, score, asked in ((1, 95.0, True), (2, 0.0, False)):
+        told = json.loads(
+            said("risk", "explain", scan_id(number), "--archive", tmp_path, "--profiles", signed[0], "--json")
+        )
+        lane = told["lane_score"]
+        assert lane["reproduced"] and lane["score"] == score and lane["asked_for_review"] is asked
+        assert "every word of it made again" in lane["checked"][0]
+    assert (
+        json.loads(said("risk", "explain", scan_id(3), "--archive", tmp_path, "--json", code=1))["lane_score"] is None
+    )
+    words = said("risk", "explain", scan_id(1), "--archive", tmp_path)
+    assert "in the lane: risk 95" in words and "not checked: the score: give --profiles" in words
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as database, database:
+        changed = database.execute(
+            "UPDATE scans SET result=CAST(replace(CAST(result AS TEXT), '\"score\":95.0', '\"score\":5.0') AS BLOB)"
+        )
+        assert changed.rowcount == 3
+    told = json.loads(
+        said("risk", "explain", scan_id(1), "--archive", tmp_path, "--profiles", signed[0], "--json", code=1)
+    )
+    assert not told["lane_score"]["reproduced"] and "made again it is: risk 95" in told["lane_score"]["problems"][0]

@@ -199,3 +199,43 @@ def test_the_report_stands_alone_and_says_what_it_does_not_show(said):
 def test_the_same_seed_gives_the_same_result(port):
     one, two = (comparison._replicate(port, 0.2, 7, 0) for _ in range(2))
     assert one == two and one != comparison._replicate(port, 0.2, 8, 0)
+
+
+# --------------------------------------------------------------------------------------- a site's own figures
+
+
+def test_constants_are_changed_by_name_and_their_source_says_so(port):
+    site = scenario.load("small_port", ("lanes.drive_through=3", "policies.shares = [0.5]"))
+    assert site.lanes.drive_through == 3 and site.policies.shares == (0.5,)
+    assert site.sources["lanes.drive_through"] == "set by 'lanes.drive_through=3'"
+    assert site.sources["lanes.portals"] == port.sources["lanes.portals"]
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ("lanes.drive=3", "there are lanes.drive_through"),
+        ("drive_through=3", "write table.name=value"),
+        ("lanes.drive_through", "write table.name=value"),
+        ("lanes.drive_through=three", "is no value of TOML"),
+        ("lanes.drive_through=0", "drive_through is 0"),
+        ("traffic.contraband_share=2", "a share lies between 0 and 1"),
+    ],
+)
+def test_a_change_that_is_none_is_named(change, problem):
+    with pytest.raises(ConfigError) as error:
+        scenario.load("small_port", (change,))
+    assert problem in str(error.value)
+
+
+def test_with_a_sites_own_finds_the_machine_flags_what_it_flagged_there(port):
+    own = msgspec.structs.replace(port, find_scores=(-1.0, 0.5, 3.0, 4.0))
+    rng = np.random.default_rng(6)
+    flags = traffic.draw(own, np.zeros(20_000), rng, contraband=True).flag
+    assert set(np.unique(flags)) == {-1.0, 0.5, 3.0, 4.0}
+    clean = traffic.draw(own, np.zeros(20_000), rng, contraband=False).flag
+    assert abs(clean.mean()) < 0.03 and abs(clean.std() - 1) < 0.03
+    told = traffic.draw(own, np.zeros(40_000), rng, contraband=True)
+    chosen = choices.choose("C", own, told)
+    least = 0.5 * 0.7 * 0.9  # half flagged; a person refers, an opening finds
+    assert least - 0.01 < chosen.found.mean() < least + 0.1  # and what papers and portal send to a person

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from drivers import simulated
-from scanner_io.model import LineBlock, Radiograph, ScanEnd, ScanStart
+from scanner_io.model import LaneEvent, LineBlock, Radiograph, ScanEnd, ScanStart
 from tests import samples
 from triage.analysis import pipeline
-from triage.analysis.rectify import positions_of_speed, rectify
+from triage.analysis.rectify import located, positions_of_speed, rectify
 
 PITCH_MM = 8.0
 TOLERANCE = 0.01
@@ -85,6 +85,45 @@ def test_lengths_are_those_of_an_even_speed(even, name):
     wanted, got = (e[-1] - e[0] for e in edges)
     assert abs(got - wanted) <= TOLERANCE * wanted, (wanted, got)
     assert abs(image.columns - (reached + 1)) <= TOLERANCE * reached
+
+
+def with_speeds(raw, *, every_s=0.1, hush_s=(0.0, 0.0)):
+    """Return the scan of an image without positions, and readings of its speed, but none between the two times."""
+    at = raw.column_utc_ns
+    times = np.arange(at[0] - 300_000_000, at[-1] + 300_000_000, round(every_s * 1e9), dtype=np.int64)
+    position = np.interp(times, at, raw.position_mm)
+    speeds = np.gradient(position, times / 1e9)
+    hushed = [at[0] + round(s * 1e9) for s in hush_s]
+    events = tuple(
+        LaneEvent(utc_ns=int(t), kind="speed", speed_mm_s=float(v), device="radar")
+        for t, v in zip(times, speeds, strict=True)
+        if not hushed[0] < t < hushed[1]
+    )
+    image = msgspec.structs.replace(raw, position_mm=None)
+    return msgspec.structs.replace(scan_of(image), lane_events=events)
+
+
+@pytest.mark.parametrize("name", ["stop", "reverse", "slow and fast", "all of it"])
+def test_readings_of_the_speed_make_it_even_too(even, name):
+    raw = driven(even, DRIVES[name], noise_mm=0.0)
+    image, flags = located(with_speeds(raw))
+    flat = rectify(image).radiograph
+    assert flags == ()
+    level = (np.percentile(even.counts[-1], 95) + np.percentile(even.counts[-1], 5)) / 2
+    reached = int(np.round(raw.position_mm.max() / PITCH_MM))
+    lengths = [
+        np.ptp(np.flatnonzero(c.astype(float).mean(axis=1) < level))
+        for c in (even.counts[-1][: reached + 1], flat.counts[-1])
+    ]
+    assert abs(lengths[1] - lengths[0]) <= TOLERANCE * lengths[0], lengths
+
+
+def test_readings_that_leave_a_part_of_the_image_open_are_not_used_and_that_is_said(even):
+    scan = with_speeds(driven(even, DRIVES["stop"]), hush_s=(2.0, 4.5))
+    image, flags = located(scan)
+    assert image is scan.radiograph and [q.code for q in flags] == ["speed_not_used"]
+    assert "leave 2." in flags[0].reason
+    assert "speed_not_used" in [q.code for q in pipeline.run(scan, pipeline.Profile()).quality]
 
 
 def test_without_positions_a_stop_does_stretch(even):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scanner_io.errors import ConfigError
 from scanner_io.model import Finding, Intervals, Quality
 from tests import samples
-from triage.analysis import risk
+from triage.analysis import pipeline, risk
 from triage.analysis.risk_facts import FACTS, TYPES, History, doubts, facts_of
+from triage.analysis.risk_finding import with_risk
 
 AT = samples.START_NS
 DAY = datetime.date(2026, 1, 31)
@@ -258,3 +259,34 @@ def test_conditions_hold_as_their_words_say():
     }  # fmt: skip
     assert {key: risk.holds(*key) for key in cases} == cases
     assert len({t.words for t, _ in itertools.chain(cases)}) == 5
+
+
+# ---------------------------------------------------------------------------------------------------- in the lane
+
+
+def test_a_lane_tells_the_score_with_the_scan_and_asks_for_a_review_where_the_profile_does():
+    calm = samples.result(outcome="CLEAR", findings=(), reasons=("nothing found",))
+    scan = samples.scan(declaration=samples.declaration(origin="XX"))
+    told = with_risk(calm, scan, profile(rule()))
+    assert told.outcome == "CLEAR" and told.findings[-1].kind == "risk" and told.findings[-1].tier == "note"
+    assert told.findings[-1].reason.startswith("risk 10 by test@abababababab: +10 one v1 (risk desk): a reason;")
+    asked = with_risk(calm, scan, profile(rule(), review_from=10.0))
+    assert asked.outcome == "REVIEW" and asked.reasons == (asked.findings[-1].reason,)
+    worse = samples.result(outcome="UNUSABLE", reasons=("no image",))
+    assert with_risk(worse, scan, profile(rule(), review_from=10.0)).outcome == "UNUSABLE"
+    assert with_risk(calm, scan, None) is calm
+    bare = with_risk(calm, samples.scan(declaration=None), profile(rule(), review_from=40.0))
+    assert bare.outcome == "REVIEW" and "the declaration is missing" in bare.reasons[0]
+    # the score is no fact of its own: scored again, the same comes out
+    again = facts_of("north", AT, asked, scan.declaration, None)
+    assert again["image.findings"] is None or "risk" not in again["image.findings"]
+    assert again["history.consignor_scans"] is None
+
+
+def test_the_score_is_in_the_judgement_and_its_profile_in_the_judgements_name():
+    scan = samples.scan(declaration=samples.declaration(origin="XX"), radiograph=None)
+    plain, rules = pipeline.Profile(), pipeline.Profile(risk=profile(rule()))
+    assert rules.identity != plain.identity and rules.thresholds == plain.thresholds
+    assert [f.kind for f in pipeline.run(scan, rules).findings][-1] == "risk"
+    assert pipeline.run(scan, rules).judgement() == pipeline.run(scan, rules).judgement()
+    assert "risk" not in [f.kind for f in pipeline.run(scan, plain).findings]

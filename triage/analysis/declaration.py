@@ -37,12 +37,14 @@ MAX_TARE_KG = 4_900.0
 def judge_mass(declaration: Declaration, mass: Mass, container: Box | None) -> tuple[Finding, ...]:
     """Return what the mass by two energies and the declared gross weight contradict each other in.
 
-    The mass includes the container, the declared weight may or may not: only a weight that fits neither way is one.
+    The mass includes the container, the declared weight may or may not, unless the container's own weight is declared
+    too: only a weight that fits neither way is one.
     """
     declared = declaration.gross_weight_kg
     if declared is None or mass.low_kg is None:
         return ()
-    least, most = mass.low_kg - MAX_TARE_KG, mass.high_kg
+    without = MAX_TARE_KG if declaration.tare_weight_kg is None else 0.0
+    least, most = mass.low_kg - without, mass.high_kg
     if declared < least:
         word = "more"
     elif most is not None and declared > most:

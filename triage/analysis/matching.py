@@ -101,7 +101,8 @@ def error_rate(reading: Reading) -> float:
     if reading.confidence is None or reading.confidence < 0:
         return errors["usual"]
     right = min(max(reading.confidence / 100, 1e-3), 1 - 1e-9)
-    return min(max(1 - right ** (1 / max(len(reading.text), 1)), errors["least"]), errors["most"])
+    of_one = 1.0 - math.pow(right, 1 / max(len(reading.text), 1))
+    return min(max(of_one, errors["least"]), errors["most"])
 
 
 @cache

@@ -26,7 +26,9 @@ from .known import Known
 from .material import Mass
 from .portal import PortalJudgement, PortalProfile, judge_portal
 from .portal_marks import portal_marks
-from .rectify import in_raw_columns, rectify
+from .rectify import in_raw_columns, located, rectify
+from .risk import RiskProfile
+from .risk_finding import with_risk
 from .standing import fuser_of, goods_of
 
 
@@ -34,12 +36,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """All thresholds of judgement. `identity` names the very values, so that a result can be traced to them.
 
     lane : what is usual on the lane, learned by `scanlane calibrate`; None: findings have no p-value
+    risk : rules by which a score is made of papers and of all that was found; None: none is made
     """
 
     name: str = "default"
     image: ImageProfile = ImageProfile()
     portal: PortalProfile = PortalProfile()
     lane: LaneProfile | None = None
+    risk: RiskProfile | None = None
 
     @property
     def identity(self) -> str:
@@ -48,6 +52,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         digest = hashlib.sha256(msgspec.json.encode({"name": self.name, "image": image, "portal": self.portal}))
         if self.lane is not None:
             digest.update(self.lane.sha256.encode())
+        if self.risk is not None:
+            digest.update(b"risk" + self.risk.sha256.encode())
         return f"{self.name}@{digest.hexdigest()[:12]}"
 
     @property
@@ -113,15 +119,18 @@ def judged(
 
     An image with positions is judged with even columns, and what is found is told in the columns of the raw one.
     """
-    even = None if scan.radiograph is None else rectify(scan.radiograph)
+    image, flags = located(scan)
+    if flags:
+        scan = msgspec.structs.replace(scan, quality=scan.quality + flags)
+    even = None if image is None else rectify(image)
     before = None if previous is None else rectify(previous)
     if before is not None:
         previous = before.radiograph
     if even is None:
         return _judged(scan, profile, map_strips, buffers, stream, previous, fuser, look)
     flat = msgspec.structs.replace(scan, radiograph=even.radiograph, quality=scan.quality + even.quality)
-    result, image = _judged(flat, profile, map_strips, buffers, None, previous, fuser, look)
-    return in_raw_columns(result, even.columns), image
+    result, judgement = _judged(flat, profile, map_strips, buffers, None, previous, fuser, look)
+    return in_raw_columns(result, even.columns), judgement
 
 
 def _judged(
@@ -181,7 +190,7 @@ def _judged(
         code_version=__version__, timings_ms={k: round(v, 3) for k, v in timings.items()},
         standing=None if image is None else image.standing,
     )  # fmt: skip
-    return result, image
+    return with_risk(result, scan, profile.risk), image
 
 
 def scores_of(scan: Scan, profile: Profile, *, map_strips: Callable[..., Any] = map) -> dict[str, float]:
@@ -189,9 +198,10 @@ def scores_of(scan: Scan, profile: Profile, *, map_strips: Callable[..., Any] = 
 
     They are what `run` judges by with the same profile; empty where the image shows no container or cannot be judged.
     """
-    if scan.radiograph is None:
+    image, _ = located(scan)
+    if image is None:
         return {}
-    even = rectify(scan.radiograph)
+    even = rectify(image)
     if even is not None:
         scan = msgspec.structs.replace(scan, radiograph=even.radiograph)
     assert scan.radiograph is not None
@@ -202,7 +212,9 @@ def scores_of(scan: Scan, profile: Profile, *, map_strips: Callable[..., Any] = 
 def _portal(scan: Scan, profile: Profile) -> PortalJudgement | None:
     if scan.portal is None:
         return None
-    return judge_portal(scan.portal, profile.portal, declaration=scan.declaration, radiograph=scan.radiograph)
+    # papers that are doubtful explain nothing away
+    trusted = None if any(q.code == "declaration_doubtful" for q in scan.quality) else scan.declaration
+    return judge_portal(scan.portal, profile.portal, declaration=trusted, radiograph=scan.radiograph)
 
 
 def _known(scan: Scan, portal: PortalJudgement | None, previous: CargoGrid | None = None) -> Known:

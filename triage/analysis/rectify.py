@@ -3,7 +3,8 @@
 A line scanner reads columns at an even rate, so a vehicle that slows down is stretched, one that stops repeats a column
 and one that rolls back is shown twice. Where an encoder tells how far the vehicle had come, the columns that brought
 something new are kept, in order, and the nearest of them is taken at every step of one pitch. No count is changed or
-mixed: a rectified column is one column of the raw image, and what is found goes back to it by number.
+mixed: a rectified column is one column of the raw image, and what is found goes back to it by number. Without an
+encoder, readings of the vehicle's speed (`lane_events`) do, where they cover the whole image.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from scanner_io.model import Box, Finding, Quality, Radiograph, TriageResult
+from scanner_io.model import Box, Finding, Quality, Radiograph, Scan, TriageResult
 
 EVEN, SAME = 0.5, 0.01
 """An image is even whose columns lie within half a pitch of the even grid, if its mean step is the pitch to 1 %."""
@@ -24,6 +25,10 @@ MOST_STEP = 5.0
 """Pitches between two columns from which on something was passed unseen."""
 MOST_COLUMNS = 4
 """A rectified image has at most so many times the columns of the raw one: a wild encoder must not fill the memory."""
+
+
+MOST_SILENCE_S = 1.0
+"""Between two readings of the speed, or between one and an end of the image; more is not covered."""
 
 
 class Rectified(NamedTuple):
@@ -56,6 +61,27 @@ def positions_of_speed(
     return found
 
 
+def located(scan: Scan) -> tuple[Radiograph | None, tuple[Quality, ...]]:
+    """Return the scan's image, with positions by readings of the speed where it has none of an encoder, and flags."""
+    image = scan.radiograph
+    told = [(e.device, e.utc_ns, e.speed_mm_s) for e in scan.lane_events if e.speed_mm_s is not None]
+    if image is None or image.position_mm is not None or not told:
+        return image, ()
+    names = [device for device, _, _ in told]
+    device = max(sorted(set(names)), key=names.count)  # of several devices the one that says most: they are not mixed
+    at_ns, speed = (np.array(v) for v in zip(*((t, v) for d, t, v in told if d == device), strict=True))
+    first, last = image.column_utc_ns[[0, -1]]
+    inside = at_ns[(at_ns > first) & (at_ns < last)]
+    silent_s = float(np.diff([first, *inside, last]).max()) / 1e9
+    if silent_s > MOST_SILENCE_S or at_ns.size < 2:
+        reason = (
+            f"{at_ns.size} readings of the speed by {device or 'a device'} leave {silent_s:.1f} s of the image open"
+        )
+        return image, (Quality(code="speed_not_used", reason=f"{reason}: they were not used"),)
+    position = positions_of_speed(image.column_utc_ns, at_ns.astype(np.int64), speed.astype(np.float64))
+    return msgspec.structs.replace(image, position_mm=position), ()
+
+
 def rectify(radiograph: Radiograph) -> Rectified | None:
     """Return the image with even columns; None where it has no positions, or is even already."""
     if radiograph.position_mm is None or radiograph.columns < 2:
@@ -69,11 +95,11 @@ def rectify(radiograph: Radiograph) -> Rectified | None:
     pitch = radiograph.detector.column_pitch_mm or (float(np.median(steps)) if steps.size else 0.0)
     travel = float(front[-1] - front[0])
     if not pitch or travel < LEAST_TRAVEL * pitch:
-        reason = f"the encoder tells a travel of {travel:.0f} mm in {radiograph.columns} columns: it was not used"
+        reason = f"encoder or speed tell a travel of {travel:.0f} mm in {radiograph.columns} columns: not used"
         flag = Quality(code="encoder_not_used", reason=reason)
         return Rectified(radiograph, np.arange(radiograph.columns), (flag,))
     if travel > MOST_COLUMNS * radiograph.columns * pitch:
-        reason = f"the encoder tells a travel of {travel / 1000:.1f} m in {radiograph.columns} columns: it was not used"
+        reason = f"encoder or speed tell a travel of {travel / 1000:.1f} m in {radiograph.columns} columns: not used"
         flag = Quality(code="encoder_not_used", reason=reason)
         return Rectified(radiograph, np.arange(radiograph.columns), (flag,))
     even = np.linspace(front[0], front[-1], radiograph.columns)

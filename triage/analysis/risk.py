@@ -35,6 +35,7 @@ P_FACTS = {"image": "image.p_value", "portal": "portal.p_value", "declared again
 
 EXAMPLE = """format = "scanlane risk profile 1"
 name = "north gate"
+review_from = 40.0
 
 [declaration]
 missing_points = 30.0
@@ -145,13 +146,17 @@ class JointMethod(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class RiskProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A profile. sha256 : of the bytes of its file, by which it is known."""
+    """A profile. sha256 : of the bytes of its file, by which it is known
+
+    review_from : score from which on a lane asks for a review; none: the score is told, and asks for nothing
+    """
 
     format: Literal["scanlane risk profile 1"]
     name: str
     declaration: Papers
     joint: JointMethod
     rules: tuple[Rule, ...]
+    review_from: float | None = None
     sha256: str = ""
 
     @property
@@ -215,6 +220,8 @@ def check(profile: RiskProfile) -> list[str]:
         )
     if not profile.joint.why.strip():
         found.append(f"joint: say why the p-values may be combined by {profile.joint.method}")
+    if profile.review_from is not None and not profile.review_from > 0:
+        found.append(f"review_from {profile.review_from:g}: expected above 0; every passage would be reviewed")
     for rule in profile.rules:
         found += [f"rule {rule.id}: {odd}" for odd in _odd_rule(rule)]
     for one, other in itertools.combinations(profile.rules, 2):
@@ -413,7 +420,7 @@ def expired(profile: RiskProfile, day: datetime.date) -> list[Rule]:
 def differences(before: RiskProfile, after: RiskProfile) -> list[str]:
     """Return in words what changed from one profile to another."""
     found = []
-    for part in ("name", "declaration", "joint"):
+    for part in ("name", "review_from", "declaration", "joint"):
         old, new = getattr(before, part), getattr(after, part)
         if old != new:
             found.append(f"{part}: {_plain(old)} -> {_plain(new)}")

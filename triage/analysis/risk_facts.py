@@ -74,6 +74,10 @@ DECLARED_KINDS = frozenset({
 """Findings that hold papers against what was seen; any other that begins with `declared_` as well."""
 
 
+RISK_KIND = "risk"
+"""The finding that a score is told by; no rule sees it."""
+
+
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """What was known of container and consignor when the vehicle passed."""
 
@@ -101,9 +105,16 @@ def doubts(declaration: Declaration, quality: Iterable[Any] = ()) -> tuple[str, 
 
 
 def facts_of(
-    lane: str, start_utc_ns: int, result: TriageResult, declaration: Declaration | None, history: History
+    lane: str,
+    start_utc_ns: int,
+    result: TriageResult,
+    declaration: Declaration | None,
+    history: History | None,
 ) -> dict[str, Value]:
-    """Return the value of every fact but the joint p-value, which a profile's method makes of the others."""
+    """Return the value of every fact but the joint p-value, which a profile's method makes of the others.
+
+    history : None where it is not known
+    """
     image, portal, declared = _parted(result.findings)
     imaged = result.container is not None or result.standing is not None or result.load != "unknown"
     recorded = result.gamma_alarm is not None
@@ -129,7 +140,22 @@ def facts_of(
     return found
 
 
-def _papers(d: Declaration, history: History) -> dict[str, Value]:
+def facts_on_papers(
+    declaration: Declaration, problems: Iterable[str], history: History | None, utc_ns: int
+) -> dict[str, Value]:  # fmt: skip
+    """Return the facts of a container that is declared and has not come yet: nothing of it was seen.
+
+    problems : what is odd about its message, in words
+    """
+    found: dict[str, Value] = dict.fromkeys(FACTS)
+    return found | _papers(declaration, history) | {
+        "declaration.missing": False,
+        "declaration.doubtful": bool([*problems, *doubts(declaration)]),
+        "passage.hour": float(time.gmtime(utc_ns // 10**9).tm_hour),
+    }  # fmt: skip
+
+
+def _papers(d: Declaration, history: History | None) -> dict[str, Value]:
     return {
         "declaration.empty": d.declared_empty,
         "declaration.hs_codes": d.hs_codes,
@@ -145,11 +171,16 @@ def _papers(d: Declaration, history: History) -> dict[str, Value]:
         "party.authorised": d.authorised_trader,
         "party.consignor": d.consignor or None,
         "party.consignee": d.consignee or None,
-        "history.container_scans": float(history.container_scans) if d.container_numbers else None,
-        "history.container_finds": float(history.container_finds) if d.container_numbers else None,
-        "history.consignor_scans": float(history.consignor_scans) if d.consignor else None,
-        "history.consignor_finds": float(history.consignor_finds) if d.consignor else None,
+        **_history(d, history),
     }
+
+
+def _history(d: Declaration, history: History | None) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for name in History.__struct_fields__:
+        known = history is not None and (bool(d.consignor) if name.startswith("consignor") else d.container_numbers)
+        found[f"history.{name}"] = float(getattr(history, name)) if known else None
+    return found
 
 
 def _parted(findings: Iterable[Finding]) -> tuple[list[Finding], list[Finding], list[Finding]]:
@@ -158,6 +189,8 @@ def _parted(findings: Iterable[Finding]) -> tuple[list[Finding], list[Finding], 
     portal: list[Finding] = []
     declared: list[Finding] = []
     for finding in findings:
+        if finding.kind == RISK_KIND:
+            continue
         if finding.kind in DECLARED_KINDS or finding.kind.startswith("declared_"):
             declared.append(finding)
         elif isinstance(finding.where, Intervals) or finding.kind.startswith(("gamma", "neutron", "rule_", "portal")):

@@ -12,17 +12,26 @@ from scanner_io.errors import ConfigError, ScannerError
 
 from .analyst import decide, watch
 from .audit import audit
+from .backup import backup
+from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
 from .console import console
 from .drivers import drivers
 from .evaluate import evaluate
+from .exchange import exchange
 from .files import convert, export, replay, triage, verify
 from .keys import keys
 from .lanes import check, demo, run
+from .manual import manual
+from .operate import doctor, install, uninstall
 from .policy import policy
+from .quality import quality
+from .release import release
+from .report import report
 from .retention import retention
 from .risk import risk
+from .selection import selection
 from .shared import EXIT_BAD_INPUT, EXIT_USAGE
 from .simulate import simulate
 from .study import study
@@ -69,13 +78,46 @@ def cli() -> None:
     Judge files       scanlane triage scan.jpg portal.csv recording.scan.h5
     Beside a lane     scanlane check lane.toml && scanlane run lane.toml
     As an analyst     scanlane console --connect tcp://127.0.0.1:7410
+    The manual        scanlane help
 
     Exit codes: 0 all good, 1 some input was bad, 2 usage or configuration.
     """  # noqa: D301  (click wants the character itself)
 
 
 for command in (
-    run, check, demo, triage, replay, simulate, export, convert, verify, watch, console, decide, keys, audit, retention,
-    drivers, bench, evaluate, calibrate, study, policy, risk, torture,
-):  # fmt: skip
+    run,
+    check,
+    demo,
+    triage,
+    replay,
+    simulate,
+    export,
+    convert,
+    verify,
+    watch,
+    console,
+    decide,
+    keys,
+    audit,
+    retention,
+    backup,
+    drivers,
+    manual,
+    bench,
+    evaluate,
+    calibrate,
+    study,
+    batch,
+    policy,
+    torture,
+    risk,
+    install,
+    uninstall,
+    doctor,
+    release,
+    selection,
+    exchange,
+    quality,
+    report,
+):
     cli.add_command(command)

@@ -20,7 +20,10 @@ def audit() -> None:
 @audit.command()
 @click.argument("state_dir", metavar="STATE_DIR|URL")
 @click.option("--checkpoints", type=click.Path(path_type=Path), help="The file that audit.checkpoints names.")
-@click.option("--service", type=click.Path(path_type=Path), help="service.pub of the service: verifies signatures.")
+@click.option(
+    "--service", type=click.Path(path_type=Path),
+    help="service.pub: verifies signatures, and for which service decisions were signed. Default: that in --keys.",
+)  # fmt: skip
 @click.option(
     "--keys", type=click.Path(path_type=Path), help="Folder of `scanlane keys`: verifies the signatures of decisions."
 )
@@ -30,7 +33,8 @@ def verify(
 ) -> None:  # fmt: skip
     """Find whether an event was changed, deleted, put in or moved, or the end of the audit cut off.
 
-    Decisions are held against what the audit says of them; with --keys each one against its analyst's signature too.
+    Decisions are held against what the audit says of them; with --keys each one against its analyst's signature too,
+    and against the service that it was signed for.
 
     STATE_DIR is the folder of a lane; a site's database is named by its postgresql:// URL, without a password.
 
@@ -40,15 +44,20 @@ def verify(
     from triage.service import audit as chain
     from triage.service import store
 
-    signing = None if service is None else security.load_public(service).signing
+    if service is None and keys is not None and (keys / security.SERVICE_PUBLIC).exists():
+        service = keys / security.SERVICE_PUBLIC
+    public = None if service is None else security.load_public(service)
+    signing = None if public is None else public.signing
     signers = None
     if keys is not None:
         signers = {e.key.name: e.key.signing for e in security.load_enrolled(keys / security.ENROLLED).enrolled}
-    found = chain.verify(store.named(state_dir), checkpoints, signing, signers)
+    curve = None if public is None else public.curve
+    found = chain.verify(store.named(state_dir), checkpoints, signing, signers, curve)
     if as_json:
         report = {
             "events": found.rows, "checkpoints": found.checkpoints, "signatures_verified": not found.unsigned,
             "decisions": found.decisions, "decisions_verified": signers is not None,
+            "decisions_naming_no_service": found.nameless,
             "sound": not found.problems, "problems": [{"seq": p.seq, "text": p.text} for p in found.problems],
         }  # fmt: skip
         click.echo(json.dumps(report))
@@ -57,6 +66,8 @@ def verify(
             click.echo(MISLEADING.sub("�", f"event {problem.seq}: {problem.text}"))  # whoever changed it wrote it
         limits = [] if checkpoints is not None else ["without checkpoints a cut-off end cannot be seen"]
         limits += ["signatures were not verified"] if found.unsigned and checkpoints is not None else []
+        if signers is not None and found.nameless:
+            limits.append(f"{found.nameless} decisions do not say for which service they were signed")
         state = f"{len(found.problems)} problems" if found.problems else "whole"
         click.echo(
             "; ".join(

@@ -120,20 +120,65 @@ def bench_drivers(rounds: int, as_json: bool) -> None:
     _bench(lambda progress: measure(rounds=rounds, progress=progress), rounds, as_json)
 
 
+@bench.command("batch")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 1000))
+@click.option("--recordings", default=100, show_default=True, type=click.IntRange(2, 1_000_000))
+@folder_option
+@json_option
+def bench_batch(rounds: int, recordings: int, folder: Path | None, as_json: bool) -> None:
+    """Two workers against one over the same small simulated recordings.
+
+    Needs the extra `batch`. Run nothing else meanwhile.
+    """
+    from triage.study.bench_batch import bench_batch as measure
+
+    _bench(lambda progress: measure(folder, rounds, recordings, progress=progress), rounds, as_json)
+
+
+@bench.command("lanes")
+@click.option("--lanes", default=50, show_default=True, type=click.IntRange(1, 1000), help="With small images.")
+@click.option("--large", default=4, show_default=True, type=click.IntRange(0, 100), help="With full-size images.")
+@click.option("--analysts", default=30, show_default=True, type=click.IntRange(1, 200))
+@click.option("--seconds", default=1800.0, show_default=True, type=click.FloatRange(1, 1e6), help="With all lanes.")
+@click.option(
+    "--interval", default=30.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Of a lane's scans, s."
+)
+@click.option("--steps", default=4, show_default=True, type=click.IntRange(1, 20), help="Of the number of lanes.")
+@folder_option
+@json_option
+def bench_lanes(
+    lanes: int, large: int, analysts: int, seconds: float, interval: float, steps: int, folder: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """The load test: many lanes and analysts on this machine; latency, losses, memory, processor time per lane.
+
+    Takes the given time and four tenths more. A lane takes 0.2 GB. Run nothing else meanwhile.
+    """
+    from triage.study.bench_lanes import bench_lanes as measure
+
+    def run(progress: Callable[[int, int], None]) -> dict[str, Any]:
+        return measure(lanes, large, analysts, seconds, interval, steps, folder, progress)
+
+    _bench(run, steps + 1, as_json)
+
+
 @bench.command("console")
 @click.option("--rounds", default=10, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--columns", default=5000, show_default=True, type=click.IntRange(500, 200_000))
 @click.option("--channels", default=2000, show_default=True, type=click.IntRange(64, 8192))
 @click.option("--scans", default=200, show_default=True, type=click.IntRange(5, 100_000), help="Opened for the memory.")
+@click.option("--queue", default=500, show_default=True, type=click.IntRange(0, 100_000), help="Waiting at the end.")
 @json_option
-def bench_console(rounds: int, columns: int, channels: int, scans: int, as_json: bool) -> None:
-    """The console in headless Chromium: click to first paint, frames beside a bare quad, memory over many scans.
+def bench_console(rounds: int, columns: int, channels: int, scans: int, queue: int, as_json: bool) -> None:
+    """The console in headless Chromium: click to first paint, frames beside a bare quad, memory, a long queue.
 
     Needs Chromium and the extra `test`. Run nothing else meanwhile.
     """
     from triage.study.bench_console import bench_console as measure
 
     _bench(
-        lambda progress: measure(rounds=rounds, columns=columns, channels=channels, scans=scans, progress=progress),
+        lambda progress: measure(
+            rounds=rounds, columns=columns, channels=channels, scans=scans, queue=queue, progress=progress
+        ),
         rounds, as_json,
     )  # fmt: skip

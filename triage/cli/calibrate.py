@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .shared import (
+    ByDefault,
     emit,
     energy_option,
     json_option,
@@ -19,17 +20,7 @@ from .shared import (
 )
 
 
-class _LaneByDefault(click.Group):
-    """A group whose first argument is an archive unless it is one of its commands."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the command `lane` before what names no command."""
-        if args and args[0] not in (*self.commands, "-h", "--help"):
-            args = ["lane", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=_LaneByDefault, invoke_without_command=False)
+@click.group(cls=ByDefault, default="lane")
 def calibrate() -> None:
     """Learn what is usual on a lane from its own scans, or make constants of judgement anew.
 

@@ -20,6 +20,7 @@ from .shared import (
     new_judge,
     profile_option,
     progress_bar,
+    risk_option,
 )
 
 NOT_COVERED = "sound; its structure is not covered: it was written before recordings had a seal"
@@ -43,10 +44,11 @@ NOT_COVERED = "sound; its structure is not covered: it was written before record
 )  # fmt: skip
 @energy_option
 @profile_option
+@risk_option
 @json_option
 def triage(
     files: tuple[Path, ...], save: Path | None, polarity: str, speed_unit: str, utc_offset_h: float,
-    previous: Path | None, energy: Path | None, usual: Path | None, as_json: bool,
+    previous: Path | None, energy: Path | None, usual: Path | None, risk: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge images, recordings, portal daily files, N42 files and scanners' sidecars (with the images beside them).
 
@@ -68,7 +70,7 @@ def triage(
     pictures: set[str] = set()
     try:
         earlier = None if previous is None else EarlierScans(expand((previous,), ".scan.h5"), readers)
-        judge = new_judge(energy, usual)
+        judge = new_judge(energy, usual, risk)
         with progress_bar(len(paths), "judging", quiet=as_json) as advance:
             for path in paths:
                 for judged in offline.judge_file(path, judge, options, n42_settings, earlier, readers):
@@ -161,9 +163,16 @@ def _print_judged(rows: list[Any]) -> None:
 @click.option("--verify", is_flag=True, help="The new result must equal the stored one bit for bit.")
 @energy_option
 @profile_option
+@risk_option
 @json_option
 def replay(
-    files: tuple[Path, ...], speed: float, verify: bool, energy: Path | None, usual: Path | None, as_json: bool
+    files: tuple[Path, ...],
+    speed: float,
+    verify: bool,
+    energy: Path | None,
+    usual: Path | None,
+    risk: Path | None,
+    as_json: bool,
 ) -> None:
     """Play recordings again through driver, assembly and judgement, as beside a lane."""
     from rich.text import Text
@@ -175,7 +184,7 @@ def replay(
     if speed != speed:
         raise click.BadParameter("nan is no speed", param_hint="--speed")
     paths = expand(files, SUFFIX)
-    judge = new_judge(energy, usual)
+    judge = new_judge(energy, usual, risk)
     readers = ForeignFiles()
     console = new_console()
     bad = same = 0

@@ -21,7 +21,7 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     Stops on SIGTERM or Ctrl-C after everything that is open has been stored; a second signal ends it at once.
     """
     from scanner_io import config as configuration
-    from triage.service.checkup import check_energy, check_profile
+    from triage.service.checkup import check_energy, check_profile, check_risk
     from triage.service.daemon import Daemon, settle_process
 
     settle_process()
@@ -31,6 +31,7 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     for lane in loaded.lane:
         check_energy(lane, problems, [])
         check_profile(lane, problems, [])
+        check_risk(lane, problems, [])
     if problems:
         raise ConfigError(problems)
     Daemon(loaded, make_log(as_json=as_json), once=once).run()

@@ -78,7 +78,7 @@ def check(profile: str, folder: Path | None, keys: Path | None, as_json: bool) -
     signed = None if folder is None else risk_store.signatures(folder, read.sha256)
     missing = ["give --profiles to see who signed it"]
     if signed is not None:
-        missing = risk_store.in_force(signed, *_enrolled(keys))
+        missing = risk_store.in_force(signed, *enrolled_in(keys))
     told: dict[str, Any] = {
         "profile": read.identity, "sha256": read.sha256, "rules": len(read.rules), "joint": read.joint.method,
         "expired": [r.name for r in gone], "expire_soon": [r.name for r in soon],
@@ -97,7 +97,7 @@ def check(profile: str, folder: Path | None, keys: Path | None, as_json: bool) -
     click.echo("in force" if not missing else f"not in force: {'; '.join(missing)}")
 
 
-def _enrolled(keys: Path | None) -> tuple[dict[str, str] | None, list[str]]:
+def enrolled_in(keys: Path | None) -> tuple[dict[str, str] | None, list[str]]:
     """Return the signing keys of the enrolled by name, and the names of the revoked."""
     if keys is None:
         return None, []
@@ -131,6 +131,8 @@ def try_command(profile: str, archive: str, share: float, folder: Path | None, a
         return
     from rich.table import Table
 
+    from triage.analysis.shares import words as interval
+
     console = new_console()
     simulated = f", {told['simulated']} of them simulated" if told["simulated"] else ""
     console.print(f"{told['profile']} on {told['passages']} passages{simulated}; not live")
@@ -141,22 +143,16 @@ def try_command(profile: str, archive: str, share: float, folder: Path | None, a
         ("hit_rate_chosen", "hits among decided that would be chosen"),
         ("hit_rate_rest", "hits among decided that would not"), ("hits_in_chosen", "hits that would be chosen"),
     ):  # fmt: skip
-        console.print(f"  {words}: {_interval(told[key])}")
+        console.print(f"  {words}: {interval(told[key])}")
     table = Table("rule", "owner", "points", "counted", "assumed", "hits of decided", box=None, header_style="bold")
     for name, one in told["rules"].items():
         table.add_row(name, one["owner"], f"{one['points']:+g}", str(one["counted"]), str(one["assumed"]),
-                      _interval(one["hit_rate"]))  # fmt: skip
+                      interval(one["hit_rate"]))  # fmt: skip
     console.print(table)
     for one in told["expired"]:
         console.print(f"expired {one['valid_to']}: {one['rule']} ({one['owner']})", style="yellow", markup=False)
-    for words in told["limits"]:
-        console.print(words, style="dim")
-
-
-def _interval(one: dict[str, Any]) -> str:
-    if not one["of"]:
-        return "none decided"
-    return f"{one['hits']}/{one['of']} = {one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%})"
+    for limit in told["limits"]:
+        console.print(limit, style="dim")
 
 
 @risk.command()
@@ -204,3 +200,68 @@ def sign(profile: Path, folder: Path, key: Path, as_json: bool) -> None:
         return
     click.echo(f"{signed.sha256} signed by {', '.join(names)}")
     click.echo("in force" if not missing else f"not in force: {'; '.join(missing)}")
+
+
+@risk.command()
+@click.argument("scan")
+@click.option(
+    "--archive", default=".", show_default=True, metavar="STATE_DIR|URL", help="The archive that the passage is in."
+)
+@store_option
+@click.option(
+    "--seed-file", type=click.Path(path_type=Path), help="The site's secret seed: then the draws are made again, too."
+)
+@json_option
+def explain(scan: str, archive: str, folder: Path | None, seed_file: Path | None, as_json: bool) -> None:
+    """Say why SCAN was selected, or not, and make every selection of it again from the archive.
+
+    What was recorded with the selection is held against what comes out now: the facts of the passage, the score by the
+    profile with the recorded hash (--profiles), the draws (--seed-file), the choice among all candidates of the run,
+    and the audit. The score that a lane told with the scan is made again as well. Exit code 1 where anything differs,
+    or where the archive has neither a selection nor a score of it.
+    """
+    from triage.service import selecting, store
+
+    seed = None if seed_file is None else selecting.seed_in(seed_file)
+    found = selecting.explain(store.named(archive), scan, folder, seed)
+    lane = selecting.explain_lane_score(store.named(archive), scan, folder)
+    told: list[dict[str, Any]] = [
+        {
+            "run": e.run.run, "stage": e.run.stage, "utc_ns": e.run.utc_ns, "profile": e.run.profile,
+            "algorithm": e.run.algorithm, "chosen": e.kept.choice.chosen, "why": e.kept.choice.why,
+            "score": e.kept.assessment.score, "contributions": [c.words for c in e.kept.assessment.contributions],
+            "left_out": list(e.kept.assessment.left_out), "joint": e.kept.assessment.joint,
+            "reproduced": not e.problems, "problems": e.problems, "checked": e.checked, "not_checked": e.not_checked,
+        }
+        for e in found
+    ]  # fmt: skip
+    nothing = "the archive has no selection of this passage: none was made or recorded with it, so none is made again"
+    score = None
+    if lane is not None:
+        score = {
+            "score": lane.finding.score, "reason": lane.finding.reason, "asked_for_review": lane.finding.tier != "note",
+            "reproduced": not lane.problems, "problems": lane.problems, "checked": lane.checked,
+            "not_checked": lane.not_checked,
+        }  # fmt: skip
+    if as_json:
+        emit({"scan": scan, "selections": told, "lane_score": score, "note": "" if told else nothing})
+    elif not told:
+        click.echo(f"{scan}: {nothing}")
+    if score is not None and not as_json:
+        click.echo(f"in the lane: {score['reason']}")
+        _tell_marks(score)
+    for one in told if not as_json else ():
+        word = "chosen" if one["chosen"] else "not chosen"
+        click.echo(f"{one['stage']}: {word}; {one['why']}")
+        click.echo(f"  score {one['score']:g} by {one['profile']}; {one['joint']}")
+        for words in [*one["contributions"], *one["left_out"]]:
+            click.echo(f"    {words}")
+        _tell_marks(one)
+    if not (told or score) or any(e.problems for e in found) or (lane is not None and lane.problems):
+        raise click.exceptions.Exit(EXIT_BAD_INPUT)
+
+
+def _tell_marks(one: dict[str, Any]) -> None:
+    for mark, key in (("same", "checked"), ("DIFFERS", "problems"), ("not checked", "not_checked")):
+        for words in one[key]:
+            click.echo(f"  {mark}: {words}")

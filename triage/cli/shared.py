@@ -25,6 +25,21 @@ MISLEADING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]
 
 LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
 
+
+class ByDefault(click.Group):
+    """A group that takes its first argument for one of its command `default` unless it names a command."""
+
+    def __init__(self, *arguments: Any, default: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the command before what names no command."""
+        if args and args[0] not in (*self.commands, "-h", "--help"):
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)
+
+
 files_argument = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts instead of words.")
@@ -45,6 +60,10 @@ profile_option = click.option(
     "--profile", "usual", type=click.Path(path_type=Path),
     help="What is usual on the lane: file of `scanlane calibrate`. Without it findings have no p-value.",
 )  # fmt: skip
+
+risk_option = click.option(
+    "--risk", type=click.Path(path_type=Path), help="Risk profile (TOML): the score and its reasons are a finding."
+)
 
 analyst_option = click.option("--analyst", default=None, help="Your name in decisions. Default: your login name.")
 
@@ -134,11 +153,12 @@ def expand(files: tuple[Path, ...], suffix: str) -> list[Path]:
     return found
 
 
-def new_judge(energy: Path | None = None, usual: Path | None = None) -> Any:
-    """Return a judge, warm, by an energy calibration and a profile of the lane."""
+def new_judge(energy: Path | None = None, usual: Path | None = None, risk: Path | None = None) -> Any:
+    """Return a judge, warm, by an energy calibration, a profile of the lane and a risk profile."""
     from triage.service.lane import Judge, lane_profile
 
-    judge = Judge(lane_profile(None if energy is None else str(energy), None if usual is None else str(usual)))
+    files = [None if path is None else str(path) for path in (energy, usual, risk)]
+    judge = Judge(lane_profile(files[0], files[1], None, files[2]))
     judge.warm_up()
     return judge
 

@@ -14,6 +14,8 @@ from typing import Any
 KEPT = 400
 """Events that a page may catch up on after a lost connection."""
 PING_S = 5.0
+WHOLE = frozenset({"queue", "services"})
+"""Events that tell all there is of their kind: of these only the last is kept."""
 BEHIND = 1000
 """A page that is so many events behind is told to load everything anew."""
 
@@ -34,6 +36,9 @@ class Events:
         """Tell every page. Called from any thread."""
         with self._lock:
             item = (next(self._numbers), event, json.dumps(data))
+            if event in WHOLE:
+                for old in [kept for kept in self._kept if kept[1] == event]:
+                    self._kept.remove(old)
             self._kept.append(item)
             listeners = list(self._listeners.items())
         for queue, loop in listeners:

@@ -63,6 +63,7 @@ def _told(station: Station, scan: OpenScan) -> dict[str, Any]:
         "size": scan.offer.size,
         "start_utc": iso(int(scan.meta["start_utc_ns"])),
         "decisions": decisions,
+        "opinions": station.opinions(scan.scan_id),
         "regions": station.journal.kept(scan.scan_id, "regions", []),
         "history": station.journal.history(scan_id=scan.scan_id),
         "made_by": station.analyst,
@@ -88,6 +89,10 @@ def _summary(told: dict[str, Any]) -> str:
         f"{text(d['note'])}</li>"
         for d in told["decisions"]
     )
+    opinions = "".join(
+        f"<li><b>{text(o['verdict'] or 'not shown yet')}</b> by {text(o['who'])}: {text(o['note'])}</li>"
+        for o in told["opinions"]
+    )
     head = [
         ("Scan", told["scan_id"]), ("SHA-256 of the recording", told["sha256"]), ("Lane", told["lane"]),
         ("Passage", told["start_utc"]), ("Outcome", told["outcome"]), ("Load", told["load"]),
@@ -102,5 +107,6 @@ def _summary(told: dict[str, Any]) -> str:
         f"<h2>Findings</h2><ol>{findings or '<li>none; no finding is not a clearance</li>'}</ol>"
         f"<h2>Declared</h2><table>{rows(list(declaration.items()))}</table>"
         f"<h2>Decisions at this desk</h2><ul>{decisions or '<li>none</li>'}</ul>"
+        f"<h2>Opinions before</h2><ul>{opinions or '<li>none</li>'}</ul>"
         f"<p>Everything else is in {TOLD}. Check the bundle with: scanlane verify FILE</p></html>"
     )

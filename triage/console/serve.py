@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import uvicorn
 
 from scanner_io.errors import ConfigError, StorageError
@@ -72,6 +73,7 @@ def run_console(
             raise ConfigError([f"--port {port}: cannot be bound ({error}); choose another, or 0 for any"]) from error
         listening.listen(128)  # whoever is told the address may come at once
         lock = Lock(listening.getsockname()[1])
+        cv2.setNumThreads(1)  # energies and tiles are worked on side by side already
         station = Station(addresses, analyst, state_dir, identities=identities, **options)
         try:
             config = uvicorn.Config(

@@ -2,7 +2,8 @@
 
 A scan is shown only after its recording came whole, hashed to what was offered, and was read in the sandbox. What is
 asked of a scan names its hash, and is refused if that is another. Undecided scans stay leased while they are open; when
-the page has been gone for a while they go back.
+the page has been gone for a while they go back. What comes next is fetched ahead without a lease: it waits for every
+desk as before, and is claimed when it is opened here; only then is it known to be the same recording, and shown.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scanner_io import wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DataError, DeliveryError, NoAnswer, ScannerError, StorageError
 from scanner_io.foreign import RECORDING, ForeignFiles
-from scanner_io.model import Scan, TriageResult, Verdict
+from scanner_io.model import Opinion, Scan, TriageResult, Verdict
 from scanner_io.recording import SUFFIX
 from scanner_io.security import Identity
 from scanner_io.storage import make_folder, write_durable
@@ -41,7 +42,7 @@ AGAIN_S, AGAIN_MOST_S = 1.0, 60.0
 AWAY_S = 120.0
 """Without a page for so long, undecided scans go back to the queue."""
 HELD_SCANS = 4
-"""Undecided scans one desk keeps leased: the open one, the next, and those just before it."""
+"""Undecided scans one desk keeps leased: the open one, and those that were open just before it."""
 
 OpenState = Literal["claiming", "fetching", "reading", "ready", "failed", "lost"]
 
@@ -62,6 +63,17 @@ class Desk(Protocol):
     def claim(self, scan_id: str, timeout_s: float = 5.0) -> wire.Offer:
         """See `Workstation`."""
 
+    def peek(self, scan_id: str, timeout_s: float = 5.0) -> wire.Offer:
+        """See `Workstation`."""
+
+    def has(self, offer: wire.Offer) -> None:
+        """See `Workstation`."""
+
+    def opine(
+        self, offer: wire.Offer, verdict: Verdict, note: str, *, blind: bool = True, timeout_s: float = 10.0
+    ) -> wire.Opined:  # fmt: skip
+        """See `Workstation`."""
+
     def fetch(
         self, offer: wire.Offer, timeout_s: float = 60.0, *, progress: Callable[[int], None] | None = None
     ) -> memoryview:  # fmt: skip
@@ -79,6 +91,9 @@ class Desk(Protocol):
     def lost(self, offer: wire.Offer) -> str:
         """See `Workstation`."""
 
+    def acted(self) -> None:
+        """See `Workstation`."""
+
     def close(self) -> None:
         """See `Workstation`."""
 
@@ -87,6 +102,7 @@ class OpenScan:
     """A scan that is open at this desk, or on its way.
 
     mine : its lease is this desk's, and it can be decided; ahead : fetched before anybody asked, not seen yet
+    opinions : of others, as far as this analyst may know them
     """
 
     def __init__(self, scan_id: str, address: str, *, ahead: bool) -> None:
@@ -102,6 +118,7 @@ class OpenScan:
         self.data: memoryview | None = None
         self.pyramids: tuple[Pyramid, ...] = ()
         self.meta: dict[str, Any] = {}
+        self.opinions: tuple[Opinion, ...] = ()
         self.opened_utc_ns = 0
         self.used_s = time.monotonic()
         self.done = threading.Event()
@@ -204,7 +221,7 @@ class _Service:
         self._station.moved(
             made.id, ("sending",), "acknowledged" if decided.applied else "not_applied", decided.reason
         )  # fmt: skip
-        self._station.settled(made.scan_id)
+        self._station.settled(made.scan_id, decided.opinions)
 
     def _decide(self, made: Made, decision_id: str, lease_id: str) -> wire.Decided:
         return self.desk.decide(
@@ -269,6 +286,8 @@ class Station:
         self._lock = threading.RLock()
         self._open: dict[str, OpenScan] = {}
         self.current = ""
+        given_on = self.journal.history(kinds=("opinion",), limit=5000)
+        self._given_on = {line["scan_id"] for line in given_on if line["who"] == self.analyst}
         self._readers = ForeignFiles()
         self._readers.prepare(RECORDING)
         self._work = ThreadPoolExecutor(2, thread_name_prefix="opening")
@@ -324,6 +343,7 @@ class Station:
                 values = msgspec.to_builtins(row)
                 values |= {"start_utc_ns": str(row.start_utc_ns), "address": service.address,
                     "mine": row.analyst == self.analyst and row.state == "leased",
+                    "given_on": row.scan_id in self._given_on,
                     "training": service.address == TRAINING and not self.training_in_live}  # fmt: skip
                 rows.append(values)
             for name, number in service.counts.items():
@@ -335,15 +355,20 @@ class Station:
     def open(self, scan_id: str, *, ahead: bool = False) -> OpenScan:
         """Take a scan and begin to fetch it; what is open already is only shown again.
 
-        ahead : not for the screen yet, but for the next key
+        ahead : not for the screen yet, but for the next key: fetched, and not taken
 
         Raises DeliveryError if no service has it in its queue.
         """
+        take = False
         with self._lock:
             known = self._open.get(scan_id)
             if known is not None and known.done.is_set() and not known.mine and scan_id in self._address_of:
-                self._open.pop(scan_id)  # it was lost or given back, and waits again
-                known = None
+                take = bool(known.meta) and not ahead
+                if take:  # fetched ahead, lost or given back: its picture is here
+                    known.done.clear()
+                elif not known.meta:
+                    self._open.pop(scan_id)
+                    known = None
             if known is None:
                 address = self._address_of.get(scan_id)
                 if address is None:
@@ -353,8 +378,40 @@ class Station:
             known.used_s = time.monotonic()
             if not ahead:
                 self._show(known)
+        if take:
+            self._take(known)
         self.events.publish("opening", **known.told())
         return known
+
+    def _take(self, scan: OpenScan) -> None:
+        """Claim a scan whose picture is here; fetch it again if its recording is another by now."""
+        service = self.services[scan.address]
+        assert scan.offer is not None
+        try:
+            scan.state, scan.error = "claiming", ""
+            offer = service.desk.claim(scan.scan_id, 10.0)
+        except ScannerError as error:
+            self._failed(scan, str(error))
+            scan.done.set()
+            return
+        same = offer.sha256 == scan.offer.sha256
+        scan.offer, scan.mine, scan.opinions = offer, True, offer.opinions
+        if not same:
+            scan.meta, scan.pyramids, scan.scan = {}, (), None
+            self._work.submit(self._fetch, scan)
+            return
+        service.desk.has(offer)
+        scan.meta = self._meta(scan)  # by the judgement that is in force now
+        self._step(scan, "ready")
+        self._work.submit(self._remember, scan)
+        scan.done.set()
+
+    def _failed(self, scan: OpenScan, why: str) -> None:
+        scan.error = why
+        if not scan.ahead:
+            with suppress(StorageError):
+                self.journal.note(self.analyst, "not_opened", scan.scan_id, reason=why)
+        self._step(scan, "failed")
 
     @property
     def _address_of(self) -> dict[str, str]:
@@ -395,11 +452,16 @@ class Station:
         return any(e.made.scan_id == scan_id for e in self.journal.entries("held", "sending"))
 
     def _fetch(self, scan: OpenScan) -> None:
-        """Claim, fetch, read; in a thread of the pool."""
+        """Claim, fetch, read; without claiming it where it is fetched ahead. In a thread of the pool."""
         service = self.services[scan.address]
+        ahead = scan.ahead
         try:
-            scan.offer = service.desk.claim(scan.scan_id, 10.0)
-            scan.mine = True
+            if not scan.mine:
+                ask = service.desk.peek if ahead else service.desk.claim
+                scan.offer = ask(scan.scan_id, 10.0)
+                scan.mine = bool(scan.offer.lease_id)
+            assert scan.offer is not None
+            scan.opinions = scan.offer.opinions
             self._step(scan, "fetching")
             last_s = 0.0
 
@@ -413,18 +475,28 @@ class Station:
             scan.data = service.desk.fetch(scan.offer, 120.0, progress=progress)
             self._step(scan, "reading")
             self._read(scan)
-            self._step(scan, "ready")
-            self._remember(scan)
         except ScannerError as error:
-            scan.error = str(error)
-            with suppress(StorageError):
-                self.journal.note(self.analyst, "not_opened", scan.scan_id, reason=scan.error)
-            if scan.offer is not None:  # somebody else may be able to
+            if ahead and not scan.ahead:  # it was opened meanwhile, and nothing has been tried for that
+                scan.offer = None
+                self._fetch(scan)
+                return
+            if scan.offer is not None and scan.mine:  # somebody else may be able to
                 service.desk.release(scan.offer)
                 scan.mine = False
-            self._step(scan, "failed")
-        finally:
+            self._failed(scan, str(error))
             scan.done.set()
+            return
+        with self._lock:
+            if scan.ahead:
+                self._step(scan, "ready")
+                scan.done.set()
+                return
+        if scan.mine:
+            self._step(scan, "ready")
+            self._remember(scan)
+            scan.done.set()
+        else:  # it was opened while it was on its way
+            self._take(scan)
 
     def _step(self, scan: OpenScan, state: OpenState) -> None:
         if scan.state != "lost":
@@ -470,7 +542,7 @@ class Station:
             "portal": recorded.portal is not None,
             "container_numbers": list(recorded.container_numbers),
             "declaration": None if declaration is None else msgspec.to_builtins(declaration),
-            "declared_vs_seen": declared_view(recorded, offer),
+            "declared_vs_seen": declared_view(recorded, result, declaration),
             "devices": [msgspec.to_builtins(d) for d in recorded.devices],
             "attempt": offer.attempt,
         }  # fmt: skip
@@ -557,29 +629,38 @@ class Station:
     def opinions(self, scan_id: str) -> list[dict[str, Any]]:
         """Return what other analysts said of a scan before they gave it on.
 
-        A blind opinion says nothing but that there is one, until this analyst has decided.
+        A blind opinion says nothing but that there is one, until this analyst has decided and the service tells.
         """
-        decided = any(e.made.analyst == self.analyst and e.state != "undone" for e in self._decisions_on(scan_id))
-        told = []
-        for line in self.journal.history(scan_id=scan_id, kinds=("opinion",)):
-            hidden = line["said"]["blind"] and not decided and line["who"] != self.analyst
-            said = {"verdict": None, "note": ""} if hidden else line["said"]
-            told.append({"who": line["who"], "utc_ns": line["utc_ns"], "hidden": hidden, "verdict": said["verdict"],
-                "note": said["note"]})  # fmt: skip
-        return told
-
-    def _decisions_on(self, scan_id: str) -> list[Entry]:
-        return self.journal.entries(scan_id=scan_id)
+        scan = self._open.get(scan_id)
+        return [
+            {"who": o.analyst, "utc_ns": str(o.given_utc_ns), "hidden": o.verdict is None, "verdict": o.verdict,
+                "note": o.note}
+            for o in (scan.opinions if scan is not None else ())
+        ]  # fmt: skip
 
     def give_opinion(self, scan_id: str, sha256: str, verdict: Verdict, note: str, *, blind: bool) -> None:
-        """Write down what this analyst thinks, undecided, and give the scan on. Raises DeliveryError, DataError."""
-        scan = self.ready(scan_id, sha256)
-        if not scan.mine:
-            raise DeliveryError(f"scan {scan_id}: is not yours")
+        """Commit what this analyst thinks at the service, undecided, and give the scan on.
+
+        Raises DeliveryError if the scan is not this desk's or the service does not take it, DataError without a note.
+        """
         if not note.strip():
             raise DataError("a second opinion is asked for with a note that says what is in doubt")
+        with self._lock:
+            scan = self.ready(scan_id, sha256)
+            if not scan.mine or self._being_decided(scan_id):
+                raise DeliveryError(f"scan {scan_id}: is not yours")
+            scan.mine = False  # its lease ends by the service's doing, which is no loss
+        assert scan.offer is not None
+        try:
+            self.services[scan.address].desk.opine(scan.offer, verdict, note, blind=blind)
+        except ScannerError:
+            scan.mine = not self.services[scan.address].desk.lost(scan.offer)
+            raise
         self.journal.note(self.analyst, "opinion", scan_id, verdict=verdict, note=note, blind=blind, sha256=sha256)
-        self.release(scan_id)
+        self._given_on.add(scan_id)
+        if self.current == scan_id:
+            self.current = ""
+        self.events.publish("opening", **scan.told())
 
     def portal(self, scan_id: str) -> dict[str, Any]:
         """Return the portal's series. Raises DeliveryError if the scan is not ready or has none."""
@@ -608,6 +689,11 @@ class Station:
         return scan.told() if scan is not None else None
 
     # --------------------------------------------------------------------------------------------------- leases
+
+    def acted(self) -> None:
+        """Hear that somebody has done something at the page."""
+        for service in self.services.values():
+            service.desk.acted()
 
     def release(self, scan_id: str) -> None:
         """Give an undecided scan back."""
@@ -723,11 +809,15 @@ class Station:
             box = upright_box(carried.threat_box, radiograph)
         return {"scan_id": scan_id, "threat": carried.threat, "box": box, **lines[0]["said"]}
 
-    def settled(self, scan_id: str) -> None:
-        """Note that a scan is decided: its lease is over."""
+    def settled(self, scan_id: str, opinions: tuple[Opinion, ...]) -> None:
+        """Note that a scan is decided: its lease is over, and what others thought of it may be known."""
         scan = self._open.get(scan_id)
-        if scan is not None:
-            scan.mine = False
+        if scan is None:
+            return
+        scan.mine = False
+        if opinions:
+            scan.opinions = opinions
+            self.events.publish("opinions", scan_id=scan_id, opinions=self.opinions(scan_id))
 
 
 def _known_by(scan: Scan, offer: wire.Offer) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -95,6 +95,9 @@ class Training:
         """Return why a scan is no longer this desk's: it always is."""
         return ""
 
+    def acted(self) -> None:
+        """Nothing: nobody else waits for these scans."""
+
     def release(self, offer: wire.Offer) -> None:
         """Give a scan back."""
         with self._lock:
@@ -120,6 +123,22 @@ class Training:
 
     def claim(self, scan_id: str, timeout_s: float = 5.0) -> wire.Offer:
         """Take one scan. Raises DeliveryError, DataError."""
+        offer = msgspec.structs.replace(self.peek(scan_id), lease_id=uuid.uuid4().hex, lease_s=3600.0)
+        with self._lock:
+            self._offers[scan_id] = offer
+        return offer
+
+    def has(self, offer: wire.Offer) -> None:
+        """Nobody is waiting to hear it."""
+
+    def opine(
+        self, offer: wire.Offer, verdict: Verdict, note: str, *, blind: bool = True, timeout_s: float = 10.0
+    ) -> wire.Opined:  # fmt: skip
+        """Raise DeliveryError: nobody else is here."""
+        raise DeliveryError(f"scan {offer.scan_id}: is a training scan, which nobody else sees: decide it yourself")
+
+    def peek(self, scan_id: str, timeout_s: float = 5.0) -> wire.Offer:
+        """Return what `claim` would, without taking the scan. Raises DeliveryError, DataError."""
         path = self._paths.get(scan_id)
         if path is None:
             raise DeliveryError(f"scan {scan_id[:80]}: is not in this training folder")
@@ -127,14 +146,11 @@ class Training:
         found = self._readers.recording_of(data, str(path))
         if found.result is None or found.scan.scan_id != scan_id:
             raise DataError(f"{path}: holds no judged recording of {scan_id}")
-        offer = wire.Offer(
-            scan_id=scan_id, lease_id=uuid.uuid4().hex, lease_s=3600.0, size=len(data),
-            sha256=hashlib.sha256(data).hexdigest(), lane=found.scan.lane, start_utc_ns=found.scan.start_utc_ns,
-            attempt=1, simulated=True, result=found.result, declaration=found.scan.declaration,
+        return wire.Offer(
+            scan_id=scan_id, lease_id="", lease_s=0.0, size=len(data), sha256=hashlib.sha256(data).hexdigest(),
+            lane=found.scan.lane, start_utc_ns=found.scan.start_utc_ns, attempt=1, simulated=True, result=found.result,
+            declaration=found.scan.declaration,
         )  # fmt: skip
-        with self._lock:
-            self._offers[scan_id] = offer
-        return offer
 
     def fetch(
         self, offer: wire.Offer, timeout_s: float = 60.0, *, progress: Callable[[int], None] | None = None

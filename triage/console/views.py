@@ -9,7 +9,17 @@ import msgspec
 import numpy as np
 
 from scanner_io import wire
-from scanner_io.model import NANOSECONDS, Box, Intervals, PortalRecord, PortalSettings, Radiograph, Scan
+from scanner_io.model import (
+    NANOSECONDS,
+    Box,
+    Declaration,
+    Intervals,
+    PortalRecord,
+    PortalSettings,
+    Radiograph,
+    Scan,
+    TriageResult,
+)
 
 from .images import MATERIAL_T, OPAQUE_T, TILE, Pyramid, common_ratio, materials, upright_box
 
@@ -224,16 +234,15 @@ def _windows(record: PortalRecord) -> dict[str, Any] | None:
 # ------------------------------------------------------------------------------------------- papers against picture
 
 
-def declared_view(scan: Scan, offer: wire.Offer) -> list[dict[str, Any]]:
-    """Return lines of what was declared beside what was seen.
+def declared_view(scan: Scan, result: TriageResult, declaration: Declaration | None) -> list[dict[str, Any]]:
+    """Return lines of what was declared beside what was seen, the join of both first.
 
     state : agrees, differs, open (nothing to compare with). Texts are those of the judgement; labels are the page's.
     """
-    declaration = offer.declaration
+    lines = joined_view(scan, result, declaration)
     if declaration is None:
-        return []
-    lines: list[dict[str, Any]] = []
-    about = {f.kind: f.reason for f in offer.result.findings}
+        return lines
+    about = {f.kind: f.reason for f in result.findings}
 
     def line(label: str, declared: str, seen: str, *kinds: str, can_tell: bool) -> None:
         found = [about[kind] for kind in kinds if kind in about]
@@ -244,24 +253,47 @@ def declared_view(scan: Scan, offer: wire.Offer) -> list[dict[str, Any]]:
     if says_empty is None and declaration.hs_codes:
         says_empty = False
     line(
-        "load", "" if says_empty is None else "empty" if says_empty else "loaded", offer.result.load,
+        "load", "" if says_empty is None else "empty" if says_empty else "loaded", result.load,
         "declared_empty_but_loaded", "declared_loaded_but_empty", "declared_empty_holds_something",
-        can_tell=says_empty is not None and offer.result.load != "unknown",
+        can_tell=says_empty is not None and result.load != "unknown",
     )  # fmt: skip
-    standing = offer.result.standing
+    standing = result.standing
     line(
         "goods", declaration.goods or ", ".join(declaration.hs_codes), standing.cell[0] if standing else "",
         "differs_from_declared", can_tell=standing is not None and "differs_from_declared" in standing.scores,
     )  # fmt: skip
     weight = declaration.gross_weight_kg
-    mass = next((f for f in offer.result.findings if f.kind == "mass"), None)
+    mass = next((f for f in result.findings if f.kind == "mass"), None)
     line(
         "weight", "" if weight is None else f"{weight / 1000:.1f} t", "" if mass is None else mass.reason,
         "mass_differs", can_tell=mass is not None and weight is not None,
     )  # fmt: skip
     portal = scan.portal
     line(
-        "radiation", "", "" if portal is None else "gamma alarm" if offer.result.gamma_alarm else "no gamma alarm",
-        can_tell=False,
+        "radiation", about.get("goods_explain", ""),
+        "" if portal is None else "gamma alarm" if result.gamma_alarm else "no gamma alarm",
+        "goods_do_not_explain", can_tell="goods_explain" in about,
     )  # fmt: skip
     return lines
+
+
+def joined_view(scan: Scan, result: TriageResult, declaration: Declaration | None) -> list[dict[str, Any]]:
+    """Return the line that says how the declaration was found among those that came in advance, or why none was.
+
+    declared : the number it is declared for, with how sure the join is; seen : what was read of the vehicle
+    """
+    match = scan.declaration_match
+    texts = [q.reason for q in result.quality if q.code.startswith("declaration_")]
+    if match is None and not texts:
+        return []
+    declared, seen = "", ""
+    if match is not None:
+        sure = "over 99.99" if match.confidence > 0.9999 else f"{100 * match.confidence:.2f}"  # nothing is certain
+        second = f", next {match.runner_up} {100 * match.runner_up_confidence:.2g} %" if match.runner_up else ""
+        if match.declared:
+            declared = f"{match.declared} ({match.state}, {sure} % by {match.by}{second})"
+        seen = " ".join(match.read)
+    if declaration is None and not declared:
+        declared = "none"
+    state = "differs" if texts else "agrees" if match is not None and match.state == "matched" else "open"
+    return [{"label": "join", "declared": declared, "seen": seen, "state": state, "text": "; ".join(texts)}]

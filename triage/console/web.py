@@ -227,6 +227,7 @@ class Pages:
             Route("/api/scan/{scan}/{sha256}/counts/{x:int}/{y:int}", self.counts),
             Route("/api/history", self.history),
             Route("/api/open", self.open, methods=["POST"]),
+            Route("/api/here", self.here, methods=["POST"]),
             Route("/api/release", self.release, methods=["POST"]),
             Route("/api/decide", self.decide, methods=["POST"]),
             Route("/api/decision/{id}/{what}", self.decision, methods=["POST"]),
@@ -317,6 +318,11 @@ class Pages:
             lambda: self._station.open(str(asked.get("scan_id", "")), ahead=bool(asked.get("ahead", False)))
         )
         return _fresh(scan.told())
+
+    async def here(self, request: Request) -> Response:
+        """Hear that somebody is at the page: a page that hangs does not send this."""
+        self._station.acted()
+        return _fresh({})
 
     async def release(self, request: Request) -> Response:
         """Give a scan back."""

@@ -84,7 +84,8 @@ def _sweeps(scenario: Scenario) -> list[tuple[str, float, Scenario]]:
         ))  # fmt: skip
     for pod in (0.2, 0.5, 0.8):
         found.append((
-            "found_at_that", pod, replace(scenario, detector=replace(scenario.detector, found_at_that=pod))
+            "found_at_that", pod,
+            replace(scenario, detector=replace(scenario.detector, found_at_that=pod), find_scores=()),
         ))  # fmt: skip
     for refers in (0.5, 0.9):
         found.append((

@@ -7,6 +7,7 @@ import io
 from html import escape
 from typing import Any
 
+from triage.analysis.shares import words as share_words
 from triage.study.plot_portal import need_matplotlib
 
 ROWS = (
@@ -34,7 +35,7 @@ def html(result: dict[str, Any]) -> str:
     policies = result["policies"]
     head = "".join(f"<th scope=col>{escape(name)}</th>" for name in policies)
     body = []
-    for key, words, digits in ROWS:
+    for key, title, digits in ROWS:
         cells = []
         for policy in policies.values():
             value = entry(policy, key)
@@ -42,7 +43,7 @@ def html(result: dict[str, Any]) -> str:
                 "" if value["low"] is None else f"<small>{value['low']:.{digits}f}–{value['high']:.{digits}f}</small>"
             )
             cells.append(f"<td>{value['value']:.{digits}f} {spread}</td>")
-        body.append(f"<tr><th scope=row>{escape(words)}</th>{''.join(cells)}</tr>")
+        body.append(f"<tr><th scope=row>{escape(title)}</th>{''.join(cells)}</tr>")
     detector = result["detector"]
     return PAGE.format(
         title=escape(result["title"]),
@@ -55,6 +56,7 @@ def html(result: dict[str, Any]) -> str:
         pod=f"{100 * detector['found_at_that']:.1f}",
         far=f"{100 * detector['false_alarm_share']:.1f}",
         sensitivity=_sensitivity(result),
+        own="".join(f"<li>{escape(line)}</li>" for line in own_machine(result.get("scores"))),
         validation="\n".join(f"<li>{escape(line)}</li>" for line in agreements(result["validation"])),
         sources="\n".join(
             f"<tr><th scope=row>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in result["sources"].items()
@@ -126,6 +128,18 @@ def agreements(told: dict[str, Any]) -> list[str]:
     return found
 
 
+def own_machine(told: dict[str, Any] | None) -> list[str]:
+    """Return in words what was taken from a site's archive, nothing where nothing was."""
+    if told is None:
+        return []
+    simulated = f", {told['simulated']} of them simulated" if told["simulated"] else ""
+    return [
+        f"the machine's flags are the site's own: {share_words(told['flagged'])} of {told['pictures']} pictures in "
+        f"{told['archive']}{simulated}, hits left out",
+        f"it flags {told['found_at_that']:.1%} of contraband: {told['found_at_that_source']}",
+    ]
+
+
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
@@ -148,6 +162,7 @@ person only where the machine flags the picture or the papers are odd.</p>
 <li>It shows where lanes, people and places run out, and what waiting costs, under the same traffic.</li>
 <li>C misses what the machine misses: it flags {pod} % of contraband pictures where {far} % of clean ones are flagged.
 With a better detector C finds more; the rows below say how much.</li>
+{own}
 <li>What papers tell, how much contraband there is, and what a person sees in a picture are assumptions. If papers tell
 nothing, B finds what its share finds at random. No policy's share found is a measurement of a port.</li>
 <li>Deterrence, collusion, breakdowns of lanes and the way traffic answers to delay are not in it.</li>

@@ -117,6 +117,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     name, title : of the file, and in words
     sources : of every constant, by `table.name`
+    find_scores : a site's own machine scores of contraband, in standard deviations of clean ones; empty: two normal
+        distributions through the detector's measured point
     """
 
     name: str
@@ -130,6 +132,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     costs: Costs
     policies: Policies
     sources: dict[str, str]
+    find_scores: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check shares and counts. Raises ValueError."""
@@ -148,8 +151,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise ValueError(f"{word} is {count}; every policy needs one at least")
 
 
-def load(name_or_path: str) -> Scenario:
+def load(name_or_path: str, changes: tuple[str, ...] = ()) -> Scenario:
     """Return a shipped scenario by its name, or that of a TOML file.
+
+    changes : constants to be otherwise, `table.name=value` with the value as TOML has it; their source is the change
 
     Raises ConfigError with every problem: no such file, no TOML, unknown or missing constants, one without a source.
     """
@@ -164,7 +169,30 @@ def load(name_or_path: str) -> Scenario:
         told = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{name_or_path}: no TOML: {error}"]) from error
-    return from_tables(told, name=path.stem)
+    return from_tables(_changed(told, changes), name=path.stem)
+
+
+def _changed(told: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the tables with what was changed. Raises ConfigError for what is no constant or no value."""
+    problems = []
+    for change in changes:
+        key, sign, text = change.partition("=")
+        table, _, constant = key.strip().partition(".")
+        content = told.get(table)
+        if not sign or not isinstance(content, dict) or constant not in content:
+            known = sorted(f"{t}.{c}" for t, cs in told.items() if isinstance(cs, dict) for c in cs)
+            near = [k for k in known if k.startswith(f"{table}.")] or known
+            problems.append(f"{change!r}: write table.name=value; there are {', '.join(near)}")
+            continue
+        try:
+            value = tomllib.loads(f"value = {text.strip()}")["value"]
+        except tomllib.TOMLDecodeError as error:
+            problems.append(f"{change!r}: {text.strip()!r} is no value of TOML ({error})")
+            continue
+        told = {**told, table: {**content, constant: {"value": value, "source": f"set by {change.strip()!r}"}}}
+    if problems:
+        raise ConfigError(problems)
+    return told
 
 
 def from_tables(told: dict[str, Any], name: str) -> Scenario:

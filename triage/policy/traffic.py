@@ -86,13 +86,20 @@ def draw(scenario: Scenario, arrival_s: Floats, rng: np.random.Generator, contra
     second = rng.random(n) < people.second_look_share
     look = people.look_median_s * np.exp(people.look_sigma * rng.standard_normal(n))
     arrivals = scenario.arrivals
+    gamma = rng.random(n) < traffic.gamma_alarm_share
+    papers, flag = rng.standard_normal(n), rng.standard_normal(n)
+    if scenario.find_scores:
+        own = np.asarray(scenario.find_scores)[rng.integers(0, len(scenario.find_scores), n)]
+        flag = np.where(carries, own, flag)
+    else:
+        flag = flag + detector_distance(scenario) * carries
     return Vehicles(
         arrival_s=arrival_s,
         contraband=carries,
         authorised=authorised,
-        gamma=rng.random(n) < traffic.gamma_alarm_share,
-        papers=rng.standard_normal(n) + traffic.papers_distance * carries,
-        flag=rng.standard_normal(n) + detector_distance(scenario) * carries,
+        gamma=gamma,
+        papers=papers + traffic.papers_distance * carries,
+        flag=flag,
         drawn=rng.random(n),
         refers=rng.random(n),
         finds=rng.random(n),

@@ -25,6 +25,7 @@ from scanner_io.model import (
     MAX_PIXELS,
     CountBlock,
     Declaration,
+    DeclarationMatch,
     DeclarationSeen,
     DetectorState,
     DeviceInfo,
@@ -51,6 +52,8 @@ IMAGE_DONE_PORTAL, PORTAL_DONE_IMAGE, DONE = "image done, portal open", "portal 
 
 LOOSE_EVENTS = 1000
 """Events of small devices kept for a passage that is still to come."""
+SPEEDS = 20_000
+"""Readings of speed kept so: they come many times a second, and must not push the others out."""
 
 IMAGE_START, IMAGE_END, ENTERED, LEFT, DECLARED = "image start", "image end", "entered", "left", "declared"
 
@@ -238,6 +241,7 @@ class _Passage:
         self.simulated = False
         self.portal: PortalRecord | None = None
         self.declaration: Declaration | None = None
+        self.declaration_match: DeclarationMatch | None = None
         self.quality: list[Quality] = []
         self.refs: list[tuple[int, str]] = []
         self.devices: tuple[DeviceInfo, ...] = ()
@@ -279,6 +283,7 @@ class Assembly:
         self._passages: list[_Passage] = []
         self._devices: dict[int, DeviceInfo] = {}
         self._loose: deque[LaneEvent] = deque(maxlen=LOOSE_EVENTS)
+        self._speeds: deque[LaneEvent] = deque(maxlen=SPEEDS)
 
     def device(self, number: int, info: DeviceInfo) -> None:
         """Learn which device stands behind `number`."""
@@ -313,11 +318,13 @@ class Assembly:
                 passage.declaration = event.declaration
                 self._refer(passage, number, event.source_ref)
             case LaneEvent():
-                self._loose.append(event)  # it begins no passage: a camera sees more than vehicles that are scanned
+                # it begins no passage: a camera sees more than vehicles that are scanned
+                (self._speeds if event.kind == "speed" else self._loose).append(event)
             case Remark():
                 passage = self._join(DECLARED, event.utc_ns, now_s)
                 passage.flag(event.quality)
                 passage.devices += event.devices
+                passage.declaration_match = event.declaration_match
                 self._refer(passage, number, event.source_ref)
             case _:
                 pass  # readings between passages, health, end of source: of the lane, not of a scan
@@ -525,7 +532,8 @@ class Assembly:
                 quality.append(Quality(code=f"{kind}_missing", reason=f"this lane has a {kind}, but none came"))
         lane_events = self._claim(passage)
         told_codes = {q.code for q in quality}
-        quality += [q for q in _identity(passage.declaration, lane_events) if q.code not in told_codes]
+        if passage.declaration_match is None:  # it was joined by what was read, errors of reading included
+            quality += [q for q in _identity(passage.declaration, lane_events) if q.code not in told_codes]
         devices = {number for number, _ in passage.refs} | (
             {passage.portal_device} if passage.portal_device is not None else set()
         )
@@ -546,6 +554,7 @@ class Assembly:
             radiograph=passage.radiograph,
             portal=passage.portal,
             declaration=passage.declaration,
+            declaration_match=passage.declaration_match,
             devices=(*passage.devices, *(self._device(n, passage) for n in sorted(devices) if n in self._devices)),
             quality=tuple(quality),
             source=passage.source,
@@ -559,13 +568,17 @@ class Assembly:
     def _claim(self, passage: _Passage) -> tuple[LaneEvent, ...]:
         """Return the events within the join window of a passage that are nearer to it than to any other here."""
         window_ns = int(self.spec.join_window_s * 1e9)
-        mine = [
-            e for e in self._loose
-            if (near := passage.distance_ns(e.utc_ns)) <= window_ns
-            and all(near <= p.distance_ns(e.utc_ns) for p in self._passages)
-        ]  # fmt: skip
-        for event in mine:
-            self._loose.remove(event)
+
+        def is_mine(event: LaneEvent) -> bool:
+            near = passage.distance_ns(event.utc_ns)
+            return near <= window_ns and all(near <= p.distance_ns(event.utc_ns) for p in self._passages)
+
+        mine: list[LaneEvent] = []
+        for kept in (self._loose, self._speeds):
+            parted = [(is_mine(e), e) for e in kept]
+            mine += [e for is_its, e in parted if is_its]
+            kept.clear()
+            kept.extend(e for is_its, e in parted if not is_its)
         return tuple(sorted(mine, key=lambda e: e.utc_ns))
 
     def _device(self, number: int, passage: _Passage) -> DeviceInfo:

@@ -184,13 +184,19 @@ def read_checkpoints(path: Path) -> tuple[list[Checkpoint], int]:
 
 
 class Verified(NamedTuple):
-    """What was found. checkpoints, decisions : read; unsigned : the checkpoints were not verified by a key."""
+    """What was found.
+
+    checkpoints, decisions : read; unsigned : the checkpoints were not verified by a key
+    nameless : decisions whose statement does not say for which service it was signed: programs before version 1 of the
+        protocol did not
+    """
 
     rows: int
     checkpoints: int
     unsigned: bool
     problems: list[Problem]
     decisions: int
+    nameless: int = 0
 
 
 class Told(NamedTuple):
@@ -207,12 +213,14 @@ class Told(NamedTuple):
 
 
 def check_decisions(
-    told: Iterable[Told], events: Counter[tuple[str, str, str, str]], signers: Mapping[str, str] | None
-) -> Iterator[Problem]:
+    told: Iterable[Told], events: Counter[tuple[str, str, str, str]], signers: Mapping[str, str] | None,
+    service: str | None = None,
+) -> Iterator[Problem]:  # fmt: skip
     """Yield every decision that the chain does not know, or knows otherwise, or that its analyst did not sign.
 
     events : how often the chain has (kind, scan, analyst, verdict) of a decision
     signers : Ed25519 public key of everybody who ever was enrolled, by name; None: signatures are not looked at
+    service : CURVE public key of the service; None: for which one they were signed is not looked at
     """
     left = Counter(events)
     for d in told:
@@ -222,13 +230,13 @@ def check_decisions(
         if not left[key]:
             yield Problem(0, f"{where}: the audit has no event of {d.analyst}'s {d.verdict!r}")
         left[key] -= 1
-        yield from (Problem(0, f"{where}: {why}") for why in _against_itself(d, signers))
+        yield from (Problem(0, f"{where}: {why}") for why in _against_itself(d, signers, service))
     for key, count in left.items():
         if count > 0:
             yield Problem(0, f"the audit tells of {count} decisions {' '.join(key)} that are not kept any more")
 
 
-def _against_itself(d: Told, signers: Mapping[str, str] | None) -> Iterator[str]:
+def _against_itself(d: Told, signers: Mapping[str, str] | None, service: str | None) -> Iterator[str]:
     try:
         kept = msgspec.json.decode(d.decision, type=Decision)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -242,20 +250,33 @@ def _against_itself(d: Told, signers: Mapping[str, str] | None) -> Iterator[str]
         yield f"its signature is not {d.analyst}'s"
         return
     try:
-        if decode_statement(d.statement).decision != kept:
-            yield "it is not what was signed"
+        statement = decode_statement(d.statement)
     except ProtocolError:
         yield "what was signed is no statement"
+        return
+    if statement.decision != kept:
+        yield "it is not what was signed"
+    if service is not None and statement.service not in ("", service):
+        yield f"it was signed for another service, {statement.service[:40]!r}"
+
+
+def _is_nameless(d: Told) -> bool:
+    try:
+        return bool(d.statement) and not decode_statement(d.statement).service
+    except ProtocolError:
+        return False  # that is a problem of its own
 
 
 def verify(
-    database: Place, checkpoints: Path | None, signing: str | None, signers: Mapping[str, str] | None = None
+    database: Place, checkpoints: Path | None, signing: str | None, signers: Mapping[str, str] | None = None,
+    service: str | None = None,
 ) -> Verified:  # fmt: skip
     """Check the audit of an outbox, which may be in use. Raises DataError if it cannot be read.
 
     checkpoints : the file in the second place; without it a chain that was cut off at its end seems whole
     signing : Ed25519 public key of the service
     signers : of everybody who ever was enrolled, by name
+    service : CURVE public key of the service: decisions signed for another one are problems
     """
     problems: list[Problem] = []
     told, bad = read_checkpoints(checkpoints) if checkpoints is not None else ([], 0)
@@ -284,8 +305,8 @@ def verify(
                 "SELECT decision_id, scan_id, analyst, verdict, decision, applied, statement, signature FROM decisions"
             )
             kept = [Told._make(row) for row in reader.rows(query)]
-            problems += check_decisions(kept, events, signers)
+            problems += check_decisions(kept, events, signers, service)
     except StorageError as error:
         raise DataError(f"{database}: the audit cannot be read ({error})") from error
     problems += check_checkpoints(hashes, last, told, signing)
-    return Verified(last, len(told), signing is None, problems, len(kept))
+    return Verified(last, len(told), signing is None, problems, len(kept), sum(map(_is_nameless, kept)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from scanner_io import disk
 from scanner_io import driver as drivers
 from scanner_io.errors import ConfigError, ScannerError, StorageError
 from scanner_io.foreign import ForeignFiles
+from triage.analysis.risk import expired
 
 from .lane import expected_kinds, lane_profile
 from .room import Marks
@@ -34,6 +36,7 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
         notes.append(f"lane {lane.name}: expects {', '.join(lane.expected or expected_kinds(lane))}")
         check_energy(lane, problems, notes)
         check_profile(lane, problems, notes)
+        check_risk(lane, problems, notes)
         for number, device in enumerate(lane.device):
             _check_device(f"lane {lane.name} device[{number}] ({device.driver})", device, timeout_s, problems, notes)
     return problems, notes
@@ -137,6 +140,20 @@ def check_profile(lane: configuration.Lane, problems: list[str], notes: list[str
             f"lane {lane.name}: profile of {learned.scans} {'SIMULATED ' if learned.simulated else ''}scans in "
             f"{len(learned.strata)} strata promises at most {learned.flag_rate:.2%} flags"
         )
+
+
+def check_risk(lane: configuration.Lane, problems: list[str], notes: list[str]) -> None:
+    """Read a lane's risk profile as the lane will: two people must have signed it, and no rule contradict another."""
+    if lane.risk is None:
+        return
+    try:
+        rules = lane_profile(None, None, lane.name, lane.risk).risk
+    except ConfigError as error:
+        problems += [f"lane {lane.name}: {p}" for p in error.problems]
+    else:
+        gone = [r.id for r in expired(rules, datetime.datetime.now(datetime.UTC).date())]
+        told = f"; expired: {', '.join(gone)}" if gone else ""
+        notes.append(f"lane {lane.name}: risk profile {rules.identity} of {len(rules.rules)} rules{told}")
 
 
 def _check_device(

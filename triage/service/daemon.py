@@ -5,6 +5,7 @@ State folder:
     lock                        held while a daemon runs here
     outbox.sqlite               what analysts owe an answer, where no server keeps it
     outbox.url                  which server does
+    declarations.sqlite         declarations that came in advance, where the configuration has `cargo`
     recordings/LANE/YYYYMMDD/   one file per scan
     quarantine/                 what could not be used, each with its reason beside it
     lanes/LANE.json             passages of the lane that are on no disk yet, and where its portals' counts stood
@@ -32,9 +33,9 @@ from typing import Any
 
 import zmq
 
+from scanner_io import __version__, disk, recording, wire
 from scanner_io import config as configuration
-from scanner_io import disk, recording, wire
-from scanner_io.errors import StorageError
+from scanner_io.errors import DeliveryError, StorageError
 from scanner_io.storage import make_folder, quarantine_parts
 
 from . import audit, keeping, link
@@ -42,9 +43,10 @@ from . import lane as lane_process
 from .clock import ClockWatch
 from .dispatch import Dispatch
 from .gate import Gate
+from .later import Later
 from .outbox import CLOCK_SKEW_NS, Outbox
 from .room import Room
-from .sparing import Sparing
+from .sparing import Sparing, one_line
 from .store import place_of, sign
 from .supervision import READ_FACTOR, Pulse, Supervisor
 
@@ -63,6 +65,10 @@ DISK_LOOK_S = 0.25
 """Sources that can wait are asked to within a second of the disk being full."""
 STOP_WAIT_S = 30.0
 MAX_FILES = 65536
+LATE_ALARM_S = 1800.0
+"""So long it is told that a declaration came after a decision and contradicts it."""
+CARGO_EVENTS = ("cargo_refused", "cargo_unreadable", "cargo_odd")
+"""What is written into the audit of cargo messages; those that are taken as they should be are in their own store."""
 
 
 def settle_process() -> None:
@@ -228,6 +234,8 @@ class Daemon:
         self._checkpoints: audit.Checkpoints | None = None
         self._checkpoint_s = time.monotonic()
         self._faults = Sparing(burst=5, every_s=30.0)
+        self._late_alarm_s: float | None = None
+        self._cargo_told = {event: Sparing(burst=100, every_s=10.0) for event in CARGO_EVENTS}
         self._supervisor = Supervisor()
         self._clock, self._clock_moved_ns = ClockWatch(), 0
 
@@ -275,6 +283,7 @@ class Daemon:
                     self._loop(pulse)
                 finally:
                     self._supervisor.stopping()
+                    self._note("service_stopped", "", who=self._outbox.hub)
                     self._tell_audit(now=True)
                     self._dispatch.close()
             finally:
@@ -289,6 +298,7 @@ class Daemon:
     # ----------------------------------------------------------------------------------------------------- loop
 
     def _loop(self, pulse: Pulse) -> None:
+        self._note("service_started", f"scanlane {__version__}, process {os.getpid()}", who=self._outbox.hub)
         for handle in self._lanes.values():
             handle.start()
         stop_sent_s: float | None = None
@@ -300,6 +310,7 @@ class Daemon:
             self._watch_disk()
             self._watch_recordings()
             self._watch_clock()
+            self._watch_late()
             self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)
             self._tell_supervisor(pulse)
@@ -368,6 +379,7 @@ class Daemon:
             case link.Ready():
                 handle.ready = handle.was_ready = True
                 self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
+                self._note("lane_ready", f"process {message.pid} of {self._outbox.hub}", who=handle.name)
                 handle.say(self._intake)
                 handle.unreconciled = True
                 self._catch_up(handle)
@@ -397,9 +409,14 @@ class Daemon:
                 self._log(message.event, level=message.level, lane=handle.name, **message.fields)
                 if message.event == "health":
                     self._keep_health(handle, message.fields)
+                elif message.event in CARGO_EVENTS:
+                    self._keep_cargo(message.event, message.fields)
+            case link.Reassessed():
+                self._reassess(handle, message)
             case link.Finished():
                 handle.finished = True
                 self._log("lane_finished", lane=handle.name)
+                self._note("lane_finished", "", who=handle.name)
             case _:
                 self._log("unexpected", level="error", lane=handle.name, text=type(message).__name__)
 
@@ -411,6 +428,46 @@ class Daemon:
             self._outbox.note("health", text, who=f"{handle.name} {told.get('device', '')}".strip())
         except StorageError as error:  # the log has it
             self._fault(error, lane=handle.name)
+
+    def _keep_cargo(self, event: str, told: dict[str, Any]) -> None:
+        """Write into the events who sent cargo messages that were refused, unreadable or odd; of a flood, how many."""
+        if (more := self._cargo_told[event].ask()) is None:
+            return
+        name = " ".join(str(told[key]) for key in ("name", "document") if told.get(key))
+        try:
+            self._outbox.note(event, one_line(f"{name}: {told.get('text', '')}{more}"), who=one_line(str(told["who"])))
+        except StorageError as error:  # the log has it
+            self._fault(error)
+
+    def _reassess(self, handle: LaneHandle, message: link.Reassessed) -> None:
+        """Commit what a scan is with its late declaration; the lane is told only then."""
+        later = Later(result=message.result, declaration=message.declaration, match=message.match)
+        try:
+            change = self._outbox.assess(message.scan_id, later)
+        except StorageError as error:  # found again at the lane's next start
+            self._fault(error, lane=handle.name, scan=message.scan_id)
+            return
+        except DeliveryError as error:
+            self._log("assessed_unknown", level="error", lane=handle.name, scan=message.scan_id, text=str(error))
+            change = None
+        if change is not None:
+            self._log("assessed_later", level="warning", lane=handle.name, scan=message.scan_id, text=change.words)
+            if change.after_decision:
+                self._tell_late(change.words)
+        handle.say(link.Assessed(scan_id=message.scan_id))
+
+    def _tell_late(self, words: str) -> None:
+        """Raise the alarm that a decided scan would be decided otherwise now; nobody else looks at it again."""
+        self._late_alarm_s = time.monotonic()
+        text = f"a declaration came after the decision, look at the vehicle again: {words}"
+        self._dispatch.tell(wire.Alarm(kind="declaration", text=text, utc_ns=time.time_ns()))
+
+    def _watch_late(self) -> None:
+        """End that alarm after its time."""
+        if self._late_alarm_s is not None and time.monotonic() - self._late_alarm_s > LATE_ALARM_S:
+            self._late_alarm_s = None
+            text = "the declarations that came after decisions are in the audit (assessed_after_decision)"
+            self._dispatch.tell(wire.Alarm(kind="declaration", text=text, utc_ns=time.time_ns(), over=True))
 
     def _reconcile(self, handle: LaneHandle) -> None:
         """Note every recording of the lane that has no row; `_ask_again` has them judged and reported."""

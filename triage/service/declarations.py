@@ -205,20 +205,40 @@ class Declarations:
         found = self.store.row("SELECT seq FROM sqlite_sequence WHERE name='messages'")
         return int(found[0]) if found else 0
 
-    def known(self, first_utc_ns: int, end_utc_ns: int) -> list[Declared]:
-        """Return what documents in force declare that came within a time, `end_utc_ns` not included."""
-        rows = self.store.rows(
+    def known(
+        self, first_utc_ns: int, end_utc_ns: int, have: dict[int, list[Declared]] | None = None
+    ) -> list[Declared]:
+        """Return what documents in force declare that came within a time, `end_utc_ns` not included.
+
+        have : what was read before, by the numbers of messages; only what is not there is read, and it is kept up
+        """
+        read = {} if have is None else have
+        wanted = [
+            int(seq) for (seq,) in self.store.rows(
+                "SELECT seq FROM messages WHERE standing='in force' AND received_utc_ns>=? AND received_utc_ns<? "
+                "ORDER BY seq", (first_utc_ns, end_utc_ns),
+            )
+        ]  # fmt: skip
+        for gone in read.keys() - set(wanted):
+            del read[gone]
+        for seq in wanted:
+            if seq not in read:
+                read[seq] = self._declared(seq)
+        return [declared for seq in wanted for declared in read[seq]]
+
+    def _declared(self, seq: int) -> list[Declared]:
+        found = self.store.row(
             "SELECT sender, document, reference, version, received_utc_ns, simulated, message FROM messages "
-            "WHERE standing='in force' AND received_utc_ns>=? AND received_utc_ns<? ORDER BY seq",
-            (first_utc_ns, end_utc_ns),
+            "WHERE seq=?",
+            (seq,),
         )
-        found: list[Declared] = []
-        for sender, document, reference, version, received_ns, simulated, blob in rows:
-            found += _declared(
-                msgspec.json.decode(blob, type=CargoMessage), simulated=bool(simulated), sender=sender,
-                document=document, reference=reference, version=version, received_utc_ns=received_ns,
-            )  # fmt: skip
-        return found
+        if found is None:  # let go by another process meanwhile
+            return []
+        sender, document, reference, version, received_ns, simulated, blob = found
+        return _declared(
+            msgspec.json.decode(blob, type=CargoMessage), simulated=bool(simulated), sender=sender, document=document,
+            reference=reference, version=version, received_utc_ns=received_ns,
+        )  # fmt: skip
 
     def versions(self, sender: str, document: str) -> list[tuple[int, str, str]]:
         """Return version, standing and message reference of everything that came of a document, first to last."""

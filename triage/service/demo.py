@@ -1,4 +1,7 @@
-"""`scanlane demo`: two simulated lanes, the real daemon in its own process, and a scripted analyst on the real wire."""
+"""`scanlane demo`: two simulated lanes, the real daemon in its own process, and a scripted analyst on the real wire.
+
+The vehicles' declarations come in advance, as messages in a watched folder; cameras read the vehicles, with errors.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,14 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import msgspec
+
+from scanner_io import driver as drivers
 from scanner_io import wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DeliveryError, ScannerError
+from scanner_io.formats.cargo_edifact import write_interchange
+from scanner_io.formats.cargo_json import write_json
 from scanner_io.model import TriageResult, Verdict
 
 from .desk import interrupts, scan_of
@@ -48,8 +56,21 @@ driver = "simulated"
 seed = {seed}
 vehicles = {vehicles}
 speed = {speed}
+declarations = false
+cameras = true
+delay_s = {delay_s}
+"""
+FEED = """
+[[lane.device]]
+driver = "cargo_feed"
+folder = "declarations"
+stable_s = 0.1
+poll_s = 0.1
+simulated = true
 """
 SPEED = 20.0
+DELAY_S = 2.0
+"""The declarations are there when the first vehicle comes; on a machine that is busier, some come late and are told."""
 
 
 def scripted_verdict(result: TriageResult) -> Verdict:
@@ -63,10 +84,25 @@ def write_config(folder: Path, vehicles: int, seed: int) -> Path:
     text = CONFIG
     for number, (name, share) in enumerate(zip(LANES, shares, strict=True)):
         if share:
-            text += LANE.format(name=name, seed=seed + number, vehicles=share, speed=SPEED)
+            text += LANE.format(name=name, seed=seed + number, vehicles=share, speed=SPEED, delay_s=DELAY_S)
+            text += FEED.replace('"declarations"', f'"{folder.resolve() / "declarations"}"') if number == 0 else ""
+            declare(folder / "declarations", name, share, seed + number)
     path = folder / "demo.toml"
     path.write_text(text)
     return path
+
+
+def declare(folder: Path, lane: str, vehicles: int, seed: int) -> None:
+    """Write what is declared for a lane's vehicles: of one lane in JSON, of the other as UN/EDIFACT."""
+    module = drivers.load("simulated")
+    config = module.Config(seed=seed, vehicles=vehicles)
+    messages = [module.cargo_message(config, index) for index in range(vehicles)]
+    folder.mkdir(exist_ok=True)
+    if lane == LANES[0]:
+        (folder / f"{lane}.json").write_bytes(write_json(messages))
+    else:
+        told = [msgspec.structs.replace(m, form="CUSCAR") for m in messages]
+        (folder / f"{lane}.edi").write_bytes(write_interchange(told, time.time_ns(), f"SIM{seed}"))
 
 
 class _Service:
@@ -251,7 +287,7 @@ def _answer(desk: Workstation, offer: wire.Offer, console: Console | None) -> No
 
         panel = scan_panel(
             offer.result, scan=scan, simulated=offer.simulated, width=console.width,
-            colour=console.color_system is not None,
+            colour=console.color_system is not None, declaration=offer.declaration,
         )  # fmt: skip
         console.print(panel)
     decided = desk.decide(offer, verdict, note="scripted answer of the demo")

@@ -125,7 +125,11 @@ def _show(console: Console, offer: wire.Offer, scan: Scan | None) -> None:
     from triage.terminal import scan_panel
 
     colour = console.color_system is not None
-    console.print(scan_panel(offer.result, scan=scan, simulated=offer.simulated, width=console.width, colour=colour))
+    panel = scan_panel(
+        offer.result, scan=scan, simulated=offer.simulated, width=console.width, colour=colour,
+        declaration=offer.declaration,
+    )  # fmt: skip
+    console.print(panel)
 
 
 def _ask(console: Console, desk: Workstation, offer: wire.Offer, stop: threading.Event) -> None:
@@ -170,6 +174,7 @@ def _line(console: Console, desk: Workstation, offer: wire.Offer, stop: threadin
             return None
         if select.select([sys.stdin], [], [], WATCH_S)[0]:
             typed = sys.stdin.readline()
+            desk.acted()
             if not typed:
                 raise KeyboardInterrupt  # Ctrl-D: the person signs off
             return typed.strip()

@@ -12,6 +12,7 @@ is of this machine alone, and analysts are who they say they are.
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
 import uuid
@@ -23,7 +24,7 @@ import zmq
 from scanner_io import __version__, wire
 from scanner_io.config import Dispatch as DispatchConfig
 from scanner_io.errors import DeliveryError, ProtocolError, StorageError
-from scanner_io.model import Decision
+from scanner_io.model import Decision, Opinion
 from scanner_io.security import Enrolled, verified
 
 from .door import Door, Peer
@@ -37,16 +38,22 @@ MAX_NAME = 64
 PATIENCE_S = 10.0
 """An outbox that refuses for so long is told to those who wait for it; until then their programs ask again."""
 MAX_CAPACITY = 100
-"""Scans that one connection may have at once: nobody hoards the queue."""
+"""Scans that one analyst may have at once, by all connections together: nobody hoards the queue."""
 MAX_OF_ONE = 8
 """Connections of one analyst."""
 MAX_UNREAD = 64
-"""Chunks on their way to one analyst that no answer has come after; so much memory a slow or silent one takes."""
+"""Chunks, or views of the queue, on their way to one analyst that no answer has come after; so much memory a slow or
+silent one takes."""
 SEND_AHEAD = 2 * MAX_CAPACITY + MAX_UNREAD
 """Messages that may wait for one connection."""
 MAX_FRAMES = 8
 """More are not looked at; already three after the routing id are refused."""
 MAX_REF = 200
+"""Characters of an id; those made here have 32 to 60."""
+RECEIVE_S = 0.2
+"""So long messages are taken before the rest of the loop has its turn: each may be a commit."""
+VIEWS_AT_ONCE, VIEW_AGAIN_S = 20, 0.1
+"""Views of the queue that one connection has made for it; beyond them it gets the last one that was made."""
 MAX_REFUSALS = 1000
 """A connection that was refused so often is ended."""
 REFUSALS_TOLD, REFUSAL_AGAIN_S = 100, 2.0
@@ -59,7 +66,7 @@ MAY: dict[type[wire.Message], frozenset[str]] = {
     wire.Hello: _EVERYBODY, wire.Ping: _EVERYBODY, wire.Pong: _EVERYBODY, wire.Bye: _EVERYBODY,
     wire.QueueRequest: _EVERYBODY, wire.Fetch: _DECIDERS, wire.Received: _DECIDERS, wire.Decide: _DECIDERS,
     wire.Renew: _DECIDERS, wire.Release: _DECIDERS, wire.Claim: _DECIDERS, wire.Peek: _DECIDERS,
-    wire.Opine: _DECIDERS,
+    wire.Opine: _DECIDERS, wire.Here: _EVERYBODY,
 }  # fmt: skip
 """Which roles may send what. Whatever is not here nobody may."""
 _WRITTEN_DOWN = (wire.Hello, wire.Fetch, wire.Received, wire.Decide, wire.Claim, wire.Opine)
@@ -72,8 +79,10 @@ class Connection:
     sequence : of the last statement taken
     peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for it may be another's
     minor : version of the protocol that it speaks
-    viewed : leases whose recording was asked for; peeked : scans that it may fetch without one, and whether it did
-    refusals : how often it was told no
+    viewed, received : leases whose recording was asked for, and has come; peeked : scans that it may fetch without one,
+        and whether it did; refusals : how often it was told no
+    acted_s : when its person last did something, as far as it tells; left_s : when scans were taken back because that
+        was too long ago, 0 if they were not: it gets no other before somebody is there again
     """
 
     def __init__(
@@ -83,11 +92,15 @@ class Connection:
         self.peer = peer
         self.broken = False
         self.viewed: set[str] = set()
+        self.received: set[str] = set()
         self.peeked: dict[str, bool] = {}
         self.refusals = 0
+        self.views = Sparing(VIEWS_AT_ONCE, VIEW_AGAIN_S)
+        self.acted_s = now_s
+        self.left_s = 0.0
         self.minor = 0
         self.unread: dict[int, int] = {}
-        """Chunks that went out, by the ping after them; its answer says that they have been taken."""
+        """Chunks that went out, by the ping after them, in this order; its answer says that they have been taken."""
         self.analyst = analyst
         self.capacity = capacity
         self.key = who.key.curve if who is not None else ""
@@ -97,6 +110,11 @@ class Connection:
         self.pinged_s = now_s
         self.leases: dict[str, str] = {}
         self.stalled = False  # let a lease run out: gets nothing more until it is heard again
+
+    @property
+    def away(self) -> bool:
+        """Scans were taken back because nobody was there, and nobody has been since."""
+        return self.left_s > self.acted_s
 
 
 class Dispatch:
@@ -129,7 +147,12 @@ class Dispatch:
         self._storage_told = False
         self._unstored_s = 0.0
         """Since when what analysts send cannot be committed; 0 while it can."""
+        self._begun: dict[str, float] = {}
+        """When each lease that a connection has was given or taken up, monotonic."""
+        self._view: wire.Queue | None = None
+        """Of the queue, the last one that was made."""
         self._unreadable = Sparing(burst=20, every_s=10.0)
+        self._wrong = Sparing(burst=20, every_s=10.0)
         self._broken = Sparing(burst=20, every_s=10.0)
         self._not_allowed: dict[str, Sparing] = {}
         self._room = memoryview(bytearray(wire.CHUNK_BYTES))
@@ -250,14 +273,16 @@ class Dispatch:
         self.receive()
 
     def receive(self) -> None:
-        """Take all messages that are there."""
-        for _ in range(1000):  # bounded, so that a flood cannot starve the lanes
+        """Take the messages that are there, for a while: a flood is not to starve the lanes and the heartbeats."""
+        until_s = time.monotonic() + RECEIVE_S
+        while time.monotonic() < until_s:
             try:
                 parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
             frames = [bytes(part.buffer) for part in parts[:MAX_FRAMES]]
             descriptor = _descriptor_of(parts[-1])
+            self.door.spoke(descriptor)
             if self._gate is None:
                 self._take(frames[0], descriptor, frames[1:], None)
             else:
@@ -310,6 +335,7 @@ class Dispatch:
             else:
                 connection.heard_s = time.monotonic()
                 connection.stalled = False
+                _check_ids(message)
                 self._act(connection, message)
             if type(message) in _WRITTEN_DOWN:
                 self._unstored_s = 0.0
@@ -353,7 +379,11 @@ class Dispatch:
                 self._decide(connection, message)
             case wire.Renew():
                 self._renew(connection, message)
+            case wire.Here():
+                if message.idle_s >= 0:  # NaN is not
+                    connection.acted_s = max(connection.acted_s, connection.heard_s - message.idle_s)
             case wire.Release():
+                connection.acted_s = connection.heard_s
                 if self._outbox.holder(message.lease_id) == connection.analyst:
                     self._end_lease(message.lease_id, "given back")
             case wire.Claim():
@@ -363,14 +393,35 @@ class Dispatch:
             case wire.Opine():
                 self._opine(connection, message)
             case wire.QueueRequest():
-                self._send(connection.routing_id, self.queue())
+                self._show_queue(connection)
             case wire.Ping():
                 self._send(connection.routing_id, wire.Pong(counter=message.counter))
             case wire.Bye():
                 self._drop(connection, "signed off")
             case wire.Pong():
-                for counter in [c for c in connection.unread if c <= message.counter]:
-                    del connection.unread[counter]
+                if message.counter in connection.unread:
+                    for counter in list(connection.unread):
+                        del connection.unread[counter]
+                        if counter == message.counter:
+                            break
+
+    def _show_queue(self, connection: Connection) -> None:
+        """Send the queue, unless so much is on its way that was not read: it asks again."""
+        if self._unread_room(connection.analyst) <= 0:
+            return
+        if connection.views.ask() is not None or self._view is None:
+            self._view = self.queue()
+        self._send(connection.routing_id, self._view)
+        self._expect_read(connection, 1)
+
+    def _unread_room(self, analyst: str) -> int:
+        """Return how many more chunks or views may go to one analyst before an answer comes."""
+        on_their_way = (sum(c.unread.values()) for c in self._connections.values() if c.analyst == analyst)
+        return MAX_UNREAD - sum(on_their_way)
+
+    def _expect_read(self, connection: Connection, count: int) -> None:
+        """Send a ping whose number cannot be guessed: who answers it has read it, and the `count` sent before."""
+        connection.unread[self._ping(connection, secrets.randbits(62))] = count
 
     def _audit_refusal(self, reason: str, analyst: str, scan_id: str = "") -> None:
         """Write down what somebody with a name tried and may not; of a flood of it, that it is one."""
@@ -398,13 +449,13 @@ class Dispatch:
             reason = f"analyst {hello.analyst[:MAX_NAME]!r}, expected a printable name of 1-{MAX_NAME} characters"
             self._tell_refused(routing_id, "hello", reason)
             return
-        peer = self.door.greeted(descriptor)
         now_s = time.monotonic()
         capacity = min(hello.capacity, MAX_CAPACITY) if who is None or who.role in _DECIDERS else 0
         known = self._connections.get(routing_id)
         if known is None or known.analyst != analyst:
             if known is not None:
                 self._drop(known, "said hello as somebody else")
+            peer = self.door.greeted(descriptor)
             new = Connection(routing_id, peer, analyst, capacity, now_s, who)
             if not any(c.leases for c in self._connections.values() if c.analyst == analyst):
                 # this service, or the analyst's program, was restarted: what they hold counts
@@ -451,9 +502,7 @@ class Dispatch:
             # receipt to itself has seen the picture all the same.
             self._outbox.taken(message.scan_id, message.lease_id, connection.analyst)
             connection.viewed.add(message.lease_id)
-        room = MAX_UNREAD - sum(
-            sum(c.unread.values()) for c in self._connections.values() if c.analyst == connection.analyst
-        )
+        room = self._unread_room(connection.analyst)
         if room <= 0:
             return  # it asks again, or its connection ends
         try:
@@ -477,7 +526,7 @@ class Dispatch:
                     break
         finally:
             os.close(descriptor)
-        connection.unread[self._ping(connection)] = count
+        self._expect_read(connection, count)
 
     def _leased(self, connection: Connection, scan_id: str, lease_id: str) -> Item:
         item = self._outbox.item(scan_id)
@@ -486,10 +535,15 @@ class Dispatch:
         return item
 
     def _received(self, connection: Connection, message: wire.Received) -> None:
-        if self._outbox.delivered(message.scan_id, message.lease_id, message.sha256):
+        if message.lease_id in connection.received:
+            return  # it is written down
+        theirs = self._outbox.holder(message.lease_id) == connection.analyst
+        if theirs and self._outbox.delivered(message.scan_id, message.lease_id, message.sha256):
+            connection.received.add(message.lease_id)
             self._log("delivered", scan=message.scan_id, analyst=connection.analyst)
-        else:
-            self._log("delivery_wrong", scan=message.scan_id, analyst=connection.analyst, level="warning")
+        elif (more := self._wrong.ask()) is not None:
+            text = f"hashes to {message.sha256[:16]}…, or is no scan of theirs{more}"
+            self._log("delivery_wrong", scan=message.scan_id, analyst=connection.analyst, text=text, level="warning")
 
     def _verified(self, connection: Connection, message: wire.Decide) -> Decision:
         """Return the decision of a message that this analyst made on this connection, and made now."""
@@ -520,6 +574,10 @@ class Dispatch:
                 raise DeliveryError(
                     f"decision_id {decision.decision_id[:MAX_NAME]!r}, expected 1-{MAX_NAME} characters"
                 )
+            _check_ids(decision)
+            if not 0 <= decision.decided_utc_ns < 1 << 63:
+                raise DeliveryError(f"decided_utc_ns {decision.decided_utc_ns}, expected nanoseconds since 1970")
+            connection.acted_s = connection.heard_s
             answer = self._outbox.decide(decision, statement=message.statement, signature=message.signature)
         except (DeliveryError, ProtocolError) as error:
             self._audit_refusal(f"a decision is not taken: {error}", connection.analyst)
@@ -556,6 +614,8 @@ class Dispatch:
             raise DeliveryError(f"opinion_id {opinion.opinion_id[:MAX_NAME]!r}, expected 1-{MAX_NAME} characters")
         if opinion.verdict is None:
             raise DeliveryError("an opinion without a verdict")
+        _check_ids(opinion)
+        connection.acted_s = connection.heard_s
         self._outbox.opine(opinion, message.lease_id)
         if self._outbox.holder(message.lease_id) == connection.analyst:
             self._end_lease(message.lease_id, "given on for a second opinion", hold=False)
@@ -612,10 +672,27 @@ class Dispatch:
             for owner in self._connections.values():
                 owner.stalled = owner.stalled or lease_id in owner.leases
             self._end_lease(lease_id, "the lease ran out")
+        self._take_back_from_nobody(now_s)
         self._offer_pending()
         # who takes scans by name has no capacity, and holds some
-        working = sum((c.capacity > 0 or bool(c.leases)) and not c.stalled for c in self._connections.values())
+        working = sum(
+            (c.capacity > 0 or bool(c.leases)) and not (c.stalled or c.away) for c in self._connections.values()
+        )
         self._escalation.step(working)
+
+    def _take_back_from_nobody(self, now_s: float) -> None:
+        """End leases that programs renew though their person has done nothing for too long."""
+        sharing: dict[str, list[Connection]] = {}
+        for connection in self._connections.values():
+            for lease_id in connection.leases:
+                sharing.setdefault(lease_id, []).append(connection)
+        self._begun = {lease_id: self._begun.get(lease_id, now_s) for lease_id in sharing}
+        for lease_id, connections in sharing.items():
+            if now_s - max(self._begun[lease_id], *(c.acted_s for c in connections)) < self._config.idle_s:
+                continue
+            for connection in connections:
+                connection.left_s = now_s
+            self._end_lease(lease_id, f"nobody did anything at the workstation for {self._config.idle_s:g} s")
 
     def _alarms_in_force(self) -> list[wire.Alarm]:
         unattended = self._escalation.alarm
@@ -638,10 +715,12 @@ class Dispatch:
             if connection.minor >= wire.MINOR_ALARM:
                 self._send(connection.routing_id, alarm)
 
-    def _ping(self, connection: Connection) -> int:
-        self._counter += 1
-        self._send(connection.routing_id, wire.Ping(counter=self._counter))
-        return self._counter
+    def _ping(self, connection: Connection, counter: int | None = None) -> int:
+        """Send a ping with this number, or the next one; return it."""
+        if counter is None:
+            counter = self._counter = self._counter + 1
+        self._send(connection.routing_id, wire.Ping(counter=counter))
+        return counter
 
     def _look_at_door(self) -> None:
         """Hear whose connections have ended without a word; what they had on lease they may come back for."""
@@ -674,7 +753,14 @@ class Dispatch:
 
     def _offer_pending(self) -> None:
         while True:
-            free = [c for c in self._connections.values() if len(c.leases) < c.capacity and not (c.stalled or c.broken)]
+            held: dict[str, set[str]] = {}
+            for c in self._connections.values():
+                held.setdefault(c.analyst, set()).update(c.leases)
+            free = [
+                c for c in self._connections.values()
+                if len(c.leases) < c.capacity and not (c.stalled or c.broken or c.away)
+                and len(held[c.analyst]) < MAX_CAPACITY
+            ]  # fmt: skip
             if not free:
                 return
             connection = min(free, key=lambda c: len(c.leases))
@@ -683,19 +769,27 @@ class Dispatch:
                 return
             self._offer(connection, item)
 
+    def _held(self, analyst: str) -> set[str]:
+        """Return the leases of one analyst, by all their connections."""
+        return {lease for c in self._connections.values() if c.analyst == analyst for lease in c.leases}
+
     def _offered(self, connection: Connection, item: Item, lease_id: str, lease_s: float) -> wire.Offer:
         row = item.row
         return wire.Offer(
             scan_id=row.scan_id, lease_id=lease_id, lease_s=lease_s, size=row.size, sha256=row.sha256, lane=row.lane,
-            start_utc_ns=row.start_utc_ns, attempt=item.attempts, simulated=row.simulated, result=row.result,
-            declaration=row.declaration, opinions=self._outbox.opinions(row.scan_id, connection.analyst),
+            start_utc_ns=row.start_utc_ns, attempt=item.attempts, simulated=row.simulated, result=row.told,
+            declaration=row.papers, opinions=self._outbox.opinions(row.scan_id, connection.analyst),
         )  # fmt: skip
 
     def _offer(self, connection: Connection, item: Item) -> None:
         row = item.row
+        again = item.lease_id in connection.leases
         connection.leases[item.lease_id] = row.scan_id
         offer = self._offered(connection, item, item.lease_id, self._config.lease_s)
-        if self._send(connection.routing_id, offer):
+        sent = self._send(connection.routing_id, offer)
+        if sent and again:  # it has it, and was told before
+            return
+        if sent:
             self._log("offered", scan=row.scan_id, analyst=connection.analyst, attempt=item.attempts)
         else:
             connection.stalled = True  # it gets nothing more until it is heard again
@@ -708,6 +802,10 @@ class Dispatch:
             reason = f"scan {scan_id} is held; a supervisor may take it, {who.key.name} is {who.role}"
             self._audit_refusal(reason, connection.analyst, scan_id)
             raise DeliveryError(reason)
+        connection.acted_s = connection.heard_s
+        held = self._held(connection.analyst)
+        if len(held) >= MAX_CAPACITY and self._outbox.item(scan_id).lease_id not in held:
+            raise DeliveryError(f"{connection.analyst} has {len(held)} scans; decide or give back some of them first")
         self._offer(connection, self._outbox.lease(scan_id, connection.analyst, self._config.lease_s))
 
     def _peek(self, connection: Connection, scan_id: str) -> None:
@@ -738,7 +836,7 @@ class Dispatch:
         self._connections.pop(connection.routing_id, None)
         if connection.peer is not None:
             (self.door.cut if cut else self.door.left)(connection.peer)
-        shared = {lease for c in self._connections.values() if c.analyst == connection.analyst for lease in c.leases}
+        shared = self._held(connection.analyst)
         for lease_id in list(connection.leases):
             if lease_id in shared:
                 continue
@@ -753,9 +851,9 @@ class Dispatch:
         opinions = self._outbox.opinion_counts()
         rows = tuple(
             wire.QueueRow(
-                scan_id=i.row.scan_id, lane=i.row.lane, outcome=i.row.result.outcome,
-                start_utc_ns=i.row.start_utc_ns, state=i.state, analyst=i.analyst, reasons=i.row.result.reasons[:3],
-                containers=() if i.row.declaration is None else i.row.declaration.container_numbers[:4],
+                scan_id=i.row.scan_id, lane=i.row.lane, outcome=i.row.told.outcome,
+                start_utc_ns=i.row.start_utc_ns, state=i.state, analyst=i.analyst, reasons=i.row.told.reasons[:3],
+                containers=() if i.row.papers is None else i.row.papers.container_numbers[:4],
                 simulated=i.row.simulated, attempts=i.attempts, opinions=opinions.get(i.row.scan_id, 0),
             )
             for i in self._outbox.undecided(QUEUE_ROWS)
@@ -798,6 +896,14 @@ def _from_here(address: str) -> str:
     """Return the address at which this machine reaches a socket of its own that is bound to `address`."""
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     return f"tcp://127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "*") else address  # noqa: S104 -- compared only
+
+
+def _check_ids(message: wire.FromAnalyst | Decision | Opinion) -> None:
+    """Raise DeliveryError for an id that can be none: it goes into a database, an audit and a log."""
+    for name in ("scan_id", "lease_id", "sha256", "analyst"):
+        value = getattr(message, name, "")
+        if len(value) > MAX_REF or not value.isprintable():
+            raise DeliveryError(f"{name} {value[:MAX_NAME]!r}, expected at most {MAX_REF} printable characters")
 
 
 def _ref(message: wire.FromAnalyst) -> str:

@@ -2,14 +2,16 @@
 
 ZeroMQ hands over messages and hides whom they come from. What it does not do, and a service on a network must: end the
 connection of a key that was revoked, with what still waits in its queue; end those that connect and never say who they
-are; and keep room for the next one, for at the limit of file descriptors its thread spins and accepts nobody. So the
-door hears from libzmq's monitor which descriptors are accepted, and ends a connection by resetting its socket, which
-libzmq then finds broken and clears away.
+are; keep room for the next one, for at the limit of file descriptors its thread spins and accepts nobody; and bound
+messages, for its limit is one for each part, and it keeps parts without an end until no memory is left. So the door
+hears from libzmq's monitor which descriptors are accepted, and ends a connection by resetting its socket, which libzmq
+then finds broken and clears away.
 
 A descriptor's number is given to another socket once it is free, its inode is not: a connection is ended only while its
 descriptor is still that inode.
 
-Source: libzmq `zmq_socket_monitor`, `zmq_msg_get` (ZMQ_SRCFD); behaviour at the limit of descriptors: pyzmq#1642.
+Source: libzmq `zmq_socket_monitor`, `zmq_msg_get` (ZMQ_SRCFD); behaviour at the limit of descriptors: pyzmq#1642;
+`struct tcp_info` of Linux's linux/tcp.h.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import resource
 import socket
 import stat
 import struct
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -34,6 +37,13 @@ MAX_UNKNOWN = 256
 RESERVED_FILES = 128
 """Descriptors that the service itself needs: recordings, database, lanes, ZeroMQ."""
 MAX_CONNECTIONS = 4096
+MAX_ENDLESS, MAX_BEFORE_HELLO = 1 << 20, 1 << 16
+"""Bytes that a connection may send without a message coming of them, and before it has said hello: of parts of two
+bytes each, libzmq keeps thirty times as much."""
+MEASURE_S = 0.05
+"""Between two looks at how much has come: each is a system call for every connection."""
+_TCP_INFO_BYTES, _TCP_INFO_RECEIVED = 136, 128
+"""Length of `tcp_info` up to and with `tcpi_bytes_received`, and where that is."""
 _HEARD = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 _RESET = struct.pack("ii", 1, 0)  # l_onoff, l_linger: what is still queued is thrown away
 
@@ -67,6 +77,13 @@ class Door:
         self._unknown: dict[int, Peer] = {}
         self._known: dict[int, Peer] = {}
         self._ended: list[Peer] = []
+        self._spoke: set[int] = set()
+        """Descriptors by which messages came since the last look."""
+        self._marks: dict[int, int] = {}
+        """Bytes that had come by each connection when it last was seen to have spoken, by its inode."""
+        self._measured_s = 0.0
+        self.endless = 0
+        """Connections ended because of a message that did not come to an end."""
         self.limit = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_FILES)
         self.cut_off = 0
         """Connections ended because they were too many or never said who they are."""
@@ -92,6 +109,7 @@ class Door:
         for peer in [p for p in self._unknown.values() if not _is(p)]:
             del self._unknown[peer.descriptor]  # it failed in its handshake, of which libzmq says nothing
         self._make_room()
+        self._end_endless()
         ended, self._ended = self._ended, []
         return ended
 
@@ -126,6 +144,10 @@ class Door:
             return self._known.get(descriptor)
         self._known[descriptor] = peer
         return peer
+
+    def spoke(self, descriptor: int) -> None:
+        """Hear that a message came by the connection of a descriptor."""
+        self._spoke.add(descriptor)
 
     def left(self, peer: Peer) -> None:
         """Hear that nobody is at this connection any more; it may say hello again for a while."""
@@ -167,6 +189,29 @@ class Door:
             text = f"connections that never said who they are, or too many at once ({self.cut_off} so far)"
             self._log("connections_cut", level="warning", text=text)
 
+    def _end_endless(self) -> None:
+        """End connections that send and send, and no message comes of it."""
+        now_s = time.monotonic()
+        if now_s - self._measured_s < MEASURE_S:
+            return
+        self._measured_s = now_s
+        before, marks = self.endless, self._marks
+        spoke, self._spoke, self._marks = self._spoke, set(), {}
+        for peers, most in ((self._unknown, MAX_BEFORE_HELLO), (self._known, MAX_ENDLESS)):
+            for peer in list(peers.values()):
+                received = _received(peer)
+                if received is None:
+                    continue
+                mark = received if peer.descriptor in spoke else marks.get(peer.inode, 0)
+                if received - mark > most:
+                    self.endless += 1
+                    _reset(peer)  # libzmq tells of its end, which makes it one that broke
+                else:
+                    self._marks[peer.inode] = mark
+        if self.endless.bit_length() > before.bit_length():
+            text = f"a message of more than {MAX_ENDLESS} bytes in parts, or {MAX_BEFORE_HELLO} before any hello"
+            self._log("endless_message", level="warning", text=f"{text} ({self.endless} so far)")
+
     def _cut_unknown(self, peer: Peer) -> None:
         self._unknown.pop(peer.descriptor, None)
         self.cut_off += 1
@@ -180,6 +225,18 @@ def _is(peer: Peer) -> bool:
     except OSError:
         return False
     return stat.S_ISSOCK(found.st_mode) and found.st_ino == peer.inode
+
+
+def _received(peer: Peer) -> int | None:
+    """Return how many bytes have come by a connection; None if it has ended, or the system does not tell."""
+    try:
+        with socket.socket(fileno=os.dup(peer.descriptor)) as ours:
+            if os.fstat(ours.fileno()).st_ino != peer.inode:
+                return None
+            told = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:
+        return None
+    return int.from_bytes(told[_TCP_INFO_RECEIVED:], sys.byteorder) if len(told) == _TCP_INFO_BYTES else None
 
 
 def _reset(peer: Peer) -> None:

@@ -37,6 +37,7 @@ from scanner_io.capture import Capture
 from scanner_io.errors import ConfigError, DataError, LinkLost, ScannerError, StorageError
 from scanner_io.model import (
     NANOSECONDS,
+    CargoReceived,
     DetectorState,
     DeviceInfo,
     EndOfSource,
@@ -47,8 +48,10 @@ from scanner_io.model import (
     Occupancy,
     PortalCount,
     PortalRecord,
+    Quality,
     Radiograph,
     Scan,
+    ScanEnd,
     ScanStart,
     TriageResult,
 )
@@ -56,7 +59,9 @@ from scanner_io.storage import make_folder, move_aside, settle
 
 from . import footprint, link
 from .assembly import Assembled, Assembly, LaneSpec
+from .declarations import FILE as DECLARATIONS
 from .outbox import ScanRow
+from .papers import MISSING, Papers
 from .portal_memory import Begun, PortalMemory
 from .strip_workers import StripWorkers
 from .told_apart import ToldApart
@@ -72,6 +77,8 @@ QUEUE_EVENTS = 256
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.2, 3.0
 """A device that is back is heard again within 5 s, connecting included: a vehicle that passes meanwhile is unseen."""
 READ_S = 0.2
+MOST_TOLD = 5
+"""Problems of a cargo message that are told in the log; all of them are kept with it."""
 ROOM_S = 0.005
 STORE_RETRY_S = 1.0
 QUIET_WAIT_S = 5.0
@@ -84,6 +91,8 @@ GIVE_UP_S = 20.0
 TRIAGE_THREADS = 2
 CLOCKS_DIFFER_NS = 60 * NANOSECONDS
 """A passage keeps its clock while the computer's is set."""
+LATE_S = 2.0
+"""How often scans without a declaration are held against what has come since."""
 LIVE_SCREENINGS = 1
 """Radiographs screened while they come; each takes one and a half times the memory of its counts. One that begins while
 another is still on its way or under judgement is screened as a whole later, with the same result."""
@@ -135,6 +144,8 @@ class DeviceThread(threading.Thread):
         self._room = room
         self._count = count
         self._dropped = 0
+        self._lost_columns: dict[str, int] = {}
+        """Columns of the open scans that were dropped here."""
         self._reported = ""
         self._retry_s = FIRST_RETRY_S
         self._turned_s = time.monotonic()
@@ -263,14 +274,19 @@ class DeviceThread(threading.Thread):
             try:
                 self._out.put_nowait((self.number, event))
             except queue.Full:
-                # A live device cannot wait. The gap in `first_column` tells assembly what is missing.
+                # A live device cannot wait. The gap in `first_column` tells assembly what is missing; where nothing
+                # comes after it, the scan's end does.
                 self._dropped += 1
+                columns = event.counts[0].shape[0] if event.counts else 0
+                self._lost_columns[event.source_ref] = self._lost_columns.get(event.source_ref, 0) + columns
                 if self._dropped & (self._dropped - 1) == 0:
                     self._note(
                         "lines_dropped", level="error", device=self._device.driver,
                         text=f"{self._dropped} blocks dropped so far: the lane is slower than the scanner",
                     )  # fmt: skip
             return
+        if isinstance(event, ScanEnd) and (lost := self._lost_columns.pop(event.source_ref, 0)):
+            event = msgspec.structs.replace(event, dropped_columns=event.dropped_columns + lost)
         # What a live device said is lost if it is not passed on; a file or recording is offered again.
         while not (self.stopping if source.pausable else self.closing).is_set():
             self._turned_s = time.monotonic()
@@ -376,19 +392,30 @@ class Judge:
         self._workers.close()
 
 
-def lane_profile(energy: str | None, usual: str | None = None, lane: str | None = None) -> Any:
+def lane_profile(
+    energy: str | None, usual: str | None = None, lane: str | None = None, risk: str | None = None
+) -> Any:  # fmt: skip
     """Return the profile of a lane.
 
     energy : file of its energy calibration; usual : file of `scanlane calibrate`; lane : its name, None for files by
-        hand, which may be of any
+        hand, which may be of any; risk : risk profile, which two people must have signed where it is a lane's
 
     Raises ConfigError, also where what is usual was learned on another lane, by other code or with other thresholds.
     """
     from triage.analysis import image, pipeline
 
     profile = pipeline.Profile()
+    if risk is not None:
+        from . import risk_store
+
+        rules = risk_store.load(Path(risk))
+        missing = risk_store.in_force(risk_store.signatures(Path(risk).parent, rules.sha256))
+        if missing and lane is not None:
+            raise ConfigError([f"{risk}: not in force: {'; '.join(missing)}; see `scanlane risk sign`"])
+        profile = pipeline.Profile(risk=rules)
     if energy is not None:
-        profile = pipeline.Profile(image=image.ImageProfile(energy=energy_calibration.load(Path(energy))))
+        measured = image.ImageProfile(energy=energy_calibration.load(Path(energy)))
+        profile = msgspec.structs.replace(profile, image=measured)
     if usual is None:
         return profile
     learned = lane_profiles.read(Path(usual))
@@ -406,16 +433,34 @@ def recording_path(folder: Path, scan: Scan) -> Path:
     return folder / scan.lane / day / f"{scan.scan_id}{recording.SUFFIX}"
 
 
+class Delivery(msgspec.Struct, frozen=True):
+    """Cargo messages that device `number` brought, to be stored."""
+
+    number: int
+    received: CargoReceived
+
+
+class Late(msgspec.Struct, frozen=True):
+    """Ask to look whether declarations have come for scans that have none. settled : scans that need no look more"""
+
+    settled: tuple[str, ...] = ()
+
+
+Work = Assembled | link.Rejudge | Delivery | Late
+"""What a worker can be given."""
+
+
 class Worker(threading.Thread):
-    """Records and judges one scan after the other."""
+    """Records and judges one scan after the other; whatever is asked of the store of declarations it does too."""
 
     def __init__(self, lane: LaneProcess) -> None:
         super().__init__(name="record and judge", daemon=True)
-        self.inbox: queue.Queue[Assembled | link.Rejudge | None] = queue.Queue(maxsize=8)
+        self.inbox: queue.Queue[Work | None] = queue.Queue(maxsize=8)
         self._lane = lane
         self._told_apart = ToldApart()
         self._progressed_s = time.monotonic()
         self._storing = False
+        self._told_late: set[str] = set()
         self._waiting: deque[int] = deque()
         """Bytes of counts of every work that was put and is not done."""
 
@@ -424,7 +469,12 @@ class Worker(threading.Thread):
         """Bytes of counts that wait to be recorded and judged, the present scan's included."""
         return sum(tuple(self._waiting))
 
-    def put(self, work: Assembled | link.Rejudge) -> bool:
+    @property
+    def idle(self) -> bool:
+        """True while nothing waits and nothing is being done."""
+        return not self._waiting
+
+    def put(self, work: Work) -> bool:
         """Take work within a moment; False if there is no room for it."""
         image = work.scan.radiograph if isinstance(work, Assembled) else None
         if not self._waiting:
@@ -449,16 +499,23 @@ class Worker(threading.Thread):
     def run(self) -> None:
         """Work until None comes."""
         while (work := self.inbox.get()) is not None:
-            if isinstance(work, link.Rejudge):
-                self._guarded(work.path, partial(self._rejudge, work))
-                self._lane.say(link.Rejudged(path=work.path))
-            else:
-                self._guarded(work.scan.scan_id, partial(self._record, work))
+            match work:
+                case link.Rejudge():
+                    self._guarded(work.path, partial(self._rejudge, work))
+                    self._lane.say(link.Rejudged(path=work.path))
+                case Delivery():
+                    self._guarded(work.received.name, partial(self._keep, work))
+                case Late():
+                    self._look_again(work)
+                case Assembled():
+                    self._guarded(work.scan.scan_id, partial(self._record, work))
             self.progressed()
             work = None  # with it goes the memory of its screening
             self._waiting.popleft()
             self.inbox.task_done()
         self.inbox.task_done()
+        if self._lane.papers is not None:
+            self._lane.papers.close()
 
     def _guarded(self, what: str, work: Callable[[bool], None]) -> None:
         """Run `work`; while the disk refuses, keep the scan in memory and try again, with True from then on."""
@@ -487,7 +544,8 @@ class Worker(threading.Thread):
 
     def _record(self, work: Assembled, again: bool) -> None:
         """Record and judge a scan. again : this process has tried before, and the disk refused"""
-        lane, scan = self._lane, work.scan
+        lane = self._lane
+        scan = self._with_papers(work.scan)
         path = recording_path(lane.recordings, scan)
         if lane.is_live(work.refs):
             scan = self._told_apart.flagged(scan, path)
@@ -551,7 +609,68 @@ class Worker(threading.Thread):
             settle(path)
             self._report(path, stored.scan, stored.result, _file_sha256(path))
 
+    # -- declarations that came in advance ------------------------------------------------------------------------
+
+    def _keep(self, work: Delivery, again: bool) -> None:
+        """Store cargo messages, then acknowledge them; what is wrong is told, and nothing of it is stored."""
+        lane, received = self._lane, work.received
+        assert lane.papers is not None
+        if received.problem:
+            event = "cargo_refused" if received.refused else "cargo_unreadable"
+            lane.note(event, level="warning", text=received.problem, who=received.sender, name=received.name)
+        else:
+            for message, kept in zip(received.messages, lane.papers.take(received), strict=True):
+                odd = tuple(dict.fromkeys((*kept.problems, *message.problems)))
+                lane.note(
+                    "cargo_odd" if odd else "cargo_taken", level="warning" if odd else "info",
+                    who=received.sender or message.sender, name=received.name, document=message.document,
+                    fate=kept.fate, version=kept.version, text="; ".join(odd[:MOST_TOLD]),
+                )  # fmt: skip
+        lane.acknowledge(work.number, received.source_ref)
+
+    def _with_papers(self, scan: Scan) -> Scan:
+        """Return the scan with its declaration; that the store cannot be used must not cost the scan, and is told."""
+        papers = self._lane.papers
+        if papers is None:
+            return scan
+        try:
+            return papers.joined(scan)
+        except StorageError as error:
+            self._lane.note("declarations_fault", level="error", scan=scan.scan_id, text=str(error))
+            flag = Quality(code=MISSING, reason=f"no declaration: the store of declarations cannot be used ({error})")
+            return msgspec.structs.replace(scan, quality=(*(q for q in scan.quality if q.code != MISSING), flag))
+
+    def _note_waiting(self, scan: Scan, path: Path) -> None:
+        try:
+            if self._lane.papers is not None:
+                self._lane.papers.note_waiting(scan, path)
+        except StorageError as error:  # it is judged and reported all the same
+            self._lane.note("declarations_fault", level="error", scan=scan.scan_id, text=str(error))
+
+    def _look_again(self, work: Late) -> None:
+        """Judge scans again whose declaration has come since; told once, until the daemon has it or this ends."""
+        lane = self._lane
+        assert lane.papers is not None
+        try:
+            for scan_id in work.settled:
+                lane.papers.store.waits_no_more(scan_id)
+            for one, scan in lane.papers.found_late(lane.name):
+                if one.scan_id in self._told_late:
+                    continue
+                self._told_late.add(one.scan_id)
+                assert scan.declaration is not None and scan.declaration_match is not None
+                result = lane.judge(lane.as_promised(scan))
+                lane.say(
+                    link.Reassessed(
+                        scan_id=one.scan_id, result=result, declaration=scan.declaration, match=scan.declaration_match
+                    )
+                )
+                self.progressed()
+        except (StorageError, OSError) as error:
+            lane.note("declarations_fault", level="error", text=str(error))
+
     def _report(self, path: Path, scan: Scan, result: TriageResult, sha256: str) -> None:
+        self._note_waiting(scan, path)
         row = ScanRow(
             scan_id=scan.scan_id, lane=scan.lane, path=str(path), sha256=sha256, size=path.stat().st_size,
             start_utc_ns=scan.start_utc_ns, simulated=scan.simulated, result=result, declaration=scan.declaration,
@@ -597,7 +716,11 @@ class LaneProcess:
         """Set when the lane must end although the disk still refuses."""
         self.refs: dict[str, tuple[tuple[int, str], ...]] = {}
         self.unanswered: set[str] = set()
-        self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name))
+        self.name = lane.name
+        self.papers = None if config.cargo is None else Papers(state / DECLARATIONS, config.cargo)
+        self._settled: list[str] = []
+        self._late_s = time.monotonic()
+        self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name, lane.risk))
         self._promise = self._open_promise(state / "promise")
         self._intake = threading.Event()
         self._intake_lock = threading.Lock()
@@ -689,8 +812,22 @@ class LaneProcess:
             self._take_events()
             now_s = time.monotonic()
             self._hand_over(self._assembly.tick(now_s))
+            self._look_for_late()
             self._notice_end()
         self._stop()
+
+    def _look_for_late(self) -> None:
+        """Now and then, while there is nothing else to do, have scans without a declaration looked at again."""
+        due = time.monotonic() - self._late_s >= LATE_S
+        if self.papers is None or not due or self._draining or not self._worker.idle:
+            return
+        self._late_s = time.monotonic()
+        settled, self._settled = tuple(self._settled), []
+        self._put_work(Late(settled))
+
+    def acknowledge(self, number: int, source_ref: str) -> None:
+        """Tell a device that what it gave is stored; called by the worker."""
+        self._devices[number].acks.put(source_ref)
 
     def hand_back(self) -> None:
         """Give up code that is in memory and will be read again where it is needed; 15 ms."""
@@ -715,6 +852,8 @@ class LaneProcess:
                     self._remember(partial(self._memory.stored, number, ref))
             case link.Rejudge():
                 self._put_work(message)
+            case link.Assessed():
+                self._settled.append(message.scan_id)
             case link.Intake():
                 with self._intake_lock:
                     self._told_open, self.may_record = message.open, message.record
@@ -778,6 +917,8 @@ class LaneProcess:
             self._hand_over(self._assembly.lost(number, now_s, again=self._devices[number].pausable))
         elif isinstance(said, EndOfSource):
             self._ended.add(number)
+        elif isinstance(said, CargoReceived):
+            self._put_work(Delivery(number, said))
         elif isinstance(said, DeviceInfo):
             self._assembly.device(number, said)
             self._open_health(number, said)
@@ -929,7 +1070,7 @@ class LaneProcess:
         for scan in scans:
             self._put_work(scan)
 
-    def _put_work(self, work: Assembled | link.Rejudge) -> None:
+    def _put_work(self, work: Work) -> None:
         """Give the worker its next scan; while it is busy, keep listening to the daemon's answers."""
         while not self._worker.put(work):
             self._answers_only()

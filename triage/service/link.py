@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from scanner_io.model import Declaration, DeclarationMatch, TriageResult
+
 from .outbox import ScanRow
 
 
@@ -91,7 +93,36 @@ class Stop(Said, frozen=True, kw_only=True, tag="stop"):
     """daemon -> lane: finish what is open and end."""
 
 
-AnySaid = Ready | Alive | Judged | Judging | Note | Finished | Stored | Rejudge | Rejudged | Intake | Stop
+class Reassessed(Said, frozen=True, kw_only=True, tag="reassessed"):
+    """lane -> daemon: a scan was judged again with a declaration that came late; answered with `assessed`."""
+
+    scan_id: str
+    result: TriageResult
+    declaration: Declaration
+    match: DeclarationMatch
+
+
+class Assessed(Said, frozen=True, kw_only=True, tag="assessed"):
+    """daemon -> lane: the later assessment is committed."""
+
+    scan_id: str
+
+
+AnySaid = (
+    Ready
+    | Alive
+    | Judged
+    | Judging
+    | Note
+    | Finished
+    | Stored
+    | Rejudge
+    | Rejudged
+    | Intake
+    | Stop
+    | Reassessed
+    | Assessed
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(AnySaid)

@@ -5,7 +5,7 @@ Every step is one transaction and can be done again. A row is written before any
 acknowledged after its COMMIT. Delivery state lives here and never in a socket.
 
     state     meaning                                        leaves by
-    filed     judged CLEAR: kept, nobody is asked            -
+    filed     judged CLEAR: kept, nobody is asked            selection (`selecting`): then it is pending
     pending   flagged, waits for an analyst                  lease
     leased    one analyst has it                             decide, release, expiry (back to pending), too many tries
     held      offered too often, or its file is gone or     claim by a person; the file is back as it was
@@ -27,11 +27,12 @@ from scanner_io.errors import DeliveryError, StorageError
 from scanner_io.model import Decision, Declaration, Opinion, TriageResult
 
 from . import audit, store
+from .later import URGENT, Change, Later, together
+from .sparing import one_line
 
 State = Literal["filed", "pending", "leased", "held", "decided"]
 
-TIERS = {"ALARM": 0, "UNUSABLE": 1, "REVIEW": 2, "CLEAR": 3}
-"""Order of offering. A radiation alarm comes first; then scans that could not be judged at all."""
+TIERS = URGENT
 
 MIGRATIONS = (
     """
@@ -101,12 +102,35 @@ MIGRATIONS = (
     ) STRICT;
     CREATE INDEX opinions_scan ON opinions (scan_id);
     """,
+    """
+    ALTER TABLE outbox ADD COLUMN selected INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE selection_runs (run TEXT PRIMARY KEY, stage TEXT NOT NULL, utc_ns INTEGER NOT NULL, told BLOB NOT NULL)
+        STRICT;
+    CREATE TABLE selections (
+        run TEXT NOT NULL REFERENCES selection_runs, scan_id TEXT NOT NULL REFERENCES scans, told BLOB NOT NULL,
+        PRIMARY KEY (run, scan_id)
+    ) STRICT;
+    CREATE INDEX selections_scan ON selections (scan_id);
+    CREATE TABLE quality_samples (sample TEXT PRIMARY KEY, utc_ns INTEGER NOT NULL, told BLOB NOT NULL) STRICT;
+    CREATE TABLE second_readings (
+        sample TEXT NOT NULL REFERENCES quality_samples, scan_id TEXT NOT NULL REFERENCES scans, reader TEXT NOT NULL,
+        verdict TEXT NOT NULL, note TEXT NOT NULL, utc_ns INTEGER NOT NULL, PRIMARY KEY (sample, scan_id)
+    ) STRICT;
+    """,
+    """
+    CREATE TABLE assessments (
+        scan_id TEXT NOT NULL REFERENCES scans, number INTEGER NOT NULL, utc_ns INTEGER NOT NULL, outcome TEXT NOT NULL,
+        later BLOB NOT NULL, PRIMARY KEY (scan_id, number)
+    ) STRICT;
+    """,
 )
 
 CHAINED_FROM = 4
 """Schema from which events are a chain (`audit`)."""
 CLOCK_SKEW_NS = 60 * 10**9
 """So far two services' clocks may differ without it counting as a step."""
+MAX_LATE = 20
+"""Decisions that were not applied, kept of one analyst on one scan: a program gone wild is not to fill the disk."""
 OPINIONS_TOLD = 16
 """So many fit into a message, whatever is written in them."""
 AGE_TIER_S = 1800.0
@@ -119,7 +143,7 @@ Looks are counted and not time, so that nobody is taken as gone while it is the 
 
 
 class ScanRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A judged recording as the lane reports it."""
+    """A judged recording as the lane reports it. later : how it was assessed again, first to last"""
 
     scan_id: str
     lane: str
@@ -130,6 +154,17 @@ class ScanRow(msgspec.Struct, frozen=True, kw_only=True):
     simulated: bool
     result: TriageResult
     declaration: Declaration | None = None
+    later: tuple[Later, ...] = ()
+
+    @property
+    def told(self) -> TriageResult:
+        """What is to be told of it: the first result, and what later assessments add."""
+        return together(self.result, self.later)
+
+    @property
+    def papers(self) -> Declaration | None:
+        """Its declaration, also one that came late."""
+        return self.later[-1].declaration if self.later else self.declaration
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -263,6 +298,46 @@ class Outbox:
             if new:
                 self.event("recorded", row.scan_id, row.lane, row.result.outcome)
         return bool(new)
+
+    def assess(self, scan_id: str, later: Later) -> Change | None:
+        """Commit a later assessment of a scan; None if it was known already.
+
+        It may make the scan more urgent, never less: what was filed waits for an analyst then, and what waits comes
+        earlier. A decision stays, and the event says so. Raises DeliveryError if there is no such scan.
+        """
+        now = time.time_ns()
+        with self.store.transaction():
+            item = self._item(scan_id, self.store.locked)
+            documents = {(o.match.sender, o.match.document, o.match.version) for o in item.row.later}
+            if (later.match.sender, later.match.document, later.match.version) in documents:
+                return None
+            before = item.row.told
+            after = together(item.row.result, (*item.row.later, later))
+            self.store.change(
+                "INSERT INTO assessments VALUES (?,?,?,?,?)",
+                (scan_id, len(item.row.later) + 1, now, later.result.outcome, msgspec.json.encode(later)),
+            )
+            raised = TIERS[after.outcome] < TIERS[before.outcome]
+            if raised:
+                self._raise(scan_id, after.outcome, TIERS[before.outcome], now)
+            stays = "" if raised else f", which stays {before.outcome}"
+            words = f"{before.outcome} -> {later.result.outcome}{stays}: {after.quality[-1].reason}"
+            decided = raised and item.state == "decided"
+            self.event("assessed_after_decision" if decided else "assessed_later", scan_id, item.row.lane, words)
+        return Change(raised=raised, after_decision=decided, words=f"{scan_id}: {words}")
+
+    def _raise(self, scan_id: str, outcome: str, tier_before: int, now: int) -> None:
+        """Make a scan more urgent, in a transaction."""
+        tier = TIERS[outcome]
+        self.store.change("UPDATE scans SET outcome=?, tier=? WHERE scan_id=?", (outcome, tier, scan_id))
+        self.store.change(
+            "UPDATE outbox SET turn_utc_ns=turn_utc_ns-? WHERE scan_id=? AND state IN ('pending', 'leased', 'held')",
+            ((tier_before - tier) * self._age_ns, scan_id),
+        )
+        self.store.change(
+            "UPDATE outbox SET state='pending', waits_since_utc_ns=?, turn_utc_ns=? WHERE scan_id=? AND state='filed'",
+            (now, now + tier * self._age_ns, scan_id),
+        )
 
     def known_paths(self) -> set[str]:
         """Return the paths of all recordings of this service with a row."""
@@ -407,13 +482,13 @@ class Outbox:
         """End a lease without a decision; return the scan, which is pending again, or held after too many tries."""
         with self.store.transaction():
             found = self.store.locked(
-                "SELECT scan_id, attempts, analyst, outcome, taken, damage FROM outbox JOIN scans USING (scan_id) "
-                "WHERE lease_id=? AND state='leased'",
+                "SELECT scan_id, attempts, analyst, outcome, taken, damage, selected FROM outbox JOIN scans "
+                "USING (scan_id) WHERE lease_id=? AND state='leased'",
                 (lease_id,),
             )
             if found is not None:
-                scan_id, attempts, analyst, outcome, taken, damage = found
-                calm = "filed" if outcome == "CLEAR" else "pending"
+                scan_id, attempts, analyst, outcome, taken, damage, selected = found
+                calm = "filed" if outcome == "CLEAR" and not selected else "pending"
                 state = "held" if attempts >= max_attempts or damage else calm
                 tries = f"offered {attempts} times without a decision; last {analyst}: {why}"
                 note = (damage or tries) if state == "held" else ""
@@ -594,6 +669,8 @@ class Outbox:
                     raise DeliveryError(f"decision {decision.decision_id} was used before for something else")
                 return Answer(applied=bool(old[0]), reason=old[1], repeated=True)
             reason = self._objection(item, decision)
+            if reason:
+                self._check_late(decision)
             self.store.change(
                 "INSERT INTO decisions (decision_id, scan_id, analyst, verdict, decision, applied, reason, "
                 "committed_utc_ns, statement, signature) VALUES (?,?,?,?,?,?,?,?,?,?)",
@@ -612,6 +689,16 @@ class Outbox:
         if not reason:
             self._deadlines.pop(decision.lease_id, None)
         return Answer(applied=not reason, reason=reason, repeated=False)
+
+    def _check_late(self, decision: Decision) -> None:
+        """Raise DeliveryError for one more decision than is kept of those that decide nothing."""
+        query = "SELECT COUNT(*) FROM decisions WHERE scan_id=? AND analyst=? AND applied=0"
+        ((late,),) = self.store.rows(query, (decision.scan_id, decision.analyst))
+        if late >= MAX_LATE:
+            raise DeliveryError(
+                f"{decision.analyst} has sent {late} decisions on {decision.scan_id} that were not applied; no more "
+                f"are kept"
+            )
 
     @staticmethod
     def _objection(item: Item, decision: Decision) -> str:
@@ -650,7 +737,7 @@ class Outbox:
                 "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion) VALUES (?,?,?,?)",
                 (opinion.opinion_id, opinion.scan_id, opinion.analyst, msgspec.json.encode(opinion)),
             )
-            seq = self.event("opinion", opinion.scan_id, opinion.analyst, f"{opinion.verdict} {opinion.note}")
+            seq = self.event("opinion", opinion.scan_id, opinion.analyst, one_line(f"{opinion.verdict} {opinion.note}"))
             self.store.change("UPDATE opinions SET seq=? WHERE opinion_id=?", (seq, opinion.opinion_id))
         return True
 
@@ -695,9 +782,14 @@ class Outbox:
             scan_id=scan_id, lane=found[0], path=found[1], sha256=found[2], size=found[3], start_utc_ns=found[4],
             simulated=bool(found[5]), result=msgspec.json.decode(found[6], type=TriageResult),
             declaration=msgspec.json.decode(found[7], type=Declaration) if found[7] is not None else None,
+            later=self._later(scan_id),
         )  # fmt: skip
         state, analyst, lease_id, attempts, note, hub = found[8:]
         return Item(row=row, state=state, analyst=analyst, lease_id=lease_id, attempts=attempts, note=note, hub=hub)
+
+    def _later(self, scan_id: str) -> tuple[Later, ...]:
+        rows = self.store.rows("SELECT later FROM assessments WHERE scan_id=? ORDER BY number", (scan_id,))
+        return tuple(msgspec.json.decode(blob, type=Later) for (blob,) in rows)
 
     def undecided(self, limit: int) -> list[Item]:
         """Return scans that wait for an answer, most urgent first."""

@@ -1,8 +1,9 @@
 """Recordings that may go: delivered and decided ones, after as many days as the site's policy keeps their kind.
 
-Only the recording goes. Its row stays, with the result, the declaration, every decision and everything in the audit.
+The recording goes first. Its row stays, with the result, the declaration, every decision and everything in the audit.
 That a recording is going to be deleted, why, and by whose order is in the audit before it is; a deletion that was cut
-short is finished by the next run.
+short is finished by the next run. Result and declaration, which say what was in a vehicle and whose it was, go after
+`result_days`, never before the recording; outcome, decisions and audit stay in any case.
 
 Never touched: what waits for an answer, is with an analyst or held; what was judged CLEAR, unless the policy says for
 how long such scans are kept; what is under a legal hold; what is damaged or missing, which somebody must look at.
@@ -10,6 +11,7 @@ how long such scans are kept; what is under a legal hold; what is damaged or mis
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -19,11 +21,13 @@ import msgspec
 from scanner_io import disk
 from scanner_io.config import Retention
 from scanner_io.errors import DeliveryError, StorageError
+from scanner_io.model import TriageResult
 from scanner_io.storage import sync_folder
 
 from .outbox import Outbox
 
 DAY_NS = 24 * 3600 * 10**9
+ERASED = "erased by the site's policy (retention)"
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +69,7 @@ def candidates(outbox: Outbox, policy: Retention, utc_ns: int) -> list[Candidate
 
     A clock that is behind the audit is one that was set back, and proves no age: then there is none.
     """
-    last = outbox.store.row("SELECT MAX(utc_ns) FROM events")
-    if last is not None and last[0] is not None and int(last[0]) > utc_ns:
-        raise StorageError("the clock is behind the last event of the audit; set it right before anything is deleted")
+    _checked_clock(outbox, utc_ns)
     found = []
     for scan_id, path, size, sha256, state, verdict, decided_ns, added_ns in outbox.store.rows(_FREE, (outbox.hub,)):
         kind, since_ns = (verdict, decided_ns) if state == "decided" else ("filed", added_ns)
@@ -80,6 +82,12 @@ def candidates(outbox: Outbox, policy: Retention, utc_ns: int) -> list[Candidate
                 )
             )  # fmt: skip
     return sorted(found, key=lambda c: (c.since_utc_ns, c.scan_id))
+
+
+def _checked_clock(outbox: Outbox, utc_ns: int) -> None:
+    last = outbox.store.row("SELECT MAX(utc_ns) FROM events")
+    if last is not None and last[0] is not None and int(last[0]) > utc_ns:
+        raise StorageError("the clock is behind the last event of the audit; set it right before anything is deleted")
 
 
 def delete(outbox: Outbox, one: Candidate, recordings: Path, who: str) -> bool:
@@ -110,6 +118,70 @@ def delete(outbox: Outbox, one: Candidate, recordings: Path, who: str) -> bool:
     with outbox.store.transaction():
         outbox.store.change("UPDATE scans SET kept='deleted' WHERE scan_id=?", (one.scan_id,))
         outbox.event("recording_deleted", one.scan_id, who)
+    return True
+
+
+class Erasable(msgspec.Struct, frozen=True, kw_only=True):
+    """A scan whose recording is gone and whose result and declaration the policy lets go. since_utc_ns : as above"""
+
+    scan_id: str
+    since_utc_ns: int
+    keep_days: int
+    size: int
+
+    def age_days(self, utc_ns: int) -> float:
+        """Return how many days ago it was decided or filed."""
+        return (utc_ns - self.since_utc_ns) / DAY_NS
+
+
+_READABLE = (
+    "SELECT scan_id, COALESCE(committed_utc_ns, added_utc_ns), result, declaration, outcome FROM scans "
+    "JOIN outbox USING (scan_id) LEFT JOIN (SELECT scan_id, committed_utc_ns FROM decisions WHERE applied<>0) "
+    "AS answered USING (scan_id) WHERE hub=? AND kept='deleted' AND state IN ('decided', 'filed')"
+)
+
+
+def erasable(outbox: Outbox, policy: Retention, utc_ns: int) -> list[Erasable]:
+    """Return the scans of which result and declaration may be erased at this moment, the oldest first."""
+    days = policy.result_days
+    if days is None:
+        return []
+    _checked_clock(outbox, utc_ns)
+    found = [
+        Erasable(scan_id=i, since_utc_ns=since, keep_days=days, size=len(result) + len(declaration or b""))
+        for i, since, result, declaration, _ in outbox.store.rows(_READABLE, (outbox.hub,))
+        if utc_ns - since >= days * DAY_NS
+    ]
+    return sorted(found, key=lambda e: (e.since_utc_ns, e.scan_id))
+
+
+def erase(outbox: Outbox, one: Erasable, who: str) -> bool:
+    """Erase result and declaration of one scan; False if they may not go any more. Raises StorageError.
+
+    What they hashed to is in the audit: a copy that turns up can be told from a forged one.
+    """
+    with outbox.store.transaction():
+        outbox.store.locked("SELECT scan_id FROM outbox WHERE scan_id=?", (one.scan_id,))
+        still = outbox.store.row(f"{_READABLE} AND scans.scan_id=?", (outbox.hub, one.scan_id))
+        if still is None:
+            return False
+        _, _, result, declaration, outcome = still
+        nothing = TriageResult(
+            scan_id=one.scan_id, outcome=outcome, reasons=(ERASED,), load="unknown", container=None, findings=(),
+            quality=(), gamma_alarm=None, neutron_alarm=None, gamma_intervals=0, alarm_intervals=0, profile="",
+            code_version="",
+        )  # fmt: skip
+        outbox.store.change(
+            "UPDATE scans SET kept='erased', result=?, declaration=NULL WHERE scan_id=?",
+            (msgspec.json.encode(nothing), one.scan_id),
+        )
+        hashes = [f"result sha256 {hashlib.sha256(result).hexdigest()}"]
+        if declaration is not None:
+            hashes.append(f"declaration sha256 {hashlib.sha256(declaration).hexdigest()}")
+        later = outbox.store.rows("SELECT later FROM assessments WHERE scan_id=? ORDER BY number", (one.scan_id,))
+        hashes += [f"later assessment sha256 {hashlib.sha256(blob).hexdigest()}" for (blob,) in later]
+        outbox.store.change("DELETE FROM assessments WHERE scan_id=?", (one.scan_id,))
+        outbox.event("result_erased", one.scan_id, who, f"{', '.join(hashes)}; kept {one.keep_days} days")
     return True
 
 

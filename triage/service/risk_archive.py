@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from scipy.stats import beta
 
 from scanner_io.errors import StorageError
 from scanner_io.model import Decision, Declaration, TriageResult
 from triage.analysis import risk
 from triage.analysis.risk_facts import History, Value, facts_of
+from triage.analysis.shares import share
 
 from .store import Place, reading
 
@@ -95,6 +95,22 @@ def count(place: Place) -> int:
         return int(next(iter(reader.rows("SELECT COUNT(*) FROM scans")))[0])
 
 
+def span(place: Place) -> tuple[int, int] | None:
+    """Return when the first and the last passage were judged; None where there is none."""
+    with reading(place) as reader:
+        first, last = next(iter(reader.rows("SELECT MIN(added_utc_ns), MAX(added_utc_ns) FROM scans")))
+    return None if first is None else (int(first), int(last))
+
+
+def history_now(place: Place) -> Callable[[Declaration], History]:
+    """Return what tells the history of a declaration's container and consignor, as it is known at this moment."""
+    seen = _Seen()
+    for passage in passages(place):
+        found = passage.verdict == "inspect"
+        seen.add(passage.declaration, passage.at_utc_ns if found else None)
+    return lambda declaration: seen.history(declaration, 1 << 62)
+
+
 class _Seen:
     """Counts of containers and consignors, and finds that become known at the time of their decision."""
 
@@ -123,16 +139,6 @@ class _Seen:
             self._scans[key] += 1
             if found_ns is not None:
                 heapq.heappush(self._to_come, (found_ns, key))
-
-
-def share(hits: int, of: int) -> dict[str, Any]:
-    """Return a share with its exact 95 % interval (Clopper and Pearson, Biometrika 26 (1934) 404)."""
-    low = float(beta.ppf(0.025, hits, of - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, of - hits)) if hits < of else 1.0
-    return {
-        "hits": hits, "of": of, "value": round(hits / of, 5) if of else None, "low": round(low, 5),
-        "high": round(high, 5),
-    }  # fmt: skip
 
 
 def tried(

@@ -200,6 +200,7 @@ class SqliteStore(Store):
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.execute("PRAGMA busy_timeout=5000")
+            self._db.execute("PRAGMA secure_delete=ON")  # what retention erases does not stay readable in free pages
             self._fold()
             verdict = self._db.execute("PRAGMA quick_check").fetchone()[0]
         except sqlite3.Error as error:

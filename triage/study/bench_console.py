@@ -1,4 +1,4 @@
-"""The console benchmark: from a click to the picture, frames while it moves, and memory over many scans, in a browser.
+"""The console benchmark: from a click to the picture, frames while it moves, memory over many scans, a long queue.
 
 A service with large recordings, the console in a process of its own, and the system's Chromium before it. Frames are
 counted beside those of a bare quad with one texture, on a canvas of the same size and in the same run: what a machine
@@ -19,8 +19,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from scanner_io.errors import DataError
@@ -46,6 +48,33 @@ _AHEAD = """async (id) => {
 }"""
 _SETTINGS = """() => fetch('/api/settings',
   {method: 'POST', headers: {'X-Scanlane': '1'}, body: JSON.stringify({ahead: false})}).then((r) => r.status)"""
+_QUEUE = """async ({updates, seconds}) => {
+  const {takeQueue} = await import('/static/shell/queue.js');
+  const {state} = await import('/static/shell/store.js');
+  const list = document.querySelector('.lists');
+  const costs = [];
+  for (let n = 0; n < updates; n += 1) {
+    const rows = [...state.rows.slice(1), state.rows[0]].map((row) => ({...row}));
+    const since = performance.now();
+    takeQueue({rows, counts: state.counts});
+    await null; await null;
+    void list.offsetHeight;
+    costs.push(performance.now() - since);
+  }
+  const frames = [];
+  await new Promise((done) => {
+    let since = 0; let last = 0;
+    const step = (now) => {
+      if (last) frames.push(now - last); else since = now;
+      last = now;
+      if (now - since >= seconds * 1000) { done(); return; }
+      list.scrollTop = (list.scrollHeight - list.clientHeight) * ((now - since) / seconds / 1000);
+      requestAnimationFrame(step);
+    };
+    requestAnimationFrame(step);
+  });
+  return {rows: document.querySelectorAll('.row-button').length, told: document.querySelector('.more')?.textContent ?? '', costs, frames};
+}"""  # noqa: E501 - as above
 _FRAMES = """async ({what, seconds}) => {
   const view = document.querySelector('scan-view#main');
   const frames = (each) => new Promise((done) => {
@@ -90,19 +119,22 @@ _FRAMES = """async ({what, seconds}) => {
 
 
 def bench_console(
-    rounds: int = 10, columns: int = 5000, channels: int = 2000, scans: int = 200,
+    rounds: int = 10, columns: int = 5000, channels: int = 2000, scans: int = 200, queue: int = 500,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Run the benchmark and return a JSON-ready report.
 
-    columns, channels : of every recording, of two energies
+    columns, channels : of every recording, of two energies; queue : scans that wait at the end
     scans : opened one after the other, by clicks on the queue, for the memory
 
     first_paint_ms : from the click to the frame after the one painted; `cold`: the recording is still at the lane;
         `ahead`: the console had fetched and read it, as it does with the next one of the queue
     frames_per_s : while panning, zooming and dragging the window; `bare` is the quad
+    waiting_ms : from the click to the frame after the one painted, of the scans opened for the memory
+    queue : of so many that wait, how many the page shows and what it says of the rest; cost of taking a changed queue,
+        and frames while it is scrolled from end to end
     cpu_ms_per_frame : of all processes of the browser, which a load of the machine hardly changes
-    memory_mb : of page (JavaScript), browser (all processes, shared pages by share) and console, after a fifth and all
+    memory_mb : of page (JavaScript), browser (all processes, shared pages by share) and console, after each fifth
 
     Raises DataError without Chromium or Playwright, or if no picture comes.
     """
@@ -121,7 +153,8 @@ def bench_console(
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="scanlane-bench-")))
         rows = [_recorded(folder, number, columns, channels) for number in range(2 * rounds)]
-        address = ends.enter_context(_service(folder, rows))
+        more: SimpleQueue[Any] = SimpleQueue()
+        address = ends.enter_context(_service(folder, rows, more))
         console, url = ends.enter_context(_console(folder, address))
         driver = ends.enter_context(sync_playwright())
         flags = [*FLAGS, *(("--no-sandbox",) if os.geteuid() == 0 else ())]
@@ -151,11 +184,12 @@ def bench_console(
                 before_s = _browser_cpu_s(console.pid)
                 rates.append(page.evaluate(_FRAMES, {"what": what, "seconds": _SECONDS}))
                 busy[what].append(1000 * (_browser_cpu_s(console.pid) - before_s) / max(1.0, rates[-1] * _SECONDS))
-        memory = {}
+        memory, waits = {}, []
         for number in range(scans):
-            _clicked(page, ids[number % len(ids)])
-            if number + 1 in (max(1, scans // 5), scans):
+            waits.append(_clicked(page, ids[number % len(ids)])["click_ms"])
+            if (number + 1) % max(1, scans // 5) == 0 or number + 1 == scans:
                 memory[f"after_{number + 1}"] = _memory(page, console.pid)
+        long = _long_queue(page, rows[0], more, queue - len(rows))
         version = browser.version
     return {
         "rounds": rounds,
@@ -167,11 +201,33 @@ def bench_console(
         "cpu_ms_per_frame": {name: round(statistics.median(costs), 1) for name, costs in busy.items()},
         "pan_over_bare": ratio(frames["pan"], frames["bare"]),
         "zoom_over_bare": ratio(frames["zoom"], frames["bare"]),
+        "waiting_ms": _percentiles(waits),
         "memory_mb": memory,
+        "queue": {"waiting": max(queue, len(rows)), **long},
         "browser": f"Chromium {version}, headless, software graphics",
         "machine": machine(load_before),
         "versions": versions(),
     }
+
+
+def _long_queue(page: Any, like: Any, more: SimpleQueue[Any], count: int) -> dict[str, Any]:
+    """Have more scans wait, and measure what the page does with them."""
+    for number in range(max(0, count)):
+        scan_id = f"{like.scan_id[:-8]}{number + 0x1000:08x}"
+        result = msgspec.structs.replace(like.result, scan_id=scan_id)
+        more.put(msgspec.structs.replace(like, scan_id=scan_id, result=result))
+    deadline = time.monotonic() + _WAIT_MS / 1000
+    while not more.empty() and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    page.mouse.move(700, 300)  # rows stay as they are while a hand or the keyboard is on them
+    page.evaluate("document.activeElement.blur()")
+    page.wait_for_timeout(2000)  # the console asks twice a second
+    told = page.evaluate(_QUEUE, {"updates": 20, "seconds": _SECONDS})
+    frames = told["frames"]
+    return {
+        "rows": told["rows"], "told": told["told"], "update_ms": _percentiles(told["costs"]),
+        "scroll_frames_per_s": round(1000 / statistics.mean(frames), 1), "longest_frame_ms": round(max(frames), 1),
+    }  # fmt: skip
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
@@ -301,8 +357,8 @@ def _cached_phantom(make: Callable[..., Any], channels: int, columns: int) -> An
 
 
 @contextmanager
-def _service(folder: Path, rows: list[Any]) -> Iterator[str]:
-    """Serve recordings as the daemon's loop does, in a thread; give its address."""
+def _service(folder: Path, rows: list[Any], more: SimpleQueue[Any]) -> Iterator[str]:
+    """Serve recordings as the daemon's loop does, in a thread; give its address. more : recordings that come later"""
     import zmq
 
     from scanner_io.config import Dispatch as DispatchConfig
@@ -322,6 +378,8 @@ def _service(folder: Path, rows: list[Any]) -> Iterator[str]:
         told.append(dispatch.address)
         up.set()
         while not ending.is_set():
+            while not more.empty():
+                outbox.add(more.get())
             if dispatch.socket.poll(20):
                 dispatch.serve()
             dispatch.tick()
@@ -356,4 +414,4 @@ def _console(folder: Path, address: str) -> Iterator[tuple[subprocess.Popen[str]
         yield process, json.loads(line)["url"]
     finally:
         process.terminate()
-        process.wait(30)
+        process.communicate(timeout=30)  # and close its pipe

@@ -47,7 +47,7 @@ OWNERS = (
     "TCNU",
     "TRLU",
     "FSCU",
-    "SUDU",
+    "TEMU",
     "BMOU",
     "GESU",
     "MEDU",

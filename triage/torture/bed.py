@@ -375,6 +375,8 @@ class Desk:
         """Decisions that the service said are committed: id -> scan."""
         self.seconds: list[float] = []
         """How long each fetch took."""
+        self.offered_utc_ns: dict[str, int] = {}
+        """When each scan's first offer was here."""
         self.troubles: list[str] = []
         self.last_s = 0.0
         """When something last came, monotonic."""
@@ -389,6 +391,7 @@ class Desk:
             offer = self.station.next_offer(0.1)
             if offer is None:
                 continue
+            self.offered_utc_ns.setdefault(offer.scan_id, time.time_ns())
             try:
                 self._serve(offer)
             except DeliveryError as error:  # the service went away: what it did not acknowledge does not count

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
+import tty
 from collections.abc import Iterable
+from pathlib import Path
 
 from scanner_io.errors import DeliveryError
 
@@ -23,10 +26,10 @@ class Peer(threading.Thread):
         self._client: socket.socket | None = None
         self._lock = threading.Lock()
         self._ending = threading.Event()
+        self.absent = False
+        """Nobody is let in."""
         self.came_s: list[float] = []
         """When clients connected, monotonic."""
-        self.gone_s: list[float] = []
-        """When they were cut off here."""
         self.start()
 
     @property
@@ -43,6 +46,9 @@ class Peer(threading.Thread):
                 continue
             except OSError:  # closed
                 return
+            if self.absent:
+                client.close()  # as a serial server does whose device is unplugged
+                continue
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._drop()
@@ -53,22 +59,19 @@ class Peer(threading.Thread):
         """Wait until `count` clients have come. Raises DeliveryError."""
         bed.wait_until(lambda: len(self.came_s) >= count, timeout_s, f"the driver connects to its device ({count})")
 
-    def send(self, data: bytes | Iterable[bytes], *, piece: int = 0) -> None:
-        """Send to the client. piece : bytes at a time, each a packet; 0: as it comes. Raises DeliveryError."""
+    def send(self, data: bytes | Iterable[bytes]) -> None:
+        """Send to the client. Raises DeliveryError if there is none."""
         with self._lock:
             client = self._client
         if client is None:
             raise DeliveryError("the driver is not connected to its device")
         for part in (data,) if isinstance(data, bytes) else data:
-            step = piece or max(1, len(part))
-            for at in range(0, len(part), step):
-                client.sendall(part[at : at + step])
+            client.sendall(part)
 
     def cut(self) -> None:
         """Let the link break, as a plug that is pulled does."""
         with self._lock:
             self._drop()
-            self.gone_s.append(time.monotonic())
 
     def _drop(self) -> None:
         client, self._client = self._client, None
@@ -90,3 +93,43 @@ class Peer(threading.Thread):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class SerialPeer:
+    """The same on a serial line: a pseudo terminal behind a name that stays when the plug is pulled and put back."""
+
+    def __init__(self, name: Path) -> None:
+        self._name = name
+        self._ends: tuple[int, int] | None = None
+        self.plug()
+
+    @property
+    def address(self) -> str:
+        """Where a driver finds it."""
+        return f"serial://{self._name}?baud=9600"
+
+    def plug(self) -> None:
+        """Put the plug in: another terminal, under the same name."""
+        device, theirs = os.openpty()
+        tty.setraw(theirs)
+        os.set_blocking(device, False)
+        self._ends = device, theirs
+        self._name.symlink_to(os.ttyname(theirs))
+
+    def send(self, data: bytes) -> None:
+        """Send; what a line that nobody reads cannot take is lost, as on a real one."""
+        if self._ends is None:
+            return
+        until_s = time.monotonic() + 2.0
+        while data and time.monotonic() < until_s:
+            try:
+                data = data[os.write(self._ends[0], data) :]
+            except BlockingIOError:
+                time.sleep(0.001)
+
+    def cut(self) -> None:
+        """Pull the plug; may be called twice."""
+        self._name.unlink(missing_ok=True)
+        for end in self._ends or ():
+            os.close(end)
+        self._ends = None

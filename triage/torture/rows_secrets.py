@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import sqlite3
 import stat
@@ -18,11 +19,12 @@ from typing import Any
 
 from scanner_io import security, wire
 from scanner_io.client import Workstation
-from scanner_io.errors import ConfigError
+from scanner_io.errors import ConfigError, DataError
+from triage.operate import install, parts, release
 from triage.service import audit
 from triage.service.sparing import LONGEST
 
-from .outcome import Outcome, cannot_run, judged, stood_in
+from .outcome import Outcome, judged, stood_in
 from .site import Bare, Site, site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -351,22 +353,74 @@ def _log_figure(s: Site, sent: int, before: tuple[int, int]) -> dict[str, Any]:
 
 
 def s12_shut_in(folder: Path, full: bool) -> Outcome:
-    """How far systemd shuts the service in, by its own measure; and whether the list of parts is that of the lock."""
-    units = sorted(p for p in ROOT.rglob("scanlane*.service") if ".venv" not in p.parts)
-    lists = [p.name for pattern in ("*.cdx.json", "*lock*.txt", "pylock.toml", "uv.lock") for p in ROOT.glob(pattern)]
-    figure: dict[str, Any] = {"units": len(units), "lists": len(lists)}
-    bar = "exposure_max <= 2"
-    missing = "" if lists else "no list of parts and no lock to hold against each other in this version; "
-    if not units:
-        return cannot_run(f"{missing}no unit for systemd in this version", bar, figure)
+    """How far systemd shuts the service in, by its own measure; the list of parts; wheels that were tampered with."""
+    unit = folder / "scanlane.service"
+    unit.write_text(install.unit("scanlane"))
+    note, measured = "", None
     try:
-        done = subprocess.run(  # noqa: S603 -- of systemd, by its name
-            ["systemd-analyze", "security", "--offline=true", "--no-pager", *map(str, units)],  # noqa: S607
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        measured = install.measured(unit)
     except OSError:
-        return cannot_run(f"{missing}systemd-analyze is not installed here", bar, figure)
-    words = [line.split() for line in done.stdout.splitlines() if "exposure level" in line]
-    found = [float(w) for line in words for w in line if w.replace(".", "", 1).isdigit()]
-    outcome = judged({**figure, "exposure_max": max(found, default=None)}, {"exposure_max": "<= 2"}, missing)
-    return outcome if lists else stood_in(outcome, "the unit alone was looked at")
+        note = "systemd-analyze is not installed here"
+    lock = parts.locked()
+    differs = parts.difference(parts.installed(), lock)
+    if differs.other_version:
+        note = f"{note}; not installed from the lock, but resolved anew: {', '.join(differs.other_version)}".strip("; ")
+    tampered, refused, sound = _tampered(folder, 1000 if full else 100)
+    figure: dict[str, Any] = {
+        "parts": len(lock), "not_in_lock": len(differs.not_locked), "only_in_lock": len(differs.not_installed),
+        "other_versions": len(differs.other_version), "wheels_tampered": tampered, "refused": refused,
+        "sound_wheel_accepted": sound,
+    }  # fmt: skip
+    bar = {
+        "not_in_lock": "== 0", "only_in_lock": "== 0", "refused": f"== {tampered}", "sound_wheel_accepted": "== 1",
+    }  # fmt: skip
+    if measured is None:
+        return stood_in(judged(figure, bar), note)
+    unexplained = sorted(set(measured.left_open) - set(install.exposure()))
+    figure |= {"exposure": measured.level, "left_open": len(measured.left_open), "not_explained": len(unexplained)}
+    note = "; ".join(filter(None, (note, f"not explained: {', '.join(unexplained)}" if unexplained else "")))
+    return judged(figure, {"exposure": "<= 2", "not_explained": "== 0", **bar}, note)
+
+
+def _tampered(folder: Path, times: int) -> tuple[int, int, int]:
+    """Change a signed file in every way; return how many, how many were refused, and whether the sound one is not."""
+    rng = random.Random(12)  # noqa: S311 -- places of a test
+    us, other = security.generate("release"), security.generate("other")
+    wheel = folder / "scanlane-0.0.0-py3-none-any.whl"
+    data = rng.randbytes(100_000)
+    wheel.write_bytes(data)
+    place = release.sign(wheel, us)
+    signed = place.read_bytes()
+    sound = int(_accepted(wheel, us.public))
+    ways: list[tuple[bytes, bytes]] = [(data[:-1], signed), (data + b"\0", signed), (b"", signed), (data, b"{}")]
+    release.sign(wheel, other)
+    ways.append((data, place.read_bytes()))
+    for number in range(times):
+        changed = bytearray(data if number % 2 else signed)
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        ways.append((bytes(changed), signed) if number % 2 else (data, bytes(changed)))
+    # white space between the fields and the case of digits are no part of what was signed
+    ways = [(c, s) for c, s in ways if c != data or _meant(s) != _meant(signed)]
+    refused = 0
+    for content, signature in ways:
+        wheel.write_bytes(content)
+        place.write_bytes(signature)
+        refused += not _accepted(wheel, us.public)
+    return len(ways), refused, sound
+
+
+def _accepted(wheel: Path, public: security.PublicKey) -> bool:
+    try:
+        release.verify(wheel, public)
+    except DataError:
+        return False
+    return True
+
+
+def _meant(signature: bytes) -> Any:
+    """Return what a signature's file says, whatever its spelling."""
+    try:
+        told = json.loads(signature)
+        return {**told, "signature": told["signature"].lower()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return signature

@@ -43,6 +43,8 @@ TESTS: dict[str, Test] = {
     "R8": Test("a network that is cut, reset, bad", "rows_network.r8_partitions"),
     "R9": Test("analysts who are slow, frozen, absent", "rows_delivery.r9_slow_analysts"),
     "R10": Test("an image scanner that sends what it should not", "rows_drivers.r10_driver_faults"),
+    "R11": Test("a portal on a bad line, TCP and serial", "rows_portal.r11_bad_lines"),
+    "R12": Test("four lanes for a day, at 20 times the pace", "rows_soak.r12_soak"),
     "R13": Test("restart storm of SIGTERM and SIGHUP", "rows_kills.r13_restarts"),
     "R14": Test("two daemons on one state folder", "rows_kills.r14_two_daemons"),
     "R15": Test("databases of earlier and later schemas, upgrades killed", "rows_upgrade.r15_upgrades"),

@@ -1,17 +1,17 @@
 // The page: loads what is known, listens to what changes, renders, and gives every key to whoever it is for.
 import {html, nothing, render} from '/static/vendor/lit.js';
 import {age, language, setLanguage, t} from '/static/shell/i18n.js';
-import {announce, changed, get, listen, loadAll, logged, notice, onChange, onEvent, post, setSetting, setting, state} from '/static/shell/store.js';
+import {announce, changed, closeDialog, get, listen, loadAll, logged, notice, onChange, onEvent, post, setSetting, setting, state} from '/static/shell/store.js';
 import {ACTIONS, keyName, keysOf, listenKeys, VIEW_ACTIONS} from '/static/shell/keys.js';
 import {nextScan, queueView, secondsSince, SHAPES, short, takeQueue, tickAges} from '/static/shell/queue.js';
 import {activeDecision, cancelDraft, choose, confirm, decisionView, deliveryView, takeDecision, tickDeliveries, undo} from '/static/shell/decision.js';
 import {nextFinding, panelsView, selectFinding} from '/static/shell/panels.js';
-import {closeDialog, dialogView, forget, openHelp, pageView} from '/static/shell/pages.js';
+import {dialogView, forget, openHelp, pageView} from '/static/shell/pages.js';
 import {breakView, shiftButton, tickShift} from '/static/shell/shift.js';
 
 const root = document.getElementById('app');
 const keyOf = (action) => (ACTIONS[action] ? keysOf(action).map(keyName).join(' ') : '');
-const viewer = () => document.querySelector('scan-view#main') ?? document.querySelector('scan-compare');
+const viewer = () => document.querySelector('scan-compare') ?? document.querySelector('scan-view#main');
 
 // ------------------------------------------------------------------------------------------------------------ opening
 
@@ -34,11 +34,18 @@ async function open(scanId) {
 async function takeOpening(told) {
   if (told.scan_id !== state.current) return;
   state.opening = told;
-  if (told.state === 'ready' && state.meta?.scan_id !== told.scan_id) await show(told.scan_id);
+  if (told.state === 'ready' && state.meta?.scan_id !== told.scan_id) await showOnce(told.scan_id);
   else if (told.state === 'ready' && state.meta && state.meta.lease.mine !== told.mine) { state.meta = {...state.meta, lease: {...state.meta.lease, mine: told.mine}}; }
   else if (told.state === 'lost' && state.meta) { state.meta = {...state.meta, lease: {...state.meta.lease, mine: false}}; announce(t('banner.lost', {reason: told.error}), true); }
   else if (told.state === 'failed') announce(t('opening.failed', {error: told.error}), true);
   changed();
+}
+
+let showing = null; // told twice that a scan is ready, by the answer and by the stream, the page asks for it once
+async function showOnce(scanId) {
+  if (showing === scanId) return;
+  showing = scanId;
+  try { await show(scanId); } finally { showing = null; }
 }
 
 async function show(scanId) {
@@ -60,9 +67,14 @@ async function show(scanId) {
   fetchAhead();
 }
 
+let ahead = '';
+/** Have the scan that the next key opens fetched, the first of a shift too: it stays in the queue for everybody, and what is on its way to the screen goes first. */
 function fetchAhead() {
-  const next = nextScan();
-  if (next && setting('ahead', true)) post('/api/open', {scan_id: next.scan_id, ahead: true}).catch((error) => console.warn('next scan not fetched ahead:', error.message));
+  const busy = state.current && !state.meta && state.opening?.state !== 'failed';
+  const next = busy || !setting('ahead', true) ? null : nextScan();
+  if (!next || next.scan_id === ahead) return;
+  ahead = next.scan_id;
+  post('/api/open', {scan_id: ahead, ahead: true}).catch((error) => console.warn('next scan not fetched ahead:', error.message));
 }
 
 function openNext() {
@@ -186,7 +198,7 @@ const alarm = (kind, value) => html`<span class="portal-alarm ${value ? 'on' : '
 function workView() {
   const {meta} = state;
   return html`
-    <main class="work" id="work">
+    <main class="work ${state.current ? 'opened' : ''}" id="work">
       ${queueView({open})}
       <div class="centre" @region-drawn=${regionDrawn} @tile-refused=${(e) => mismatch(e.detail)}
         @scan-cursor=${(e) => { state.cursor = e.detail; const chart = document.querySelector('portal-chart'); const view = viewer(); const x = e.detail; if (chart && e.target !== chart) chart.cursor = x; if (view && e.target !== view) view.cursor = x ? {x: x.x, y: null} : null; }}
@@ -195,15 +207,15 @@ function workView() {
         @nsigma-change=${(e) => setSetting('nsigma', e.detail.on)}
         @finding-click=${(e) => selectFinding(e.detail.index)}
         @scan-first-paint=${(e) => logged('first_paint', {ms: Math.round(e.detail.ms), renderer: e.detail.renderer})}
-        @renderer-change=${(e) => { logged('renderer', e.detail); if (e.detail.renderer !== 'webgl2') notice('info', t(`view.renderer.${e.detail.renderer}`)); }}
+        @renderer-change=${(e) => { logged('renderer', e.detail); if (e.detail.renderer !== 'webgl2' || e.detail.reason) notice('info', t(`view.renderer.${e.detail.renderer}`)); }}
         @enhancement-used=${(e) => logged('enhancement', e.detail)} @tile-error=${(e) => logged('tile_error', e.detail)}>
         ${meta ? scanHead(meta) : nothing}
         <div class="picture">
+          ${state.compare && meta ? nothing : html`<scan-view id="main" class=${meta?.energies.length ? '' : 'waits'} .scan=${meta?.energies.length ? meta : null} .overlays=${state.overlays} .regions=${meta?.regions ?? []} .selectedFinding=${state.selectedFinding}
+            .tool=${state.drawing ?? 'pan'} .palette=${setting('palette', 'grey')} .overlayOpacity=${setting('overlayOpacity', 0.9)} .keyName=${keyOf}></scan-view>`}
           ${state.compare && meta ? html`<div class="compare"><button class="small close" @click=${() => { state.compare = null; changed(); }}>${t('compare.close')} <kbd>v</kbd></button><scan-compare .left=${meta} .right=${state.compare}></scan-compare></div>`
             : meta?.energies.length && !customElements.get('scan-view') ? html`<img class="plain" alt=${t('scan.picture')} src=${plainPicture(meta)}>`
-            : meta?.energies.length ? html`<scan-view id="main" .scan=${meta} .overlays=${state.overlays} .regions=${meta.regions} .selectedFinding=${state.selectedFinding}
-              .tool=${state.drawing ?? 'pan'} .palette=${setting('palette', 'grey')} .overlayOpacity=${setting('overlayOpacity', 0.9)} .keyName=${keyOf}></scan-view>`
-            : meta ? html`<div class="welcome"><p class="big">${t('scan.no_image')}</p></div>` : openingView()}
+            : meta?.energies.length ? nothing : meta ? html`<div class="welcome"><p class="big">${t('scan.no_image')}</p></div>` : openingView()}
         </div>
         ${meta && state.portal ? html`<portal-chart .series=${state.portal} .columnSeconds=${meta.column_seconds} .nsigma=${setting('nsigma', false)}></portal-chart>`
           : meta ? html`<p class="no-portal">${t(meta.portal ? 'portal.loading' : 'portal.none')}</p>` : nothing}
@@ -219,7 +231,7 @@ const plainPicture = (meta) => `/tile/${meta.scan_id}/${meta.sha256}/${meta.defa
 const PAGES = ['work', 'training', 'metrics', 'history', 'settings'];
 function topBar() {
   return html`<header class="top">
-    <a class="brand" href="#" @click=${(e) => { e.preventDefault(); location.hash = ''; }}><img src="/static/icon.svg" alt="" width="22" height="22"> scanlane</a>
+    <a class="brand" href="#" @click=${(e) => { e.preventDefault(); location.hash = ''; }}><img src="/static/icon.svg" alt="" width="22" height="22"> <span class="word">scanlane</span></a>
     <nav class="pages" aria-label=${t('pages.title')}>${PAGES.map((page) => html`<a href=${page === 'work' ? '#' : `#${page}`} aria-current=${state.page === page ? 'page' : nothing}>${t(`pages.${page}`)}</a>`)}</nav>
     <span class="spacer"></span>
     ${state.services.map((s) => html`<span class="link ${s.connected ? 'up' : 'down'}" title=${s.address}><span aria-hidden="true">${s.connected ? '●' : '✕'}</span> ${t(s.connected ? 'link.up' : 'link.down')} <span class="dim">${s.address.replace('tcp://', '')}</span></span>`)}
@@ -245,23 +257,36 @@ function takeHash() {
   changed();
 }
 
+const HERE_MS = 10000;
+let toldHere = 0;
+
+/** Tell the workstation that somebody is here: scans go back from a page that hangs or that everybody has left. */
+function here() {
+  if (Date.now() - toldHere < HERE_MS) return;
+  toldHere = Date.now();
+  post('/api/here').catch((error) => console.warn('not told that somebody is here:', error.message));
+}
+
 async function begin() {
   await setLanguage('en');
   onChange(() => render(view(), root));
   for (const name of ['scan-view', 'portal-chart', 'scan-compare']) await import(`/static/view/${name}.js`).catch((error) => console.warn(`${name}: ${error.message}`));
-  onEvent('queue', takeQueue);
+  onEvent('queue', (told) => { takeQueue(told); fetchAhead(); });
   onEvent('services', ({services}) => { state.services = services; });
   onEvent('opening', takeOpening);
   onEvent('decision', takeDecision);
+  onEvent('opinions', ({scan_id, opinions}) => { if (state.meta?.scan_id === scan_id) state.meta = {...state.meta, opinions}; });
   onEvent('notice', ({level, key, text}) => notice(level, t(key, {error: text})));
   const told = await loadAll();
   await setLanguage(setting('language', navigator.language.slice(0, 2)));
   listen();
   listenKeys(act);
+  for (const sign of ['pointermove', 'pointerdown', 'wheel', 'keydown']) window.addEventListener(sign, here, {passive: true, capture: true});
   window.addEventListener('hashchange', takeHash);
   window.addEventListener('scanlane-language', changed);
   takeHash();
   if (told.open && told.opening) { state.current = told.open; await takeOpening(told.opening); }
+  fetchAhead();
   onChange(() => { if (state.current && seen.at(-1) !== state.current && !seen.includes(state.current)) seen.push(state.current); });
   setInterval(() => { tickAges(); tickDeliveries(); tickShift(); }, 500);
   setInterval(() => { if (!state.streamOpen || state.services.some((s) => !s.connected)) changed(); }, 1000);

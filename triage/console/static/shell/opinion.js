@@ -1,11 +1,11 @@
 // A second opinion: an undecided scan is given on with what one analyst thinks; blind, or open to the next.
 import {html, nothing} from '/static/vendor/lit.js';
 import {dayAndClock, t} from './i18n.js';
-import {announce, changed, notice, post, state} from './store.js';
+import {announce, changed, notice, openDialog, post, state} from './store.js';
 import {activeDecision, VERDICTS} from './decision.js';
 import {ms} from './panels.js';
 
-export function openOpinion() { if (state.meta?.lease.mine) { state.dialog = 'opinion'; changed(); requestAnimationFrame(() => document.querySelector('.dialog select')?.focus()); } }
+export function openOpinion() { if (state.meta?.lease.mine) openDialog('opinion', 'select'); }
 
 async function give(event) {
   event.preventDefault();

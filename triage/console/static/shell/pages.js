@@ -1,7 +1,7 @@
 // The other pages and the dialogs: key sheet, history, settings.
 import {html, nothing} from '/static/vendor/lit.js';
 import {dayAndClock, LANGUAGES, language, setLanguage, t, tOr} from './i18n.js';
-import {changed, get, notice, setSetting, setting, state} from './store.js';
+import {changed, closeDialog, get, notice, openDialog, setSetting, setting, state} from './store.js';
 import {ACTIONS, GROUPS, keyName, keysOf, takenBy} from './keys.js';
 import {ms} from './panels.js';
 import {figuresView, forget as forgetFigures} from './figures.js';
@@ -10,14 +10,7 @@ import {settle, shelveDialog} from './queue.js';
 import {shiftDialog} from './shift.js';
 import {forget as forgetTraining, trainingView} from './training.js';
 
-let returnTo = null;
-export function openHelp() {
-  returnTo = document.activeElement;
-  state.dialog = 'help';
-  changed();
-  requestAnimationFrame(() => document.querySelector('.dialog button')?.focus());
-}
-export function closeDialog() { state.dialog = null; changed(); returnTo?.focus?.(); }
+export const openHelp = () => openDialog('help', 'button');
 
 export const keyCaps = (action) => keysOf(action).map((key) => html`<kbd>${keyName(key)}</kbd>`);
 

@@ -61,7 +61,8 @@ function declaredView(meta) {
           ${fact('declared.consignee', d.consignee)}
           ${fact('declared.trader', d.authorised_trader == null ? '' : t(d.authorised_trader ? 'declared.authorised' : 'declared.not_authorised'))}
           ${fact('declared.prior', d.prior_scans == null ? '' : String(d.prior_scans))}
-        </dl>
+        </dl>`}
+      ${!meta.declared_vs_seen.length ? nothing : html`
         <table class="against"><caption class="hidden-text">${t('against.title')}</caption>
           <thead><tr><th scope="col"></th><th scope="col">${t('against.declared')}</th><th scope="col">${t('against.seen')}</th><th scope="col"><span class="hidden-text">${t('against.verdict')}</span></th></tr></thead>
           <tbody>${meta.declared_vs_seen.filter((line) => line.declared || line.seen).map((line) => html`

@@ -1,7 +1,7 @@
 // The queue in the order of its service; of several, most urgent first and oldest first within. Rows stay where they are while a hand or the keyboard is on them.
 import {html, nothing, repeat} from '/static/vendor/lit.js';
 import {age, clock, t} from './i18n.js';
-import {announce, changed, logged, setSetting, setting, state} from './store.js';
+import {announce, changed, logged, openDialog, setSetting, setting, state} from './store.js';
 import {sound} from './shift.js';
 
 const TIERS = {ALARM: 0, UNUSABLE: 1, REVIEW: 2, CLEAR: 3};
@@ -57,10 +57,10 @@ const held = () => {
   return (row) => deciding.has(row.scan_id);
 };
 
-/** The scan the `next` key opens: the first one that waits and nobody else has. */
+/** The scan the `next` key opens: the first one that waits, nobody else has, and this analyst did not give on. */
 export function nextScan() {
   const deciding = held();
-  return visible(state.rows).find((row) => row.scan_id !== state.current && !deciding(row) && (row.state === 'pending' || row.mine)) ?? null;
+  return visible(state.rows).find((row) => row.scan_id !== state.current && !deciding(row) && !row.given_on && (row.state === 'pending' || row.mine)) ?? null;
 }
 
 const waiting = () => { const shown = new Set(state.shownRows.map((r) => r.scan_id)); return visible(state.rows).filter((r) => !shown.has(r.scan_id)).length; };
@@ -70,6 +70,7 @@ function owner(row) {
   if (row.mine) return row.scan_id === state.current ? t('queue.open_here') : t('queue.yours');
   if (row.state === 'leased') return t('queue.with', {name: row.analyst});
   if (row.state === 'held') return t('queue.held');
+  if (row.given_on) return t('opinion.given_on');
   return '';
 }
 
@@ -85,7 +86,7 @@ function rowView(row, open) {
           <span class="row-lane">${row.lane}</span>
           ${row.training ? nothing : html`<span class="age" data-since=${row.start_utc_ns} .textContent=${age(secondsSince(row.start_utc_ns))}></span>`}
         </span>
-        <span class="row-middle">${row.training ? short(row.scan_id) : row.containers?.length ? row.containers.join(' ') : t('queue.no_number')}${row.simulated ? html` <span class="tag">${t('simulated.short')}</span>` : nothing}</span>
+        <span class="row-middle">${row.training ? short(row.scan_id) : row.containers?.length ? row.containers.join(' ') : t('queue.no_number')}${row.simulated ? html` <span class="tag">${t('simulated.short')}</span>` : nothing}${row.opinions && !row.training ? html` <span class="tag strong">${t('opinion.tag')}</span>` : nothing}</span>
         <span class="row-reason">${row.reasons?.[0] ?? ''}</span>
         ${owner(row) || decision ? html`<span class="row-owner">${decision ? t(row.training && decision.state === 'acknowledged' ? 'delivery.training' : `delivery.${decision.state}`) : owner(row)}</span>` : nothing}
       </button>
@@ -124,7 +125,7 @@ export function queueView({open}) {
       ${fresh ? html`<button class="fresh" @click=${() => { settle(); }}>${t('queue.new', {n: fresh})}</button>` : nothing}
       ${state.shownRows.length
         ? html`<div class="lists">${lanes.length ? lanes.map((lane) => { const own = state.shownRows.filter((row) => row.lane === lane); return html`<section class="lane-group"><h3>${t('scan.lane', {lane})} <span class="count">${own.length}</span>
-            <button class="small" @click=${() => { state.shelving = lane; state.dialog = 'shelve'; changed(); }}>${t('shelf.put')}</button></h3>${list(own)}</section>`; }) : list(state.shownRows)}</div>`
+            <button class="small" @click=${() => { state.shelving = lane; openDialog('shelve', 'input'); }}>${t('shelf.put')}</button></h3>${list(own)}</section>`; }) : list(state.shownRows)}</div>`
         : html`<p class="empty">${state.services.some((s) => s.connected) ? t('queue.empty') : t('queue.unknown')}</p>`}
       ${!training && due > state.rows.filter((r) => !r.training).length ? html`<p class="more">${t('queue.more', {n: due - state.rows.filter((r) => !r.training).length})}</p>` : nothing}
     </nav>`;

@@ -1,7 +1,7 @@
 // A shift: begun with a click (which lets the page sound), ended with a note for whoever comes next; breaks called in time.
 import {html, nothing} from '/static/vendor/lit.js';
 import {age, dayAndClock, t} from './i18n.js';
-import {announce, changed, logged, notice, post, setting, setSetting, state} from './store.js';
+import {announce, changed, closeDialog, logged, notice, openDialog, post, setting, setSetting, state} from './store.js';
 
 let audio = null;
 let soundedAt = 0;
@@ -23,7 +23,7 @@ export function sound() {
   }
 }
 
-export function openShift() { state.dialog = 'shift'; changed(); requestAnimationFrame(() => document.querySelector('.dialog .primary')?.focus()); }
+export const openShift = () => openDialog('shift', '.primary');
 
 async function begin() {
   try {
@@ -32,7 +32,7 @@ async function begin() {
     await audio.resume();
     logged('sound', {unlocked: true});
     nextBreak();
-    state.dialog = null;
+    closeDialog();
     announce(t('shift.said_begun'));
   } catch (error) { notice('warning', error.message); }
   changed();
@@ -42,7 +42,7 @@ async function end() {
     Object.assign(state, await post('/api/shift', {phase: 'ended', note: document.querySelector('#handover').value}));
     audio?.close();
     audio = null;
-    state.dialog = null;
+    closeDialog();
     announce(t('shift.said_ended'));
   } catch (error) { notice('warning', error.message); }
   changed();

@@ -43,6 +43,20 @@ export function notice(level, text) {
   setTimeout(() => { state.notices = state.notices.filter((n) => n !== item); changed(); }, level === 'info' ? 5000 : 12000);
 }
 
+let returnTo = null;
+/** Open a dialog and bring the keyboard to where its work begins; closed, it goes back to where it was. */
+export function openDialog(name, begin) {
+  returnTo = document.activeElement;
+  state.dialog = name;
+  changed();
+  requestAnimationFrame(() => document.querySelector(`.dialog ${begin}`)?.focus());
+}
+export function closeDialog() {
+  state.dialog = null;
+  changed();
+  returnTo?.focus?.();
+}
+
 export function logged(event, values = {}) {
   post('/api/log', {event, scan_id: state.meta?.scan_id ?? '', ...values}).catch((error) => console.warn('not written down:', event, error.message));
 }

@@ -97,7 +97,7 @@ export class GlRenderer {
     const {gl} = this;
     this.textures.clear();
     this.programs = new Map();
-    this.#program({taps: 1}); // says at once if nothing can be drawn
+    for (const taps of [1, 4]) this.#program({taps, opaque: true}); // says at once if nothing can be drawn
     gl.bindVertexArray(gl.createVertexArray());
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 2);
     this.lut = gl.createTexture();

@@ -51,6 +51,7 @@ export const viewStyles = css`
   .scale line { stroke: #fff; stroke-width: 2; } .scale .halo { stroke: rgb(0 0 0 / 80%); stroke-width: 4; }
   .mini rect { stroke: #6a6a6a; } .mini .seen { stroke: var(--focus); stroke-width: 1.5; } .loupe { stroke: var(--focus); stroke-width: 1.5; }
   .badrow { stroke: var(--unusable); stroke-width: 2; } .divide { stroke: var(--line); stroke-width: 1; } .marks .name { font: 600 11px system-ui, "DejaVu Sans", sans-serif; fill: #ddd; paint-order: stroke; stroke: rgb(0 0 0 / 80%); stroke-width: 3px; }
+  @media (max-width: 1000px) { .bar { gap: 3px 8px; padding: 2px 6px; } .histogram, .group > .word { display: none; } .status { height: 18px; } }
   @media (min-width: 2000px) { :host { font-size: 14px; } button, input, select { height: 28px; } input[type="number"] { width: 76px; } .histogram { height: 28px; width: 140px; } .status { height: 26px; } .tag text { font-size: 12px; } }
   @media (forced-colors: active) { button[aria-pressed="true"] { outline: 2px solid Highlight; outline-offset: -2px; } .stage, canvas, .swatch { forced-color-adjust: none; } }
 `;

@@ -123,11 +123,12 @@ export function plan(scan, store, pane, {shown, low, reduce, coarse, bounds, rea
   return {items, holes, standIns, level: seen.level, worst};
 }
 
-/** The tiles to ask for, for one pane: the whole in one tile first, then what stands in, then what is to be seen. */
-export function wishes(scan, pane, {energies, reduce, bounds, query = '', coarse = false}) {
+/** The tiles to ask for, for one pane: the whole in one tile first (and only that, if `first`), then what stands in, then what is to be seen. */
+export function wishes(scan, pane, {energies, reduce, bounds, query = '', coarse = false, first = false}) {
   const list = [];
   const add = (level, tx, ty) => { for (const energy of energies) list.push({energy, level, tx, ty, reduce, query}); };
   add(scan.levels - 1, 0, 0);
+  if (first) return list;
   for (const how of coarse ? [true] : [true, false]) {
     const seen = visible(scan, pane, how, bounds);
     for (const {tx, ty} of seen.tiles) add(seen.level, tx, ty);
