@@ -114,6 +114,16 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     checkpoints: str | None = None
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a monitoring system may ask: /healthz, /readyz and, for Prometheus, /metrics.
+
+    bind : HOST:PORT; none: nobody is answered. There is no encryption and no key: of this machine alone, or of the
+        network of those who operate it. It tells how many scans there are and how devices are, never what is in them
+    """
+
+    bind: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$")] | None = None
+
+
 class Outbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where it is kept what analysts owe an answer, and every answer.
 
@@ -182,6 +192,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     outbox: Outbox = Outbox()
     audit: Audit = Audit()
     retention: Retention = Retention()
+    metrics: Metrics = Metrics()
     cargo: Cargo | None = None
 
 

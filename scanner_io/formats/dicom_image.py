@@ -168,7 +168,10 @@ def _values(dataset: Dataset, header: RasterHeader, name: str) -> tuple[npt.NDAr
     if pixels.shape[:2] != (header.rows, header.columns) or pixels.dtype.itemsize * 8 != header.bits:
         raise DataError(f"{name}: decoded to {pixels.shape} {pixels.dtype}, the header says {header}")
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    grey, marks = grey_of(pixels)
+    try:
+        grey, marks = grey_of(pixels)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
     stored = int(dataset.get("BitsStored", header.bits))
     if pixels.dtype.kind == "u" and stored < header.bits:
         grey = grey & np.array((1 << stored) - 1, grey.dtype)  # overlays may lie in the bits above

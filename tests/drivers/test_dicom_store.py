@@ -266,6 +266,32 @@ def test_dcmtk_s_storescu_is_understood(opened):
         assert np.array_equal(image_of(events), expected_counts(pydicom.dcmread(SAMPLES / name))), name
 
 
+ENCODERS = {
+    # transfer syntax: dcmtk's own encoder, bits, counts may change
+    "JPEGLosslessSV1": (("dcmcjpeg", "+e1"), 16, False), "JPEGLossless": (("dcmcjpeg", "+el"), 16, False),
+    "JPEGBaseline8Bit": (("dcmcjpeg", "+eb"), 8, True), "JPEGLSLossless": (("dcmcjpls", "+el"), 16, False),
+    "JPEGLSNearLossless": (("dcmcjpls", "+en"), 16, True),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/usr/bin/dcmcjpls").is_file(), reason="dcmtk is not installed")
+@pytest.mark.parametrize("syntax", ENCODERS)
+def test_what_an_independent_encoder_made_is_read(syntax, tmp_path):
+    (program, option), bits, lossy = ENCODERS[syntax]
+    values = picture() if bits == 16 else (picture() >> 8).astype(np.uint8)
+    dx(values).save_as(tmp_path / "plain.dcm", enforce_file_format=True)
+    words = [f"/usr/bin/{program}", option, tmp_path / "plain.dcm", tmp_path / "packed.dcm"]
+    told = subprocess.run(words, capture_output=True, text=True, timeout=20)
+    assert told.returncode == 0, told.stderr
+    packed = pydicom.dcmread(tmp_path / "packed.dcm")
+    assert packed.file_meta.TransferSyntaxUID == getattr(pydicom.uid, syntax)
+    ask = DicomAsk(options=BRIGHT, received_utc_ns=1)
+    image = dicom_image.read_dicom((tmp_path / "packed.dcm").read_bytes(), syntax, ask).radiograph
+    wanted = packed.pixel_array if lossy else values
+    assert np.array_equal(image.upright(0), wanted)
+    assert ("image_lossy" in [q.code for q in image.detector.flags]) == lossy
+
+
 def bomb():
     d = dx(syntax=DeflatedExplicitVRLittleEndian, Rows=60_000, Columns=60_000)
     d.PixelData = bytes(1 << 20)

@@ -10,6 +10,7 @@ from rich.console import Console
 from drivers import simulated
 from scanner_io import recording
 from scanner_io.config import Cargo
+from scanner_io.errors import StorageError
 from scanner_io.formats.cargo import CargoMessage, Consignment, Equipment, GoodsItem
 from scanner_io.formats.cargo_any import read_cargo
 from scanner_io.formats.cargo_edifact import write_interchange
@@ -19,6 +20,7 @@ from scanner_io.model import CargoReceived, Decision, DeclarationMatch, LaneEven
 from tests import samples
 from triage.analysis import image, pipeline
 from triage.service.assembly import Assembly, LaneSpec
+from triage.service.lane import Delivery, Late, Worker
 from triage.service.later import Later, together
 from triage.service.outbox import Outbox, ScanRow
 from triage.service.papers import Papers
@@ -160,8 +162,8 @@ def test_what_was_expected_and_was_found_is_not_missing(papers):
 
 def passage(number, *, index=0, **config):
     """Return a simulated passage without papers, whose container a camera read, and what it truly weighs."""
-    made = simulated.Config(**{"seed": 5, "energies": 2, "threat_share": 0, "source_share": 0, "norm_share": 0,
-                               "neutron_share": 0, "misdeclared_share": 0, **config})  # fmt: skip
+    none = dict.fromkeys(("threat_share", "source_share", "norm_share", "neutron_share", "misdeclared_share"), 0)
+    made = simulated.Config(**{"seed": 5, "energies": 2, "columns": 600, "channels": 288, **none, **config})
     lane = Assembly(LaneSpec(name="north", expected=simulated.kinds(made)))
     scans = [s for e in simulated.simulate_passage(made, index) for s in lane.feed(0, e, 0.0)] + lane.flush()
     scan = scans[0].scan
@@ -310,3 +312,50 @@ def test_a_filed_scan_waits_again_and_a_decision_stays(outbox):
     assert change.after_decision and outbox.item(samples.SCAN_ID).state == "decided"
     kinds = [k for (k,) in outbox.store.rows("SELECT kind FROM events ORDER BY seq")]
     assert kinds[-1] == "assessed_after_decision"
+
+
+class Heard:
+    """A lane as its worker sees it, without processes: what is noted and said."""
+
+    def __init__(self, papers):
+        self.papers, self.notes, self.said, self.acks, self.name = papers, [], [], [], "north"
+
+    def note(self, event, **fields):
+        self.notes.append((event, fields))
+
+    def say(self, message):
+        self.said.append(message)
+
+    def acknowledge(self, number, source_ref):
+        self.acks.append((number, source_ref))
+
+
+def test_a_store_that_cannot_be_used_costs_no_scan_and_never_reads_as_clear(tmp_path):
+    (tmp_path / "declarations.sqlite").write_bytes(b"no database, by no means" * 100)
+    lane = Heard(Papers(tmp_path / "declarations.sqlite", Cargo()))
+    worker = Worker(lane)
+    scan = worker._with_papers(seen(NUMBER))
+    assert codes(scan) == ["declaration_missing"] and "cannot be looked through" in scan.quality[0].reason
+    worker._note_waiting(
+        msgspec.structs.replace(scan, declaration_match=DeclarationMatch(state="none", read=("A",))), tmp_path
+    )
+    worker._look_again(Late())
+    assert [event for event, _ in lane.notes] == ["declarations_fault"] * 3
+    with pytest.raises(StorageError):  # tried again until the disk takes it, and acknowledged only then
+        worker._keep(Delivery(0, CargoReceived(source_ref="f", utc_ns=1, name="n", messages=(message(),))), False)
+    assert lane.acks == []
+
+
+def test_what_is_refused_or_unreadable_is_told_and_acknowledged_and_what_is_odd_is_told_too(papers):
+    lane = Heard(papers)
+    worker = Worker(lane)
+    for told in (
+        CargoReceived(source_ref="a", utc_ns=1, name="a", problem="who is that", refused=True),
+        CargoReceived(source_ref="b", utc_ns=1, name="b", problem="cut off"),
+        CargoReceived(
+            source_ref="c", utc_ns=time.time_ns(), name="c", messages=(message(), message("M2", function="amendment"))
+        ),
+    ):
+        worker._keep(Delivery(3, told), False)
+    assert [event for event, _ in lane.notes] == ["cargo_refused", "cargo_unreadable", "cargo_taken", "cargo_odd"]
+    assert lane.acks == [(3, "a"), (3, "b"), (3, "c")] and papers.store.head() == 2

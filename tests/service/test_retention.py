@@ -11,11 +11,13 @@ import pytest
 
 from scanner_io.config import Retention
 from scanner_io.errors import DeliveryError, StorageError
+from scanner_io.model import DeclarationMatch
 from tests import samples
 from tests.service.daemon_rig import ENVIRONMENT, ROOT, write_config
 from tests.service.test_keeping import stored
 from tests.service.test_outbox import decision, row
 from triage.service import audit, keeping, retention
+from triage.service.later import Later
 from triage.service.outbox import Outbox
 
 POLICY = Retention(clear_days=10, inspect_days=100)
@@ -97,6 +99,8 @@ def test_result_and_declaration_are_erased_after_the_recording_and_never_before(
 
     assert may_go(100) == []  # it waits
     decide(outbox, 1, "clear")
+    match = DeclarationMatch(state="matched", by="container", document="MAN1")
+    outbox.assess(scan_id, Later(result=outbox.item(scan_id).row.result, declaration=DECLARED, match=match))
     assert may_go(100) == []  # its recording is there
     later = time.time_ns() + 6 * DAY_NS
     assert retention.delete(outbox, retention.candidates(outbox, policy, later)[0], recordings, "olga")
@@ -110,6 +114,7 @@ def test_result_and_declaration_are_erased_after_the_recording_and_never_before(
     item = outbox.item(scan_id)
     assert (item.state, item.row.result.outcome, item.row.declaration) == ("decided", kept.result.outcome, None)
     assert item.row.result.reasons == (retention.ERASED,)
+    assert item.row.later == () and item.row.papers is None
     assert outbox.decisions(scan_id)[0][0].verdict == "clear"
     ((text,),) = outbox.store.rows("SELECT text FROM events WHERE kind='result_erased'")
     for told in (kept.result, kept.declaration):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scanner_io import recording
 from scanner_io.errors import ConfigError
 from scanner_io.model import Finding, Intervals, Quality
 from tests import samples
@@ -290,3 +291,12 @@ def test_the_score_is_in_the_judgement_and_its_profile_in_the_judgements_name():
     assert [f.kind for f in pipeline.run(scan, rules).findings][-1] == "risk"
     assert pipeline.run(scan, rules).judgement() == pipeline.run(scan, rules).judgement()
     assert "risk" not in [f.kind for f in pipeline.run(scan, plain).findings]
+
+
+def test_a_score_is_a_float_also_where_no_rule_counts_so_that_a_recording_reads_as_it_was_written(tmp_path):
+    scan = samples.scan(declaration=samples.declaration(origin="DE"))
+    told = with_risk(samples.result(), scan, profile(rule()))
+    assert isinstance(told.findings[-1].score, float) and told.findings[-1].score == 0
+    path = tmp_path / "one.scan.h5"
+    recording.write(path, scan, result=told)
+    assert [p for p in recording.check(path) if p.check == "hash"] == []

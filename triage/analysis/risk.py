@@ -359,7 +359,7 @@ def assess(profile: RiskProfile, facts: Mapping[str, Value], utc_ns: int) -> Ass
             continue
         counted.append((rule, _counted(rule, known, "open" in held)))
     kept = _strongest(counted, left_out)
-    score = max(round(sum(c.points for c in kept), 6), 0.0)
+    score = max(round(float(sum(c.points for c in kept)), 6), 0.0)
     return Assessment(
         score=score, contributions=tuple(kept), left_out=tuple(left_out), joint=joint.words, joint_p=joint.p_value,
         profile=profile.identity, profile_sha256=profile.sha256,

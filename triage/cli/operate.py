@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -25,9 +26,18 @@ root_option = click.option(
 @root_option
 @click.option("--print", "only_print", is_flag=True, help="Print what would be written, and write nothing.")
 @click.option("--exposure", is_flag=True, help="Print what systemd finds open in the unit, and why it is.")
+@click.option("--monitoring", type=click.Path(path_type=Path, file_okay=False), help="Write a dashboard for Grafana "
+              "and alert rules for Prometheus into this folder, and nothing else.")  # fmt: skip
 @json_option
 def install(
-    user: str, memory: str, networks: tuple[str, ...], root: Path, only_print: bool, exposure: bool, as_json: bool
+    user: str,
+    memory: str,
+    networks: tuple[str, ...],
+    root: Path,
+    only_print: bool,
+    exposure: bool,
+    monitoring: Path | None,
+    as_json: bool,
 ) -> None:
     """Write a hardened systemd unit, its user's entry and a commented configuration.
 
@@ -37,6 +47,10 @@ def install(
     from triage.operate import install as work
 
     files = work.files(user, memory=memory, networks=networks or work.PRIVATE)
+    if monitoring is not None:
+        written = work.write_monitoring(monitoring)
+        click.echo("\n".join(map(str, written)) if not as_json else json.dumps([str(p) for p in written]))
+        return
     if exposure:
         table = work.exposure()
         if as_json:

@@ -133,6 +133,18 @@ def exposure() -> dict[str, str]:
     return table
 
 
+MONITORING = ("dashboard.json", "alerts.yml")
+
+
+def write_monitoring(folder: Path) -> list[Path]:
+    """Write the dashboard and the alert rules into a folder; return where. Raises StorageError if they are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    places = [folder / name for name in MONITORING]
+    for place in places:
+        write_durable(place, _packaged(place.name).encode(), mode=0o644)
+    return places
+
+
 def install(wanted: list[File], root: Path) -> list[tuple[Path, Change]]:
     """Write files below `root`; return what became of each. Raises OSError, StorageError, DataError."""
     noted = _noted(root)

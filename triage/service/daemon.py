@@ -44,6 +44,7 @@ from .clock import ClockWatch
 from .dispatch import Dispatch
 from .gate import Gate
 from .later import Later
+from .metrics import Metrics, Page
 from .outbox import CLOCK_SKEW_NS, Outbox
 from .room import Room
 from .sparing import Sparing, one_line
@@ -121,6 +122,8 @@ class LaneHandle:
         self.heard_s = 0.0
         self.stands = ""
         """Which of its loops does not progress, in words."""
+        self.unlinked: tuple[str, ...] = ()
+        """Its devices to which there is no link."""
         self.was_ready = self.has_ended = False
         """Ever, since the daemon began."""
         self.killed_s = 0.0
@@ -166,6 +169,7 @@ class LaneHandle:
         if self.pipe is not None:
             self.pipe.close()
         self.process = self.pipe = None
+        self.ready = False
         self.has_ended = True
         self.killed_s = 0.0
         self.to_rejudge.clear()
@@ -191,8 +195,15 @@ class LaneHandle:
             return f"not heard for {silent_s:.0f} s"
         return self.stands
 
+    def down(self) -> str:
+        """Return in a few words why the lane takes no scans in, empty if it does."""
+        if not self.ready:
+            return "lane died" if self.has_ended else "lane starts"
+        return f"no link to {self.unlinked[0]}" if self.unlinked else ""
+
     def take_alive(self, alive: link.Alive, watchdog_s: float) -> None:
         """Hear how the loops of the lane are."""
+        self.unlinked = alive.down
         late = [f"{n} for {t:.0f} s" for n, t in alive.standing_s.items() if t > READ_FACTOR * watchdog_s]
         if alive.judging_s > watchdog_s:
             late.append(f"the judgement for {alive.judging_s:.0f} s")
@@ -218,7 +229,9 @@ class Daemon:
         """Make it; `run` does the rest. once : end when every lane's sources have ended and all is stored."""
         self._config = config
         self._state = Path(config.state_dir)
-        self._log = log
+        self._supervisor = Supervisor()
+        self._metrics = Metrics((lane.name for lane in config.lane), stands_s=self._supervisor.watchdog_s)
+        self._log = log = self._metrics.heard(log)
         self._once = once
         self._stop = False
         self._stop_signals = 0
@@ -236,7 +249,6 @@ class Daemon:
         self._faults = Sparing(burst=5, every_s=30.0)
         self._late_alarm_s: float | None = None
         self._cargo_told = {event: Sparing(burst=100, every_s=10.0) for event in CARGO_EVENTS}
-        self._supervisor = Supervisor()
         self._clock, self._clock_moved_ns = ClockWatch(), 0
 
     def stop(self, *_: object) -> None:
@@ -279,9 +291,15 @@ class Daemon:
                     self._tell_room()
                 self._tell_damaged()
                 self._begin_scrub()
+                page = None
                 try:
+                    if self._config.metrics.bind is not None:
+                        page = Page(self._config.metrics.bind, self._metrics)
+                        self._log("metrics_listening", address=page.address)
                     self._loop(pulse)
                 finally:
+                    if page is not None:
+                        page.close()
                     self._supervisor.stopping()
                     self._note("service_stopped", "", who=self._outbox.hub)
                     self._tell_audit(now=True)
@@ -314,6 +332,7 @@ class Daemon:
             self._tell_audit()
             self._watch_lanes(restart=stop_sent_s is None)
             self._tell_supervisor(pulse)
+            self._tell_metrics()
             done = all(h.finished or h.process is None for h in self._lanes.values())
             if stop_sent_s is None and (self._stop or (self._once and done)):
                 stop_sent_s = time.monotonic()
@@ -348,6 +367,20 @@ class Daemon:
         if pulse.silent_s() <= longest_s and not stuck:
             self._supervisor.feed()
 
+    def _tell_metrics(self) -> None:
+        """Let the metrics know how everything is."""
+        intake = self._intake.open
+        down = {
+            name: h.down() or ("" if intake else "disk full") for name, h in self._lanes.items() if not h.finished
+        }  # fmt: skip
+        why_not = (f"nothing goes out: {self._dispatch.shut}",) if self._dispatch.shut else ()
+        self._metrics.tick(down, intake=intake, free_bytes=self._room.free, why_not=why_not)
+        self._metrics.look_at_queue(self._outbox.counts, self._oldest_s)
+
+    def _oldest_s(self) -> float:
+        waiting = self._outbox.waiting(0.0)
+        return 0.0 if waiting is None else waiting.waited_s
+
     def _fault(self, error: StorageError, **where: str) -> None:
         """Tell that the outbox could not do something, of many times only that they are many."""
         if (more := self._faults.ask()) is not None:
@@ -376,6 +409,8 @@ class Daemon:
         match message:
             case link.Alive():
                 handle.take_alive(message, self._supervisor.watchdog_s)
+                up = {name: name not in message.down for name in message.standing_s}
+                self._metrics.devices(handle.name, up, message.dropped)
             case link.Ready():
                 handle.ready = handle.was_ready = True
                 self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
@@ -399,6 +434,7 @@ class Daemon:
                     handle.untaken.append(message)
                     return
                 if new:
+                    self._metrics.judged(row.lane, row.result)
                     self._log(
                         "scan", lane=row.lane, scan=row.scan_id, outcome=row.result.outcome, load=row.result.load,
                         text=row.result.reasons[0] if row.result.reasons else "",
@@ -447,9 +483,9 @@ class Daemon:
         except StorageError as error:  # found again at the lane's next start
             self._fault(error, lane=handle.name, scan=message.scan_id)
             return
-        except DeliveryError as error:
+        except DeliveryError as error:  # its row could not be committed yet; found again at the lane's next start
             self._log("assessed_unknown", level="error", lane=handle.name, scan=message.scan_id, text=str(error))
-            change = None
+            return
         if change is not None:
             self._log("assessed_later", level="warning", lane=handle.name, scan=message.scan_id, text=change.words)
             if change.after_decision:

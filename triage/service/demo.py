@@ -19,13 +19,15 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from scanner_io import driver as drivers
-from scanner_io import wire
+from scanner_io import security, wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DeliveryError, ScannerError
 from scanner_io.formats.cargo_edifact import write_interchange
 from scanner_io.formats.cargo_json import write_json
 from scanner_io.model import TriageResult, Verdict
+from triage.analysis.risk import EXAMPLE
 
+from . import risk_store
 from .desk import interrupts, scan_of
 from .outbox import Outbox
 
@@ -50,6 +52,7 @@ lease_s = 30.0
 LANE = """
 [[lane]]
 name = "{name}"
+risk = "{risk}"
 
 [[lane.device]]
 driver = "simulated"
@@ -81,15 +84,24 @@ def scripted_verdict(result: TriageResult) -> Verdict:
 def write_config(folder: Path, vehicles: int, seed: int) -> Path:
     """Write the demo's configuration for `vehicles` on two lanes; return its path."""
     shares = [vehicles - vehicles // 2, vehicles // 2]
-    text = CONFIG
+    text, risk = CONFIG, _risk_profile(folder)
     for number, (name, share) in enumerate(zip(LANES, shares, strict=True)):
         if share:
-            text += LANE.format(name=name, seed=seed + number, vehicles=share, speed=SPEED, delay_s=DELAY_S)
+            text += LANE.format(name=name, seed=seed + number, vehicles=share, speed=SPEED, delay_s=DELAY_S, risk=risk)
             text += FEED.replace('"declarations"', f'"{folder.resolve() / "declarations"}"') if number == 0 else ""
             declare(folder / "declarations", name, share, seed + number)
     path = folder / "demo.toml"
     path.write_text(text)
     return path
+
+
+def _risk_profile(folder: Path) -> Path:
+    """Sign the example of a risk profile with two keys made for it, as two people would; return where it is kept."""
+    file = folder / "risk.toml"
+    file.write_text(EXAMPLE)
+    for name in ("demo-risk-desk", "demo-supervisor"):
+        signed = risk_store.sign(file, folder.resolve() / "profiles", security.generate(name))
+    return folder.resolve() / "profiles" / f"{signed.sha256}.toml"
 
 
 def declare(folder: Path, lane: str, vehicles: int, seed: int) -> None:

@@ -137,13 +137,16 @@ class DeviceThread(threading.Thread):
         """Set once nothing more will come, what an orderly end gives included."""
         self.closing = threading.Event()
         self.pausable = False
+        self.is_open = False
+        """There is a link to the device."""
+        self.dropped = 0
+        """Blocks of lines that came when there was no room for them."""
         self._device = device
         self._out = out
         self._note = note
         self._intake = intake
         self._room = room
         self._count = count
-        self._dropped = 0
         self._lost_columns: dict[str, int] = {}
         """Columns of the open scans that were dropped here."""
         self._reported = ""
@@ -174,6 +177,7 @@ class DeviceThread(threading.Thread):
                     if count is not None and isinstance(source, drivers.Counting):
                         source.resume(count)
                 self._tell(source.open())
+                self.is_open = True
                 self._read(source)
             except (ScannerError, OSError) as error:
                 self._lost("device_lost", "warning", str(error))
@@ -182,6 +186,7 @@ class DeviceThread(threading.Thread):
                 self._lost("driver_failed", "error", f"{type(error).__name__}: {error}")
                 self._close(source)
                 source = None
+            self.is_open = False
             if not self.stopping.is_set():
                 self._tell(LinkLost(self._reported))
             self.stopping.wait(self._retry_s * random.uniform(0.8, 1.2))  # noqa: S311 -- jitter
@@ -276,13 +281,13 @@ class DeviceThread(threading.Thread):
             except queue.Full:
                 # A live device cannot wait. The gap in `first_column` tells assembly what is missing; where nothing
                 # comes after it, the scan's end does.
-                self._dropped += 1
+                self.dropped += 1
                 columns = event.counts[0].shape[0] if event.counts else 0
                 self._lost_columns[event.source_ref] = self._lost_columns.get(event.source_ref, 0) + columns
-                if self._dropped & (self._dropped - 1) == 0:
+                if self.dropped & (self.dropped - 1) == 0:
                     self._note(
                         "lines_dropped", level="error", device=self._device.driver,
-                        text=f"{self._dropped} blocks dropped so far: the lane is slower than the scanner",
+                        text=f"{self.dropped} blocks dropped so far: the lane is slower than the scanner",
                     )  # fmt: skip
             return
         if isinstance(event, ScanEnd) and (lost := self._lost_columns.pop(event.source_ref, 0)):
@@ -635,9 +640,10 @@ class Worker(threading.Thread):
             return scan
         try:
             return papers.joined(scan)
-        except StorageError as error:
-            self._lane.note("declarations_fault", level="error", scan=scan.scan_id, text=str(error))
-            flag = Quality(code=MISSING, reason=f"no declaration: the store of declarations cannot be used ({error})")
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            self._lane.note("declarations_fault", level="error", scan=scan.scan_id, text=text)
+            flag = Quality(code=MISSING, reason=f"no declaration: those that came cannot be looked through ({error})")
             return msgspec.structs.replace(scan, quality=(*(q for q in scan.quality if q.code != MISSING), flag))
 
     def _note_waiting(self, scan: Scan, path: Path) -> None:
@@ -666,8 +672,8 @@ class Worker(threading.Thread):
                     )
                 )
                 self.progressed()
-        except (StorageError, OSError) as error:
-            lane.note("declarations_fault", level="error", text=str(error))
+        except Exception as error:  # looked at again with the next message; scans must go on being judged
+            lane.note("declarations_fault", level="error", text=f"{type(error).__name__}: {error}")
 
     def _report(self, path: Path, scan: Scan, result: TriageResult, sha256: str) -> None:
         self._note_waiting(scan, path)
@@ -791,7 +797,11 @@ class LaneProcess:
             self._alive_s = time.monotonic()
             judging_s, storing_s = self._worker.standing_s()
             devices = {t.name: t.standing_s for t in self._devices}
-            self.say(link.Alive(standing_s=devices, judging_s=judging_s, storing_s=storing_s))
+            down = tuple(t.name for t in self._devices if not t.is_open and not t.quiet.is_set())
+            dropped = {t.name: t.dropped for t in self._devices}
+            self.say(
+                link.Alive(standing_s=devices, judging_s=judging_s, storing_s=storing_s, down=down, dropped=dropped)
+            )
 
     # -- running ------------------------------------------------------------------------------------------------
 

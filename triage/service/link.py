@@ -48,11 +48,15 @@ class Alive(Said, frozen=True, kw_only=True, tag="alive"):
 
     standing_s : how long ago the loops of its devices last turned, by their names
     judging_s, storing_s : how long ago its worker last progressed with what it is at; 0 where it is at nothing
+    down : devices to which there is no link at this moment
+    dropped : blocks of lines that a live device gave and nobody took, since the lane began
     """
 
     standing_s: dict[str, float]
     judging_s: float
     storing_s: float
+    down: tuple[str, ...] = ()
+    dropped: dict[str, int] = {}
 
 
 class Finished(Said, frozen=True, kw_only=True, tag="finished"):

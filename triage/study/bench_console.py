@@ -255,7 +255,7 @@ def _memory(page: Any, console_pid: int) -> dict[str, float]:
     session.send("HeapProfiler.collectGarbage")
     used = page.evaluate("performance.memory.usedJSHeapSize")
     session.detach()
-    browser = sum(_pss_kb(pid) for pid in _descendants(os.getpid()) if pid not in _family(console_pid))
+    browser = sum(_pss_kb(pid) for pid in _browser(console_pid))
     return {
         "page": round(used / 1e6, 1),
         "browser": round(browser / 1024, 1),
@@ -266,13 +266,26 @@ def _memory(page: Any, console_pid: int) -> dict[str, float]:
 def _browser_cpu_s(console_pid: int) -> float:
     """Return the processor time that the browser's processes have taken."""
     ticks = 0
-    for pid in set(_descendants(os.getpid())) - _family(console_pid):
+    for pid in _browser(console_pid):
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:  # it has ended meanwhile
             continue
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _browser(console_pid: int) -> list[int]:
+    """Return the browser's processes: those below this one that run its program, and not Playwright's own driver."""
+    found = []
+    for pid in set(_descendants(os.getpid())) - _family(console_pid):
+        try:
+            program = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0]
+        except OSError:  # it has ended meanwhile
+            continue
+        if b"chrom" in program:
+            found.append(pid)
+    return found
 
 
 def _descendants(of: int) -> list[int]:
