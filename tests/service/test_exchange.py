@@ -7,11 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from scanner_io import exchange, recording, security
-from scanner_io.model import Decision, Finding
+from scanner_io.model import Decision, DeclarationMatch, Finding
 from tests import samples
 from triage.analysis.recognised import Here, Received, recognised
 from triage.cli import cli
 from triage.service import exchanging
+from triage.service.later import Later
 from triage.service.outbox import Outbox, ScanRow
 
 DAY = 86_400 * 10**9
@@ -249,3 +250,13 @@ def test_trust_is_shown_and_revoked_with_a_reason(sites):
     assert "revoked: stolen" in said("exchange", "trust", sites / "trust.json")
     error = said("exchange", "verify", package, "--trust", sites / "trust.json", code="raises")
     assert "refused: the key of south was revoked: stolen" in error
+
+
+def test_what_was_found_later_goes_out_too(sites):
+    outbox = Outbox(sites / "south" / "outbox.sqlite")
+    late = samples.result(outcome="ALARM", reasons=("declared empty, but loaded",))
+    match = DeclarationMatch(state="matched", sender="LINE", document="M1", version=1)
+    outbox.assess(samples.SCAN_ID, Later(result=late, declaration=samples.declaration(), match=match))
+    outbox.close()
+    told = json.loads(_member(pack(sites)[0].read_bytes(), "001.scan.json"))
+    assert told["result"]["outcome"] == "ALARM" and "M1 of LINE" in told["result"]["reasons"][-1]
