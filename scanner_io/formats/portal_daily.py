@@ -52,6 +52,9 @@ BACKGROUND_AGE_NS = 900 * NANOSECONDS
 BURST_LINES = 9
 """Lines at the start of a passage whose arrival says nothing of their time: five buffered intervals come at once, and
 7 to 9 lines pass before the first gap of 150 ms."""
+ONE_LINE = 0.75
+"""Share of an interval by which the steady part of a passage that lost one line lasts longer. None of 50 recorded ones
+does."""
 MPH_LIMIT = 20.0
 """Speeds from here on are the display's cap or an outlier (half of all SP lines), not a vehicle in a portal."""
 KMH_PER_MPH = 1.609344
@@ -713,7 +716,8 @@ class PortalDecoder:
         """Return True if gamma lines of the passage were lost.
 
         Its time from the first line to GX tells that to the line, whatever the network held back. Where an end is
-        missing, or this is another kind of portal, the time between its lines must do.
+        missing, or this is another kind of portal, the time between its lines must do: one line's worth of it where
+        every passage takes longer, so that a portal which loses a line in each is not taken for another kind.
         """
         arrival = passage.gamma_arrival
         if len(arrival) > BURST_LINES and complete:
@@ -723,7 +727,8 @@ class PortalDecoder:
                 return too_long
             if utc_ns - arrival[-1] > QUIET_NS:  # GX follows the last line within 0.3 s
                 return True
-        return _lines_lost(arrival, self._interval_ns, BURST_LINES)
+        beyond = ONE_LINE if self._unusual and complete else 1.25
+        return _lines_lost(arrival, self._interval_ns, BURST_LINES, beyond)
 
     def _lasted_too_long(self, passage: _Passage, utc_ns: int, events: list[Event]) -> bool:
         """Return True if a whole passage took more time than its gamma lines account for.
@@ -1065,8 +1070,8 @@ def index_start(arrival: Sequence[int], step_ns: int, burst: int) -> int | None:
     return min(a - (i + 1) * step_ns for i, a in enumerate(arrival))  # a line can only be late
 
 
-def _lines_lost(arrival: list[int], step_ns: int, burst: int) -> bool:
-    """Return True if the steady part lasted longer than its number of lines.
+def _lines_lost(arrival: list[int], step_ns: int, burst: int, beyond: float = 1.25) -> bool:
+    """Return True if the steady part lasted longer than its number of lines, by `beyond` of a step and more.
 
     There is no sequence number, so a lost line shows only in time. The medians of five lines at both ends are
     compared, because one late line is the network's doing.
@@ -1079,7 +1084,7 @@ def _lines_lost(arrival: list[int], step_ns: int, burst: int) -> bool:
         return True
     # The last line of the burst is live: of the first lines it is the least late.
     live = min(lag[:burst], default=early)
-    return max(late - early, early - live) > 1.25 * step_ns
+    return max(late - early, early - live) > beyond * step_ns
 
 
 def _repeated(raw: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from scanner_io.errors import ConfigError, DataError, LinkLost, StorageError
 from scanner_io.model import EndOfSource, Health
 from tests import samples
 from tests.drivers import (
+    test_cargo_feed,
     test_dicom_store,
     test_file_drop,
     test_lane_events,
@@ -144,6 +145,10 @@ def device(name, folder):
             rig = module(folder / "first")
             changed = msgspec.structs.replace(rig.config, path=str(folder / "second"))
             yield rig, str(folder / "second"), lambda _: changed, False
+        case "cargo_feed":
+            rig = test_cargo_feed.FeedRig(folder / "first")
+            changed = msgspec.structs.replace(rig.config, folder=str(folder / "second"))
+            yield rig, str(folder / "second"), lambda _: changed, False
         case "replay":
             scan = samples.scan()
             from scanner_io import recording
@@ -183,7 +188,7 @@ def device(name, folder):
 
 KINDS = [
     "file_drop", "passages", "replay", "rpm_rapiscan", "line_tcp", "rpm_aspect", "stream_v2", "dicom_store",
-    "lane_events",
+    "lane_events", "cargo_feed",
 ]  # fmt: skip
 
 

@@ -653,6 +653,20 @@ def test_a_portal_that_takes_longer_at_every_passage_is_told_and_then_measured_b
     assert [(e.component, e.state) for e in told] == [("line count", "degraded")]
 
 
+def test_a_portal_that_loses_a_line_at_every_passage_is_not_taken_for_another_kind() -> None:
+    decoder, events = PortalDecoder(), []
+    for n in range(1, 9):
+        start_s, lost = 100.0 + 30 * n, 14 + 2 * n
+        timed = [(start_s - 3, GB), (start_s, SP)]
+        timed += [(start_s + max(0.2, (i - 5) * 0.2), GS) for i in range(40) if i != lost]
+        timed += [(start_s + i, NS) for i in range(8)]
+        timed.append((start_s + 7.0, format_line("GX", [n, 6683, 0, 0]).rstrip()))
+        for t_s, line in sorted(timed, key=lambda x: x[0]):
+            events += decoder.feed(wire([line]), int(t_s * SECOND))
+    assert [r.faults for r in records(events)] == [("lines_lost",)] * 8
+    assert [(e.component, e.state) for e in events if isinstance(e, Health)] == [("line count", "degraded")]
+
+
 def test_played_faster_than_life_keeps_the_nominal_interval() -> None:
     record = feed_at([i * 0.01 for i in range(60)])
     assert record.gamma_interval_s == 0.2 and record.faults == () and record.end_reason == "complete"

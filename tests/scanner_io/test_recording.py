@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from scanner_io import recording, seal
 from scanner_io.errors import DataError, StorageError
-from scanner_io.model import DeclarationMatch, PortalSettings
+from scanner_io.model import DeclarationMatch, PortalSettings, Quality
 from scanner_io.storage import PART, quarantine_parts, write_durable
 from tests import samples
 
@@ -541,3 +541,11 @@ def test_how_a_declaration_was_found_comes_back(tmp_path):
     assert recording.read(path).scan.declaration_match == told
     assert not recording.check(path)
     assert recording.content_sha256(scan, {}, None) != recording.content_sha256(samples.scan(), {}, None)
+
+
+@pytest.mark.parametrize(("code", "problems"), [("radiograph_unreadable", 0), ("radiograph_missing", 0), ("late", 1)])
+def test_an_absent_image_must_be_told_by_a_flag_of_its_own(tmp_path, code, problems):
+    scan = samples.scan(radiograph=None, quality=(Quality(code=code, reason="the file was cut off"),))
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan)
+    assert len([p for p in recording.check(path) if p.check == "completeness"]) == problems

@@ -80,10 +80,35 @@ def test_goods_explain_the_load_and_not_the_load_with_a_point() -> None:
     assert kinds == [{"goods_explain"}, {"goods_do_not_explain"}]
 
 
+def test_the_explanation_says_what_the_load_could_hide() -> None:
+    records = passages(5, 2, kind="load")
+    said = [f.reason for r in records for f in judge_portal(r, PortalProfile(), declaration=POTASH).findings]
+    hidden = [residual_of(r) for r in records]
+    assert all(h is not None and 150 < h.hidden_counts_per_s < 4000 for h in hidden)
+    for h in hidden:
+        assert h is not None and any(f"below about {h.hidden_counts_per_s:.0f} counts/s inside it" in s for s in said)
+
+
+def test_what_a_point_shows_beside_a_load_is_what_least_squares_save() -> None:
+    v = portal_shape.vehicle_of(passages(5, 1, kind="load")[0], np.full(4, 400.0))
+    load = portal_shape.profile(v.x_mm, np.array([7000.0]), 9000.0, 2500.0)
+    points = portal_shape.profile(v.x_mm, v.places_mm, 0.0, portal_residual.MIDDLE_MM)
+    at, height, flat = int(np.abs(v.places_mm - 8000.0).argmin()), 12.0, 80.0
+    counts = flat + 40.0 * load[0] + height * points[at]
+    shown = portal_residual._shown(v, counts, flat, 7000.0, 9000.0)
+    # Counts without noise: what load and shadow leave over is the point's alone, however the load is fitted.
+    y, even, rows = portal_shape.whitened(v, counts, flat, np.concatenate([load, points[at : at + 1]]))
+    held = np.append(np.zeros_like(y), 0.0)
+    held[: y.size] = y
+    beside = np.stack([np.append(even, portal_residual.EVEN_HOLD**0.5), np.append(rows[0], 0.0)], axis=1)
+    _, left, *_ = np.linalg.lstsq(beside, held, rcond=None)
+    assert left[0] == pytest.approx(height**2 * shown[at], rel=1e-6)
+
+
 def test_the_words_name_each_reason() -> None:
     def words(**changes: float) -> str:
         values = {"length_mm": 9000.0, "middle_mm": 7000.0, "point_gain": 10.0, "point_mm": 8000.0, "two_gain": -5.0}
-        return portal_residual.Residual(**{**values, **changes}).words()
+        return portal_residual.Residual(**{**values, **changes}, hidden_counts_per_s=700.0).words()
 
     assert words() == ""
     assert "8.0 m behind the front" in words(point_gain=200.0)

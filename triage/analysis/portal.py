@@ -228,9 +228,13 @@ def _doubted(record: PortalRecord, explanation: Explanation | None) -> Explanati
     if why := unsteady(record):
         return Explanation(False, f"{explanation.words}, if it moved evenly, which is not known: {why}")
     residual = residual_of(record)
-    if why := "no background to fit a load with" if residual is None else residual.words():
+    why = "no background to fit a load with" if residual is None else residual.words()
+    if residual is None or why:
         return Explanation(False, f"{explanation.words}, but not all that was seen: {why}")
-    return explanation
+    hidden = (
+        f"a point source below about {residual.hidden_counts_per_s:.0f} counts/s inside it could not be told from it"
+    )
+    return Explanation(True, f"{explanation.words}; {hidden}")
 
 
 # --------------------------------------------------------------------------------------------------------------

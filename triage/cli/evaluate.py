@@ -11,6 +11,7 @@ import click
 from scanner_io.errors import DataError
 
 from .shared import (
+    EXIT_BAD_INPUT,
     emit,
     json_option,
     new_console,
@@ -321,3 +322,49 @@ def evaluate_matching_command(passages: int, wrong_join: float, seed: int, as_js
         f"aim at the first gate: right at least {100 * aim['right']:g} % ({words['right']}), "
         f"wrong at most {100 * aim['wrong']:g} % ({words['wrong']})", soft_wrap=True,
     )  # fmt: skip
+
+
+@evaluate.command("image-quality")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--object", "object_", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML file that says where the parts of the test object lie, and what the site asks of them.",
+)  # fmt: skip
+@click.option(
+    "--trend", type=click.Path(path_type=Path, dir_okay=False), help="File of JSON lines to add the scans to."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="PNG of the trend (needs the extra `study`)."
+)
+@json_option
+def evaluate_image_quality(
+    files: tuple[Path, ...], object_: Path, trend: Path | None, out: Path | None, as_json: bool
+) -> None:  # fmt: skip
+    """Check scans of a test object: steel that is seen through, wires, contrast, sharpness, against the site's limits.
+
+    FILES are images or recordings. `triage/study/image_quality.py` shows the file of an object. Exit code 1 if a limit
+    is not kept. The questions are those of IEC 62523 and ANSI N42.46; conformance to them is not claimed.
+    """
+    from scanner_io.foreign import ForeignFiles
+    from scanner_io.storage import write_durable
+    from triage.study import image_quality as study
+
+    what = study.read_object(object_)
+    rows: list[dict[str, Any]] = []
+    with ForeignFiles() as readers:
+        reports = [study.check_scan(path, what, readers) for path in files]
+    for report in reports:
+        rows = [*rows, report] if trend is None else study.note(trend, report)
+        if as_json:
+            emit(report)
+            continue
+        console = new_console()
+        for energy, told in report["energies"].items():
+            figures = ", ".join(f"{k} {v:g}" for k, v in told["figures"].items() if v is not None)
+            missed = ", ".join(f"{k} {told['limits'][k]:g}" for k, kept in told["kept"].items() if not kept)
+            word = f"LIMIT NOT KEPT: {missed}" if missed else "limits kept" if told["limits"] else "no limits set"
+            console.print(f"{Path(report['file']).name} {energy}: {figures or 'nothing seen'}; {word}", markup=False)
+    if out is not None:
+        write_durable(out, study.picture(rows, what), replace=True)
+    if not all(report["passed"] for report in reports):
+        raise click.exceptions.Exit(EXIT_BAD_INPUT)

@@ -167,6 +167,17 @@ class Difference(NamedTuple):
     other_version: tuple[str, ...]
 
 
+def unlocked(parts: dict[str, Part], lock: dict[str, Part]) -> list[str]:
+    """Return what tells that the lock is not of this scanlane: names that one has and the other lacks.
+
+    Where versions are newer than the lock's, their own requirements may be others: then only scanlane's own count.
+    """
+    differs = difference(parts, lock)
+    if differs.other_version:
+        return [n for n in parts[ITSELF].needs if n not in lock]
+    return [*differs.not_installed, *differs.not_locked]
+
+
 def difference(parts: dict[str, Part], lock: dict[str, Part]) -> Difference:
     """Compare an installation with a lock."""
     here = {n: p for n, p in parts.items() if n != ITSELF}

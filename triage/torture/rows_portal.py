@@ -44,7 +44,7 @@ UNPLUGGED_S = 1.0
 MB_LINE = b"GS," + b"0" * (1 << 20) + b"\r\n"
 TRICKLE_BYTES_PER_S = 200
 """What an occupied portal says: six or seven lines of 30 bytes in a second."""
-WATCHED_S = (4.0, 60.0)
+WATCHED_S = (3.0, 60.0)
 
 Step = tuple[float, bytes]
 
