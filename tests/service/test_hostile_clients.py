@@ -148,11 +148,19 @@ class Plain:
     """A peer that speaks ZMTP by itself, without keys."""
 
     def __init__(self, address):
-        self.socket = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 5)
+        self.socket = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 30)
         # signature, version 3.0, mechanism NULL, as a client; then READY with its socket's type
         self.socket.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16 + 1 + 31))
         ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+        self._take(64)
         self.socket.sendall(bytes([4, len(ready)]) + ready)
+        self._take(self._take(2)[1])  # its READY: nothing else may be sent before it
+
+    def _take(self, count):
+        data = b""
+        while len(data) < count:
+            data += self.socket.recv(count - len(data))
+        return data
 
     def __enter__(self):
         return self
@@ -174,7 +182,7 @@ class Plain:
 def test_a_message_of_parts_without_an_end_is_cut_off(service, part):
     with Plain(service.address) as eve:
         assert eve.until_cut(part, 4000)
-    assert until(lambda: any(event == "endless_message" for event, _ in service.log))
+        assert until(lambda: any(event == "endless_message" for event, _ in service.log))
     with Workstation(service.address, "ana") as ana:
         assert ana.connected(10.0)
 
@@ -194,6 +202,15 @@ def test_who_sends_much_in_whole_messages_stays(service):
         eve.send(wire.QueueRequest())
         assert eve.wait_for(wire.Queue).counts["leased"] == 1
     assert not any(event == "endless_message" for event, _ in service.log)
+
+
+def test_whole_messages_before_hello_are_answered_however_large(service):
+    with Bare(service.address) as eve:
+        for _ in range(20):
+            eve.send(wire.Hello(analyst="x" * 60_000))
+        for _ in range(20):
+            assert "printable name" in eve.wait_for(wire.Refused).reason
+        eve.hello(analyst="eve")
 
 
 # -- floods by somebody who may

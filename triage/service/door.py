@@ -81,6 +81,8 @@ class Door:
         """Descriptors by which messages came since the last look."""
         self._marks: dict[int, int] = {}
         """Bytes that had come by each connection when it last was seen to have spoken, by its inode."""
+        self._suspects: set[int] = set()
+        """Inodes of those that had sent too much at the last look."""
         self._measured_s = 0.0
         self.endless = 0
         """Connections ended because of a message that did not come to an end."""
@@ -195,19 +197,22 @@ class Door:
         if now_s - self._measured_s < MEASURE_S:
             return
         self._measured_s = now_s
-        before, marks = self.endless, self._marks
-        spoke, self._spoke, self._marks = self._spoke, set(), {}
+        before, marks, suspects = self.endless, self._marks, self._suspects
+        spoke, self._spoke, self._marks, self._suspects = self._spoke, set(), {}, set()
         for peers, most in ((self._unknown, MAX_BEFORE_HELLO), (self._known, MAX_ENDLESS)):
             for peer in list(peers.values()):
                 received = _received(peer)
                 if received is None:
                     continue
                 mark = received if peer.descriptor in spoke else marks.get(peer.inode, 0)
-                if received - mark > most:
-                    self.endless += 1
-                    _reset(peer)  # libzmq tells of its end, which makes it one that broke
-                else:
-                    self._marks[peer.inode] = mark
+                self._marks[peer.inode] = mark
+                if received - mark <= most:
+                    continue
+                if peer.inode not in suspects:  # what came as whole messages may not have been taken yet
+                    self._suspects.add(peer.inode)
+                    continue
+                self.endless += 1
+                _reset(peer)  # libzmq tells of its end, which makes it one that broke
         if self.endless.bit_length() > before.bit_length():
             text = f"a message of more than {MAX_ENDLESS} bytes in parts, or {MAX_BEFORE_HELLO} before any hello"
             self._log("endless_message", level="warning", text=f"{text} ({self.endless} so far)")

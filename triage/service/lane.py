@@ -466,6 +466,7 @@ class Worker(threading.Thread):
         self._progressed_s = time.monotonic()
         self._storing = False
         self._told_late: set[str] = set()
+        self._unkept: deque[Delivery] = deque()
         self._waiting: deque[int] = deque()
         """Bytes of counts of every work that was put and is not done."""
 
@@ -509,7 +510,8 @@ class Worker(threading.Thread):
                     self._guarded(work.path, partial(self._rejudge, work))
                     self._lane.say(link.Rejudged(path=work.path))
                 case Delivery():
-                    self._guarded(work.received.name, partial(self._keep, work))
+                    if self._unkept or not self._deliver(work):
+                        self._unkept.append(work)
                 case Late():
                     self._look_again(work)
                 case Assembled():
@@ -616,7 +618,30 @@ class Worker(threading.Thread):
 
     # -- declarations that came in advance ------------------------------------------------------------------------
 
-    def _keep(self, work: Delivery, again: bool) -> None:
+    def _deliver(self, work: Delivery) -> bool:
+        """Store cargo messages; where that fails, their source waits and scans go on: they are tried again later."""
+        try:
+            self._keep(work)
+        except (StorageError, OSError) as error:
+            if work.number not in self._lane.unkept:
+                self._lane.note("declarations_fault", level="error", name=work.received.name, text=str(error))
+            self._lane.unkept.add(work.number)
+            return False
+        except Exception as error:  # it is not acknowledged, so that its source still has it at the next start
+            text = f"{type(error).__name__}: {error}"
+            self._lane.note("cargo_failed", level="error", name=work.received.name, text=text)
+        return True
+
+    def _deliver_again(self) -> None:
+        while self._unkept:
+            if not self._deliver(self._unkept[0]):
+                return
+            self._unkept.popleft()
+        if self._lane.unkept:
+            self._lane.unkept.clear()
+            self._lane.note("declarations_back")
+
+    def _keep(self, work: Delivery) -> None:
         """Store cargo messages, then acknowledge them; what is wrong is told, and nothing of it is stored."""
         lane, received = self._lane, work.received
         assert lane.papers is not None
@@ -657,6 +682,7 @@ class Worker(threading.Thread):
         """Judge scans again whose declaration has come since; told once, until the daemon has it or this ends."""
         lane = self._lane
         assert lane.papers is not None
+        self._deliver_again()
         try:
             for scan_id in work.settled:
                 lane.papers.store.waits_no_more(scan_id)
@@ -724,6 +750,8 @@ class LaneProcess:
         self.unanswered: set[str] = set()
         self.name = lane.name
         self.papers = None if config.cargo is None else Papers(state / DECLARATIONS, config.cargo)
+        self.unkept: set[int] = set()
+        """Devices whose cargo messages could not be stored yet; they are not read on."""
         self._settled: list[str] = []
         self._late_s = time.monotonic()
         self.judge = Judge(lane_profile(lane.energy_calibration, lane.profile, lane.name, lane.risk))
@@ -737,7 +765,15 @@ class LaneProcess:
         self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
         self._memory = self._recall(state / "lanes" / f"{lane.name}.json")
         self._devices = [
-            DeviceThread(n, d, self._events, self.note, self._intake, self._room, partial(self._memory.count_of, n))
+            DeviceThread(
+                n,
+                d,
+                self._events,
+                self.note,
+                self._intake,
+                partial(self._room_for, n),
+                partial(self._memory.count_of, n),
+            )
             for n, d in enumerate(lane.device)
         ]
         self._ended: set[int] = set()
@@ -765,6 +801,12 @@ class LaneProcess:
 
     def _set_intake(self) -> None:
         (self._intake.set if self._told_open and not self._refused else self._intake.clear)()
+
+    def _room_for(self, number: int) -> bool:
+        """True while a device that can wait may give more: one that gives no part of a passage waits for no scan."""
+        if not kinds_of(self._lane.device[number]):
+            return number not in self.unkept
+        return self._room()
 
     def _room(self) -> bool:
         """True while little waits to be recorded and judged; called by device threads."""
