@@ -25,6 +25,7 @@ def test_every_text_that_is_asked_for_is_there():
     assert len(asked) > 100
     assert asked <= set(TEXTS["en"])
     assert {f"code.{n}" for n in codes.CODES} <= set(TEXTS["en"])
+    assert {f"view.renderer.{name}" for name in ("webgl2", "canvas", "png")} <= set(TEXTS["en"])
 
 
 def test_vendored_files_are_what_was_fetched():

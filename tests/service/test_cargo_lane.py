@@ -19,8 +19,6 @@ DEVICES = """
 [[lane.device]]
 driver = "lane_events"
 port = {events}
-[[lane]]
-name = "papers"
 [[lane.device]]
 driver = "cargo_feed"
 folder = "{folder}"
@@ -57,7 +55,7 @@ def test_declarations_in_time_late_and_of_strangers(tmp_path):
     declare(folder, IN_TIME)
     with daemon(write_config(tmp_path, lane)) as service:
         taken = service.wait_for("cargo_taken")
-        assert (taken["document"], taken["fate"], taken["lane"]) == (f"MAN {IN_TIME}", "in force", "papers")
+        assert (taken["document"], taken["fate"], taken["lane"]) == (f"MAN {IN_TIME}", "in force", "north")
         peer = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         peer.request("POST", "/", b"{}", {"Authorization": "Bearer of-somebody-else-entirely"})
         assert peer.getresponse().status == 401

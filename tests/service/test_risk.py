@@ -2,18 +2,20 @@
 
 import json
 import sqlite3
+import tomllib
 from contextlib import closing
 
 import msgspec
 import pytest
 
 from scanner_io import config, security
-from scanner_io.errors import ConfigError
+from scanner_io.errors import ConfigError, StorageError
 from tests import samples
 from tests.service.risk_rig import put, said, scan_id
+from triage.analysis import selection
 from triage.analysis.risk import EXAMPLE
 from triage.analysis.risk_finding import with_risk
-from triage.service import risk_archive, risk_store
+from triage.service import quality, risk_archive, risk_store, selecting
 from triage.service.checkup import check_risk
 from triage.service.lane import lane_profile
 from triage.service.outbox import Outbox
@@ -289,3 +291,26 @@ def test_a_lanes_own_score_is_made_again_from_the_archive(signed, tmp_path):
         said("risk", "explain", scan_id(1), "--archive", tmp_path, "--profiles", signed[0], "--json", code=1)
     )
     assert not told["lane_score"]["reproduced"] and "made again it is: risk 95" in told["lane_score"]["problems"][0]
+
+
+def test_selections_and_samples_are_kept_in_either_database(place, signed):
+    """`place` is a file of SQLite, and a database of PostgreSQL where there is a server."""
+    outbox = Outbox(place)
+    for number in range(12):
+        put(outbox, number, declaration=samples.declaration() if number % 3 else None, outcome="CLEAR")
+    told = tomllib.loads(selection.EXAMPLE)
+    windows = selection.windows_of(selection.staff_of(told["staff"], "p"), *risk_archive.span(place))
+    rules, seed = risk_store.load(signed[1], signed[0]), bytes(range(32))
+    run, kept = selecting.select(place, "look", rules, selection.plan_of(told, "p"), windows, seed)
+    assert selecting.record(outbox, run, kept, "ana") == 4  # those without papers
+    with pytest.raises(StorageError, match="was selected among for look meanwhile"):
+        selecting.record(outbox, msgspec.structs.replace(run, run="again"), kept, "ana")
+    assert selecting.candidates_before(place, "look") == {k.candidate.scan_id for k in kept}
+    (explained_,) = selecting.explain(place, scan_id(3), signed[0], seed)
+    assert not explained_.problems and explained_.kept.choice.chosen
+    drawn = quality.draw(place, 1, 0.5, 1, 0, 1 << 62)
+    quality.record(outbox, drawn, "ana")
+    quality.read(outbox, drawn.sample, drawn.scans[0][0].scan_id, "bo", "inspect", "")
+    assert [r.verdict for r in quality.readings(place) if r.verdict] == ["inspect"]
+    assert quality.again(place, quality.samples(place)[0])
+    outbox.close()

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from tests.triage.test_container import CARGO, radiograph, scene
+from triage.analysis.container import Frame
+from triage.analysis.correction import correct
 from triage.analysis.fusion import fuse
 from triage.analysis.image import ImageProfile, judge_image
+from triage.analysis.image_damage import energies_disagree
 
 #: Plain contrasts: how places are searched has no part in this.
 PLAIN = ImageProfile(fuser="none")
@@ -80,6 +83,30 @@ def test_two_scans_put_together_are_told():
     assert told and abs(int(told[0].split()[2]) - at) <= 2
 
 
+@pytest.mark.usefixtures("pictures")
+def test_columns_cut_out_of_the_middle_are_told_at_their_place():
+    """Of four scans not chosen for it two at least are told, none at another place."""
+    told = []
+    for name in ("truck_00", "truck_05", "truck_10", "container_0207_0"):
+        picture = cv2.imread(str(CARGO / f"{name}.jpg"), cv2.IMREAD_GRAYSCALE)
+        at, cut = picture.shape[1] // 2, picture.shape[1] // 25
+        judged = judge_image(radiograph(np.delete(picture, np.s_[at : at + cut], 1).astype(np.float32) / 255), PLAIN)
+        reasons = [q.reason for q in judged.quality if q.code == "image_joined"]
+        assert all(abs(int(reason.split()[2]) - at) <= 2 for reason in reasons)
+        assert not reasons or outcome(judged) != "CLEAR"
+        told += reasons
+    assert len(told) >= 2
+
+
+def test_a_tall_box_with_sharp_edges_is_no_join():
+    """All of an edge changes within one column, but one way, and neither floor nor roof."""
+    image = scene(load="empty")
+    image[160:420, 700:800] *= 0.5
+    for state in ("raw", "display"):
+        judged = judge_image(radiograph(image, state=state, noise=0.004), PLAIN)
+        assert "image_joined" not in {q.code for q in judged.quality}
+
+
 # -- two energies
 
 
@@ -109,3 +136,38 @@ def test_two_energies_that_do_not_fit_are_told(low, told):
     judged = judge_image(two_energies(low), PLAIN)
     found = [q.reason for q in judged.quality if q.code == "energies_disagree"]
     assert [told in reason for reason in found] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [("Fusion2-120kV", "Fusion2-320kV"), ("FusionPart1-120kV", "FusionPart1-180kV")]
+)
+def test_two_tube_voltages_of_one_real_part_show_the_same_part(low, high):
+    """Thick steel that 120 kV do not pass and 320 kV do is as much darker as -ln T says, not as counts say."""
+    panel = CARGO.parent / "xray16" / "flatpanel"
+    if not panel.is_dir():
+        pytest.skip(f"no real pairs at {panel}")
+    pair = [cv2.imread(str(panel / f"{name}.png"), cv2.IMREAD_UNCHANGED).astype(np.float32) for name in (low, high)]
+    other = cv2.imread(str(panel / "Shift1-1.png"), cv2.IMREAD_UNCHANGED).astype(np.float32)
+    pair = [t / np.percentile(t, 99.5) for t in pair]
+    other = cv2.resize(other / np.percentile(other, 99.5), pair[0].shape[::-1])
+
+    def told(one, two):
+        scans = [radiograph(np.clip(t, 0, 1), state="raw") for t in (one, two)]
+        detector = scans[1].detector
+        both = {name: (getattr(detector, name)[0],) * 2 for name in ("dark", "air")}
+        scan = msgspec.structs.replace(
+            scans[1], counts=(scans[0].counts[0], scans[1].counts[0]),
+            detector=msgspec.structs.replace(detector, energies=("low", "high"), **both),
+        )  # fmt: skip
+        rows, columns = one.shape
+        whole = frame_of(0, columns, 0, rows)
+        return energies_disagree(scan, correct(scan, PLAIN.correction), (whole,), PLAIN.damage)
+
+    assert told(*pair) == []
+    assert "do not show the same vehicle" in told(pair[0], other)[0].reason
+
+
+def frame_of(left, right, roof, floor):
+    return Frame(
+        left=left, right=right, roof_left=roof, roof_right=roof, floor_left=floor, floor_right=floor, floor_seen=True
+    )

@@ -35,6 +35,7 @@ def test_two_containers_on_one_chassis(gap, loads):
     for frame, x0 in zip(frames, (300, 620 + gap), strict=True):
         found = (frame.left, frame.roof_left, frame.right, frame.floor_left)
         assert overlap(found, (x0, 120, x0 + 320, 280)) > 0.93
+    assert abs(frames[0].right - 620) <= 5 and abs(frames[1].left - (620 + gap)) <= 5
 
 
 def test_containers_of_two_lengths():

@@ -38,4 +38,4 @@ def fuse(
         return "UNUSABLE", reasons or ("there is neither a radiograph nor a portal record to judge",)
     if reviews or limits:
         return "REVIEW", reasons
-    return "CLEAR", ("nothing found; this is no proof that nothing is there",)
+    return "CLEAR", ("nothing found that asks for a review; this is no proof that nothing is there",)

@@ -7,12 +7,13 @@ None of it makes an image unreadable, so each is told by what a detector's own i
     compressed           8 x 8 blocks show: brightness changes more between blocks than inside them
     columns twice        two columns that show something and are equal in every count, or a run of columns that changes
                          far less than what lies to both sides of it: noise alone makes every measured column another
-    joined               between two columns everything changes at once, floor and roof as well, and the columns before
-                         and after do not: a measured edge takes more than one pixel, and no load cuts the floor
+    joined               between two columns everything changes at once, floor and roof as well, some of it brighter
+                         and some darker, and the columns before and after do not: a measured edge takes more than
+                         one pixel, and goods end one way
     energies apart       the edges of two energies of one scan lie at the same columns and channels, and are the same
 
-A join is the weak one: of two real scans put together it names one in four, of columns cut out of one scan one in ten,
-for there the floor fits. Edges of two energies of one scan are alike to .99, of two scans to .4 to .8.
+Of 33 real scans without 4 % of their columns in the middle 19 are named as joined (8 of the 17 that limits were chosen
+on, 11 of the others), of two put together 19 of 33, of untouched ones none, of 100 simulated ones one.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ LINES = 256
 """About so many lines of either direction are looked at; the other direction is looked at whole."""
 _FAR = 16
 _BLOCK = 8
+_BANDS = 4
+_FAINT = 0.02
+"""Transmission below which noise says more than matter where two energies are compared."""
 
 
 class DamageProfile(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,10 +50,15 @@ class DamageProfile(msgspec.Struct, frozen=True, kw_only=True):
     twice : equal columns from which it is no chance
     still, still_share : change of a run of columns, as a share of that to both sides of it, and length of the run, as a
         share of the image, from which it was not measured while the vehicle moved
-    seam, seam_apart : part of the rows, of the floor as well, that change at once, and by how much that is more than at
-        the fourth such place: goods have many straight edges
+    seam : a step between two columns is so many times the third largest other one where the image was joined
+    seam_one_way : there at most this share of what changes goes one way; at the end of a load or a post all does
+    seam_sure : so many times what other edges are, it is no end of goods whichever way it goes
+    seam_strips : there the step of the roof's and the floor's tenth of the height is among so many of their steepest;
+        no load reaches into both
+    seam_noise : of that step, so small that it is none
     energy_lag : columns or channels by which two energies may lie apart; interlaced ones do by less than one
-    energy_like : least correlation of their edges
+    energy_like : least correlation of their edges in -ln T: .87 and more in two real pairs of 120 and 320 kV and of 120
+        and 180 kV, .95 in 40 simulated scans, at most .36 between containers of 33 real scans
     """
 
     edge_px: float = 2.6
@@ -58,10 +67,13 @@ class DamageProfile(msgspec.Struct, frozen=True, kw_only=True):
     twice: int = 3
     still: float = 0.35
     still_share: float = 0.03
-    seam: float = 0.5
-    seam_apart: float = 0.35
+    seam: float = 1.3
+    seam_one_way: float = 0.98
+    seam_sure: float = 5.0
+    seam_strips: float = 0.02
+    seam_noise: float = 0.005
     energy_lag: int = 2
-    energy_like: float = 0.85
+    energy_like: float = 0.7
 
 
 class _Lines(NamedTuple):
@@ -190,23 +202,52 @@ def _twice(radiograph: Radiograph, lines: _Lines, frame: Frame, p: DamageProfile
 
 def _joined(lines: _Lines, frame: Frame, p: DamageProfile) -> Quality | None:
     inside, first = _inside(lines, frame)
-    margin = max(3, int(0.06 * inside.shape[1]))
-    floor = round(0.1 * inside.shape[0])
-    if floor < 8 or inside.shape[1] < 4 * margin:
+    margin = max(4, int(0.06 * inside.shape[1]))
+    if inside.shape[0] < 4 * _BANDS or inside.shape[1] < 4 * margin + 8:
         return None
-    change = np.abs(np.diff(inside, axis=1))
-    alone = change[:, 1:-1] > np.maximum(3 * np.maximum(change[:, :-2], change[:, 2:]), 0.02)
-    share = np.minimum(alone.mean(axis=0), alone[-floor:].mean(axis=0))[margin:-margin]
-    at = int(np.argmax(share))
-    others = np.delete(share, np.arange(max(0, at - 3), min(share.size, at + 4)))
-    usual = float(np.partition(others, -3)[-3]) if others.size >= 3 else 0.0
-    if share[at] < p.seam or share[at] - usual < p.seam_apart:
+    change = np.diff(inside, axis=1)
+    alone = _alone(np.abs(change))
+    steps = _over_bands(alone)[margin:-margin]
+    at = int(np.argmax(steps))
+    others = np.delete(steps, np.arange(max(0, at - 3), min(steps.size, at + 4)))
+    usual = float(np.partition(others, -3)[-3])
+    times = float(steps[at]) / (usual + p.seam_noise)
+    here = change[:, margin + at + 2]
+    one_way = float(np.abs(here.sum()) / max(float(np.abs(here).sum()), 1e-9))
+    strip = inside.shape[0] // 10
+    steep = max(_steeper(rows.mean(axis=0)[margin:-margin], at) for rows in (alone[:strip], alone[-strip:]))
+    goods = one_way > p.seam_one_way and times < p.seam_sure
+    if times < p.seam or steep > p.seam_strips or goods:
         return None
     text = (
-        f"at column {first + margin + at + 2} {share[at]:.0%} of all rows change at once, the floor's as well: the "
-        "image was joined from two, or columns are missing there"
+        f"at column {first + margin + at + 3} the image changes at once, floor and roof as well, {times:.1f} times as "
+        "much as at its other sharp edges, and the columns beside do not: joined from two, or columns are missing there"
     )
     return Quality(code="image_joined", reason=text)
+
+
+def _alone(change: Array) -> Array:
+    """Return how much more pixels change between two columns than between the two before and after.
+
+    change : (rows, columns - 1) float32; the first value is of columns 2 and 3
+    """
+    before = np.maximum(change[:, :-4], change[:, 1:-3])
+    after = np.maximum(change[:, 3:-1], change[:, 4:])
+    return np.asarray(np.maximum(change[:, 2:-2] - np.maximum(before, after), 0.0))
+
+
+def _over_bands(alone: Array) -> Array:
+    """Return the mean over four bands of height of the roots of means.
+
+    A step at all heights is more by it than a taller one at one height, which the end of a box is.
+    """
+    rows = alone.shape[0] // _BANDS * _BANDS
+    return np.asarray(np.sqrt(alone[:rows].reshape(_BANDS, -1, alone.shape[1]).mean(axis=1)).mean(axis=0))
+
+
+def _steeper(values: Array, at: int) -> float:
+    """Return the share of columns with at least as steep a step."""
+    return float((values >= values[at]).mean())
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -224,11 +265,14 @@ def energies_disagree(
     end = min(radiograph.columns, int(np.ceil(max(f.right for f in frames))))
     good = np.flatnonzero(~calibration.bad_channels)
     for axis, of in ((0, "columns"), (1, "channels")):
-        if axis == 0:
-            channels = good[:: max(1, good.size // 64)]
-            pair = [c[first:end, channels].T for c in radiograph.counts]
-        else:
-            pair = [c[first : end : max(1, (end - first) // 64)][:, good] for c in radiograph.counts]
+        columns = slice(first, end, 1 if axis == 0 else max(1, (end - first) // 64))
+        channels = good[:: max(1, good.size // 64)] if axis == 0 else good
+        pair = []
+        for counts, dark, gain in zip(radiograph.counts, calibration.dark, calibration.inv_gain, strict=True):
+            t = (counts[columns][:, channels] - dark[channels]) * gain[channels]
+            # matter weighs alike in both energies only as -ln T: one object is not as much darker as another is
+            depth = -np.log(np.clip(t, _FAINT, 1.0)).astype(np.float32)
+            pair.append(np.ascontiguousarray(depth.T if axis == 0 else depth))
         lag, like = _apart(*pair)
         if like >= p.energy_like and abs(lag) <= p.energy_lag:
             continue

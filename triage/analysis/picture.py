@@ -275,7 +275,8 @@ def _legend(result: TriageResult, numbered: list[tuple[int, Finding]], width: in
     entries: list[tuple[str, Colour, str]] = []
     for number, finding in numbered:
         kind = finding.kind.replace("_", " ")
-        entries.append((str(number), _TIER[finding.tier], f"{finding.tier.upper()}  {kind}: {finding.reason}"))
+        words = finding.reason if finding.reason.startswith(kind) else f"{kind}: {finding.reason}"
+        entries.append((str(number), _TIER[finding.tier], f"{finding.tier.upper()}  {words}"))
     for quality in result.quality:
         colour = _OUTCOME["UNUSABLE" if quality.fatal else "REVIEW"]
         entries.append(("!", colour, f"{'UNUSABLE' if quality.fatal else 'QUALITY'}  {quality}"))

@@ -61,7 +61,11 @@ def policy() -> None:
 def pack(
     scans: tuple[str, ...], archive: str, policy_file: Path, recipient: str, out: Path, key: Path | None, as_json: bool
 ) -> None:  # fmt: skip
-    """Write a package with SCANS, signed with your administration's key; it is noted in the audit of each scan."""
+    """Write a package with SCANS, signed with your administration's key; it is noted in the audit of each scan.
+
+    The key is a key file of `scanlane keys`, such as the service.key of `keys init`; its .pub file goes to whoever
+    shall accept your packages, by a way that nobody can exchange it on. The sender's name is the name in the key.
+    """
     from scanner_io import security
     from scanner_io.foreign import ForeignFiles
     from scanner_io.storage import write_durable
@@ -114,9 +118,17 @@ def open_command(package: Path, trust_file: Path, ledger: Path | None, out: Path
     if taken:
         raise click.UsageError(f"{out / taken[0]} is there already; give an empty folder")
     make_folder(out)
-    packages.accept(_ledger(trust_file, ledger), opened.header, time.time_ns())
-    for name, data in opened.files.items():
-        write_durable(out / name, data)
+    # the files first: a disk that is full must not use the package up
+    written: list[Path] = []
+    try:
+        for name, data in opened.files.items():
+            write_durable(out / name, data)
+            written.append(out / name)
+        packages.accept(_ledger(trust_file, ledger), opened.header, time.time_ns())
+    except BaseException:
+        for path in written:
+            path.unlink()
+        raise
     _tell(package, opened, told, out, as_json)
 
 

@@ -66,6 +66,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
     original_sha256, original_size : of the recording as the lane wrote it
     rewritten : the recording in the package was written anew, and what was left out of it
+    result : with what later assessments added; the recording has the first one
     audit_seq, audit_hash : how far the sender's audit had come
     """
 
@@ -147,7 +148,7 @@ def _scan_files(outbox: Outbox, item: Item, name: str, policy: Policy, readers: 
     seq, head = outbox.audit_head()
     told = Told(
         scan_id=row.scan_id, lane=row.lane, start_utc_ns=row.start_utc_ns, simulated=row.simulated, form=policy.form,
-        file=tuple(files), original_sha256=row.sha256, original_size=row.size, rewritten=rewritten, result=result,
+        file=tuple(files), original_sha256=row.sha256, original_size=row.size, rewritten=rewritten, result=row.told,
         declaration=declaration, left_out=left_out, decisions=decisions, audit_seq=seq, audit_hash=head.hex(),
         custody=tuple(_custody(outbox, row.scan_id, policy)),
     )  # fmt: skip
