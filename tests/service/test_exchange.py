@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from scanner_io import exchange, recording, security
+from scanner_io import exchange, recording, security, storage
+from scanner_io.errors import StorageError
 from scanner_io.model import Decision, DeclarationMatch, Finding
 from tests import samples
 from triage.analysis.recognised import Here, Received, recognised
@@ -260,3 +261,21 @@ def test_what_was_found_later_goes_out_too(sites):
     outbox.close()
     told = json.loads(_member(pack(sites)[0].read_bytes(), "001.scan.json"))
     assert told["result"]["outcome"] == "ALARM" and "M1 of LINE" in told["result"]["reasons"][-1]
+
+
+def test_a_package_that_could_not_be_written_out_is_not_used_up(sites, monkeypatch):
+    package, _ = pack(sites)
+    asked = ("exchange", "open", package, "--trust", sites / "trust.json", "--out")
+    real = storage.write_durable
+
+    def full(path, data, **options):
+        if path.name.endswith(".scan.h5"):
+            raise StorageError(f"{path}: no space left")
+        real(path, data, **options)
+
+    monkeypatch.setattr(storage, "write_durable", full)
+    assert "no space left" in said(*asked, sites / "in", code="raises")
+    assert list((sites / "in").iterdir()) == []
+    monkeypatch.undo()
+    said(*asked, sites / "in")
+    assert len(list((sites / "in").iterdir())) == 2

@@ -118,9 +118,17 @@ def open_command(package: Path, trust_file: Path, ledger: Path | None, out: Path
     if taken:
         raise click.UsageError(f"{out / taken[0]} is there already; give an empty folder")
     make_folder(out)
-    packages.accept(_ledger(trust_file, ledger), opened.header, time.time_ns())
-    for name, data in opened.files.items():
-        write_durable(out / name, data)
+    # the files first: a disk that is full must not use the package up
+    written: list[Path] = []
+    try:
+        for name, data in opened.files.items():
+            write_durable(out / name, data)
+            written.append(out / name)
+        packages.accept(_ledger(trust_file, ledger), opened.header, time.time_ns())
+    except BaseException:
+        for path in written:
+            path.unlink()
+        raise
     _tell(package, opened, told, out, as_json)
 
 

@@ -19,7 +19,7 @@ import zmq
 from scanner_io import security, wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DeliveryError, ProtocolError, ScannerError
-from scanner_io.model import Decision
+from scanner_io.model import Decision, Opinion
 from triage.service.dispatch import MAX_REFUSALS
 
 from . import bed
@@ -185,13 +185,15 @@ def _lasting(s: Site) -> list[object]:
 
 def _whole(scan_id: str, lease_id: str) -> dict[type[wire.Message], wire.Message]:
     """Return one sound message of every type that an analyst sends."""
+    opinion = Opinion(opinion_id="o", scan_id=scan_id, sha256="0" * 64, analyst="eve", verdict="clear", given_utc_ns=1)
     return {
         type(m): m for m in (
             wire.Hello(analyst=""), wire.Fetch(scan_id=scan_id, lease_id=lease_id),
             wire.Received(scan_id=scan_id, lease_id=lease_id, sha256="0" * 64),
             wire.Decide(statement=b"x" * 100, signature=b"y" * 64), wire.Renew(lease_id=lease_id),
             wire.Release(lease_id=lease_id), wire.Claim(scan_id=scan_id), wire.QueueRequest(), wire.Bye(),
-            wire.Ping(counter=1), wire.Pong(counter=1),
+            wire.Ping(counter=1), wire.Pong(counter=1), wire.Here(idle_s=1.5), wire.Peek(scan_id=scan_id),
+            wire.Opine(lease_id=lease_id, opinion=opinion),
         )
     }  # fmt: skip
 
