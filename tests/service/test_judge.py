@@ -66,7 +66,7 @@ def test_a_recording_damaged_before_its_result_is_stored_is_written_anew_from_me
         recordings=tmp_path, config_in_force={}, codec="bitshuffle-lz4", packer=packer("bitshuffle-lz4"), refs={},
         unanswered=set(), said=[], notes=[], judge=Judge(threads=1), watch_promise=lambda result: None,
         as_promised=lambda scan: scan,
-        hand_back=lambda: None, may_record=True, papers=None,
+        hand_back=lambda: None, may_record=True, papers=None, is_live=lambda refs: False,
     )  # fmt: skip
     path = recording_path(tmp_path, scan)
 
