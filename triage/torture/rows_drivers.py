@@ -91,7 +91,7 @@ def r10_driver_faults(folder: Path, full: bool) -> Outcome:
             sound = rig.sound()
             found = {name: rig.meet(name, fault) for name, fault in FAULTS.items()}
             found["burst of 100"] = rig.burst()
-            reconnects = rig.reconnect(1440 if full else 15)
+            reconnects = rig.reconnect(1440 if full else 5)
             sound &= rig.sound()
             troubled = [s for f in found.values() for s in f["others_s"]]
             died = len(rig.service.named("lane_died"))
