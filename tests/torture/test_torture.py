@@ -13,7 +13,6 @@ from tests.service.daemon_rig import ENVIRONMENT, ROOT
 from triage.torture import suite
 from triage.torture.outcome import cannot_run, judged, stood_in
 
-
 UNHURRIED = ("R4", "R5", "R6", "R14", "R15", "S2", "S3", "S5", "S6", "S7", "S9", "S10", "S11", "S12")
 """Rows whose figures do not hang on what else the machine does."""
 
