@@ -93,8 +93,8 @@ def traits(papers: Declaration | None, history: History) -> dict[str, str]:
 def candidates_before(place: Place, stage: Stage) -> set[str]:
     """Return the passages that were candidates of this stage before."""
     with reading(place) as reader:
-        query = f"SELECT scan_id FROM selections JOIN selection_runs USING (run) WHERE stage='{stage}'"  # noqa: S608
-        return {scan_id for (scan_id,) in reader.rows(query)}
+        query = "SELECT scan_id FROM selections JOIN selection_runs USING (run) WHERE stage=?"
+        return {scan_id for (scan_id,) in reader.rows(query, (stage,))}
 
 
 def drawn_at_random(place: Place) -> set[str]:
@@ -242,9 +242,9 @@ def explain(place: Place, scan_id: str, profiles: Path | None, seed: bytes | Non
 
 def events_in(place: Place, kind: str) -> list[Event]:
     """Return the audit's events of this kind, and of seeds, in their order."""
-    query = f"SELECT kind, text, utc_ns FROM events WHERE kind IN ('{kind}', 'selection_seed') ORDER BY seq"  # noqa: S608
+    query = "SELECT kind, text, utc_ns FROM events WHERE kind IN (?, 'selection_seed') ORDER BY seq"
     with reading(place) as reader:
-        return [Event(*row) for row in reader.rows(query)]
+        return [Event(*row) for row in reader.rows(query, (kind,))]
 
 
 class Again(NamedTuple):

@@ -87,7 +87,7 @@ def _recorded(place: Place, stage: Stage) -> tuple[dict[str, Run], dict[str, tup
     with reading(place) as reader:
         runs = {
             name: msgspec.json.decode(bytes(told), type=Run)
-            for name, told in reader.rows(f"SELECT run, told FROM selection_runs WHERE stage='{stage}'")  # noqa: S608
+            for name, told in reader.rows("SELECT run, told FROM selection_runs WHERE stage=?", (stage,))
         }
         kept = {
             scan_id: (runs[run], msgspec.json.decode(bytes(told), type=Kept))

@@ -289,7 +289,7 @@ class Reader(ABC):
     """One moment of a database that a service may be using."""
 
     @abstractmethod
-    def rows(self, sql: str) -> Iterator[Row]:
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
         """Yield the rows of a query as they are asked for. Raises StorageError."""
 
 
@@ -297,9 +297,9 @@ class _SqliteReader(Reader):
     def __init__(self, path: Path, db: sqlite3.Connection) -> None:
         self._path, self._db = path, db
 
-    def rows(self, sql: str) -> Iterator[Row]:
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
         try:
-            yield from self._db.execute(sql)
+            yield from self._db.execute(sql, values)
         except sqlite3.Error as error:
             raise StorageError(
                 f"{self._path}: cannot be read ({error}); was it written by another version, or is it damaged?"

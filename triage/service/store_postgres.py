@@ -231,12 +231,12 @@ class _PostgresReader(Reader):
     def __init__(self, place: Server, connection: psycopg.Connection[Row]) -> None:
         self._place, self._connection = place, connection
 
-    def rows(self, sql: str) -> Iterator[Row]:
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
         """Yield the rows of a query as they are asked for. Raises StorageError."""
         try:
             with self._connection.cursor(name="reading") as cursor:
                 cursor.itersize = 1000
-                cursor.execute(_own(sql))
+                cursor.execute(_own(sql), values)
                 yield from cursor
         except psycopg.Error as error:
             raise StorageError(f"{self._place.url}: cannot be read ({_line(error)})") from error
