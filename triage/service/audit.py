@@ -246,8 +246,9 @@ def _against_itself(d: Told, signers: Mapping[str, str] | None, service: str | N
         yield "its parts differ from each other"
     if signers is None:
         return
-    if not verified(signers.get(d.analyst, ""), d.statement, d.signature):
-        yield f"its signature is not {d.analyst}'s"
+    signer = kept.via or d.analyst
+    if not verified(signers.get(signer, ""), d.statement, d.signature):
+        yield f"its signature is not {signer}'s"
         return
     try:
         statement = decode_statement(d.statement)
