@@ -135,6 +135,14 @@ OPINIONS_TOLD = 16
 """So many fit into a message, whatever is written in them."""
 AGE_TIER_S = 1800.0
 """See `scanner_io.config.Dispatch`; `arrange` sets another."""
+_UNATTENDED = (
+    "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts, selected, COUNT(*) OVER (), "
+    "COUNT(CASE WHEN state='held' THEN 1 END) OVER (), MIN(waits_since_utc_ns) OVER () FROM outbox "
+    "JOIN scans USING (scan_id) WHERE (hub=? OR ?=1) AND (state='held' OR (outcome<>'CLEAR' OR selected<>0) AND "
+    "(state='pending' OR state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?))"
+)
+"""What is an alarm. A scan that was selected to be looked at waits for a person like one that was flagged; one judged
+CLEAR that somebody asked for by name, and has not fetched, does not."""
 BEAT_S, LOST_BEATS = 5.0, 6
 """A service that shares its database says so often that it lives; silent at so many looks at it, it is taken as gone.
 
@@ -590,16 +598,11 @@ class Outbox:
 
         A scan that seems to wait since the future is counted: the clock was put back, and nobody knows how long it is.
         """
-        found = self.store.row(
-            "SELECT COUNT(*) OVER (), COUNT(CASE WHEN state='held' THEN 1 END) OVER (), scan_id, outcome, "
-            "MIN(waits_since_utc_ns) OVER () FROM outbox JOIN scans USING (scan_id) "
-            "WHERE (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR state='leased' AND "
-            "taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) ORDER BY turn_utc_ns, scan_id LIMIT 1",
-            (self.hub, int(self._shared), *self._since(wait_s)),
-        )
+        query = f"{_UNATTENDED} ORDER BY turn_utc_ns, scan_id LIMIT 1"
+        found = self.store.row(query, (self.hub, int(self._shared), *self._since(wait_s)))
         if found is None:
             return None
-        scans, held, scan_id, outcome, since = found
+        scan_id, outcome, _, _, _, _, scans, held, since = found
         waited_s = max(0.0, (time.time_ns() - since) / 1e9)
         return Waiting(scans=scans, held=held, scan_id=scan_id, outcome=outcome, waited_s=waited_s)
 
@@ -611,18 +614,16 @@ class Outbox:
         told = []
         with self.store.transaction():
             rows = self.store.rows(
-                "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts FROM outbox JOIN scans USING (scan_id) "
-                "WHERE escalated=0 AND (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR "
-                "state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
-                "ORDER BY turn_utc_ns LIMIT ?",
+                f"{_UNATTENDED} AND escalated=0 ORDER BY turn_utc_ns LIMIT ?",
                 (self.hub, int(self._shared), *self._since(wait_s), limit),
             )
-            for scan_id, outcome, state, since, attempts in rows:
+            for scan_id, outcome, state, since, attempts, selected, *_ in rows:
                 if not self.store.change("UPDATE outbox SET escalated=1 WHERE scan_id=? AND escalated=0", (scan_id,)):
                     continue  # another service was quicker
                 waited_s = max(0.0, (time.time_ns() - since) / 1e9)
                 what = "is held" if state == "held" else f"nobody has taken it for {waited_s:.0f} s"
-                told.append((scan_id, f"{outcome}, {what}; times offered: {attempts}"))
+                chosen = ", selected to be looked at" if selected else ""
+                told.append((scan_id, f"{outcome}{chosen}, {what}; times offered: {attempts}"))
             for scan_id, text in told:
                 self.event("unattended", scan_id, text=text)
         return told
