@@ -19,7 +19,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,6 @@ from scanner_io.model import Decision, Declaration, Opinion, TriageResult
 
 from . import audit, store
 from .later import URGENT, Change, Later, together
-from .sparing import one_line
 
 State = Literal["filed", "pending", "leased", "held", "decided"]
 
@@ -123,6 +122,11 @@ MIGRATIONS = (
         later BLOB NOT NULL, PRIMARY KEY (scan_id, number)
     ) STRICT;
     """,
+    """
+    ALTER TABLE opinions ADD COLUMN statement BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE opinions ADD COLUMN signature BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE scans ADD COLUMN said TEXT NOT NULL DEFAULT 'kept';
+    """,
 )
 
 CHAINED_FROM = 4
@@ -131,8 +135,8 @@ CLOCK_SKEW_NS = 60 * 10**9
 """So far two services' clocks may differ without it counting as a step."""
 MAX_LATE = 20
 """Decisions that were not applied, kept of one analyst on one scan: a program gone wild is not to fill the disk."""
-OPINIONS_TOLD = 16
-"""So many fit into a message, whatever is written in them."""
+OPINIONS_TOLD, OPINIONS_TOLD_BYTES = 16, 1 << 20
+"""So many fit into a message, with what proves them, whatever is written in them."""
 AGE_TIER_S = 1800.0
 """See `scanner_io.config.Dispatch`; `arrange` sets another."""
 _UNATTENDED = (
@@ -206,6 +210,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     applied: bool
     reason: str
     repeated: bool
+
+
+class Given(NamedTuple):
+    """An opinion as it is to be told. statement, signature : empty where it is not signed, or withheld"""
+
+    opinion: Opinion
+    statement: bytes
+    signature: bytes
 
 
 class Outbox:
@@ -715,8 +727,10 @@ class Outbox:
 
     # -------------------------------------------------------------------------------------------------- opinions
 
-    def opine(self, opinion: Opinion, lease_id: str) -> bool:
+    def opine(self, opinion: Opinion, lease_id: str, *, statement: bytes = b"", signature: bytes = b"") -> bool:
         """Commit what an analyst thinks of a scan that they have on this lease; False if it was committed before.
+
+        statement, signature : the very bytes that the analyst signed, kept as they came
 
         The lease stays: it is for the caller to end it. Raises DeliveryError if the lease is not theirs, the opinion is
         of another recording, or its id was used for something else.
@@ -734,27 +748,39 @@ class Outbox:
                 raise DeliveryError(
                     f"of a recording with hash {opinion.sha256[:16]}…, the scan's is {item.row.sha256[:16]}…"
                 )
+            blob = msgspec.json.encode(opinion)
             self.store.change(
-                "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion) VALUES (?,?,?,?)",
-                (opinion.opinion_id, opinion.scan_id, opinion.analyst, msgspec.json.encode(opinion)),
+                "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion, statement, signature) "
+                "VALUES (?,?,?,?,?,?)",
+                (opinion.opinion_id, opinion.scan_id, opinion.analyst, blob, statement, signature),
             )
-            seq = self.event("opinion", opinion.scan_id, opinion.analyst, one_line(f"{opinion.verdict} {opinion.note}"))
+            text = audit.opinion_text(blob, str(opinion.verdict), signed=bool(signature))
+            seq = self.event("opinion", opinion.scan_id, opinion.analyst, text)
             self.store.change("UPDATE opinions SET seq=? WHERE opinion_id=?", (seq, opinion.opinion_id))
         return True
 
-    def opinions(self, scan_id: str, reader: str = "") -> tuple[Opinion, ...]:
+    def opinions(self, scan_id: str, reader: str = "") -> tuple[Given, ...]:
         """Return what analysts thought of a scan, oldest first: the last `OPINIONS_TOLD`.
 
         reader : who is to decide it, and is not told what others said blindly; empty: all of it
         """
         rows = self.store.rows(
-            "SELECT opinion FROM opinions WHERE scan_id=? ORDER BY seq DESC LIMIT ?", (scan_id, OPINIONS_TOLD)
+            "SELECT opinion, statement, signature FROM opinions WHERE scan_id=? ORDER BY seq DESC LIMIT ?",
+            (scan_id, OPINIONS_TOLD),
         )
-        found = [msgspec.json.decode(blob, type=Opinion) for (blob,) in reversed(list(rows))]
-        return tuple(
-            msgspec.structs.replace(o, verdict=None, note="") if reader and o.blind and o.analyst != reader else o
-            for o in found
-        )
+        found: list[Given] = []
+        left = OPINIONS_TOLD_BYTES
+        for blob, statement, signature in rows:
+            left -= len(blob) + len(statement)
+            if left < 0:
+                break
+            opinion = msgspec.json.decode(blob, type=Opinion)
+            if reader and opinion.blind and opinion.analyst != reader:
+                hidden = msgspec.structs.replace(opinion, verdict=None, note="")
+                found.append(Given(hidden, b"", b""))
+            else:
+                found.append(Given(opinion, bytes(statement), bytes(signature)))
+        return tuple(reversed(found))
 
     def opinion_counts(self) -> dict[str, int]:
         """Return how many opinions there are of each undecided scan that has any."""
