@@ -75,7 +75,8 @@ class _Told:
         many += "".join(f"; also {words}" for words in dict.fromkeys(self.also))
         return Finding(
             kind=c.kind, score=c.score, reason=f"{maybe}{c.words}{usual}{many}",
-            tier="review" if self.review else "note", p_value=self.p_value, where=None if c.at is None else cargo.box(c.at),
+            tier="review" if self.review else "note", p_value=self.p_value,
+            where=None if c.at is None else cargo.box(c.at),
         )  # fmt: skip
 
 
