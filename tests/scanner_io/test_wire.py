@@ -28,7 +28,7 @@ GOLDEN = {
         "a7616e616c797374" "a3616e61"           # analyst: ana
         "a86361706163697479" "02"               # capacity: 2
         "a970726f746f5f6d696e" "00"             # proto_min: 0
-        "a970726f746f5f6d6178" "02"             # proto_max: 2
+        "a970726f746f5f6d6178" "03"             # proto_max: 3
         "ae636c69656e745f76657273696f6e" "a5302e312e30",  # client_version: 0.1.0
     wire.Fetch(scan_id="s", lease_id="1f", offset=1048576, credit=4):
         "85"
@@ -53,6 +53,8 @@ GOLDEN = {
         "82" "a474797065" "a5636c61696d" "a77363616e5f6964" "a173",
     wire.QueueRequest():
         "81" "a474797065" "ad71756575655f72657175657374",
+    wire.QueueRequest(after="s"):
+        "82" "a474797065" "ad71756575655f72657175657374" "a56166746572" "a173",
     wire.Bye():
         "81" "a474797065" "a3627965",
     wire.Ping(counter=300):
