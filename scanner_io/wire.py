@@ -26,12 +26,12 @@ MINOR_MIN, MINOR_MAX = 0, 4
 """Minor versions this build can speak; the highest common one is used.
 
 1 added `alarm` and `Statement.service`; 2 added `peek`, `opine`, `opined`, the opinions in other messages, and `here`;
-3 added signed opinions, which a service with keys asks for; 4 added hubs: `Hello.hub`, `Decision.via`,
-`Statement.origin`.
+3 added signed opinions, which a service with keys asks for, and `after` of `queue_request` and `queue`; 4 added hubs:
+`Hello.hub`, `Decision.via`, `Statement.origin`.
 """
 MINOR_ALARM = MINOR_SERVICE = 1
 MINOR_PEEK = MINOR_OPINION = MINOR_HERE = 2
-MINOR_SIGNED_OPINION = 3
+MINOR_SIGNED_OPINION = MINOR_AFTER = 3
 MINOR_HUB = 4
 """Minor version from which these are part of the protocol."""
 
@@ -176,8 +176,10 @@ class OpinionStatement(msgspec.Struct, frozen=True, kw_only=True, tag_field="typ
     service: str
 
 
-class QueueRequest(Message, frozen=True, kw_only=True, tag="queue_request"):
-    """Ask for the undecided scans and the counts."""
+class QueueRequest(Message, frozen=True, kw_only=True, tag="queue_request", omit_defaults=True):
+    """Ask for the undecided scans and the counts. after : scan whose followers are asked for; empty: from the first"""
+
+    after: str = ""
 
 
 class Bye(Message, frozen=True, kw_only=True, tag="bye"):
@@ -292,11 +294,13 @@ class Queue(Message, frozen=True, kw_only=True, tag="queue"):
     """Undecided scans, most urgent first (at most 200), and how many scans are in each state.
 
     alarm : in words what a person must see to now; empty: nothing
+    after : as it was asked for
     """
 
     rows: tuple[QueueRow, ...]
     counts: dict[str, int]
     alarm: str = ""
+    after: str = ""
 
 
 class Alarm(Message, frozen=True, kw_only=True, tag="alarm"):
