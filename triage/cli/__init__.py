@@ -17,6 +17,7 @@ from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
 from .console import console
+from .cost import cost
 from .drivers import drivers
 from .evaluate import evaluate
 from .exchange import exchange
@@ -106,6 +107,7 @@ for command in (
     drivers,
     manual,
     bench,
+    cost,
     evaluate,
     calibrate,
     study,
