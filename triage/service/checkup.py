@@ -16,6 +16,7 @@ from scanner_io.foreign import ForeignFiles
 from triage.analysis.risk import expired
 
 from .lane import expected_kinds, lane_profile
+from .live_selection import rules_of
 from .room import Marks
 from .store import opened, place_of
 
@@ -32,6 +33,7 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
     _check_bind(config, problems, notes)
     _check_outbox(config, problems, notes)
     _check_sandbox(config, problems, notes)
+    check_selection(config, problems, notes)
     for lane in config.lane:
         notes.append(f"lane {lane.name}: expects {', '.join(lane.expected or expected_kinds(lane))}")
         check_energy(lane, problems, notes)
@@ -154,6 +156,18 @@ def check_risk(lane: configuration.Lane, problems: list[str], notes: list[str]) 
         gone = [r.id for r in expired(rules, datetime.datetime.now(datetime.UTC).date())]
         told = f"; expired: {', '.join(gone)}" if gone else ""
         notes.append(f"lane {lane.name}: risk profile {rules.identity} of {len(rules.rules)} rules{told}")
+
+
+def check_selection(config: configuration.Config, problems: list[str], notes: list[str]) -> None:
+    """Read what passages are selected by, as the service will."""
+    if config.selection is None:
+        return
+    try:
+        rules = rules_of(config.selection)
+    except ConfigError as error:
+        problems += error.problems
+    else:
+        notes.append(f"selection {rules.words}")
 
 
 def _check_device(

@@ -123,6 +123,7 @@ MIGRATIONS = (
         later BLOB NOT NULL, PRIMARY KEY (scan_id, number)
     ) STRICT;
     """,
+    "CREATE INDEX scans_added ON scans (added_utc_ns, scan_id)",
 )
 
 CHAINED_FROM = 4
