@@ -345,8 +345,9 @@ class Workstation:
             analyst=self.analyst, verdict=verdict, note=note, blind=blind,
             given_utc_ns=time.time_ns() if given_utc_ns is None else given_utc_ns,
         )  # fmt: skip
-        opine = wire.Opine(lease_id=offer.lease_id, opinion=opinion)
-        opined: wire.Opined = self._ask(opinion.opinion_id, "opine", lambda: opine, timeout_s)
+        opined: wire.Opined = self._ask(
+            opinion.opinion_id, "opine", lambda: self._signed_opinion(opinion, offer.lease_id), timeout_s
+        )  # fmt: skip
         self._forget(offer.lease_id)
         return opined
 
@@ -361,6 +362,22 @@ class Workstation:
             )
         )  # fmt: skip
         return wire.Decide(statement=statement, signature=self._identity.sign(statement))
+
+    def _signed_opinion(self, opinion: Opinion, lease_id: str) -> wire.Opine:
+        """Return the opinion as it goes out: signed for this lease and connection alone, where there are keys.
+
+        A service of before that has no place for a signature; it knows by the connection's key alone whose it is.
+        """
+        welcome = self._welcome
+        if self._identity is None or welcome is None or welcome.minor < wire.MINOR_SIGNED_OPINION:
+            return wire.Opine(lease_id=lease_id, opinion=opinion)
+        statement = wire.encode_statement(
+            wire.OpinionStatement(
+                opinion=opinion, lease_id=lease_id, connection_id=welcome.connection_id, sequence=next(self._sequence),
+                service=self._identity.service,
+            )
+        )  # fmt: skip
+        return wire.Opine(statement=statement, signature=self._identity.sign(statement))
 
     def acted(self) -> None:
         """Hear that the person has done something: pressed a key, moved the picture. Call it as often as you like.

@@ -102,7 +102,7 @@ class OpenScan:
     """A scan that is open at this desk, or on its way.
 
     mine : its lease is this desk's, and it can be decided; ahead : fetched before anybody asked, not seen yet
-    opinions : of others, as far as this analyst may know them
+    opinions : of others, as far as this analyst may know them; signed : what proves those that are signed
     """
 
     def __init__(self, scan_id: str, address: str, *, ahead: bool) -> None:
@@ -119,6 +119,7 @@ class OpenScan:
         self.pyramids: tuple[Pyramid, ...] = ()
         self.meta: dict[str, Any] = {}
         self.opinions: tuple[Opinion, ...] = ()
+        self.signed: tuple[wire.SignedOpinion, ...] = ()
         self.opened_utc_ns = 0
         self.used_s = time.monotonic()
         self.done = threading.Event()
@@ -221,7 +222,7 @@ class _Service:
         self._station.moved(
             made.id, ("sending",), "acknowledged" if decided.applied else "not_applied", decided.reason
         )  # fmt: skip
-        self._station.settled(made.scan_id, decided.opinions)
+        self._station.settled(made.scan_id, decided)
 
     def _decide(self, made: Made, decision_id: str, lease_id: str) -> wire.Decided:
         return self.desk.decide(
@@ -395,7 +396,7 @@ class Station:
             scan.done.set()
             return
         same = offer.sha256 == scan.offer.sha256
-        scan.offer, scan.mine, scan.opinions = offer, True, offer.opinions
+        scan.offer, scan.mine, scan.opinions, scan.signed = offer, True, offer.opinions, offer.signed
         if not same:
             scan.meta, scan.pyramids, scan.scan = {}, (), None
             self._work.submit(self._fetch, scan)
@@ -461,7 +462,7 @@ class Station:
                 scan.offer = ask(scan.scan_id, 10.0)
                 scan.mine = bool(scan.offer.lease_id)
             assert scan.offer is not None
-            scan.opinions = scan.offer.opinions
+            scan.opinions, scan.signed = scan.offer.opinions, scan.offer.signed
             self._step(scan, "fetching")
             last_s = 0.0
 
@@ -633,8 +634,8 @@ class Station:
         """
         scan = self._open.get(scan_id)
         return [
-            {"who": o.analyst, "utc_ns": str(o.given_utc_ns), "hidden": o.verdict is None, "verdict": o.verdict,
-                "note": o.note}
+            {"opinion_id": o.opinion_id, "who": o.analyst, "utc_ns": str(o.given_utc_ns), "hidden": o.verdict is None,
+                "verdict": o.verdict, "note": o.note}
             for o in (scan.opinions if scan is not None else ())
         ]  # fmt: skip
 
@@ -809,14 +810,14 @@ class Station:
             box = upright_box(carried.threat_box, radiograph)
         return {"scan_id": scan_id, "threat": carried.threat, "box": box, **lines[0]["said"]}
 
-    def settled(self, scan_id: str, opinions: tuple[Opinion, ...]) -> None:
+    def settled(self, scan_id: str, decided: wire.Decided) -> None:
         """Note that a scan is decided: its lease is over, and what others thought of it may be known."""
         scan = self._open.get(scan_id)
         if scan is None:
             return
         scan.mine = False
-        if opinions:
-            scan.opinions = opinions
+        if decided.opinions:
+            scan.opinions, scan.signed = decided.opinions, decided.signed
             self.events.publish("opinions", scan_id=scan_id, opinions=self.opinions(scan_id))
 
 
