@@ -250,9 +250,18 @@ class Workstation:
                 f"{self.address}: the service speaks minor {welcome.minor}, {minor} is needed: {otherwise}; upgrade it"
             )
 
-    def queue(self, timeout_s: float = 5.0) -> wire.Queue:
-        """Return the undecided scans and the counts. Raises DeliveryError if the service does not answer."""
-        view: wire.Queue = self._ask("queue", "queue", wire.QueueRequest, timeout_s)
+    def queue(self, timeout_s: float = 5.0, *, after: str = "") -> wire.Queue:
+        """Return the most urgent undecided scans and the counts.
+
+        after : a scan whose followers are wanted instead; an older service cannot tell them, and there are none
+
+        Raises DeliveryError if the service does not answer.
+        """
+        welcome = self._welcome
+        if after and welcome is not None and welcome.minor < wire.MINOR_AFTER:
+            return wire.Queue(rows=(), counts={}, after=after)
+        key = f"queue {after}" if after else "queue"
+        view: wire.Queue = self._ask(key, "queue", lambda: wire.QueueRequest(after=after), timeout_s)
         return view
 
     def fetch(
@@ -549,7 +558,7 @@ class Workstation:
             case wire.Opined():
                 self._answer(message.opinion_id, message)
             case wire.Queue():
-                self._answer("queue", message)
+                self._answer(f"queue {message.after}" if message.after else "queue", message)
             case wire.Revoked():
                 self._forget(message.lease_id)
                 self.revoked.append(message)

@@ -26,11 +26,11 @@ MINOR_MIN, MINOR_MAX = 0, 3
 """Minor versions this build can speak; the highest common one is used.
 
 1 added `alarm` and `Statement.service`; 2 added `peek`, `opine`, `opined`, the opinions in other messages, and `here`;
-3 added signed opinions, which a service with keys asks for.
+3 added signed opinions, which a service with keys asks for, and `after` of `queue_request` and `queue`.
 """
 MINOR_ALARM = MINOR_SERVICE = 1
 MINOR_PEEK = MINOR_OPINION = MINOR_HERE = 2
-MINOR_SIGNED_OPINION = 3
+MINOR_SIGNED_OPINION = MINOR_AFTER = 3
 """Minor version from which these are part of the protocol."""
 
 _T = TypeVar("_T")
@@ -167,8 +167,10 @@ class OpinionStatement(msgspec.Struct, frozen=True, kw_only=True, tag_field="typ
     service: str
 
 
-class QueueRequest(Message, frozen=True, kw_only=True, tag="queue_request"):
-    """Ask for the undecided scans and the counts."""
+class QueueRequest(Message, frozen=True, kw_only=True, tag="queue_request", omit_defaults=True):
+    """Ask for the undecided scans and the counts. after : scan whose followers are asked for; empty: from the first"""
+
+    after: str = ""
 
 
 class Bye(Message, frozen=True, kw_only=True, tag="bye"):
@@ -283,11 +285,13 @@ class Queue(Message, frozen=True, kw_only=True, tag="queue"):
     """Undecided scans, most urgent first (at most 200), and how many scans are in each state.
 
     alarm : in words what a person must see to now; empty: nothing
+    after : as it was asked for
     """
 
     rows: tuple[QueueRow, ...]
     counts: dict[str, int]
     alarm: str = ""
+    after: str = ""
 
 
 class Alarm(Message, frozen=True, kw_only=True, tag="alarm"):

@@ -396,7 +396,7 @@ class Dispatch:
             case wire.Opine():
                 self._opine(connection, message)
             case wire.QueueRequest():
-                self._show_queue(connection)
+                self._show_queue(connection, message.after)
             case wire.Ping():
                 self._send(connection.routing_id, wire.Pong(counter=message.counter))
             case wire.Bye():
@@ -408,13 +408,20 @@ class Dispatch:
                         if counter == message.counter:
                             break
 
-    def _show_queue(self, connection: Connection) -> None:
+    def _show_queue(self, connection: Connection, after: str) -> None:
         """Send the queue, unless so much is on its way that was not read: it asks again."""
         if self._unread_room(connection.analyst) <= 0:
             return
-        if connection.views.ask() is not None or self._view is None:
-            self._view = self.queue()
-        self._send(connection.routing_id, self._view)
+        leave = connection.views.ask() is not None
+        if after:
+            if not leave:
+                return
+            view = self.queue(after[:MAX_REF])
+        else:
+            if leave or self._view is None:
+                self._view = self.queue()
+            view = self._view
+        self._send(connection.routing_id, view)
         self._expect_read(connection, 1)
 
     def _unread_room(self, analyst: str) -> int:
@@ -867,8 +874,8 @@ class Dispatch:
                 self._log("release_failed", level="warning", text=one_line(str(error)))
         self._log("analyst_left", analyst=connection.analyst, text=why)
 
-    def queue(self) -> wire.Queue:
-        """Return the queue as workstations see it."""
+    def queue(self, after: str = "") -> wire.Queue:
+        """Return the queue as workstations see it, from its first scan or from the one that follows `after`."""
         opinions = self._outbox.opinion_counts()
         rows = tuple(
             wire.QueueRow(
@@ -877,10 +884,10 @@ class Dispatch:
                 containers=() if i.row.papers is None else i.row.papers.container_numbers[:4],
                 simulated=i.row.simulated, attempts=i.attempts, opinions=opinions.get(i.row.scan_id, 0),
             )
-            for i in self._outbox.undecided(QUEUE_ROWS)
+            for i in self._outbox.undecided(QUEUE_ROWS, after)
         )  # fmt: skip
         alarm = "; ".join(a.text for a in self._alarms_in_force())
-        return wire.Queue(rows=rows, counts=self._outbox.counts(), alarm=alarm)
+        return wire.Queue(rows=rows, counts=self._outbox.counts(), alarm=alarm, after=after)
 
     def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | memoryview | None = None) -> bool:
         """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""

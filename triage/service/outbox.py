@@ -818,12 +818,16 @@ class Outbox:
         rows = self.store.rows("SELECT later FROM assessments WHERE scan_id=? ORDER BY number", (scan_id,))
         return tuple(msgspec.json.decode(blob, type=Later) for (blob,) in rows)
 
-    def undecided(self, limit: int) -> list[Item]:
-        """Return scans that wait for an answer, most urgent first."""
+    def undecided(self, limit: int, after: str = "") -> list[Item]:
+        """Return scans that wait for an answer, most urgent first.
+
+        after : only those behind the turn of this scan, decided or not; none where it is not known
+        """
         rows = self.store.rows(
-            "SELECT scan_id FROM outbox WHERE state IN ('pending', 'leased', 'held') "
+            "SELECT scan_id FROM outbox WHERE state IN ('pending', 'leased', 'held') AND (?='' OR "
+            "(turn_utc_ns, scan_id) > (SELECT turn_utc_ns, scan_id FROM outbox WHERE scan_id=?)) "
             "ORDER BY turn_utc_ns, scan_id LIMIT ?",
-            (limit,),
+            (after, after, limit),
         )
         return [self.item(scan_id) for (scan_id,) in rows]
 
