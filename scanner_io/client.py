@@ -250,9 +250,18 @@ class Workstation:
                 f"{self.address}: the service speaks minor {welcome.minor}, {minor} is needed: {otherwise}; upgrade it"
             )
 
-    def queue(self, timeout_s: float = 5.0) -> wire.Queue:
-        """Return the undecided scans and the counts. Raises DeliveryError if the service does not answer."""
-        view: wire.Queue = self._ask("queue", "queue", wire.QueueRequest, timeout_s)
+    def queue(self, timeout_s: float = 5.0, *, after: str = "") -> wire.Queue:
+        """Return the most urgent undecided scans and the counts.
+
+        after : a scan whose followers are wanted instead; an older service cannot tell them, and there are none
+
+        Raises DeliveryError if the service does not answer.
+        """
+        welcome = self._welcome
+        if after and welcome is not None and welcome.minor < wire.MINOR_AFTER:
+            return wire.Queue(rows=(), counts={}, after=after)
+        key = f"queue {after}" if after else "queue"
+        view: wire.Queue = self._ask(key, "queue", lambda: wire.QueueRequest(after=after), timeout_s)
         return view
 
     def fetch(
@@ -345,8 +354,9 @@ class Workstation:
             analyst=self.analyst, verdict=verdict, note=note, blind=blind,
             given_utc_ns=time.time_ns() if given_utc_ns is None else given_utc_ns,
         )  # fmt: skip
-        opine = wire.Opine(lease_id=offer.lease_id, opinion=opinion)
-        opined: wire.Opined = self._ask(opinion.opinion_id, "opine", lambda: opine, timeout_s)
+        opined: wire.Opined = self._ask(
+            opinion.opinion_id, "opine", lambda: self._signed_opinion(opinion, offer.lease_id), timeout_s
+        )  # fmt: skip
         self._forget(offer.lease_id)
         return opined
 
@@ -361,6 +371,22 @@ class Workstation:
             )
         )  # fmt: skip
         return wire.Decide(statement=statement, signature=self._identity.sign(statement))
+
+    def _signed_opinion(self, opinion: Opinion, lease_id: str) -> wire.Opine:
+        """Return the opinion as it goes out: signed for this lease and connection alone, where there are keys.
+
+        A service of before that has no place for a signature; it knows by the connection's key alone whose it is.
+        """
+        welcome = self._welcome
+        if self._identity is None or welcome is None or welcome.minor < wire.MINOR_SIGNED_OPINION:
+            return wire.Opine(lease_id=lease_id, opinion=opinion)
+        statement = wire.encode_statement(
+            wire.OpinionStatement(
+                opinion=opinion, lease_id=lease_id, connection_id=welcome.connection_id, sequence=next(self._sequence),
+                service=self._identity.service,
+            )
+        )  # fmt: skip
+        return wire.Opine(statement=statement, signature=self._identity.sign(statement))
 
     def acted(self) -> None:
         """Hear that the person has done something: pressed a key, moved the picture. Call it as often as you like.
@@ -532,7 +558,7 @@ class Workstation:
             case wire.Opined():
                 self._answer(message.opinion_id, message)
             case wire.Queue():
-                self._answer("queue", message)
+                self._answer(f"queue {message.after}" if message.after else "queue", message)
             case wire.Revoked():
                 self._forget(message.lease_id)
                 self.revoked.append(message)

@@ -149,6 +149,9 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     filed_days : of scans judged CLEAR, which nobody was asked about
     result_days : after a decision or filing, result and declaration are kept for so long, and at least as long as the
         recording; what is erased then is told by its hash in the audit. Outcome, decisions and audit stay
+    said_days : what people said of a scan is kept for so long after a decision or filing, and at least as long as the
+        recording: the notes of decisions, opinions and second readings. With a note goes what was signed with it; who
+        decided what, and the hash of everything erased, stay
     """
 
     clear_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -156,6 +159,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     rescan_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
     filed_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
     result_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    said_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class Cargo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,7 +19,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,6 @@ from scanner_io.model import Decision, Declaration, Opinion, TriageResult
 
 from . import audit, store
 from .later import URGENT, Change, Later, together
-from .sparing import one_line
 
 State = Literal["filed", "pending", "leased", "held", "decided"]
 
@@ -123,6 +122,11 @@ MIGRATIONS = (
         later BLOB NOT NULL, PRIMARY KEY (scan_id, number)
     ) STRICT;
     """,
+    """
+    ALTER TABLE opinions ADD COLUMN statement BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE opinions ADD COLUMN signature BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE scans ADD COLUMN said TEXT NOT NULL DEFAULT 'kept';
+    """,
 )
 
 CHAINED_FROM = 4
@@ -131,10 +135,18 @@ CLOCK_SKEW_NS = 60 * 10**9
 """So far two services' clocks may differ without it counting as a step."""
 MAX_LATE = 20
 """Decisions that were not applied, kept of one analyst on one scan: a program gone wild is not to fill the disk."""
-OPINIONS_TOLD = 16
-"""So many fit into a message, whatever is written in them."""
+OPINIONS_TOLD, OPINIONS_TOLD_BYTES = 16, 1 << 20
+"""So many fit into a message, with what proves them, whatever is written in them."""
 AGE_TIER_S = 1800.0
 """See `scanner_io.config.Dispatch`; `arrange` sets another."""
+_UNATTENDED = (
+    "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts, selected, COUNT(*) OVER (), "
+    "COUNT(CASE WHEN state='held' THEN 1 END) OVER (), MIN(waits_since_utc_ns) OVER () FROM outbox "
+    "JOIN scans USING (scan_id) WHERE (hub=? OR ?=1) AND (state='held' OR (outcome<>'CLEAR' OR selected<>0) AND "
+    "(state='pending' OR state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?))"
+)
+"""What is an alarm. A scan that was selected to be looked at waits for a person like one that was flagged; one judged
+CLEAR that somebody asked for by name, and has not fetched, does not."""
 BEAT_S, LOST_BEATS = 5.0, 6
 """A service that shares its database says so often that it lives; silent at so many looks at it, it is taken as gone.
 
@@ -198,6 +210,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     applied: bool
     reason: str
     repeated: bool
+
+
+class Given(NamedTuple):
+    """An opinion as it is to be told. statement, signature : empty where it is not signed, or withheld"""
+
+    opinion: Opinion
+    statement: bytes
+    signature: bytes
 
 
 class Outbox:
@@ -590,16 +610,11 @@ class Outbox:
 
         A scan that seems to wait since the future is counted: the clock was put back, and nobody knows how long it is.
         """
-        found = self.store.row(
-            "SELECT COUNT(*) OVER (), COUNT(CASE WHEN state='held' THEN 1 END) OVER (), scan_id, outcome, "
-            "MIN(waits_since_utc_ns) OVER () FROM outbox JOIN scans USING (scan_id) "
-            "WHERE (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR state='leased' AND "
-            "taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) ORDER BY turn_utc_ns, scan_id LIMIT 1",
-            (self.hub, int(self._shared), *self._since(wait_s)),
-        )
+        query = f"{_UNATTENDED} ORDER BY turn_utc_ns, scan_id LIMIT 1"
+        found = self.store.row(query, (self.hub, int(self._shared), *self._since(wait_s)))
         if found is None:
             return None
-        scans, held, scan_id, outcome, since = found
+        scan_id, outcome, _, _, _, _, scans, held, since = found
         waited_s = max(0.0, (time.time_ns() - since) / 1e9)
         return Waiting(scans=scans, held=held, scan_id=scan_id, outcome=outcome, waited_s=waited_s)
 
@@ -611,18 +626,16 @@ class Outbox:
         told = []
         with self.store.transaction():
             rows = self.store.rows(
-                "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts FROM outbox JOIN scans USING (scan_id) "
-                "WHERE escalated=0 AND (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR "
-                "state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
-                "ORDER BY turn_utc_ns LIMIT ?",
+                f"{_UNATTENDED} AND escalated=0 ORDER BY turn_utc_ns LIMIT ?",
                 (self.hub, int(self._shared), *self._since(wait_s), limit),
             )
-            for scan_id, outcome, state, since, attempts in rows:
+            for scan_id, outcome, state, since, attempts, selected, *_ in rows:
                 if not self.store.change("UPDATE outbox SET escalated=1 WHERE scan_id=? AND escalated=0", (scan_id,)):
                     continue  # another service was quicker
                 waited_s = max(0.0, (time.time_ns() - since) / 1e9)
                 what = "is held" if state == "held" else f"nobody has taken it for {waited_s:.0f} s"
-                told.append((scan_id, f"{outcome}, {what}; times offered: {attempts}"))
+                chosen = ", selected to be looked at" if selected else ""
+                told.append((scan_id, f"{outcome}{chosen}, {what}; times offered: {attempts}"))
             for scan_id, text in told:
                 self.event("unattended", scan_id, text=text)
         return told
@@ -714,8 +727,10 @@ class Outbox:
 
     # -------------------------------------------------------------------------------------------------- opinions
 
-    def opine(self, opinion: Opinion, lease_id: str) -> bool:
+    def opine(self, opinion: Opinion, lease_id: str, *, statement: bytes = b"", signature: bytes = b"") -> bool:
         """Commit what an analyst thinks of a scan that they have on this lease; False if it was committed before.
+
+        statement, signature : the very bytes that the analyst signed, kept as they came
 
         The lease stays: it is for the caller to end it. Raises DeliveryError if the lease is not theirs, the opinion is
         of another recording, or its id was used for something else.
@@ -733,27 +748,39 @@ class Outbox:
                 raise DeliveryError(
                     f"of a recording with hash {opinion.sha256[:16]}…, the scan's is {item.row.sha256[:16]}…"
                 )
+            blob = msgspec.json.encode(opinion)
             self.store.change(
-                "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion) VALUES (?,?,?,?)",
-                (opinion.opinion_id, opinion.scan_id, opinion.analyst, msgspec.json.encode(opinion)),
+                "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion, statement, signature) "
+                "VALUES (?,?,?,?,?,?)",
+                (opinion.opinion_id, opinion.scan_id, opinion.analyst, blob, statement, signature),
             )
-            seq = self.event("opinion", opinion.scan_id, opinion.analyst, one_line(f"{opinion.verdict} {opinion.note}"))
+            text = audit.opinion_text(blob, str(opinion.verdict), signed=bool(signature))
+            seq = self.event("opinion", opinion.scan_id, opinion.analyst, text)
             self.store.change("UPDATE opinions SET seq=? WHERE opinion_id=?", (seq, opinion.opinion_id))
         return True
 
-    def opinions(self, scan_id: str, reader: str = "") -> tuple[Opinion, ...]:
+    def opinions(self, scan_id: str, reader: str = "") -> tuple[Given, ...]:
         """Return what analysts thought of a scan, oldest first: the last `OPINIONS_TOLD`.
 
         reader : who is to decide it, and is not told what others said blindly; empty: all of it
         """
         rows = self.store.rows(
-            "SELECT opinion FROM opinions WHERE scan_id=? ORDER BY seq DESC LIMIT ?", (scan_id, OPINIONS_TOLD)
+            "SELECT opinion, statement, signature FROM opinions WHERE scan_id=? ORDER BY seq DESC LIMIT ?",
+            (scan_id, OPINIONS_TOLD),
         )
-        found = [msgspec.json.decode(blob, type=Opinion) for (blob,) in reversed(list(rows))]
-        return tuple(
-            msgspec.structs.replace(o, verdict=None, note="") if reader and o.blind and o.analyst != reader else o
-            for o in found
-        )
+        found: list[Given] = []
+        left = OPINIONS_TOLD_BYTES
+        for blob, statement, signature in rows:
+            left -= len(blob) + len(statement)
+            if left < 0:
+                break
+            opinion = msgspec.json.decode(blob, type=Opinion)
+            if reader and opinion.blind and opinion.analyst != reader:
+                hidden = msgspec.structs.replace(opinion, verdict=None, note="")
+                found.append(Given(hidden, b"", b""))
+            else:
+                found.append(Given(opinion, bytes(statement), bytes(signature)))
+        return tuple(reversed(found))
 
     def opinion_counts(self) -> dict[str, int]:
         """Return how many opinions there are of each undecided scan that has any."""
@@ -791,12 +818,16 @@ class Outbox:
         rows = self.store.rows("SELECT later FROM assessments WHERE scan_id=? ORDER BY number", (scan_id,))
         return tuple(msgspec.json.decode(blob, type=Later) for (blob,) in rows)
 
-    def undecided(self, limit: int) -> list[Item]:
-        """Return scans that wait for an answer, most urgent first."""
+    def undecided(self, limit: int, after: str = "") -> list[Item]:
+        """Return scans that wait for an answer, most urgent first.
+
+        after : only those behind the turn of this scan, decided or not; none where it is not known
+        """
         rows = self.store.rows(
-            "SELECT scan_id FROM outbox WHERE state IN ('pending', 'leased', 'held') "
+            "SELECT scan_id FROM outbox WHERE state IN ('pending', 'leased', 'held') AND (?='' OR "
+            "(turn_utc_ns, scan_id) > (SELECT turn_utc_ns, scan_id FROM outbox WHERE scan_id=?)) "
             "ORDER BY turn_utc_ns, scan_id LIMIT ?",
-            (limit,),
+            (after, after, limit),
         )
         return [self.item(scan_id) for (scan_id,) in rows]
 
