@@ -49,8 +49,13 @@ def test_what_was_measured_is_not_called_extrapolated():
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"lost": 2}, "lost 2"), ({"steps": report()["steps"][1:]}, "two steps")],
-    ids=["lost", "one"],
+    [
+        ({"lost": 2}, "lost 2"),
+        ({"steps": report()["steps"][1:]}, "two steps"),
+        ({"recording_mb": {"small": 0.1, "large": None}}, "full-size"),
+        ({"recording_mb": {}}, "another version"),
+    ],
+    ids=["lost", "one step", "no large lane", "another report"],
 )
 def test_a_report_that_proves_nothing_is_refused(changes, words):
     with pytest.raises(DataError, match=words):

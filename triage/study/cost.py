@@ -79,18 +79,19 @@ def _model(
     steps = f"slope over {', '.join(str(s['lanes']) for s in even)} lanes, a scan per {interval_s:g} s"
     memory, base_mb = np.polyfit([s["lanes"] for s in even], [s["rss_mb_median"] for s in even], 1)
     small_mb, large_mb = bench["recording_mb"]["small"], bench["recording_mb"]["large"]
+    small_cores = bench["cpu_per_lane"]
+    if large_share and not (whole["large"] and large_mb):
+        raise DataError("no lane of the report had full-size images: run bench lanes with --large, or --large-share 0")
     flagged = whole["offer_ms"]["count"] / max(1, whole["scans"])
     rows = [
-        Row(
-            "processor", "lane, small images", bench["cpu_per_lane"], "cores", "measured", f"{steps}; R2 {bench['r2']}"
-        ),
+        Row("processor", "lane, small images", small_cores, "cores", "measured", f"{steps}; R2 {bench['r2']}"),
         Row("memory", "lane", round(float(memory), 1), "MB", "measured", steps),
         Row("memory", "service", round(float(base_mb), 1), "MB", "derived", "where that line begins"),
         Row("disk", "scan, small image", small_mb, "MB", "measured", "mean recording"),
         Row("disk", "scan", bench["outbox_kb"], "kB", "measured", "of the outbox"),
         Row("flagged", "scan", round(flagged, 3), "share", "measured", "simulated images without a profile"),
     ]
-    large_cores = None
+    large_cores = 0.0
     if whole["large"] and large_mb:
         level = np.polyval(np.polyfit([s["lanes"] for s in even], [s["cpu_cores"] for s in even], 1), whole["lanes"])
         large_cores = max(0.0, round((whole["cpu_cores"] - float(level)) / whole["large"], 4))
@@ -99,8 +100,8 @@ def _model(
             Row("processor", "lane, full-size images", large_cores, "cores", "derived", why),
             Row("disk", "scan, full-size image", large_mb, "MB", "measured", "mean recording"),
         ]
-    image_mb = large_share * (large_mb or small_mb) + (1 - large_share) * small_mb
-    cores = large_share * (large_cores or bench["cpu_per_lane"]) + (1 - large_share) * bench["cpu_per_lane"]
+    image_mb = large_share * (large_mb or 0.0) + (1 - large_share) * small_mb
+    cores = large_share * large_cores + (1 - large_share) * small_cores
     pace = scans_per_day * interval_s / DAY_S
     daily = scans_per_day * image_mb
     beyond: Basis = "extrapolated" if lanes > most else "derived"
@@ -109,7 +110,7 @@ def _model(
         Row("network", "lane and day, to the hub", round(daily * flagged, 1), "MB", "derived", "what is flagged, once"),
         Row("network", "analyst and hour", round(per_analyst_h * image_mb, 1), "MB", "derived",
             f"{per_analyst_h:g} scans an hour"),
-        Row("disk", "million archived scans", round(image_mb, 2), "TB", beyond, "mean recording"),
+        Row("disk", "million archived scans", round(image_mb, 2), "TB", "extrapolated", "mean recording"),
     ]  # fmt: skip
     if batch is not None:
         rate = batch["scans_per_s"]["1"]
