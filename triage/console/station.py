@@ -46,6 +46,9 @@ AWAY_S = 120.0
 HELD_SCANS = 4
 """Undecided scans one desk keeps leased: the open one, and those that were open just before it."""
 
+APART = frozenset({TRAINING})
+"""Services whose scans wait in a queue of their own, and whose decisions go to no lane."""
+
 OpenState = Literal["claiming", "fetching", "reading", "ready", "failed", "lost"]
 
 

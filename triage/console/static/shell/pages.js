@@ -7,6 +7,7 @@ import {ms} from './panels.js';
 import {figuresView, forget as forgetFigures} from './figures.js';
 import {opinionDialog} from './opinion.js';
 import {settle, shelveDialog} from './queue.js';
+import {short} from './rows.js';
 import {shiftDialog} from './shift.js';
 import {forget as forgetTraining, trainingView} from './training.js';
 
@@ -56,7 +57,7 @@ function historyView() {
   return html`<main class="page" id="work"><header class="page-head"><h1>${t('history.title')}</h1><button @click=${loadHistory}>${t('history.again')}</button></header>
     <p class="dim">${t('history.note')}</p>
     <div class="scroller" tabindex="0" role="region" aria-label=${t('history.title')}><table class="wide"><thead><tr>${['when', 'who', 'what', 'scan', 'said'].map((c) => html`<th scope="col">${t(`history.${c}`)}</th>`)}</tr></thead>
-      <tbody>${(history ?? []).map((line) => html`<tr><td class="mono">${dayAndClock(ms(line.utc_ns))}</td><td>${line.who}</td><td>${tOr(`history.kind.${line.kind}`, line.kind)}</td><td class="mono">${line.scan_id}</td><td>${said(line)}</td></tr>`)}</tbody></table></div></main>`;
+      <tbody>${(history ?? []).map((line) => html`<tr><td class="mono whole">${dayAndClock(ms(line.utc_ns))}</td><td>${line.who}</td><td class="whole">${tOr(`history.kind.${line.kind}`, line.kind)}</td><td class="mono whole" title=${line.scan_id}>${line.scan_id ? short(line.scan_id) : ''}</td><td>${said(line)}</td></tr>`)}</tbody></table></div></main>`;
 }
 
 // ----------------------------------------------------------------------------------------------------------- settings

@@ -3,9 +3,9 @@ import {html, nothing, repeat} from '/static/vendor/lit.js';
 import {age, t} from './i18n.js';
 import {changed, state} from './store.js';
 
-const OVER = 12; // rows ready above and below what is seen
+const OVER = 16; // rows ready above and below what is seen
 const ROW_PX = 89; // until one has been measured
-const MOVED = 4; // rows by which the list may be scrolled before it is rendered anew
+const MOVED = 8; // rows by which the list may be scrolled before it is rendered anew
 
 export const SHAPES = {ALARM: '▲', UNUSABLE: '✕', REVIEW: '◆', CLEAR: '●'};
 export const secondsSince = (utcNs) => Date.now() / 1000 - Number(BigInt(utcNs) / 1000000n) / 1000;
