@@ -33,7 +33,7 @@ from scanner_io.model import Verdict
 
 from . import codes, evidence, figures, training
 from .images import TILE, Look, Material, Reduce, crc32, hatched, material_rgb, palettes, png, rendered
-from .station import OpenScan, Station, decision_told
+from .station import SECOND, OpenScan, Station, decision_told
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY = 256 << 10
@@ -275,7 +275,8 @@ class Pages:
                 "open": station.current or None, "opening": station.opening(station.current),
                 "decisions": [decision_told(e) for e in entries], "hold_s": station.hold_s,
                 "settings": station.journal.kept(station.analyst, "settings", {}), "codes": codes.told(),
-                "training": station.training is not None, **_shift(station), **station.queue(),
+                "training": station.training is not None, "second": SECOND in station.services,
+                **_shift(station), **station.queue(),
             }
         )  # fmt: skip
 

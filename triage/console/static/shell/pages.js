@@ -105,15 +105,26 @@ function settingsView() {
 export function pageView() {
   if (state.page === 'history') return historyView();
   if (state.page === 'metrics') return figuresView();
-  if (state.page === 'training') return trainingView({start: startTraining});
+  if (state.page === 'training') return trainingView({start: () => startApart('training')});
+  if (state.page === 'second') return secondView();
   return settingsView();
+}
+
+/** Cleared scans to be read again, by somebody who knows neither who cleared them nor why. */
+function secondView() {
+  const left = state.rows.filter((row) => row.apart === 'second').length;
+  const read = state.decisions.filter((d) => d.apart === 'second' && d.state === 'acknowledged').length;
+  return html`<main class="page" id="work"><header class="page-head"><h1>${t('pages.second')}</h1>
+      ${left ? html`<button class="primary" @click=${() => startApart('second')}>${t('second.start')}</button>` : nothing}</header>
+    ${state.second ? html`<p>${t('second.left', {n: left})} ${read ? t('second.read', {n: read}) : ''}</p><p class="dim">${t('second.note')}</p>`
+      : html`<p>${t('second.none')}</p><p class="mono">scanlane quality sample STATE_DIR --record<br>scanlane console --second-reading STATE_DIR</p>`}</main>`;
 }
 
 /** Pages are read anew when they are opened. */
 export function forget() { history = null; forgetFigures(); forgetTraining(); }
 
-function startTraining() {
-  Object.assign(state, {mode: 'training', current: null, meta: null, opening: null, draft: null, portal: null, truth: null, page: 'work'});
+function startApart(mode) {
+  Object.assign(state, {mode, current: null, meta: null, opening: null, draft: null, portal: null, truth: null, page: 'work'});
   settle();
   location.hash = '';
 }

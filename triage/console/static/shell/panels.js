@@ -38,7 +38,7 @@ function findingsView(meta) {
           <span class="reason">${f.reason}</span>
           ${f.box || f.intervals ? nothing : html`<span class="where">${t('findings.whole')}</span>`}
         </button></li>`)}</ol>` : nothing}
-      <p class="caution">${meta.findings.length ? t('findings.caution_some') : t('findings.caution')}</p>
+      <p class="caution">${meta.apart === 'second' ? t('second.withheld') : meta.findings.length ? t('findings.caution_some') : t('findings.caution')}</p>
     </section>`;
 }
 
