@@ -713,6 +713,7 @@ class Station:
             raise
         self.journal.note(self.analyst, "opinion", scan_id, verdict=verdict, note=note, blind=blind, sha256=sha256)
         self._given_on.add(scan_id)
+        self.told_queue()  # the service may have told of it before
         if self.current == scan_id:
             self.current = ""
         self.events.publish("opening", **scan.told())
