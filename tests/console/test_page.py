@@ -4,7 +4,7 @@ import re
 
 from scanner_io.client import Workstation
 from tests.console.conftest import page_of
-from tests.console.site import Console, until
+from tests.console.site import Console, ConsoleHere, until
 
 
 def open_next(page):
@@ -176,8 +176,8 @@ def test_keys_can_be_changed_and_the_page_speaks_spanish(page):
 
 def test_a_second_opinion_goes_from_desk_to_desk(browser, site, tmp_path):
     with (
-        Console([site.address], tmp_path / "ana", analyst="ana") as hers,
-        Console([site.address], tmp_path / "ben", analyst="ben", options=["--undo", "0.2"]) as his,
+        ConsoleHere([site.address], tmp_path / "ana", analyst="ana") as hers,
+        ConsoleHere([site.address], tmp_path / "ben", analyst="ben") as his,
         page_of(browser, hers.url) as ana,
         page_of(browser, his.url) as ben,
     ):

@@ -191,7 +191,7 @@ function scanHead(meta) {
     <h1>${numbers || short(meta.scan_id)}</h1>
     <span class="dim">${t('scan.lane', {lane: meta.lane})} · ${new Date(Number(BigInt(meta.start_utc_ns) / 1000000n)).toLocaleTimeString(language(), {hour12: false})}</span>
     ${meta.simulated ? html`<span class="tag strong">${t('simulated.long')}</span>` : nothing}
-    ${meta.apart ? html`<span class="tag strong">${t(`apart.${meta.apart}`)}</span>` : nothing}
+    ${meta.apart && state.truth ? html`<span class="tag strong">${t(`apart.${meta.apart}`)}</span>` : nothing}
     <span class="spacer"></span>
     <span class="alarms">${alarm('gamma', meta.gamma_alarm)} ${alarm('neutron', meta.neutron_alarm)}</span>
     <span class="clock ${meta.apart ? 'hidden-text' : ''}"><span class="dim">${t('scan.age')}</span> <b class="age" data-since=${meta.start_utc_ns} .textContent=${age(secondsSince(meta.start_utc_ns))}></b></span>
