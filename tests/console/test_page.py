@@ -77,7 +77,7 @@ def test_a_lost_connection_is_told_and_the_decision_kept(browser, site, tmp_path
 
 
 def lose_and_find(page, shared_site):
-    until(lambda: page.locator(".row-button").count() == 4)
+    until(lambda: page.locator(".row-button").count() == 4, 30)
     scan_id = open_next(page)
     shared_site.stop()
     page.wait_for_selector(".banner.alarm", timeout=20_000)

@@ -41,7 +41,9 @@ def test_a_cleared_scan_is_read_again_blind_and_the_disagreement_kept(archive, t
         until(lambda: len(station.queue()["rows"]) == 2)
         row = station.queue()["rows"][0]
         assert (row["apart"], row["outcome"], row["reasons"]) == (SECOND, "REVIEW", ())
+        station.journal.keep(row["scan_id"], "regions", [{"label": "of the first reader"}])
         scan = opened(station)
+        assert station.meta(scan.scan_id)["regions"] == []
         told = str(station.meta(scan.scan_id)) + str(row)
         assert drawn[0].result.findings[0].reason not in told and "ben" not in told
         entry = station.decide("r1", scan.scan_id, scan.offer.sha256, "inspect", note="behind the door")

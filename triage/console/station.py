@@ -208,6 +208,13 @@ class _Service:
                 self._station.told_queue()
             self._station.look_at_leases(self)
 
+    def _page(self, after: str) -> _Page | None:
+        """Return what follows a scan; None where no answer comes, though the first page has just come."""
+        try:
+            return _Page(after, self.desk.queue(3.0, after=after).rows)
+        except NoAnswer:
+            return None
+
     def _further(self, first: tuple[wire.QueueRow, ...]) -> tuple[wire.QueueRow, ...]:
         """Return the first page and those behind it that are wanted, each scan once.
 
@@ -221,8 +228,8 @@ class _Service:
             if page is None or page.after != after or number == self._turn:
                 if left:
                     left -= 1
-                    page = _Page(after, self.desk.queue(3.0, after=after).rows)
-                elif page is None:
+                    page = self._page(after) or page
+                if page is None:
                     break
             pages.append(page)
         self._pages = pages
@@ -672,12 +679,17 @@ class Station:
         return {
             **scan.meta,
             "lease": {"mine": scan.mine, "analyst": self.analyst, "lease_id": scan.offer.lease_id},
-            "regions": self.journal.kept(scan_id, "regions", []),
-            "draft": self.journal.kept(scan_id, "draft"),
+            "regions": self.journal.kept(self.kept_as(scan_id), "regions", []),
+            "draft": self.journal.kept(self.kept_as(scan_id), "draft"),
             "earlier": self.journal.earlier(scan_id, numbers, chapters),
             "opened_utc_ns": str(scan.opened_utc_ns),
             "opinions": self.opinions(scan_id),
         }
+
+    def kept_as(self, scan_id: str) -> str:
+        """Return by what name drawings and drafts are kept: second readers do not see those of the first one."""
+        scan = self._open.get(scan_id)
+        return f"{scan_id} {SECOND}" if scan is not None and scan.address == SECOND else scan_id
 
     # ------------------------------------------------------------------------------------------------- opinions
 
@@ -817,7 +829,7 @@ class Station:
                 outcome=scan.offer.result.outcome,
             )  # fmt: skip
             entry = self.journal.add(made, self.hold_s)
-            self.journal.keep(scan_id, "draft", None)
+            self.journal.keep(self.kept_as(scan_id), "draft", None)
         self.events.publish("decision", **decision_told(entry))
         return entry
 

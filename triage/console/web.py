@@ -347,7 +347,7 @@ class Pages:
         asked: _DecisionAsked = _converted(await _body(request), _DecisionAsked)
         if unknown := [c for c in asked.codes if c not in codes.CODES]:
             raise HTTPException(400, f"decision codes {unknown}: expected numbers of {sorted(codes.CODES)}")
-        regions = tuple(self._station.journal.kept(asked.scan_id, "regions", []))
+        regions = tuple(self._station.journal.kept(self._station.kept_as(asked.scan_id), "regions", []))
         entry = await run_in_threadpool(
             lambda: self._station.decide(
                 asked.id, asked.scan_id, asked.sha256, asked.verdict, codes=asked.codes, note=asked.note,
@@ -366,7 +366,8 @@ class Pages:
     async def draft(self, request: Request) -> Response:
         """Keep a decision that is being made, for a page that is loaded anew."""
         asked = await _body(request)
-        await run_in_threadpool(self._station.journal.keep, str(asked.get("scan_id", "")), "draft", asked.get("draft"))
+        name = self._station.kept_as(str(asked.get("scan_id", "")))
+        await run_in_threadpool(self._station.journal.keep, name, "draft", asked.get("draft"))
         return _fresh({})
 
     async def regions(self, request: Request) -> Response:
@@ -379,8 +380,9 @@ class Pages:
         journal = self._station.journal
 
         def keep() -> None:
-            before = journal.kept(scan.scan_id, "regions", [])
-            journal.keep(scan.scan_id, "regions", drawn)
+            name = self._station.kept_as(scan.scan_id)
+            before = journal.kept(name, "regions", [])
+            journal.keep(name, "regions", drawn)
             journal.note(self._station.analyst, "regions", scan.scan_id, old=before, new=drawn)
 
         await run_in_threadpool(keep)
@@ -411,6 +413,8 @@ class Pages:
     async def bundle(self, request: Request) -> Response:
         """Return the evidence bundle of an opened scan."""
         scan = self._station.ready(request.path_params["scan"])
+        if scan.address == SECOND:
+            raise DeliveryError(f"scan {scan.scan_id}: gives no evidence here, where what was found is withheld")
         data = await run_in_threadpool(evidence.bundle, self._station, scan)
         await run_in_threadpool(
             lambda: self._station.journal.note(

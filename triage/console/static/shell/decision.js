@@ -12,7 +12,9 @@ export const VERDICTS = ['clear', 'inspect', 'rescan'];
 const SHAPE = {clear: '●', inspect: '▲', rescan: '↻'};
 const ACTIVE = new Set(['held', 'sending']);
 
-export const activeDecision = (scanId) => state.decisions.findLast((d) => d.scan_id === scanId && d.state !== 'undone') ?? null;
+/** The last decision on a scan in the queue it is open in: what was decided of it in another one is not told here. */
+export const activeDecision = (scanId) => state.decisions.findLast((d) => d.scan_id === scanId && d.state !== 'undone'
+  && (state.meta?.scan_id !== scanId || d.address === state.meta.address)) ?? null;
 export const mayDecide = () => Boolean(state.meta && state.meta.lease.mine && !state.mismatch && !ACTIVE.has(activeDecision(state.meta.scan_id)?.state)
   && activeDecision(state.meta.scan_id)?.state !== 'acknowledged');
 

@@ -45,9 +45,12 @@ async function loadHistory() {
   try { history = (await get('/api/history')).lines; } catch (error) { history = []; notice('warning', error.message); }
   changed();
 }
+/** What a decision that goes to no lane ends with, as its desk says it. */
+const NO_LANE = {training: 'delivery.training', 'second reading': 'delivery.second'};
 function said(line) {
   const {said: s} = line;
   if (line.kind === 'decision') return `${t(`verdict.${s.new}`)}${s.note ? ` — ${s.note}` : ''}`;
+  if (line.kind === 'delivery' && s.new === 'acknowledged' && NO_LANE[s.reason]) return t(NO_LANE[s.reason]);
   if (line.kind === 'delivery') return `${t(`delivery.${s.old}`)} → ${t(`delivery.${s.new}`)}${s.reason ? ` — ${s.reason}` : ''}`;
   if (s.page) return Object.entries(s.page).map(([k, v]) => `${k} ${typeof v === 'object' ? JSON.stringify(v) : v}`).join(', ');
   return [s.reason, s.address].filter(Boolean).join(' ');

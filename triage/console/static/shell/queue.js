@@ -77,8 +77,8 @@ const shelf = (lane) => { const kept = setting('shelved', {})[lane]; return kept
 const flooded = () => state.arrivals.length >= setting('flood', 10);
 
 const held = () => {
-  const deciding = new Set(state.decisions.filter((d) => ['held', 'sending', 'acknowledged'].includes(d.state)).map((d) => d.scan_id));
-  return (row) => deciding.has(row.scan_id);
+  const deciding = new Set(state.decisions.filter((d) => ['held', 'sending', 'acknowledged'].includes(d.state)).map((d) => `${d.address} ${d.scan_id}`));
+  return (row) => deciding.has(`${row.address} ${row.scan_id}`);
 };
 
 /** The scan the `next` key opens: the first one that waits, nobody else has, and this analyst did not give on. */

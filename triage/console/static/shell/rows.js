@@ -78,7 +78,7 @@ function owner(row) {
 
 function rowView(row, open, n) {
   const current = row.scan_id === state.current;
-  const decision = state.decisions.findLast((d) => d.scan_id === row.scan_id && d.state !== 'undone');
+  const decision = state.decisions.findLast((d) => d.scan_id === row.scan_id && d.address === row.address && d.state !== 'undone');
   const says = decision ? t(row.apart && decision.state === 'acknowledged' ? `delivery.${row.apart}` : `delivery.${decision.state}`) : owner(row);
   return html`
     <li class="row ${row.gone ? 'gone' : ''} ${current ? 'current' : ''}" data-outcome=${row.outcome} aria-posinset=${n + 1} aria-setsize=${Math.max(n + 1, inOrder.length)}>
