@@ -182,6 +182,22 @@ class Cargo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     most_mb: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 4096
 
 
+class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is looked at by a person though the machine calls the picture clear: by risk, as room allows, and at random.
+
+    profile : risk profile of `scanlane risk sign`, signed by two, as it is kept under its hash; it may ask of history
+    plan : file of `scanlane selection plan`: who is there in which hours, which share is drawn
+    seed_file : secret seed of `scanlane selection seed`
+    keys : folder of `scanlane keys` in which who signed must be enrolled and not revoked; none: names are taken as
+        they are. Relative paths count from the configuration file
+    """
+
+    profile: str
+    plan: str
+    seed_file: str
+    keys: str | None = None
+
+
 class HubLane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service of `scanlane run` from which a hub takes scans.
 
@@ -215,6 +231,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state_dir : recordings, outbox and logs live here; relative paths count from the configuration file
     hub : none, or what makes this service a hub; then there is no lane
     cargo : none, and no lane has a `cargo_feed`: declarations come with their vehicles, or not at all
+    selection : none: a picture that is called clear waits for nobody, unless `scanlane selection run` chooses it
     """
 
     state_dir: str
@@ -226,6 +243,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retention: Retention = Retention()
     metrics: Metrics = Metrics()
     cargo: Cargo | None = None
+    selection: Selection | None = None
     hub: Hub | None = None
 
 
@@ -258,11 +276,14 @@ def parse(text: str, name: str, base: Path) -> Config:
     if any(device.driver == "cargo_feed" for lane in lanes for device in lane.device):
         table.setdefault("cargo", {})
     config: Config | None = fill(Config, {**table, "lane": ()}, "", problems)
+    if config is not None and config.hub is not None and config.selection is not None:
+        problems.append("selection: is the lanes' affair, a hub selects nothing; put it into the lanes' configurations")
     if config is not None:
         config = msgspec.structs.replace(
             config, lane=lanes, state_dir=str(base / Path(config.state_dir).expanduser()),
             dispatch=_with_keys(config.dispatch, base, problems), audit=_with_checkpoints(config.audit, base, problems),
             outbox=_with_password(config.outbox, base, problems), hub=_with_hub_keys(config.hub, base, problems),
+            selection=_with_rules(config.selection, base, problems),
         )  # fmt: skip
     if problems or config is None:
         raise ConfigError([f"{name}: {p}" for p in problems])
@@ -378,6 +399,22 @@ def _with_keys(dispatch: Dispatch, base: Path, problems: list[str]) -> Dispatch:
         except ConfigError as error:
             problems += [f"dispatch.keys: {p}; `scanlane keys init` makes them" for p in error.problems]
     return msgspec.structs.replace(dispatch, keys=str(folder))
+
+
+def _with_rules(selection: Selection | None, base: Path, problems: list[str]) -> Selection | None:
+    """Return `selection` with whole paths, which are there; what they hold is read by who selects."""
+    if selection is None:
+        return None
+    paths = {
+        key: str(base / Path(told).expanduser())
+        for key in ("profile", "plan", "seed_file", "keys") if (told := getattr(selection, key)) is not None
+    }  # fmt: skip
+    made = {"profile": "risk sign", "plan": "selection plan", "seed_file": "selection seed", "keys": "keys init"}
+    problems += [
+        f"selection.{key}: {path}: is not there; see `scanlane {made[key]}`"
+        for key, path in paths.items() if not Path(path).exists()
+    ]  # fmt: skip
+    return msgspec.structs.replace(selection, **paths)
 
 
 def _with_checkpoints(audit: Audit, base: Path, problems: list[str]) -> Audit:

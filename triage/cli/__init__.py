@@ -16,6 +16,7 @@ from .backup import backup
 from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
+from .cargo import cargo
 from .console import console
 from .drivers import drivers
 from .evaluate import evaluate
@@ -118,6 +119,7 @@ for command in (
     doctor,
     release,
     selection,
+    cargo,
     exchange,
     quality,
     report,

@@ -18,6 +18,7 @@ from triage.analysis.risk import expired
 
 from .from_lanes import identity
 from .lane import expected_kinds, lane_profile
+from .live_selection import rules_of
 from .room import Marks
 from .store import opened, place_of
 
@@ -34,6 +35,7 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
     _check_bind(config, problems, notes)
     _check_outbox(config, problems, notes)
     _check_sandbox(config, problems, notes)
+    check_selection(config, problems, notes)
     if config.hub is not None:
         _check_ways(config.hub, timeout_s, problems, notes)
     for lane in config.lane:
@@ -178,6 +180,18 @@ def check_risk(lane: configuration.Lane, problems: list[str], notes: list[str]) 
         gone = [r.id for r in expired(rules, datetime.datetime.now(datetime.UTC).date())]
         told = f"; expired: {', '.join(gone)}" if gone else ""
         notes.append(f"lane {lane.name}: risk profile {rules.identity} of {len(rules.rules)} rules{told}")
+
+
+def check_selection(config: configuration.Config, problems: list[str], notes: list[str]) -> None:
+    """Read what passages are selected by, as the service will."""
+    if config.selection is None:
+        return
+    try:
+        rules = rules_of(config.selection)
+    except ConfigError as error:
+        problems += error.problems
+    else:
+        notes.append(f"selection {rules.words}")
 
 
 def _check_device(

@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -53,6 +53,9 @@ from .room import Room
 from .sparing import Sparing, one_line
 from .store import place_of, sign
 from .supervision import READ_FACTOR, Pulse, Supervisor
+
+if TYPE_CHECKING:
+    from .live_selection import LiveSelection
 
 Log = Callable[..., None]
 
@@ -248,6 +251,7 @@ class Daemon:
         self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
         self._gate: Gate | None = None
+        self._selection: LiveSelection | None = None
         self._from_lanes: FromLanes | None = None
         self._checkpoints: audit.Checkpoints | None = None
         self._checkpoint_s = time.monotonic()
@@ -262,10 +266,11 @@ class Daemon:
         self._stop_signals += 1
 
     def run(self, *, signals: bool = True) -> None:
-        """Run until stopped. Raises StorageError, DeliveryError if it cannot begin."""
+        """Run until stopped. Raises StorageError, DeliveryError, ConfigError if it cannot begin."""
         if signals:  # first of all: whoever saw it listening may stop it
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, self.stop)
+        begin = self._selection_rules()
         with state_folder(self._state):
             self._room.look()  # on a full disk the reserve is given up before anything has to be written
             for part in quarantine_parts(self._state / "recordings", self._state / "quarantine"):
@@ -307,7 +312,7 @@ class Daemon:
                     if self._config.metrics.bind is not None:
                         page = Page(self._config.metrics.bind, self._metrics)
                         self._log("metrics_listening", address=page.address)
-                    self._loop(pulse)
+                    self._loop(pulse, begin)
                 finally:
                     if page is not None:
                         page.close()
@@ -326,10 +331,20 @@ class Daemon:
                 self._outbox.close()
                 self._supervisor.close()
 
+    def _selection_rules(self) -> Callable[[Outbox, Log], LiveSelection | None]:
+        """Return what begins to select, which has read its rules. Raises ConfigError."""
+        if self._config.selection is None:
+            return lambda outbox, log: None
+        from .live_selection import LiveSelection, rules_of  # scipy is in memory only where there is selection
+
+        rules = rules_of(self._config.selection)
+        return lambda outbox, log: LiveSelection(rules, outbox, log)
+
     # ----------------------------------------------------------------------------------------------------- loop
 
-    def _loop(self, pulse: Pulse) -> None:
+    def _loop(self, pulse: Pulse, begin: Callable[[Outbox, Log], LiveSelection | None]) -> None:
         self._note("service_started", f"scanlane {__version__}, process {os.getpid()}", who=self._outbox.hub)
+        self._selection = begin(self._outbox, self._log)
         for handle in self._lanes.values():
             handle.start()
         stop_sent_s: float | None = None
@@ -459,6 +474,8 @@ class Daemon:
                 row = message.row
                 try:
                     new = self._outbox.add(row)
+                    if self._selection is not None:
+                        self._selection.passed(row.scan_id)
                 except StorageError as error:
                     self._fault(error, lane=handle.name, scan=row.scan_id)
                     handle.untaken.append(message)
@@ -510,6 +527,8 @@ class Daemon:
         later = Later(result=message.result, declaration=message.declaration, match=message.match)
         try:
             change = self._outbox.assess(message.scan_id, later)
+            if self._selection is not None:
+                self._selection.passed(message.scan_id)
         except StorageError as error:  # found again at the lane's next start
             self._fault(error, lane=handle.name, scan=message.scan_id)
             return

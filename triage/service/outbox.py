@@ -127,6 +127,7 @@ MIGRATIONS = (
     ALTER TABLE opinions ADD COLUMN signature BLOB NOT NULL DEFAULT x'';
     ALTER TABLE scans ADD COLUMN said TEXT NOT NULL DEFAULT 'kept';
     """,
+    "CREATE INDEX scans_added ON scans (added_utc_ns, scan_id)",
 )
 
 CHAINED_FROM = 4
