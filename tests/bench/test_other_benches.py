@@ -82,6 +82,7 @@ def test_lanes_lose_nothing_and_every_flagged_scan_is_decided():
     assert json.loads(json.dumps(report)) == report
     assert report["lost"] == 0 and report["p99_offer_ms"] > 0
     assert all(step["decided"] == step["offer_ms"]["count"] > 0 for step in report["steps"])
+    assert report["hub"] and all(step["hub_cpu_cores"] > 0 for step in report["steps"])
 
 
 def test_no_lanes_are_refused():
