@@ -22,15 +22,17 @@ from .errors import ProtocolError
 from .model import Decision, Declaration, Opinion, TriageResult
 
 PROTOCOL = b"scanlane/1"
-MINOR_MIN, MINOR_MAX = 0, 3
+MINOR_MIN, MINOR_MAX = 0, 4
 """Minor versions this build can speak; the highest common one is used.
 
 1 added `alarm` and `Statement.service`; 2 added `peek`, `opine`, `opined`, the opinions in other messages, and `here`;
-3 added signed opinions, which a service with keys asks for, and `after` of `queue_request` and `queue`.
+3 added signed opinions, which a service with keys asks for, and `after` of `queue_request` and `queue`; 4 added hubs:
+`Hello.hub`, `Decision.via`, `Statement.origin`.
 """
 MINOR_ALARM = MINOR_SERVICE = 1
 MINOR_PEEK = MINOR_OPINION = MINOR_HERE = 2
 MINOR_SIGNED_OPINION = MINOR_AFTER = 3
+MINOR_HUB = 4
 """Minor version from which these are part of the protocol."""
 
 _T = TypeVar("_T")
@@ -51,13 +53,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Hello(Message, frozen=True, kw_only=True, tag="hello"):
-    """First message of a connection. capacity : scans the analyst takes at once; 0 only watches and claims."""
+    """First message of a connection. capacity : scans the analyst takes at once; 0 only watches and claims.
+
+    hub : a site's hub, which takes scans for its own analysts and brings their decisions
+    """
 
     analyst: str
     capacity: int = 1
     proto_min: int = MINOR_MIN
     proto_max: int = MINOR_MAX
     client_version: str = ""
+    hub: bool = False
 
 
 class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
@@ -98,12 +104,15 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     connection_id : of the `welcome`; made by the service, never given twice
     sequence : higher with every statement of the connection
     service : public CURVE key of the service it is for, so that no other one takes it
+    origin, origin_signature : of a decision that a hub brings: the bytes that its analyst signed there, their signature
     """
 
     decision: Decision
     connection_id: str
     sequence: int
     service: str = ""
+    origin: bytes = b""
+    origin_signature: bytes = b""
 
 
 class Renew(Message, frozen=True, kw_only=True, tag="renew"):

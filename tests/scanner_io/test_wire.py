@@ -23,13 +23,14 @@ OPINION = Opinion(
 # The header of each message as hexadecimal MessagePack, decoded beside it. 8x: map of x pairs; ax: text of x bytes.
 GOLDEN = {
     wire.Hello(analyst="ana", capacity=2, client_version="0.1.0"):
-        "86"                                    # a map of 6
+        "87"                                    # a map of 7
         "a474797065" "a568656c6c6f"             # type: hello
         "a7616e616c797374" "a3616e61"           # analyst: ana
         "a86361706163697479" "02"               # capacity: 2
         "a970726f746f5f6d696e" "00"             # proto_min: 0
-        "a970726f746f5f6d6178" "03"             # proto_max: 3
-        "ae636c69656e745f76657273696f6e" "a5302e312e30",  # client_version: 0.1.0
+        "a970726f746f5f6d6178" "04"             # proto_max: 4
+        "ae636c69656e745f76657273696f6e" "a5302e312e30"  # client_version: 0.1.0
+        "a3687562" "c2",                        # hub: false
     wire.Fetch(scan_id="s", lease_id="1f", offset=1048576, credit=4):
         "85"
         "a474797065" "a56665746368"             # type: fetch

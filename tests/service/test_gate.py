@@ -210,8 +210,7 @@ ROLE_MAY = [
     ("viewer", wire.Fetch(scan_id="S", lease_id="L"), False),
     ("viewer", wire.Renew(lease_id="L"), False),
     ("viewer", wire.Decide(statement=b"x", signature=b"y"), False),
-    ("lane", wire.Hello(analyst=""), False),
-    ("lane", wire.QueueRequest(), False),
+    ("hub", wire.Claim(scan_id="s"), False),
 ]
 
 

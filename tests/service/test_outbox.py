@@ -108,13 +108,13 @@ def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
     lease = outbox.lease(row().scan_id, "ana", 10).lease_id
     clock.now += 9
     assert outbox.expired(10) == []
-    assert outbox.renew(lease, 10)
+    assert outbox.renew(lease, "ana", 10)
     clock.now += 9
     assert outbox.expired(10) == []
     clock.now += 2
     assert outbox.expired(10) == [lease]
     assert outbox.release(lease, "ran out", 20) == row().scan_id
-    assert not outbox.renew(lease, 10)
+    assert not outbox.renew(lease, "ana", 10)
     assert outbox.lease_next("ben", 10).row.scan_id == row().scan_id
 
 

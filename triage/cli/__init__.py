@@ -22,6 +22,7 @@ from .drivers import drivers
 from .evaluate import evaluate
 from .exchange import exchange
 from .files import convert, export, replay, triage, verify
+from .hub import hub
 from .keys import keys
 from .lanes import check, demo, run
 from .manual import manual
@@ -87,6 +88,7 @@ def cli() -> None:
 
 for command in (
     run,
+    hub,
     check,
     demo,
     triage,

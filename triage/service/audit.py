@@ -283,8 +283,9 @@ def _against_itself(
 def _against_its_signature(
     d: Told | Opined, kept: Decision | Opinion, signers: Mapping[str, str], service: str | None
 ) -> Iterator[str]:  # fmt: skip
-    if not verified(signers.get(d.analyst, ""), d.statement, d.signature):
-        yield f"its signature is not {d.analyst}'s"
+    signer = (kept.via if isinstance(kept, Decision) else "") or d.analyst
+    if not verified(signers.get(signer, ""), d.statement, d.signature):
+        yield f"its signature is not {signer}'s"
         return
     said: Decision | Opinion
     try:

@@ -1,5 +1,7 @@
 """The daemon: keeps the lanes alive, the outbox and the wire; one loop, one thread.
 
+A hub is a daemon without lanes of its own: its scans come from other daemons (`from_lanes`), all else is the same.
+
 State folder:
 
     lock                        held while a daemon runs here
@@ -42,10 +44,11 @@ from . import audit, keeping, link
 from . import lane as lane_process
 from .clock import ClockWatch
 from .dispatch import Dispatch
+from .from_lanes import FromLanes
 from .gate import Gate
 from .later import Later
 from .metrics import Metrics, Page
-from .outbox import CLOCK_SKEW_NS, Outbox
+from .outbox import CLOCK_SKEW_NS, Outbox, ScanRow
 from .room import Room
 from .sparing import Sparing, one_line
 from .store import place_of, sign
@@ -233,7 +236,8 @@ class Daemon:
         self._config = config
         self._state = Path(config.state_dir)
         self._supervisor = Supervisor()
-        self._metrics = Metrics((lane.name for lane in config.lane), stands_s=self._supervisor.watchdog_s)
+        lanes = config.lane if config.hub is None else config.hub.lane
+        self._metrics = Metrics((lane.name for lane in lanes), stands_s=self._supervisor.watchdog_s)
         self._log = log = self._metrics.heard(log)
         self._once = once
         self._stop = False
@@ -248,6 +252,7 @@ class Daemon:
         self.address = ""
         self._gate: Gate | None = None
         self._selection: LiveSelection | None = None
+        self._from_lanes: FromLanes | None = None
         self._checkpoints: audit.Checkpoints | None = None
         self._checkpoint_s = time.monotonic()
         self._faults = Sparing(burst=5, every_s=30.0)
@@ -296,6 +301,12 @@ class Daemon:
                     self._tell_room()
                 self._tell_damaged()
                 self._begin_scrub()
+                if self._config.hub is not None:
+                    self._from_lanes = FromLanes(
+                        self._config.hub, self._state / "recordings", self._outbox, self._log, self._dispatch.tell,
+                        self._taken,
+                    )  # fmt: skip
+                    self._from_lanes.admit(is_open=self._room.state != "stop")
                 page = None
                 try:
                     if self._config.metrics.bind is not None:
@@ -306,6 +317,8 @@ class Daemon:
                     if page is not None:
                         page.close()
                     self._supervisor.stopping()
+                    if self._from_lanes is not None:
+                        self._from_lanes.close()
                     self._note("service_stopped", "", who=self._outbox.hub)
                     self._tell_audit(now=True)
                     self._dispatch.close()
@@ -337,6 +350,7 @@ class Daemon:
         stop_sent_s: float | None = None
         while True:
             self._poll()
+            self._step_from_lanes()
             self._dispatch.tick()
             if self._outbox.store.distrusted:
                 raise StorageError(self._outbox.store.distrusted)
@@ -363,6 +377,8 @@ class Daemon:
         poller = zmq.Poller()
         for socket in self._dispatch.sockets:
             poller.register(socket, zmq.POLLIN)
+        if self._from_lanes is not None:
+            poller.register(self._from_lanes.wake, zmq.POLLIN)
         pipes = {h.pipe.fileno(): h for h in self._lanes.values() if h.pipe is not None}
         for descriptor in pipes:
             poller.register(descriptor, zmq.POLLIN)
@@ -372,6 +388,18 @@ class Daemon:
                 self._hear(handle)
         if any(socket in ready for socket in self._dispatch.sockets):
             self._dispatch.serve()
+
+    def _step_from_lanes(self) -> None:
+        """Take what the lanes of a hub have brought."""
+        if self._from_lanes is None:
+            return
+        try:
+            self._from_lanes.step(attended=self._dispatch.attended())
+        except StorageError as error:  # it is done at a later turn
+            self._fault(error)
+
+    def _taken(self, row: ScanRow) -> None:
+        self._metrics.judged(row.lane, row.result)
 
     def _tell_supervisor(self, pulse: Pulse) -> None:
         """Say that all is well, if it is."""
@@ -388,6 +416,8 @@ class Daemon:
         down = {
             name: h.down() or ("" if intake else "disk full") for name, h in self._lanes.items() if not h.finished
         }  # fmt: skip
+        if self._from_lanes is not None:
+            down = {name: why or ("" if intake else "disk full") for name, why in self._from_lanes.down().items()}
         why_not = (f"nothing goes out: {self._dispatch.shut}",) if self._dispatch.shut else ()
         self._metrics.tick(down, intake=intake, free_bytes=self._room.free, why_not=why_not)
         self._metrics.look_at_queue(self._outbox.counts, self._oldest_s)
@@ -607,6 +637,8 @@ class Daemon:
             self._intake = intake
             for handle in self._lanes.values():
                 handle.say(intake)
+            if self._from_lanes is not None:
+                self._from_lanes.admit(is_open=intake.open)
 
     # ------------------------------------------------------------------------------------------------ recordings
 

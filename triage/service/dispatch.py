@@ -63,12 +63,13 @@ REFUSALS_TOLD, REFUSAL_AGAIN_S = 100, 2.0
 TRY_AGAIN_S = 5.0
 """After a self-test that failed."""
 
-_EVERYBODY: frozenset[str] = frozenset({"analyst", "supervisor", "viewer"})
+_EVERYBODY: frozenset[str] = frozenset({"analyst", "supervisor", "viewer", "hub"})
 _DECIDERS: frozenset[str] = frozenset({"analyst", "supervisor"})
+_TAKERS: frozenset[str] = _DECIDERS | {"hub"}
 MAY: dict[type[wire.Message], frozenset[str]] = {
     wire.Hello: _EVERYBODY, wire.Ping: _EVERYBODY, wire.Pong: _EVERYBODY, wire.Bye: _EVERYBODY,
-    wire.QueueRequest: _EVERYBODY, wire.Fetch: _DECIDERS, wire.Received: _DECIDERS, wire.Decide: _DECIDERS,
-    wire.Renew: _DECIDERS, wire.Release: _DECIDERS, wire.Claim: _DECIDERS, wire.Peek: _DECIDERS,
+    wire.QueueRequest: _EVERYBODY, wire.Fetch: _TAKERS, wire.Received: _TAKERS, wire.Decide: _TAKERS,
+    wire.Renew: _TAKERS, wire.Release: _TAKERS, wire.Claim: _DECIDERS, wire.Peek: _DECIDERS,
     wire.Opine: _DECIDERS, wire.Here: _EVERYBODY,
 }  # fmt: skip
 """Which roles may send what. Whatever is not here nobody may."""
@@ -82,6 +83,7 @@ class Connection:
     sequence : of the last statement taken
     peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for it may be another's
     minor : version of the protocol that it speaks
+    hub : it is a site's hub; that it goes away says nothing about the scans that it had
     viewed, received : leases whose recording was asked for, and has come; peeked : scans that it may fetch without one,
         and whether it did; refusals : how often it was told no
     acted_s : when its person last did something, as far as it tells; left_s : when scans were taken back because that
@@ -102,6 +104,7 @@ class Connection:
         self.acted_s = now_s
         self.left_s = 0.0
         self.minor = 0
+        self.hub = False
         self.unread: dict[int, int] = {}
         """Chunks that went out, by the ping after them, in this order; its answer says that they have been taken."""
         self.analyst = analyst
@@ -387,7 +390,7 @@ class Dispatch:
                     connection.acted_s = max(connection.acted_s, connection.heard_s - message.idle_s)
             case wire.Release():
                 connection.acted_s = connection.heard_s
-                if self._outbox.holder(message.lease_id) == connection.analyst:
+                if self._outbox.renew(message.lease_id, connection.analyst, self._config.lease_s):
                     self._end_lease(message.lease_id, "given back")
             case wire.Claim():
                 self._claim(connection, message.scan_id)
@@ -455,12 +458,18 @@ class Dispatch:
             self._audit_refusal(reason, analyst)
             self._tell_refused(routing_id, "hello", reason)
             return
+        if who is not None and (who.role == "hub") != hello.hub:
+            says = "a hub" if hello.hub else "no hub"
+            reason = f"{analyst} says it is {says}, and is enrolled as {who.role}"
+            self._audit_refusal(reason, analyst)
+            self._tell_refused(routing_id, "hello", reason)
+            return
         if not analyst or len(hello.analyst) > MAX_NAME or not hello.analyst.isprintable():
             reason = f"analyst {hello.analyst[:MAX_NAME]!r}, expected a printable name of 1-{MAX_NAME} characters"
             self._tell_refused(routing_id, "hello", reason)
             return
         now_s = time.monotonic()
-        capacity = min(hello.capacity, MAX_CAPACITY) if who is None or who.role in _DECIDERS else 0
+        capacity = min(hello.capacity, MAX_CAPACITY) if who is None or who.role in _TAKERS else 0
         known = self._connections.get(routing_id)
         if known is None or known.analyst != analyst:
             if known is not None:
@@ -475,7 +484,7 @@ class Dispatch:
             self._log("analyst_joined", analyst=analyst, capacity=capacity)
         else:
             known.heard_s, known.capacity = now_s, capacity
-        known.minor = min(hello.proto_max, wire.MINOR_MAX)
+        known.minor, known.hub = min(hello.proto_max, wire.MINOR_MAX), hello.hub
         self._send(
             routing_id,
             wire.Welcome(
@@ -644,7 +653,7 @@ class Dispatch:
         except (DeliveryError, ProtocolError) as error:
             self._audit_refusal(f"an opinion is not taken: {error}", connection.analyst)
             raise DeliveryError(str(error)) from error
-        if self._outbox.holder(lease_id) == connection.analyst:
+        if self._outbox.renew(lease_id, connection.analyst, self._config.lease_s):
             self._end_lease(lease_id, "given on for a second opinion", hold=False)
         self._send(
             connection.routing_id,
@@ -652,8 +661,7 @@ class Dispatch:
         )
 
     def _renew(self, connection: Connection, message: wire.Renew) -> None:
-        mine = self._outbox.holder(message.lease_id) == connection.analyst
-        if not mine or not self._outbox.renew(message.lease_id, self._config.lease_s):
+        if not self._outbox.renew(message.lease_id, connection.analyst, self._config.lease_s):
             connection.leases.pop(message.lease_id, None)
             self._send(
                 connection.routing_id,
@@ -698,7 +706,8 @@ class Dispatch:
         for lease_id in self._outbox.expired(self._config.lease_s):
             for owner in self._connections.values():
                 owner.stalled = owner.stalled or lease_id in owner.leases
-            self._end_lease(lease_id, "the lease ran out")
+            hub = any(c.hub for c in self._connections.values() if lease_id in c.leases)
+            self._end_lease(lease_id, "the lease ran out", hold=not hub)
         self._take_back_from_nobody(now_s)
         self._offer_pending()
         # who takes scans by name has no capacity, and holds some
@@ -706,6 +715,13 @@ class Dispatch:
             (c.capacity > 0 or bool(c.leases)) and not (c.stalled or c.away) for c in self._connections.values()
         )
         self._escalation.step(working)
+
+    def attended(self) -> bool:
+        """Tell whether anybody who may decide is linked with this service."""
+        return any(
+            self._gate is None or ((who := self._gate.who(c.key)) is not None and who.role in _DECIDERS)
+            for c in self._connections.values() if not (c.broken or c.away)
+        )  # fmt: skip
 
     def _take_back_from_nobody(self, now_s: float) -> None:
         """End leases that programs renew though their person has done nothing for too long."""
@@ -775,7 +791,7 @@ class Dispatch:
             who = self._gate.who(connection.key)
             if who is None or who.key.name != connection.analyst:
                 self._drop(connection, "revoked", cut=True)
-            elif who.role not in _DECIDERS and connection.capacity:
+            elif (who.role not in _TAKERS and connection.capacity) or (who.role == "hub") != connection.hub:
                 self._drop(connection, f"is {who.role} now", cut=True)
 
     def _offer_pending(self) -> None:
@@ -869,7 +885,7 @@ class Dispatch:
             if lease_id in shared:
                 continue
             try:
-                self._end_lease(lease_id, f"{connection.analyst} {why}")
+                self._end_lease(lease_id, f"{connection.analyst} {why}", hold=not connection.hub)
             except StorageError as error:  # it ends when its time is over
                 self._log("release_failed", level="warning", text=one_line(str(error)))
         self._log("analyst_left", analyst=connection.analyst, text=why)
@@ -936,8 +952,10 @@ def _check_ids(message: wire.FromAnalyst | Decision | Opinion) -> None:
 
 def _check_said(connection: Connection, said: Decision | Opinion, id_field: str, utc_ns: int) -> None:
     """Raise DeliveryError for a decision or opinion that is not this connection's, or has values that can be none."""
-    if said.analyst != connection.analyst:
-        raise DeliveryError(f"signed {said.analyst}, but this connection is {connection.analyst}'s")
+    via = said.via if isinstance(said, Decision) else ""
+    speaker = via if connection.hub else said.analyst
+    if speaker != connection.analyst or (via and not connection.hub):
+        raise DeliveryError(f"signed {speaker or 'nobody'}, but this connection is {connection.analyst}'s")
     name = getattr(said, id_field)
     if not 0 < len(name) <= MAX_NAME or not name.isprintable():
         raise DeliveryError(f"{id_field} {name[:MAX_NAME]!r}, expected 1-{MAX_NAME} characters")

@@ -475,9 +475,18 @@ class Outbox:
         self._recording_is_here(item)
         return item
 
+    @property
+    def serves_all(self) -> bool:
+        """No other service has a part of the scans for itself: there is none, or they read each other's recordings."""
+        return self._shared or not self.hub
+
+    def serves(self, item: Item) -> bool:
+        """Tell whether this service offers the scan to analysts: it has its recording, or reads the other ones'."""
+        return item.hub == self.hub or self._shared
+
     def _recording_is_here(self, item: Item) -> None:
         scan_id = item.row.scan_id
-        if item.hub != self.hub and not self._shared:
+        if not self.serves(item):
             raise DeliveryError(f"scan {scan_id}: its recording is at hub {item.hub!r}; ask there")
         if self.store.row("SELECT 1 FROM scans WHERE scan_id=? AND kept<>'whole'", (scan_id,)):
             raise DeliveryError(f"scan {scan_id}: its recording was deleted by the site's policy (retention)")
@@ -492,20 +501,38 @@ class Outbox:
         self.event("leased", scan_id, analyst, lease_id)
         return self.item(scan_id)
 
-    def renew(self, lease_id: str, lease_s: float) -> bool:
-        """Extend a lease; False if it has ended."""
-        if lease_id not in self._deadlines:
+    def renew(self, lease_id: str, analyst: str, lease_s: float) -> bool:
+        """Extend a lease of an analyst; False if it is not theirs or has ended.
+
+        One that another service gave is this service's from now on: its analyst is here.
+        """
+        if self.holder(lease_id) != analyst:
+            return False
+        if lease_id not in self._deadlines and not self._moved_here(lease_id, analyst):
             return False
         self._arm([lease_id], lease_s)
         return True
 
-    def release(self, lease_id: str, why: str, max_attempts: int) -> str | None:
-        """End a lease without a decision; return the scan, which is pending again, or held after too many tries."""
+    def _moved_here(self, lease_id: str, analyst: str) -> bool:
+        with self.store.transaction():
+            moved = self.store.change(
+                "UPDATE outbox SET lease_hub=? WHERE lease_id=? AND analyst=? AND state='leased' AND lease_hub<>?",
+                (self.hub, lease_id, analyst, self.hub),
+            )
+            if moved:
+                self.event("lease_moved", who=analyst, text=f"{lease_id} to {self.hub}")
+        return bool(moved)
+
+    def release(self, lease_id: str, why: str, max_attempts: int, *, hub: str | None = None) -> str | None:
+        """End a lease without a decision; return the scan, which is pending again, or held after too many tries.
+
+        hub : of the service that gave it; None: this one. A lease that has moved to another is not touched
+        """
         with self.store.transaction():
             found = self.store.locked(
                 "SELECT scan_id, attempts, analyst, outcome, taken, damage, selected FROM outbox JOIN scans "
-                "USING (scan_id) WHERE lease_id=? AND state='leased'",
-                (lease_id,),
+                "USING (scan_id) WHERE lease_id=? AND state='leased' AND lease_hub=?",
+                (lease_id, self.hub if hub is None else hub),
             )
             if found is not None:
                 scan_id, attempts, analyst, outcome, taken, damage, selected = found
@@ -532,7 +559,12 @@ class Outbox:
             # Some lease may be committed whose COMMIT was never answered; nobody else would end it.
             self._arm(self._leases() - self._deadlines.keys(), lease_s)
             self._connections = self.store.connections
-        return [lease for lease, deadline in self._deadlines.items() if deadline <= now]
+        over = [lease for lease, deadline in self._deadlines.items() if deadline <= now]
+        mine = self._leases() if over else set()
+        for lease in over:
+            if lease not in mine:
+                del self._deadlines[lease]  # another service has it, or it ended without this one's hearing of it
+        return [lease for lease in over if lease in mine]
 
     # ------------------------------------------------------------------------------------------------- the clock
 
@@ -585,16 +617,28 @@ class Outbox:
                 "SELECT COUNT(*) FROM scans JOIN outbox USING (scan_id) WHERE hub=? AND state IN ('pending', 'held')"
             )
             ((waiting,),) = self.store.rows(query, (hub,))
-            leases = [
-                lease for (lease,) in self.store.rows(
-                    "SELECT lease_id FROM outbox WHERE lease_hub=? AND state='leased'", (hub,)
-                )
-            ]  # fmt: skip
+            leases = self.store.rows(
+                "SELECT lease_id, hub FROM outbox JOIN scans USING (scan_id) WHERE lease_hub=? AND state='leased'",
+                (hub,),
+            )
             told = f"hub {hub} is silent; {waiting} scans wait there, {len(leases)} are out on lease"
             self.event("hub_lost", who=hub, text=told)
-        for lease_id in leases if self._shared else []:
-            self.release(lease_id, f"hub {hub} is silent", sys.maxsize)
+        for lease_id, where in leases:
+            if self._shared or where == self.hub:
+                self.release(lease_id, f"hub {hub} is silent", sys.maxsize, hub=hub)
         return told
+
+    def take_over(self, scan_id: str) -> bool:
+        """End the lease of a scan whose recording is here now, if the service that gave it is gone."""
+        found = self.store.row(
+            "SELECT lease_id, lease_hub FROM outbox JOIN hubs ON hubs.hub=lease_hub "
+            "WHERE scan_id=? AND state='leased' AND lost=1",
+            (scan_id,),
+        )
+        if found is None:
+            return False
+        lease_id, hub = found
+        return bool(self.release(lease_id, f"hub {hub} is silent", sys.maxsize, hub=hub))
 
     # ------------------------------------------------------------------------------------------------ escalation
 
@@ -698,7 +742,9 @@ class Outbox:
                     "UPDATE outbox SET state='decided', lease_id='' WHERE scan_id=?", (decision.scan_id,)
                 )  # fmt: skip
             kind = "decision_not_applied" if reason else "decided"
-            seq = self.event(kind, decision.scan_id, decision.analyst, f"{decision.verdict} {reason}".strip())
+            via = f"via {decision.via}" if decision.via else ""
+            words = " ".join(filter(None, (decision.verdict, via, reason)))
+            seq = self.event(kind, decision.scan_id, decision.analyst, words)
             self.store.change("UPDATE decisions SET seq=? WHERE decision_id=?", (seq, decision.decision_id))
         if not reason:
             self._deadlines.pop(decision.lease_id, None)
@@ -720,7 +766,7 @@ class Outbox:
             return f"the scan was decided already by {item.analyst}"
         if not decision.lease_id or item.lease_id != decision.lease_id:
             return "its lease had ended; the scan went to somebody else or waits"
-        if item.analyst != decision.analyst:
+        if item.analyst != (decision.via or decision.analyst):
             return f"the lease is {item.analyst}'s"
         if item.row.sha256 != decision.sha256:
             return f"made on a recording with hash {decision.sha256[:16]}…, the scan's is {item.row.sha256[:16]}…"
@@ -848,6 +894,23 @@ class Outbox:
             "SELECT decision, applied FROM decisions WHERE scan_id=? ORDER BY seq, committed_utc_ns", (scan_id,)
         )
         return [(msgspec.json.decode(blob, type=Decision), bool(applied)) for blob, applied in rows]
+
+    def decided_since(self, seq: int) -> tuple[int, list[str]]:
+        """Return how far the chain of events has come, and which scans were decided in it after the event `seq`."""
+        last, _ = self.audit_head()
+        if last == seq:
+            return last, []
+        query = "SELECT scan_id FROM events WHERE seq>? AND seq<=? AND kind='decided' ORDER BY seq"
+        return last, [scan_id for (scan_id,) in self.store.rows(query, (seq, last))]
+
+    def in_force(self, scan_id: str) -> tuple[Decision, bytes, bytes] | None:
+        """Return the decision that decides a scan, with what its analyst signed and the signature; None: none does."""
+        found = self.store.row(
+            "SELECT decision, statement, signature FROM decisions WHERE scan_id=? AND applied<>0", (scan_id,)
+        )
+        if found is None:
+            return None
+        return msgspec.json.decode(found[0], type=Decision), bytes(found[1]), bytes(found[2])
 
     def signatures(self, scan_id: str) -> list[tuple[str, bytes, bytes]]:
         """Return analyst, statement and signature of every decision on a scan in the order of their commits."""
