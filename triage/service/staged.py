@@ -37,11 +37,12 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
     """One staged vehicle. index : among those of its lane; container : its number"""
 
     kind: str
+    lane: str
     index: int
     container: str
 
 
-def chosen(module: Any, settings: dict[str, Any], wanted: Sequence[str]) -> tuple[int, list[Staged]]:
+def chosen(module: Any, lane: str, settings: dict[str, Any], wanted: Sequence[str]) -> tuple[int, list[Staged]]:
     """Return a seed whose vehicles allow most of what is wanted, and which these are.
 
     module : the simulated lane; settings : of its Config, with the first seed to try
@@ -55,7 +56,7 @@ def chosen(module: Any, settings: dict[str, Any], wanted: Sequence[str]) -> tupl
                 if kind not in found and index not in {f.index for f in found.values()}:
                     container = _fits(module, config, index, kind)
                     if container:
-                        found[kind] = Staged(kind=kind, index=index, container=container)
+                        found[kind] = Staged(kind=kind, lane=lane, index=index, container=container)
         if len(found) > len(best[1]):
             best = seed, list(found.values())
         if len(found) == min(len(wanted), config.vehicles):
