@@ -32,7 +32,7 @@ from scanner_io.model import PortalRecord
 from .portal_baseline import Series, Shaped, series, shade_of, shaped_excess
 from .portal_energy import SURPLUS, WINDOWS_S, window_excess
 from .portal_null import NULLS, PLAIN, family_tail, tail_p, terms_of
-from .portal_vendor import BURST, DETECTOR_SETS, buffered, gamma_background, set_sums
+from .portal_vendor import BURST, DETECTOR_SETS, around, buffered, gamma_background, set_sums
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,8 +46,6 @@ ENDS_ALLOWANCE = 1.5
 """How much more than at the ends of a record without a background may be counted for nothing."""
 LEVEL_RATIOS = (1.1, 1.3)
 """Rates over the background that the sequential test is made for: a long weak load, and a short strong one."""
-HOLD_IN = 10
-"""Intervals after exit, where the portal told nothing else."""
 PILLAR_ALLOWANCE = 0.2
 """How unevenly a shadow may fall on the two pillars, standard deviation as a share of its depth."""
 
@@ -87,7 +85,7 @@ class Assessment(NamedTuple):
         apart = SHARES["energy"] if any(other.test == "energy" for other in self.evidence) else 0.0
         if e.test == "energy" or self.kind == "bare":
             return min(1.0, e.p_value / SHARES[e.test])
-        return min(1.0, float(family_tail(self.kind, np.array([e.p_value / SHARES[e.test]]))[0]) / (1 - apart))
+        return min(1.0, family_tail(self.kind, e.p_value / SHARES[e.test]) / (1 - apart))
 
     def family_p(self) -> float:
         """Return the p-value of the family, at most 1."""
@@ -119,8 +117,7 @@ def assess(record: PortalRecord, *, neutron_background_s: float, neutron_showers
 
 def series_of(record: PortalRecord, background: Floats) -> Series:
     """Return the record as `portal_baseline` takes it."""
-    hold_in = record.settings.hold_in_intervals if record.settings else HOLD_IN
-    return series(record.gamma, background, record.gamma_interval_s, record.speed_kmh, BURST, hold_in)
+    return series(record.gamma, background, record.gamma_interval_s, record.speed_kmh, *around(record))
 
 
 def _tail(test: str, score: float, kind: str, terms: Floats) -> float:
@@ -176,9 +173,9 @@ def _level(record: PortalRecord, background: Floats, kind: str, terms: Floats, *
     counts = set_sums(record.gamma)
     expected = set_sums(background[np.newaxis, :])[0] * record.gamma_interval_s
     best = (-1.0, 0, 0, 0, 1.0)
+    total = np.zeros((len(counts) + 1, counts.shape[1]))
     for ratio in LEVEL_RATIOS:
-        total = np.cumsum(counts * math.log(ratio) - expected * (ratio - 1), axis=0)
-        total = np.concatenate([np.zeros((1, total.shape[1])), total])
+        np.cumsum(counts * math.log(ratio) - expected * (ratio - 1), axis=0, out=total[1:])
         # Begun again wherever it is lowest: the highest rise over the lowest point before it.
         rise = total - np.minimum.accumulate(total, axis=0)
         end, chosen = (int(i) for i in np.unravel_index(int(rise.argmax()), rise.shape))
@@ -312,8 +309,9 @@ def _neutron(record: PortalRecord, background_s: float, showers: float) -> list[
     rate = float(background.sum()) + (background.size if cut else 0)
     totals = record.neutron.sum(axis=1, dtype=np.float64)
     best, looks = (2.0, 0, 1), 0
+    so_far = np.concatenate([[0.0], np.cumsum(totals)])
     for width in sorted({1, min(3, seconds), seconds}):
-        on = np.lib.stride_tricks.sliding_window_view(totals, width).sum(axis=1)
+        on = so_far[width:] - so_far[:-width]
         looks += len(on)
         first = int(on.argmax())
         p = neutron_p(float(on[first]), width * record.neutron_interval_s, rate, background_s, showers)
