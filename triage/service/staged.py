@@ -23,8 +23,9 @@ from scanner_io.model import TriageResult
 from .risk_archive import passages
 
 HEAVY_KG, LIGHT_GROSS_KG, OFF_KG = 8_000.0, 7_000.0, 6_000.0
-LEAST_NORM_PER_S = 1_000.0
-"""Counts of a load that is radioactive by nature, at its highest: a weaker one may hide in its own shadow."""
+NORM_PER_S = (700.0, 1_700.0)
+"""Counts of the load at its highest: a weaker one may hide in its own shadow, a stronger one is more than tiles give
+over the background of a simulated portal (some 1500 a second)."""
 SEEDS = 300
 STONE = ("690721", "680223")
 WORDS = {
@@ -74,8 +75,8 @@ def _fits(module: Any, config: Any, index: int, kind: str) -> str:
     fits = {
         "empty": truth.load == "loaded" and truth.cargo_kg >= HEAVY_KG,
         "weight": truth.load == "loaded" and truth.cargo_kg + truth.tare_kg <= LIGHT_GROSS_KG,
-        "tiles": truth.norm_counts_per_s >= LEAST_NORM_PER_S and papers.hs_codes[:1] in {(code,) for code in STONE}
-        and not truth.gamma_counts_per_s > truth.norm_counts_per_s,
+        "tiles": NORM_PER_S[0] <= truth.gamma_counts_per_s + truth.norm_counts_per_s <= NORM_PER_S[1]
+        and truth.gamma_x_mm is None and papers.hs_codes in {(code,) for code in STONE},
     }  # fmt: skip
     return str(papers.container_numbers[0]) if fits[kind] and not truth.threat else ""
 
@@ -102,7 +103,7 @@ def seen(outbox: Path, staged: Sequence[Staged]) -> list[dict[str, Any]]:
     told = []
     for one in staged:
         result = results.get(one.container)
-        found = [] if result is None else [f for f in result.findings if _concerns(one.kind, f.kind, f.reason)]
+        found = [] if result is None else [f for f in result.findings if _concerns(one.kind, f.kind)]
         told.append({
             "staged": one.kind, "words": WORDS[one.kind], "container": one.container,
             "outcome": None if result is None else result.outcome, "kinds": [f.kind for f in found],
@@ -111,8 +112,8 @@ def seen(outbox: Path, staged: Sequence[Staged]) -> list[dict[str, Any]]:
     return told
 
 
-def _concerns(staged: str, kind: str, reason: str) -> bool:
+def _concerns(staged: str, kind: str) -> bool:
     return {
         "empty": kind == "declared_empty_but_loaded", "weight": kind == "mass_differs",
-        "tiles": kind.startswith("gamma") and "naturally radioactive" in reason,
+        "tiles": kind in ("goods_explain", "goods_do_not_explain"),
     }[staged]  # fmt: skip
