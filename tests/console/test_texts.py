@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 
-from triage.console import codes
+from scanner_io import decision_codes
 from triage.console.web import STATIC
 
 SCRIPTS = [p for p in STATIC.rglob("*.js") if "vendor" not in p.parts]
@@ -24,7 +24,7 @@ def test_every_text_that_is_asked_for_is_there():
     asked = {key for p in SCRIPTS for key in re.findall(r"\bt\('([a-z_]+\.[^'$]+)'", p.read_text())}
     assert len(asked) > 100
     assert asked <= set(TEXTS["en"])
-    assert {f"code.{n}" for n in codes.CODES} <= set(TEXTS["en"])
+    assert {f"code.{n}" for n in decision_codes.CODES} <= set(TEXTS["en"])
     assert {f"view.renderer.{name}" for name in ("webgl2", "canvas", "png")} <= set(TEXTS["en"])
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from scanner_io.decision_codes import FOUND, INSPECTED_NEGATIVE
 from scanner_io.errors import StorageError
 from scanner_io.model import Decision, Declaration, TriageResult
 from triage.analysis import risk
@@ -18,9 +19,6 @@ from triage.analysis.risk_facts import History, Value, facts_of
 from triage.analysis.shares import share
 
 from .store import Place, reading
-
-FOUND_CODES = (1, 2)
-"""Decision codes of what an inspection brought to light: contraband, other real (`triage.console.codes`)."""
 
 
 class Passage(NamedTuple):
@@ -51,12 +49,12 @@ class Passage(NamedTuple):
         """True: sent on to inspection, and no code says that nothing was there; None: nobody has decided."""
         if not self.verdict:
             return None
-        return self.verdict == "inspect" and 6 not in self.codes
+        return self.verdict == "inspect" and INSPECTED_NEGATIVE not in self.codes
 
     @property
     def found(self) -> bool:
         """True where a code says that something was found."""
-        return any(code in FOUND_CODES for code in self.codes)
+        return bool(FOUND & set(self.codes))
 
 
 def passages(place: Place) -> Iterator[Passage]:
