@@ -17,8 +17,10 @@ import pytest
 from scanner_io import config as configuration
 from scanner_io import recording
 from tests import samples
+from tests.drivers.test_lane_events import free_port
 from tests.service import test_daemon
 from tests.service.daemon_rig import ENVIRONMENT, ROOT, daemon, write_config
+from tests.service.test_cargo_lane import IN_TIME, declare
 from triage.service import daemon as daemon_module
 from triage.service.assembly import make_scan_id
 
@@ -214,7 +216,7 @@ def test_equal_bad_files_are_three_scans(tmp_path):
 
 
 @pytest.mark.timeout(120)
-def test_a_damaged_recording_does_not_hold_up_a_replay(tmp_path):
+def test_neither_a_damaged_recording_nor_a_feed_without_end_holds_up_a_replay(tmp_path):
     scan = samples.scan()
     for number in range(3):
         scan_id = make_scan_id("north", scan.start_utc_ns + number * 10**9, str(number))
@@ -224,11 +226,16 @@ def test_a_damaged_recording_does_not_hold_up_a_replay(tmp_path):
         if number == 1:
             path.write_bytes(path.read_bytes()[:5000])
     lane = f'[[lane]]\nname = "north"\n[[lane.device]]\ndriver = "replay"\npaths = ["{tmp_path / "in"}"]\nspeed = 0\n'
+    (tmp_path / "feed").mkdir()
+    lane += f'[[lane.device]]\ndriver = "cargo_feed"\nfolder = "{tmp_path / "feed"}"\nstable_s = 0.5\n'
+    lane += f'[[lane.device]]\ndriver = "lane_events"\nport = {free_port()}\n'
+    declare(tmp_path / "feed", IN_TIME)
     with daemon(write_config(tmp_path, lane), "--once") as service:
         service.wait_for("lane_finished")
         assert service.process.wait(30) == 0
     stored = test_daemon.items(tmp_path / "state")
     assert sorted("radiograph_unreadable" in codes(i) for i in stored) == [False, False, True]
+    assert [p.name for p in (tmp_path / "feed" / "done").iterdir()] == [f"{IN_TIME}.json"], "stored before the end"
 
 
 @pytest.mark.timeout(120)
