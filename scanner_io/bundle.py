@@ -1,7 +1,8 @@
 """Evidence bundles: one ZIP with a recording, its pictures, what was said and decided of it, and the hash of each.
 
     NAME.scan.h5     the recording, byte for byte as the lane wrote it
-    scan.json        judgement, declaration, decisions, drawn regions and history, with the recording's SHA-256
+    scan.json        judgement, declaration, decisions, opinions with the bytes that were signed and their signatures
+                     (hexadecimal), drawn regions and history, with the recording's SHA-256
     summary.html     the same for a person; needs nothing from anywhere
     *.png            each energy in 16 bits, and a preview in 8
     SHA256SUMS       of every other file, as `sha256sum -c` reads it

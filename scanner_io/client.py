@@ -9,6 +9,8 @@ One thread owns the socket, answers heartbeats, renews the leases of scans that 
 service was restarted. A person may think as long as they like, if now and then they do something that `acted` is told
 of: the service takes scans back where a program goes on and nobody sits before it. Decisions are repeated until the
 service says that they are committed.
+
+Of a pair of hubs both addresses are given, separated by a comma: when one does not answer, the other is asked.
 """
 
 from __future__ import annotations
@@ -43,6 +45,10 @@ _REPEAT_S = 1.0
 _BEGIN_ANEW_S = 5.0
 """A connection with keys that is not welcomed is made anew after so long: libzmq does not try again by itself once the
 service has refused its key, which may be enrolled meanwhile."""
+_NEXT_ADDRESS_S = 2.0
+"""Where there are several addresses the next one is tried after so long without a welcome."""
+_ORIGIN_BYTES = 24 << 10
+"""A longer statement of an analyst is not sent on with their decision: a message has room for two of these."""
 _SILENCE_S = 2.0
 """After so long without a chunk they are asked for again."""
 _HEADROOM = 1024
@@ -136,15 +142,16 @@ class Workstation:
     """One analyst's connection to a service. Thread-safe; closing it gives open scans back."""
 
     def __init__(
-        self, address: str, analyst: str = "", *, capacity: int = 1, identity: Identity | None = None
+        self, address: str, analyst: str = "", *, capacity: int = 1, identity: Identity | None = None, hub: bool = False
     ) -> None:  # fmt: skip
         """Connect.
 
-        address : ZeroMQ address of the service, e.g. `tcp://127.0.0.1:7410`
+        address : ZeroMQ address of the service, e.g. `tcp://127.0.0.1:7410`; of a pair of hubs both, with a comma
         analyst : who it is for; the name of `identity` where that is given
         capacity : scans offered at once; 0 only watches the queue and claims
         identity : keys of this program (`security.load_identity`): encrypts the connection and signs decisions; needed
             wherever the service has keys
+        hub : this is a site's hub: its decisions are those of its own analysts, see `relay`
 
         Raises ConfigError if the address cannot be one, or the keys do not name the service's.
         """
@@ -153,8 +160,11 @@ class Workstation:
         analyst = identity.name if identity is not None else analyst
         self._identity = identity
         self._sequence = itertools.count(1)
-        self.address = address
+        self._addresses = [a.strip() for a in address.split(",")]
+        self.address = self._addresses[0]
+        """Of the service that it talks to now."""
         self.analyst = analyst
+        self._hub = hub
         self.capacity = capacity
         self.revoked: deque[wire.Revoked] = deque(maxlen=1000)
         """Leases that ended without this workstation's doing, newest last."""
@@ -216,6 +226,18 @@ class Workstation:
             time.sleep(0.02)
         return self._welcome is not None
 
+    @property
+    def minor(self) -> int:
+        """Minor version that is spoken; -1 while the service has not welcomed this workstation."""
+        welcome = self._welcome
+        return -1 if welcome is None else welcome.minor
+
+    def take(self, capacity: int) -> None:
+        """Be offered as many scans at once from now on; what is open stays."""
+        self.capacity = capacity
+        if self._welcome is not None:  # else the hello that is due says so
+            self._send(self._hello())
+
     def next_offer(self, timeout_s: float) -> wire.Offer | None:
         """Return the next offered scan, or None if none came in time."""
         deadline = time.monotonic() + timeout_s
@@ -250,17 +272,28 @@ class Workstation:
                 f"{self.address}: the service speaks minor {welcome.minor}, {minor} is needed: {otherwise}; upgrade it"
             )
 
-    def queue(self, timeout_s: float = 5.0) -> wire.Queue:
-        """Return the undecided scans and the counts. Raises DeliveryError if the service does not answer."""
-        view: wire.Queue = self._ask("queue", "queue", wire.QueueRequest, timeout_s)
+    def queue(self, timeout_s: float = 5.0, *, after: str = "") -> wire.Queue:
+        """Return the most urgent undecided scans and the counts.
+
+        after : a scan whose followers are wanted instead; an older service cannot tell them, and there are none
+
+        Raises DeliveryError if the service does not answer.
+        """
+        welcome = self._welcome
+        if after and welcome is not None and welcome.minor < wire.MINOR_AFTER:
+            return wire.Queue(rows=(), counts={}, after=after)
+        key = f"queue {after}" if after else "queue"
+        view: wire.Queue = self._ask(key, "queue", lambda: wire.QueueRequest(after=after), timeout_s)
         return view
 
     def fetch(
-        self, offer: wire.Offer, timeout_s: float = 60.0, *, progress: Callable[[int], None] | None = None
+        self, offer: wire.Offer, timeout_s: float = 60.0, *, progress: Callable[[int], None] | None = None,
+        receipt: bool = True,
     ) -> memoryview:  # fmt: skip
         """Return the bytes of the offered recording, read-only, checked against its SHA-256.
 
         progress : called in this thread with the number of bytes that are here, after every chunk
+        receipt : tell the service at once that they are here; else the caller does, by `has`
 
         Raises DeliveryError if they do not come in time, or come wrong three times.
         """
@@ -276,7 +309,7 @@ class Workstation:
                     self._fetches[offer.scan_id] = fetch
                 self._wake()
                 seen = fetch.hashed(until_s, progress)
-                if offer.lease_id:
+                if offer.lease_id and (receipt or seen != offer.sha256):
                     self._send(wire.Received(scan_id=offer.scan_id, lease_id=offer.lease_id, sha256=seen))
                 if seen == offer.sha256:
                     return fetch.data.toreadonly()
@@ -324,8 +357,29 @@ class Workstation:
         self._forget(offer.lease_id)
         return decided
 
+    def relay(
+        self, offer: wire.Offer, decision: Decision, statement: bytes = b"", signature: bytes = b"", *,
+        timeout_s: float = 10.0,
+    ) -> wire.Decided:  # fmt: skip
+        """Bring the decision of an analyst of this hub to the service that offered the scan; return what became of it.
+
+        statement, signature : what the analyst signed at the hub, sent on inside of what the hub signs
+
+        The same decision on the same offer may be sent again. Raises DeliveryError, NoAnswer.
+        """
+        brought = msgspec.structs.replace(
+            decision, decision_id=f"{decision.decision_id[:51]}@{offer.lease_id[:12]}", lease_id=offer.lease_id,
+            via=self.analyst,
+        )  # fmt: skip
+        origin = (statement, signature) if len(statement) <= _ORIGIN_BYTES else (b"", b"")
+        decided: wire.Decided = self._ask(
+            brought.decision_id, "decide", lambda: self._signed(brought, *origin), timeout_s
+        )  # fmt: skip
+        self._forget(offer.lease_id)
+        return decided
+
     def has(self, offer: wire.Offer) -> None:
-        """Tell the service that the recording of a claimed scan is here, fetched ahead and hashed to what it should."""
+        """Tell the service that the recording of this scan is here, whole, and hashed to what it should."""
         self._send(wire.Received(scan_id=offer.scan_id, lease_id=offer.lease_id, sha256=offer.sha256))
 
     def opine(
@@ -345,22 +399,39 @@ class Workstation:
             analyst=self.analyst, verdict=verdict, note=note, blind=blind,
             given_utc_ns=time.time_ns() if given_utc_ns is None else given_utc_ns,
         )  # fmt: skip
-        opine = wire.Opine(lease_id=offer.lease_id, opinion=opinion)
-        opined: wire.Opined = self._ask(opinion.opinion_id, "opine", lambda: opine, timeout_s)
+        opined: wire.Opined = self._ask(
+            opinion.opinion_id, "opine", lambda: self._signed_opinion(opinion, offer.lease_id), timeout_s
+        )  # fmt: skip
         self._forget(offer.lease_id)
         return opined
 
-    def _signed(self, decision: Decision) -> wire.Decide:
+    def _signed(self, decision: Decision, origin: bytes = b"", origin_signature: bytes = b"") -> wire.Decide:
         """Return the decision as it goes out: signed for this connection alone, where there are keys."""
         if self._identity is None or self._welcome is None:
             return wire.Decide(decision=decision)
         statement = wire.encode_statement(
             wire.Statement(
                 decision=decision, connection_id=self._welcome.connection_id, sequence=next(self._sequence),
-                service=self._identity.service,
+                service=self._identity.service, origin=origin, origin_signature=origin_signature,
             )
         )  # fmt: skip
         return wire.Decide(statement=statement, signature=self._identity.sign(statement))
+
+    def _signed_opinion(self, opinion: Opinion, lease_id: str) -> wire.Opine:
+        """Return the opinion as it goes out: signed for this lease and connection alone, where there are keys.
+
+        A service of before that has no place for a signature; it knows by the connection's key alone whose it is.
+        """
+        welcome = self._welcome
+        if self._identity is None or welcome is None or welcome.minor < wire.MINOR_SIGNED_OPINION:
+            return wire.Opine(lease_id=lease_id, opinion=opinion)
+        statement = wire.encode_statement(
+            wire.OpinionStatement(
+                opinion=opinion, lease_id=lease_id, connection_id=welcome.connection_id, sequence=next(self._sequence),
+                service=self._identity.service,
+            )
+        )  # fmt: skip
+        return wire.Opine(statement=statement, signature=self._identity.sign(statement))
 
     def acted(self) -> None:
         """Hear that the person has done something: pressed a key, moved the picture. Call it as often as you like.
@@ -472,10 +543,13 @@ class Workstation:
         now_s = time.monotonic()
         if self._welcome is not None:
             self._opened_s = now_s
-        if self._identity is None or now_s - self._opened_s < _BEGIN_ANEW_S:
+        several = len(self._addresses) > 1
+        again_s = _NEXT_ADDRESS_S if several else _BEGIN_ANEW_S
+        if not (several or self._identity) or now_s - self._opened_s < again_s:
             return False
+        self.address = self._addresses[(self._addresses.index(self.address) + 1) % len(self._addresses)]
         # At random, so that the workstations of a site do not all come back at the same moments.
-        self._opened_s, self._hello_s = now_s + random.uniform(0, _BEGIN_ANEW_S / 2), 0.0  # noqa: S311 -- no secret
+        self._opened_s, self._hello_s = now_s + random.uniform(0, again_s / 2), 0.0  # noqa: S311 -- no secret
         return True
 
     def _connect(self) -> zmq.Socket[bytes]:
@@ -497,6 +571,9 @@ class Workstation:
             sock.close(linger=0)
             raise
         return sock
+
+    def _hello(self) -> wire.Hello:
+        return wire.Hello(analyst=self.analyst, capacity=self.capacity, client_version=__version__, hub=self._hub)
 
     def _drain(self) -> list[wire.Message]:
         messages = []
@@ -532,7 +609,7 @@ class Workstation:
             case wire.Opined():
                 self._answer(message.opinion_id, message)
             case wire.Queue():
-                self._answer("queue", message)
+                self._answer(f"queue {message.after}" if message.after else "queue", message)
             case wire.Revoked():
                 self._forget(message.lease_id)
                 self.revoked.append(message)
@@ -639,8 +716,7 @@ class Workstation:
         if welcome is None:
             if now_s - self._hello_s >= _REPEAT_S:
                 self._hello_s = now_s
-                hello = wire.Hello(analyst=self.analyst, capacity=self.capacity, client_version=__version__)
-                self._transmit(sock, hello)
+                self._transmit(sock, self._hello())
             return
         if now_s - self._pinged_s >= welcome.heartbeat_s:
             self._pinged_s = now_s

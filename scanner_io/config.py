@@ -149,6 +149,9 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     filed_days : of scans judged CLEAR, which nobody was asked about
     result_days : after a decision or filing, result and declaration are kept for so long, and at least as long as the
         recording; what is erased then is told by its hash in the audit. Outcome, decisions and audit stay
+    said_days : what people said of a scan is kept for so long after a decision or filing, and at least as long as the
+        recording: the notes of decisions, opinions and second readings. With a note goes what was signed with it; who
+        decided what, and the hash of everything erased, stay
     """
 
     clear_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -156,6 +159,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     rescan_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
     filed_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
     result_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    said_days: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class Cargo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,11 +182,56 @@ class Cargo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     most_mb: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 4096
 
 
+class Selection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is looked at by a person though the machine calls the picture clear: by risk, as room allows, and at random.
+
+    profile : risk profile of `scanlane risk sign`, signed by two, as it is kept under its hash; it may ask of history
+    plan : file of `scanlane selection plan`: who is there in which hours, which share is drawn
+    seed_file : secret seed of `scanlane selection seed`
+    keys : folder of `scanlane keys` in which who signed must be enrolled and not revoked; none: names are taken as
+        they are. Relative paths count from the configuration file
+    """
+
+    profile: str
+    plan: str
+    seed_file: str
+    keys: str | None = None
+
+
+class HubLane(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A service of `scanlane run` from which a hub takes scans.
+
+    name : for logs, metrics and alarms; of the service's lane, where it has one
+    address : where it listens, its `dispatch.bind`
+    service : its public keys (`service.pub`), where it has keys. Relative paths count from the configuration file
+    at_once : scans that are with the hub undecided at one time; the others wait with the lane
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")]
+    address: str
+    service: str | None = None
+    at_once: Annotated[int, msgspec.Meta(ge=1, le=100)] = 100
+
+
+class Hub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What makes a service the hub of a site (`scanlane hub`): it takes scans from other services, and has no lanes.
+
+    name : by which the lanes know it, that of its key; also outbox.hub, where that is not given
+    key : secret key file of `scanlane keys new`, enrolled at every lane with the role hub; none: all on this machine
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,31}$")]
+    key: str | None = None
+    lane: tuple[HubLane, ...] = ()
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file.
 
     state_dir : recordings, outbox and logs live here; relative paths count from the configuration file
+    hub : none, or what makes this service a hub; then there is no lane
     cargo : none, and no lane has a `cargo_feed`: declarations come with their vehicles, or not at all
+    selection : none: a picture that is called clear waits for nobody, unless `scanlane selection run` chooses it
     """
 
     state_dir: str
@@ -194,6 +243,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retention: Retention = Retention()
     metrics: Metrics = Metrics()
     cargo: Cargo | None = None
+    selection: Selection | None = None
+    hub: Hub | None = None
 
 
 def load(path: Path) -> Config:
@@ -215,16 +266,24 @@ def parse(text: str, name: str, base: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{name}: not valid TOML: {error}"]) from error
     problems: list[str] = []
-    lanes = tuple(_with_files(lane, base, problems) for lane in _lanes(table.pop("lane", None), problems))
+    told = table.pop("lane", None)
+    if "hub" not in table:
+        lanes = tuple(_with_files(lane, base, problems) for lane in _lanes(told, problems))
+    else:
+        lanes = ()
+        _prepare_hub(table, told, problems)
     problems += _cross_checks(lanes, table.get("dispatch"))
     if any(device.driver == "cargo_feed" for lane in lanes for device in lane.device):
         table.setdefault("cargo", {})
     config: Config | None = fill(Config, {**table, "lane": ()}, "", problems)
+    if config is not None and config.hub is not None and config.selection is not None:
+        problems.append("selection: is the lanes' affair, a hub selects nothing; put it into the lanes' configurations")
     if config is not None:
         config = msgspec.structs.replace(
             config, lane=lanes, state_dir=str(base / Path(config.state_dir).expanduser()),
             dispatch=_with_keys(config.dispatch, base, problems), audit=_with_checkpoints(config.audit, base, problems),
-            outbox=_with_password(config.outbox, base, problems),
+            outbox=_with_password(config.outbox, base, problems), hub=_with_hub_keys(config.hub, base, problems),
+            selection=_with_rules(config.selection, base, problems),
         )  # fmt: skip
     if problems or config is None:
         raise ConfigError([f"{name}: {p}" for p in problems])
@@ -246,6 +305,59 @@ def _lanes(tables: Any, problems: list[str]) -> tuple[Lane, ...]:
         if lane is not None:
             lanes.append(msgspec.structs.replace(lane, device=devices))
     return tuple(lanes)
+
+
+def _prepare_hub(table: dict[str, Any], lanes: Any, problems: list[str]) -> None:
+    """Hold against each other what is told of a hub; its name is that of its outbox, too, unless that has another."""
+    hub, outbox = table["hub"], table.get("outbox")
+    if lanes is not None:
+        problems.append(f"lane: {_shown(lanes)}, expected none beside [hub], whose lanes are [[hub.lane]]")
+    if not isinstance(hub, dict):
+        return
+    if isinstance(outbox, dict) and "url" in outbox:
+        outbox.setdefault("hub", hub.get("name"))
+    places = hub.get("lane")
+    if not isinstance(places, list) or not places:
+        problems.append(f"hub.lane: {_shown(places)}, expected at least one [[hub.lane]] table")
+        return
+    places = [place for place in places if isinstance(place, dict)]
+    for key in ("name", "address"):
+        told = [str(place.get(key)) for place in places]
+        problems += [
+            f"hub.lane: {told.count(value)} have the {key} {value!r}, expected each once"
+            for value in sorted({v for v in told if told.count(v) > 1})
+        ]
+    # fill() knows tables, not lists of them
+    hub["lane"] = [fill(HubLane, place, f"hub.lane[{n}]", problems) for n, place in enumerate(places)]
+    hub["lane"] = tuple(lane for lane in hub["lane"] if lane is not None)
+
+
+def _with_hub_keys(hub: Hub | None, base: Path, problems: list[str]) -> Hub | None:
+    """Return `hub` with the whole paths of its key and of its lanes' public keys, which have been read once."""
+    if hub is None:
+        return None
+    lanes = []
+    for lane in hub.lane:
+        here = f"hub.lane {lane.name}"
+        if (lane.service is None) != (hub.key is None):
+            problems.append(f"{here}.service: {_shown(lane.service)}, expected service.pub of it just where hub.key is")
+        if hub.key is None and not is_loopback(lane.address):
+            problems.append(f"{here}.address: {lane.address!r}, expected one of this machine: hub.key is not given")
+        if lane.service is not None:
+            lane = msgspec.structs.replace(lane, service=str(base / Path(lane.service).expanduser()))
+            try:
+                security.load_public(Path(lane.service or ""))
+            except ConfigError as error:
+                problems += [f"{here}.service: {p}" for p in error.problems]
+        lanes.append(lane)
+    key = None if hub.key is None else base / Path(hub.key).expanduser()
+    if key is not None:
+        try:
+            if (name := security.load_identity(key).name) != hub.name:
+                problems.append(f"hub.name: {hub.name!r}, but {key} is the key of {name!r}")
+        except ConfigError as error:
+            problems += [f"hub.key: {p}; `scanlane keys new` makes it" for p in error.problems]
+    return msgspec.structs.replace(hub, key=None if key is None else str(key), lane=tuple(lanes))
 
 
 def _with_files(lane: Lane, base: Path, problems: list[str]) -> Lane:
@@ -287,6 +399,22 @@ def _with_keys(dispatch: Dispatch, base: Path, problems: list[str]) -> Dispatch:
         except ConfigError as error:
             problems += [f"dispatch.keys: {p}; `scanlane keys init` makes them" for p in error.problems]
     return msgspec.structs.replace(dispatch, keys=str(folder))
+
+
+def _with_rules(selection: Selection | None, base: Path, problems: list[str]) -> Selection | None:
+    """Return `selection` with whole paths, which are there; what they hold is read by who selects."""
+    if selection is None:
+        return None
+    paths = {
+        key: str(base / Path(told).expanduser())
+        for key in ("profile", "plan", "seed_file", "keys") if (told := getattr(selection, key)) is not None
+    }  # fmt: skip
+    made = {"profile": "risk sign", "plan": "selection plan", "seed_file": "selection seed", "keys": "keys init"}
+    problems += [
+        f"selection.{key}: {path}: is not there; see `scanlane {made[key]}`"
+        for key, path in paths.items() if not Path(path).exists()
+    ]  # fmt: skip
+    return msgspec.structs.replace(selection, **paths)
 
 
 def _with_checkpoints(audit: Audit, base: Path, problems: list[str]) -> Audit:

@@ -618,6 +618,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     sha256 : hash of the recording the analyst saw
     codes : fixed numbers of the site's decision code list
+    via : the hub that brought it to the lane; empty where the analyst works at the lane's own service
     """
 
     decision_id: str
@@ -629,6 +630,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     codes: tuple[int, ...] = ()
     note: Annotated[str, msgspec.Meta(max_length=10_000)] = ""
     lease_id: str = ""
+    via: str = ""
 
 
 class Opinion(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,9 +32,9 @@ from .storage import make_folder, write_durable
 if TYPE_CHECKING:
     import zmq
 
-Role = Literal["analyst", "supervisor", "viewer", "lane"]
+Role = Literal["analyst", "supervisor", "viewer", "hub"]
 """analyst : takes scans and decides. supervisor : as well, and takes what is held. viewer : sees the queue, no image.
-lane : delivers scans to a hub."""
+hub : takes scans for the analysts of a site, and brings their decisions."""
 ROLES: tuple[str, ...] = get_args(Role)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}\Z")

@@ -14,7 +14,7 @@ answers a repeat like the first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,14 +22,20 @@ from .errors import ProtocolError
 from .model import Decision, Declaration, Opinion, TriageResult
 
 PROTOCOL = b"scanlane/1"
-MINOR_MIN, MINOR_MAX = 0, 2
+MINOR_MIN, MINOR_MAX = 0, 4
 """Minor versions this build can speak; the highest common one is used.
 
-1 added `alarm` and `Statement.service`; 2 added `peek`, `opine`, `opined`, the opinions in other messages, and `here`.
+1 added `alarm` and `Statement.service`; 2 added `peek`, `opine`, `opined`, the opinions in other messages, and `here`;
+3 added signed opinions, which a service with keys asks for, and `after` of `queue_request` and `queue`; 4 added hubs:
+`Hello.hub`, `Decision.via`, `Statement.origin`.
 """
 MINOR_ALARM = MINOR_SERVICE = 1
 MINOR_PEEK = MINOR_OPINION = MINOR_HERE = 2
+MINOR_SIGNED_OPINION = MINOR_AFTER = 3
+MINOR_HUB = 4
 """Minor version from which these are part of the protocol."""
+
+_T = TypeVar("_T")
 
 CHUNK_BYTES = 1 << 20
 MAX_CREDIT = 16
@@ -47,13 +53,17 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Hello(Message, frozen=True, kw_only=True, tag="hello"):
-    """First message of a connection. capacity : scans the analyst takes at once; 0 only watches and claims."""
+    """First message of a connection. capacity : scans the analyst takes at once; 0 only watches and claims.
+
+    hub : a site's hub, which takes scans for its own analysts and brings their decisions
+    """
 
     analyst: str
     capacity: int = 1
     proto_min: int = MINOR_MIN
     proto_max: int = MINOR_MAX
     client_version: str = ""
+    hub: bool = False
 
 
 class Fetch(Message, frozen=True, kw_only=True, tag="fetch"):
@@ -94,12 +104,15 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     connection_id : of the `welcome`; made by the service, never given twice
     sequence : higher with every statement of the connection
     service : public CURVE key of the service it is for, so that no other one takes it
+    origin, origin_signature : of a decision that a hub brings: the bytes that its analyst signed there, their signature
     """
 
     decision: Decision
     connection_id: str
     sequence: int
     service: str = ""
+    origin: bytes = b""
+    origin_signature: bytes = b""
 
 
 class Renew(Message, frozen=True, kw_only=True, tag="renew"):
@@ -136,14 +149,37 @@ class Peek(Message, frozen=True, kw_only=True, tag="peek"):
 
 
 class Opine(Message, frozen=True, kw_only=True, tag="opine"):
-    """Give a leased scan on undecided, with what its analyst thinks of it; repeated until `opined`."""
+    """Give a leased scan on undecided, with what its analyst thinks of it; repeated until `opined`.
 
-    lease_id: str
+    lease_id, opinion : where connections have no keys
+    statement, signature : where they have: the bytes of an `OpinionStatement`, and their Ed25519 signature by the
+        analyst's key
+    """
+
+    lease_id: str = ""
+    opinion: Opinion | None = None
+    statement: bytes = b""
+    signature: bytes = b""
+
+
+class OpinionStatement(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="opinion"):
+    """What an analyst signs who gives a scan on: an opinion, for this lease and connection alone, once.
+
+    lease_id : by which the scan is theirs; the others as in `Statement`, which this cannot be taken for: it has no
+    decision
+    """
+
     opinion: Opinion
+    lease_id: str
+    connection_id: str
+    sequence: int
+    service: str
 
 
-class QueueRequest(Message, frozen=True, kw_only=True, tag="queue_request"):
-    """Ask for the undecided scans and the counts."""
+class QueueRequest(Message, frozen=True, kw_only=True, tag="queue_request", omit_defaults=True):
+    """Ask for the undecided scans and the counts. after : scan whose followers are asked for; empty: from the first"""
+
+    after: str = ""
 
 
 class Bye(Message, frozen=True, kw_only=True, tag="bye"):
@@ -165,11 +201,20 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     service_version: str = ""
 
 
+class SignedOpinion(msgspec.Struct, frozen=True, kw_only=True):
+    """What proves an opinion: the very bytes that its analyst signed, an `OpinionStatement`, and the signature."""
+
+    opinion_id: str
+    statement: bytes
+    signature: bytes
+
+
 class Offer(Message, frozen=True, kw_only=True, tag="offer"):
     """A flagged scan for this analyst alone until the lease ends. Only committed scans are offered.
 
     lease_id : empty where it answers `peek`: nobody has the scan by it
     opinions : of those who gave it on; without what is to be kept from this analyst
+    signed : of those among them that are signed and whole
     """
 
     scan_id: str
@@ -184,6 +229,7 @@ class Offer(Message, frozen=True, kw_only=True, tag="offer"):
     result: TriageResult
     declaration: Declaration | None = None
     opinions: tuple[Opinion, ...] = ()
+    signed: tuple[SignedOpinion, ...] = ()
 
 
 class Chunk(Message, frozen=True, kw_only=True, tag="chunk"):
@@ -197,7 +243,7 @@ class Chunk(Message, frozen=True, kw_only=True, tag="chunk"):
 class Decided(Message, frozen=True, kw_only=True, tag="decided"):
     """The decision is committed. applied : it is the scan's decision; False with the reason if it came too late.
 
-    opinions : what others had thought of the scan, blind ones too
+    opinions : what others had thought of the scan, blind ones too; signed : what proves those that are signed
     """
 
     decision_id: str
@@ -206,6 +252,7 @@ class Decided(Message, frozen=True, kw_only=True, tag="decided"):
     applied: bool
     reason: str = ""
     opinions: tuple[Opinion, ...] = ()
+    signed: tuple[SignedOpinion, ...] = ()
 
 
 class Opined(Message, frozen=True, kw_only=True, tag="opined"):
@@ -247,11 +294,13 @@ class Queue(Message, frozen=True, kw_only=True, tag="queue"):
     """Undecided scans, most urgent first (at most 200), and how many scans are in each state.
 
     alarm : in words what a person must see to now; empty: nothing
+    after : as it was asked for
     """
 
     rows: tuple[QueueRow, ...]
     counts: dict[str, int]
     alarm: str = ""
+    after: str = ""
 
 
 class Alarm(Message, frozen=True, kw_only=True, tag="alarm"):
@@ -303,6 +352,7 @@ _encoder = msgspec.msgpack.Encoder()
 _from_analyst = msgspec.msgpack.Decoder(FromAnalyst)
 _from_service = msgspec.msgpack.Decoder(FromService)
 _statement = msgspec.msgpack.Decoder(Statement)
+_opinion_statement = msgspec.msgpack.Decoder(OpinionStatement)
 
 
 def encode(message: Message, raw: bytes | memoryview | None = None) -> list[bytes | memoryview]:
@@ -313,15 +363,24 @@ def encode(message: Message, raw: bytes | memoryview | None = None) -> list[byte
     return frames
 
 
-def encode_statement(statement: Statement) -> bytes:
+def encode_statement(statement: Statement | OpinionStatement) -> bytes:
     """Return the bytes that are signed."""
     return _encoder.encode(statement)
 
 
 def decode_statement(data: bytes) -> Statement:
-    """Return the statement in bytes whose signature has been verified. Raises ProtocolError."""
+    """Return the decision's statement in bytes whose signature has been verified. Raises ProtocolError."""
+    return _decode_signed(_statement, data)
+
+
+def decode_opinion_statement(data: bytes) -> OpinionStatement:
+    """Return the opinion's statement in bytes whose signature has been verified. Raises ProtocolError."""
+    return _decode_signed(_opinion_statement, data)
+
+
+def _decode_signed(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
     try:
-        return _statement.decode(data)
+        return decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError(f"statement of {len(data)} bytes: {error}") from error
 

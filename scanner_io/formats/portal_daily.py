@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import math
 import re
 from codecs import BOM_UTF8
 from collections import Counter, deque
@@ -147,10 +148,11 @@ def parse_line(text: str) -> Line:
     if not (raw.isascii() and raw.isprintable()):
         # A recording cannot hold NUL in text, and an analyst cannot see it.
         raw = "".join(c if c.isascii() and c.isprintable() else f"\\x{ord(c):02x}" for c in raw)
-    code, *fields = raw.split(",")
+    parts = raw.split(",")
+    code = parts[0]
     if code not in _CERTAIN and not _CODE.fullmatch(code):
         return Line("", (), raw)
-    return Line(code, tuple(fields), raw)
+    return Line(code, tuple(parts[1:]), raw)
 
 
 def format_line(code: str, fields: Sequence[int | float | str]) -> bytes:
@@ -291,7 +293,7 @@ class _Passage:
 
     def remember(self, line: Line, utc_ns: int) -> None:
         """Keep a line that came after a pause, so that it can be taken for another passage."""
-        if self.quiets and len(self.later) < MAX_PASSAGE_LINES:
+        if len(self.later) < MAX_PASSAGE_LINES:
             self.later.append((line, utc_ns))
 
     def cut(self, quiet: _Quiet) -> list[tuple[Line, int]]:
@@ -450,14 +452,16 @@ class PortalDecoder:
             text = f"the portal speaks again, {_lasted(self._silent_since_ns, utc_ns)}"
             self._silent_since_ns = None
             events.append(Health(utc_ns=utc_ns, component="silence", state="ok", text=text))
-        self._check_timeout(utc_ns, events)
+        if self._passage is not None:
+            self._check_timeout(utc_ns, events)
         if over_long:
             self._damaged(f"longer than {LINE_CAP} bytes, the rest dropped", line.raw, utc_ns, events)
             line = line._replace(code="")
         else:
             self._take_line(line, utc_ns, events)
-        if self._passage is not None:
-            self._passage.remember(line, utc_ns)
+        passage = self._passage
+        if passage is not None and passage.quiets:
+            passage.remember(line, utc_ns)
 
     def _take_line(self, line: Line, utc_ns: int, events: list[Event]) -> None:
         code = line.code
@@ -511,6 +515,9 @@ class PortalDecoder:
             fields = _without_stamp(fields)
             if len(fields) != n:
                 raise ValueError(f"{len(line.fields)} fields, expected {n}")
+        # As nearly every line is: fields of six digits behind a code of two letters. A line holds nothing but ASCII.
+        if len(line.raw) == 2 + 7 * n and line.raw[2::7] == "," * n and "".join(fields).isdigit():
+            return [int(f) for f in fields]
         if len({*map(len, fields)}) > 1 and any(f[:1] == "0" and len(f) > 1 for f in fields):
             # A serial line that drops a byte leaves a plausible count: padded fields are all of one width.
             raise ValueError(f"fields of {sorted({len(f) for f in fields})} digits, padded ones are of one width")
@@ -525,7 +532,7 @@ class PortalDecoder:
         holds still until the passage is over, which is then marked.
         """
         passage = self._passage
-        if passage is not None and passage.lines >= MAX_PASSAGE_LINES:
+        if passage is not None and len(passage.raw) >= MAX_PASSAGE_LINES <= passage.lines:
             passage.faults["too_long"] = None
             self._leave("timed_out", utc_ns, events)
             passage = None
@@ -798,8 +805,9 @@ class PortalDecoder:
             if self._passage is not None:
                 self._passage.keep(line.raw, "damaged")
                 self._passage.faults["damaged_line"] = None
-        if self._passage is not None:
-            self._passage.remember(line, utc_ns)
+        passage = self._passage
+        if passage is not None and passage.quiets:
+            passage.remember(line, utc_ns)
 
     def _burst(self, passage: _Passage, quiet: _Quiet) -> bool:
         """Return True if as many intervals as a portal buffers come at once after the pause.
@@ -930,14 +938,11 @@ class PortalDecoder:
     # ---- vacancy
 
     def _on_gamma_background(self, line: Line, utc_ns: int, events: list[Event]) -> None:
-        counts = np.array([self._counts(line)], np.float64)
+        told = self._counts(line)
         self._vacant(line, utc_ns, events)
-        before = self._gamma_background
-        if before is not None and before.shape == counts[0].shape:
-            # A mean of 20 s cannot change by more in the 5 s between two lines: a digit is damaged, or all has changed.
-            room = BACKGROUND_STEP * np.maximum(before, counts[0]) + 6 * np.sqrt(np.maximum(before, 1.0))
-            if (np.abs(counts[0] - before) > room).any():
-                self._unread_at_entry["background_jumped"] = None
+        if self._gamma_background is not None and any(map(_jumped, self._gamma_background.tolist(), told)):
+            self._unread_at_entry["background_jumped"] = None
+        counts = np.array([told], np.float64)
         self._gamma_background, self._gamma_background_ns = counts[0], utc_ns
         events.append(CountBlock(utc_ns=utc_ns, series="gamma_background", counts=counts))
         self._clear("gamma", utc_ns, events)
@@ -1049,6 +1054,14 @@ def _without_stamp(fields: tuple[str, ...]) -> tuple[str, ...]:
     """Return the fields without the stamp that a receiver in between may have added."""
     last = fields[-1] if fields else ""
     return fields[:-1] if 5 <= len(last) <= 40 and ("-" in last[1:] or ":" in last) else fields
+
+
+def _jumped(before: float, count: int) -> bool:
+    """Return True where a detector's background cannot be the next line's after one of `before` counts/s.
+
+    A mean of 20 s cannot change by more in the 5 s between two lines: a digit is damaged, or all has changed.
+    """
+    return abs(count - before) > BACKGROUND_STEP * max(before, count) + 6 * math.sqrt(max(before, 1.0))
 
 
 def _lasted(since_ns: int, utc_ns: int) -> str:

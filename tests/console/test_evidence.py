@@ -8,9 +8,10 @@ import zipfile
 import pytest
 from click.testing import CliRunner
 
-from scanner_io import recording
+from scanner_io import recording, wire
 from scanner_io.bundle import check_bundle
 from scanner_io.foreign import ForeignFiles
+from scanner_io.model import Opinion
 from tests.console.site import drawn_scan, opened, until
 from triage.console import evidence, figures, training
 from triage.console.journal import Journal
@@ -26,6 +27,12 @@ def readers():
 def test_a_bundle_holds_everything_and_tells_when_it_was_touched(station, readers, tmp_path):
     scan = opened(station)
     station.journal.keep(scan.scan_id, "regions", [{"label": "<b>box</b>", "box": {}}])
+    said = {"scan_id": scan.scan_id, "sha256": scan.offer.sha256, "verdict": "inspect", "given_utc_ns": 1}
+    scan.opinions = (
+        Opinion(opinion_id="O1", analyst="ben", note="door end", **said),
+        Opinion(opinion_id="O2", analyst="eva", note="roof", **said),
+    )
+    scan.signed = (wire.SignedOpinion(opinion_id="O1", statement=b"\x01all of it", signature=b"\xff"),)
     path = tmp_path / f"{scan.scan_id}.evidence.zip"
     path.write_bytes(evidence.bundle(station, scan))
     assert check_bundle(path, readers) == []
@@ -38,6 +45,11 @@ def test_a_bundle_holds_everything_and_tells_when_it_was_touched(station, reader
         "SHA256SUMS",
     }  # fmt: skip
     assert told["sha256"] == scan.offer.sha256
+    assert told["signed_opinions"] == [
+        {"opinion_id": "O1", "statement": b"\x01all of it".hex(), "signature": "ff"}
+    ]  # fmt: skip
+    assert b"by ben, signed: door end" in files["summary.html"]
+    assert b"by eva, not signed: roof" in files["summary.html"]
     assert files[f"{scan.scan_id}.scan.h5"] == scan.data
     for name, change in (("scan.json", lambda b: b.replace(b"west", b"east")), ("new.txt", lambda b: b"x")):
         with zipfile.ZipFile(path, "w") as archive:

@@ -67,7 +67,8 @@ def test_a_reload_in_mid_decision_loses_nothing(page, shared_site):
     assert len(shared_site.decisions(scan_id)) == 1
 
 
-def test_a_lost_connection_is_told_and_the_decision_kept(browser, site, tmp_path):
+def test_a_lost_connection_is_told_and_the_decision_kept(browser, site, tmp_path, monkeypatch):
+    monkeypatch.setattr("triage.service.dispatch.QUEUE_ROWS", 1)  # the page asks for the others behind it
     with (
         Console([site.address], tmp_path / "state", options=["--undo", "0.5"]) as console,
         page_of(browser, console.url) as page,
@@ -76,6 +77,7 @@ def test_a_lost_connection_is_told_and_the_decision_kept(browser, site, tmp_path
 
 
 def lose_and_find(page, shared_site):
+    until(lambda: page.locator(".row-button").count() == 4)
     scan_id = open_next(page)
     shared_site.stop()
     page.wait_for_selector(".banner.alarm", timeout=20_000)
@@ -124,6 +126,37 @@ def test_rows_stay_where_they_are_under_the_pointer(page, shared_site):
     assert page.eval_on_selector_all(".row-button", "rows => rows.map(r => r.dataset.scan)") == before
     page.mouse.move(700, 300)
     until(lambda: gone not in page.eval_on_selector_all(".row-button", "rows => rows.map(r => r.dataset.scan)"))
+
+
+LONG = """async () => {
+  const {takeQueue} = await import('/static/shell/queue.js');
+  const {state} = await import('/static/shell/store.js');
+  const rows = Array.from({length: 5000}, (_, n) => ({...state.rows[0], scan_id: `long-${n}`, mine: false}));
+  window.takeLong = (count) => takeQueue({rows: rows.slice(0, count), counts: {recorded: 6000, pending: 5000}});
+  window.takeLong(4800);
+  window.arrivals = () => state.arrivals.length;
+}"""
+SCROLLED = "document.querySelector('.lists').scrollTop"
+
+
+def test_every_row_of_a_long_queue_is_reached_by_the_keyboard(page):
+    page.mouse.move(700, 300)
+    page.evaluate(LONG)
+    page.locator("[data-scan='long-0']").focus()
+    for key, reached in (("ArrowDown", "long-1"), ("End", "long-4799"), ("ArrowUp", "long-4798")):
+        page.keyboard.press(key)
+        page.wait_for_selector(f"[data-scan='{reached}']:focus")
+    until(lambda: page.evaluate(SCROLLED) > 400_000)
+    assert page.inner_text(".more") == "and 200 more"
+    assert page.locator(".row-button").count() < 60, "only what is near is in the page"
+    known = page.evaluate("window.arrivals()")
+    page.evaluate("window.takeLong(5000)")
+    page.keyboard.press("End")
+    page.wait_for_selector("[data-scan='long-4999']:focus")
+    assert page.evaluate("window.arrivals()") == known, "what was only further down is not new"
+    page.keyboard.press("Home")
+    page.wait_for_selector("[data-scan='long-0']:focus")
+    until(lambda: page.evaluate(SCROLLED) == 0)
 
 
 def test_keys_can_be_changed_and_the_page_speaks_spanish(page):

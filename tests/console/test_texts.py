@@ -5,9 +5,14 @@ import json
 import re
 
 from scanner_io import decision_codes
+from triage.analysis.kinds import KINDS
+from triage.analysis.portal import KINDS as PORTAL_KINDS
+from triage.analysis.risk_facts import RISK_KIND
+from triage.analysis.unlike import TEXTURE_UNKNOWN
 from triage.console.web import STATIC
 
 SCRIPTS = [p for p in STATIC.rglob("*.js") if "vendor" not in p.parts]
+ANALYSIS = STATIC.parents[1] / "analysis"
 TEXTS = {p.stem: json.loads(p.read_text()) for p in (STATIC / "i18n").glob("*.json")}
 
 
@@ -26,6 +31,13 @@ def test_every_text_that_is_asked_for_is_there():
     assert asked <= set(TEXTS["en"])
     assert {f"code.{n}" for n in decision_codes.CODES} <= set(TEXTS["en"])
     assert {f"view.renderer.{name}" for name in ("webgl2", "canvas", "png")} <= set(TEXTS["en"])
+
+
+def test_every_kind_of_finding_has_a_name():
+    told = {kind for p in ANALYSIS.rglob("*.py") for kind in re.findall(r"Finding\(\s*kind=\"(\w+)\"", p.read_text())}
+    assert len(told) > 10
+    kinds = {*told, *KINDS, *PORTAL_KINDS.values(), TEXTURE_UNKNOWN, RISK_KIND, "gamma_point", "gamma_distributed"}
+    assert {f"finding.{kind}" for kind in kinds} <= set(TEXTS["en"])
 
 
 def test_vendored_files_are_what_was_fetched():

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -155,3 +157,16 @@ def test_the_commands(tmp_path):
     assert done.exit_code == 0 and set(json.loads(done.output)["files"].values()) == {"written"}
     gone = run.invoke(cli, ["uninstall", "--root", str(tmp_path), "--json"])
     assert set(json.loads(gone.output)["files"].values()) == {"removed"}
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: what is called cannot be seen")
+def test_the_unit_lets_libzmq_have_every_socket_that_it_asks_for(tmp_path):
+    """One that is refused is an assertion in libzmq that ends the process: the service would never start."""
+    bind = "import zmq; zmq.Context.instance().socket(zmq.ROUTER).bind('tcp://127.0.0.1:*')"
+    calls = tmp_path / "calls"
+    trace = ["strace", "-f", "-qq", "-e", "trace=socket", "-o", str(calls)]
+    subprocess.run([*trace, sys.executable, "-c", bind], check=True, timeout=60)
+    asked = set(re.findall(r"socket\((AF_\w+)", calls.read_text()))
+    (line,) = re.findall(r"^RestrictAddressFamilies=(.*)$", work.unit("scanlane"), re.MULTILINE)
+    assert "AF_INET" in asked
+    assert asked <= set(line.split())

@@ -27,7 +27,7 @@ def golden(minor):
     }  # fmt: skip
 
 
-PREVIOUS = golden(0)
+PREVIOUS, MINOR_2 = golden(0), golden(2)
 
 
 def header(name, /, **changes):

@@ -9,7 +9,7 @@ from scanner_io import wire
 from scanner_io.errors import ProtocolError
 from scanner_io.model import Decision, Opinion
 from tests import samples
-from tests.scanner_io.previous_peer import PREVIOUS
+from tests.scanner_io.previous_peer import MINOR_2, PREVIOUS
 
 DECISION = Decision(
     decision_id="5a3c", scan_id=samples.SCAN_ID, sha256="ab", analyst="ana", verdict="inspect", decided_utc_ns=7,
@@ -23,13 +23,14 @@ OPINION = Opinion(
 # The header of each message as hexadecimal MessagePack, decoded beside it. 8x: map of x pairs; ax: text of x bytes.
 GOLDEN = {
     wire.Hello(analyst="ana", capacity=2, client_version="0.1.0"):
-        "86"                                    # a map of 6
+        "87"                                    # a map of 7
         "a474797065" "a568656c6c6f"             # type: hello
         "a7616e616c797374" "a3616e61"           # analyst: ana
         "a86361706163697479" "02"               # capacity: 2
         "a970726f746f5f6d696e" "00"             # proto_min: 0
-        "a970726f746f5f6d6178" "02"             # proto_max: 2
-        "ae636c69656e745f76657273696f6e" "a5302e312e30",  # client_version: 0.1.0
+        "a970726f746f5f6d6178" "04"             # proto_max: 4
+        "ae636c69656e745f76657273696f6e" "a5302e312e30"  # client_version: 0.1.0
+        "a3687562" "c2",                        # hub: false
     wire.Fetch(scan_id="s", lease_id="1f", offset=1048576, credit=4):
         "85"
         "a474797065" "a56665746368"             # type: fetch
@@ -53,6 +54,8 @@ GOLDEN = {
         "82" "a474797065" "a5636c61696d" "a77363616e5f6964" "a173",
     wire.QueueRequest():
         "81" "a474797065" "ad71756575655f72657175657374",
+    wire.QueueRequest(after="s"):
+        "82" "a474797065" "ad71756575655f72657175657374" "a56166746572" "a173",
     wire.Bye():
         "81" "a474797065" "a3627965",
     wire.Ping(counter=300):
@@ -72,18 +75,26 @@ GOLDEN = {
     wire.Chunk(scan_id="s", offset=0, last=True):
         "84" "a474797065" "a56368756e6b" "a77363616e5f6964" "a173" "a66f6666736574" "00" "a46c617374" "c3",
     wire.Decided(decision_id="5a3c", scan_id="s", durable=True, applied=False, reason="late"):
-        "87"
+        "88"
         "a474797065" "a764656369646564"         # type: decided
         "ab6465636973696f6e5f6964" "a435613363"  # decision_id: 5a3c
         "a77363616e5f6964" "a173"
         "a764757261626c65" "c3"                 # durable: true
         "a76170706c696564" "c2"                 # applied: false
         "a6726561736f6e" "a46c617465"           # reason: late
-        "a86f70696e696f6e73" "90",              # opinions: none
+        "a86f70696e696f6e73" "90"               # opinions: none
+        "a67369676e6564" "90",                  # signed: none
     wire.Peek(scan_id="s"):
         "82" "a474797065" "a47065656b" "a77363616e5f6964" "a173",
+    wire.Opine(statement=b"ab", signature=b"c"):
+        "85"
+        "a474797065" "a56f70696e65"             # type: opine
+        "a86c656173655f6964" "a0"               # lease_id: empty
+        "a76f70696e696f6e" "c0"                 # opinion: nil
+        "a973746174656d656e74" "c4026162"       # statement: 2 bytes
+        "a97369676e6174757265" "c40163",        # signature: 1 byte
     wire.Opine(lease_id="1f", opinion=OPINION):
-        "83"
+        "85"
         "a474797065" "a56f70696e65"             # type: opine
         "a86c656173655f6964" "a23166"           # lease_id: 1f
         "a76f70696e696f6e" "88"                 # opinion: a map of 8
@@ -94,7 +105,9 @@ GOLDEN = {
         "a776657264696374" "a7696e7370656374"   # verdict: inspect
         "ac676976656e5f7574635f6e73" "07"       # given_utc_ns: 7
         "a46e6f7465" "a3723f21"                 # note: r?!
-        "a5626c696e64" "c2",                    # blind: false
+        "a5626c696e64" "c2"                     # blind: false
+        "a973746174656d656e74" "c400"           # statement: no bytes
+        "a97369676e6174757265" "c400",          # signature: no bytes
     wire.Opined(opinion_id="O1", scan_id="s", durable=True):
         "84" "a474797065" "a66f70696e6564" "aa6f70696e696f6e5f6964" "a24f31" "a77363616e5f6964" "a173"
         "a764757261626c65" "c3",
@@ -141,6 +154,7 @@ def decoded(frames, kind):
             scan_id=samples.SCAN_ID, lease_id="1f", lease_s=1.0, size=9, sha256="ab", lane="north", start_utc_ns=1,
             attempt=1, simulated=True, result=samples.result(), declaration=samples.declaration(),
             opinions=(OPINION, msgspec.structs.replace(OPINION, verdict=None, note="")),
+            signed=(wire.SignedOpinion(opinion_id="O1", statement=b"s", signature=b"g"),),
         ),
         wire.Queue(
             rows=(
@@ -163,9 +177,36 @@ def test_every_message_has_its_golden_bytes_or_round_trip():
     assert tested == set(wire.FromAnalyst.__args__) | set(wire.FromService.__args__)
 
 
-@pytest.mark.parametrize("name", PREVIOUS)
-def test_what_was_sent_before_is_understood(name):
-    header, says = PREVIOUS[name]
+def test_the_bytes_that_are_signed_with_an_opinion():
+    statement = wire.OpinionStatement(opinion=OPINION, lease_id="1f", connection_id="c", sequence=3, service="k")
+    golden = bytes.fromhex(
+        "86"
+        "a474797065" "a76f70696e696f6e"         # type: opinion, so that it is taken for nothing else
+        "a76f70696e696f6e" "88"                 # opinion: a map of 8
+        "aa6f70696e696f6e5f6964" "a24f31" "a77363616e5f6964" "a173" "a6736861323536" "a26162"
+        "a7616e616c797374" "a3616e61" "a776657264696374" "a7696e7370656374" "ac676976656e5f7574635f6e73" "07"
+        "a46e6f7465" "a3723f21" "a5626c696e64" "c2"
+        "a86c656173655f6964" "a23166"           # lease_id: 1f
+        "ad636f6e6e656374696f6e5f6964" "a163"   # connection_id: c
+        "a873657175656e6365" "03"               # sequence: 3
+        "a773657276696365" "a16b"               # service: k
+    )  # fmt: skip
+    assert wire.encode_statement(statement) == golden
+    assert wire.decode_opinion_statement(golden) == statement
+    with pytest.raises(ProtocolError, match="decision"):
+        wire.decode_statement(golden)
+    decided = wire.encode_statement(wire.Statement(decision=DECISION, connection_id="c", sequence=3, service="k"))
+    with pytest.raises(ProtocolError, match="opinion"):
+        wire.decode_opinion_statement(decided)
+
+
+SENT = {f"{minor}-{name}": told for minor, sent in ((0, PREVIOUS), (2, MINOR_2)) for name, told in sent.items()}
+
+
+@pytest.mark.parametrize("sent", SENT)
+def test_what_was_sent_before_is_understood(sent):
+    header, says = SENT[sent]
+    name = sent.partition("-")[2]
     if name == "statement":
         message = wire.decode_statement(header)
     elif says["type"] in {kind.__struct_config__.tag for kind in wire.FromAnalyst.__args__}:

@@ -174,7 +174,7 @@ def test_the_command_says_it(state):
     arguments = [str(state), "--checkpoints", str(state / "checkpoints"), "--service", str(state / "keys/service.pub")]
     told = CliRunner().invoke(cli, ["audit", "verify", *arguments])
     assert told.exit_code == 0
-    assert told.output == "10 events, 3 checkpoints, 0 decisions: whole\n"
+    assert told.output == "10 events, 3 checkpoints, 0 decisions, 0 opinions: whole\n"
     change(state, "DELETE FROM events WHERE seq=6")
     told = CliRunner().invoke(cli, ["audit", "verify", *arguments, "--json"])
     assert told.exit_code == 1

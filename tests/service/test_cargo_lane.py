@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from scanner_io import recording
+from scanner_io import recording, security
 from scanner_io.formats.cargo import CargoMessage, Consignment, Equipment, GoodsItem
 from scanner_io.formats.cargo_json import write_json
 from tests.drivers.test_lane_events import free_port, say
 from tests.service.daemon_rig import daemon, lane_with_drop, put_image, write_config
+from tests.service.risk_rig import said
+from triage.analysis.risk import EXAMPLE
+from triage.analysis.selection import EXAMPLE as PLAN
+from triage.service import risk_store
 from triage.service.outbox import Outbox
 
 IN_TIME, LATE = "CSQU3054383", "TGHU7599330"
@@ -42,6 +46,17 @@ def declare(folder, number):
     part.rename(folder / f"{number}.json")
 
 
+def selection_table(folder):
+    """Return the part of a configuration by which passages are selected as they come, with the files it names."""
+    (folder / "risk.toml").write_text(EXAMPLE)
+    for who in ("ana", "bo"):
+        sha256 = risk_store.sign(folder / "risk.toml", folder / "profiles", security.generate(who)).sha256
+    (folder / "plan.toml").write_text(PLAN)
+    (folder / "seed").write_text(f"{bytes(range(32)).hex()}\n")
+    (folder / "seed").chmod(0o600)
+    return f'[selection]\nprofile = "profiles/{sha256}.toml"\nplan = "plan.toml"\nseed_file = "seed"\n'
+
+
 @pytest.mark.timeout(180)
 def test_declarations_in_time_late_and_of_strangers(tmp_path):
     folder, events, port = tmp_path / "feed", free_port(), free_port()
@@ -51,7 +66,7 @@ def test_declarations_in_time_late_and_of_strangers(tmp_path):
     tokens.chmod(0o600)
     drop, lane = lane_with_drop(tmp_path)
     lane = lane.replace("join_window_s = 3", "join_window_s = 1")
-    lane += DEVICES.format(events=events, folder=folder, port=port, tokens=tokens)
+    lane += DEVICES.format(events=events, folder=folder, port=port, tokens=tokens) + selection_table(tmp_path)
     declare(folder, IN_TIME)
     with daemon(write_config(tmp_path, lane)) as service:
         taken = service.wait_for("cargo_taken")
@@ -84,3 +99,7 @@ def test_declarations_in_time_late_and_of_strangers(tmp_path):
     assert {"declaration_missing", "declaration_late"} <= {q.code for q in rows[1].told.quality}
     assert "with a token that is not known here" in audited["cargo_refused"]
     assert json.dumps(audited).count("of-somebody-else") == 0
+    for row, times in zip(rows, (1, 2), strict=True):  # once as it came, and once more with its late declaration
+        asked = ("--archive", tmp_path / "state", "--profiles", tmp_path / "profiles", "--seed-file", tmp_path / "seed")
+        runs = json.loads(said("risk", "explain", row.scan_id, *asked, "--json"))["selections"]
+        assert [run["reproduced"] for run in runs] == [True] * times and len(runs[0]["checked"]) == 4

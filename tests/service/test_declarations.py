@@ -1,5 +1,7 @@
 """Versions of declarations: late, corrected, doubled, cancelled and contradicting messages."""
 
+import json
+
 import msgspec
 import pytest
 
@@ -7,7 +9,9 @@ from scanner_io.config import Cargo
 from scanner_io.errors import StorageError
 from scanner_io.formats.cargo import CargoMessage, Consignment, Equipment, GoodsItem, with_problems
 from scanner_io.model import CargoReceived
+from tests.service.risk_rig import said
 from triage.service.declarations import DAY_NS, Declarations, Waiting
+from triage.service.outbox import Outbox
 
 NOW_NS = 1_795_599_000_000_000_000
 NUMBER, OTHER = "CSQU3054383", "TGHU7599330"
@@ -142,3 +146,26 @@ def test_a_damaged_store_is_named_with_its_remedy(tmp_path):
     path.write_bytes(b"no database, by no means" * 100)
     with pytest.raises(StorageError, match=r"not usable as a store of declarations.*ask the senders"):
         Declarations(path, Cargo())
+
+
+def test_an_operator_sees_what_came_in_and_what_was_turned_away(tmp_path, kept):
+    kept.take(came(message(), message(document="MAN2", numbers=(OTHER,)), simulated=True))
+    kept.take(came(message("replacement", minutes=5, weight=1e9), at=10))
+    kept.take(came(message()))
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    outbox.note("cargo_refused", "x.edi: sender EVIL is not known here", who="EVIL")
+    outbox.close()
+    rows = [json.loads(line) for line in said("cargo", "list", tmp_path, "--json").splitlines()]
+    assert [(r["document"], r["version"], r["standing"], r["repeats"]) for r in rows[:-1]] == [
+        ("MAN1", 2, "in force", 0), ("MAN2", 1, "in force", 0), ("MAN1", 1, "superseded", 1),
+    ]  # fmt: skip
+    assert rows[1]["containers"] == [OTHER] and rows[1]["simulated"] and "weight" in rows[0]["problems"][0]
+    assert (rows[-1]["kind"], rows[-1]["sender"], rows[-1]["what"]) == ("turned away", "EVIL", "refused")
+    words = said("cargo", "list", tmp_path, "--odd")
+    assert "MAN2" not in words and "REFUSED  EVIL: x.edi: sender EVIL is not known here" in words
+    assert "1 messages, 0 deliveries" in said("cargo", "list", tmp_path, "--container", OTHER.lower())
+    shown = [json.loads(line) for line in said("cargo", "show", tmp_path, NUMBER, "--json").splitlines()]
+    assert [one["version"] for one in shown] == [1, 2]
+    assert "superseded" in said("cargo", "show", tmp_path, "MAN1")
+    assert "no container, document, booking or plate" in str(said("cargo", "show", tmp_path, "none", code="raises"))
+    assert "no declarations came in advance" in str(said("cargo", "list", tmp_path.parent, code="raises"))

@@ -57,6 +57,22 @@ def test_a_scan_that_is_held_is_told_at_once(outbox):
     assert "nobody takes: 2, held for a supervisor: 2;" in told[1].text
 
 
+def test_a_clear_scan_that_was_selected_waits_for_a_person_like_any_other(outbox):
+    for number in (1, 2):
+        outbox.add(row(number, "CLEAR"))
+        with outbox.store.transaction():
+            outbox.store.change(
+                "UPDATE outbox SET state='pending', selected=? WHERE scan_id=?", (number - 1, row(number).scan_id)
+            )
+        wait(outbox, number, 200)
+    found = outbox.waiting(180)
+    assert (found.scans, found.scan_id) == (1, row(2).scan_id)
+    ((scan_id, text),) = outbox.escalate(180, 10)
+    assert scan_id == row(2).scan_id
+    assert text.startswith("CLEAR, selected to be looked at, nobody has taken it for 200 s")
+    assert outbox.escalate(180, 10) == []
+
+
 def test_who_watches_hears_of_it_until_somebody_looks(tmp_path):
     service = Service(tmp_path, escalate_s=1.0)
     try:

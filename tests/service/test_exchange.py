@@ -11,6 +11,7 @@ from scanner_io.errors import StorageError
 from scanner_io.model import Decision, DeclarationMatch, Finding
 from tests import samples
 from triage.analysis.recognised import Here, Received, recognised
+from triage.analysis.same_image import Compared
 from triage.cli import cli
 from triage.service import exchanging
 from triage.service.later import Later
@@ -200,7 +201,11 @@ def test_a_scan_is_recognised_only_if_everything_speaks_for_it():
     assert told.recognised and "cleared there" in told.words
     calm = samples.result(outcome="CLEAR", findings=())
     assert recognised(
-        there(), here(result=calm, compared=True), most_risk=20, most_days=30, image_needed=True
+        there(),
+        here(result=calm, image=Compared(same=True, words="the same")),
+        most_risk=20,
+        most_days=30,
+        image_needed=True,
     ).recognised
 
 
@@ -241,7 +246,30 @@ def test_the_command_recognises_a_passage(sites):
     asked = ("exchange", "recognise", package, samples.SCAN_ID, "--archive", sites / "north", "--trust",
              sites / "trust.json", "--json")  # fmt: skip
     assert json.loads(said(*asked, "--score", "3"))["recognised"]
-    assert json.loads(said(*asked, code=1))["against"] == ["its risk was not scored here"]
+    told = json.loads(said(*asked, code=1))
+    assert told["against"] == ["its risk was not scored here"]
+    assert "the very same counts" in told["image"]
+    pack(sites, form="pictures")
+    assert "the very same picture" in json.loads(said(*asked, "--score", "3", "--image-needed"))["image"]
+
+
+def test_another_image_is_not_recognised(sites):
+    """The same scan with one count changed at one end, and an image that shows no container."""
+    path = sites / "north" / f"{samples.SCAN_ID}.scan.h5"
+    scan = samples.scan(declaration=samples.declaration())
+    counts = tuple(c.copy() for c in scan.radiograph.counts)
+    counts[-1][5, 5] += 1
+    changed = msgspec.structs.replace(scan, radiograph=msgspec.structs.replace(scan.radiograph, counts=counts))
+    sha256 = recording.write(path, changed, result=samples.result(), config={}, replace=True)
+    outbox = Outbox(sites / "north" / "outbox.sqlite")
+    with outbox.store.transaction():
+        outbox.store.change("UPDATE scans SET sha256=?", (sha256,))
+    outbox.close()
+    asked = (samples.SCAN_ID, "--archive", sites / "north", "--trust", sites / "trust.json", "--score", "3", "--json")
+    told = json.loads(said("exchange", "recognise", pack(sites)[0], *asked, code=1))
+    assert len(told["against"]) == 1 and "the image has changed: the counts of one and the same scan" in told["words"]
+    told = json.loads(said("exchange", "recognise", pack(sites, form="pictures")[0], *asked, code=1))
+    assert "the image cannot be compared: the image received does not show one whole container" in told["words"]
 
 
 def test_trust_is_shown_and_revoked_with_a_reason(sites):

@@ -8,7 +8,7 @@ from scanner_io import security, wire
 from scanner_io.client import Workstation
 from scanner_io.config import Dispatch as DispatchConfig
 from scanner_io.errors import ConfigError, DeliveryError
-from scanner_io.model import Decision
+from scanner_io.model import Decision, Opinion
 from tests.service.test_dispatch import Service as DispatchService
 from tests.service.test_dispatch import until
 from triage.service import gate as gates
@@ -210,8 +210,7 @@ ROLE_MAY = [
     ("viewer", wire.Fetch(scan_id="S", lease_id="L"), False),
     ("viewer", wire.Renew(lease_id="L"), False),
     ("viewer", wire.Decide(statement=b"x", signature=b"y"), False),
-    ("lane", wire.Hello(analyst=""), False),
-    ("lane", wire.QueueRequest(), False),
+    ("hub", wire.Claim(scan_id="s"), False),
 ]
 
 
@@ -413,3 +412,90 @@ def test_a_key_that_does_not_name_its_service_is_a_clear_error():
         Workstation("tcp://127.0.0.1:9", identity=security.generate("ana"))
     with pytest.raises(ConfigError, match="the key file is of 'ana'"):
         Workstation("tcp://127.0.0.1:9", "ben", identity=security.generate("ana"))
+
+
+def opining(desk, offer, **changes):
+    """Return the statement of an opinion on an offered scan, as this desk would sign it next."""
+    opinion = Opinion(
+        opinion_id="O1", scan_id=offer.scan_id, sha256=offer.sha256, analyst=desk.analyst, verdict="inspect",
+        given_utc_ns=7, note="the door end",
+    )  # fmt: skip
+    values = {
+        "opinion": opinion, "lease_id": offer.lease_id, "connection_id": desk._welcome.connection_id, "sequence": 9,
+        "service": desk._identity.service,
+    }  # fmt: skip
+    return wire.OpinionStatement(**{**values, **changes})
+
+
+def test_an_opinion_is_signed_kept_with_its_signature_and_told_with_it(service):
+    ana, ben = service.enrol("ana"), service.enrol("ben")
+    scan_id = service.put()
+    with (
+        Workstation(service.address, identity=ana, capacity=0) as first,
+        Workstation(service.address, identity=ben, capacity=0) as second,
+    ):
+        offer = first.claim(scan_id)
+        for _ in range(2):  # repeated, as after a lost answer: signed anew, and one opinion all the same
+            assert first.opine(offer, "inspect", "the door end", opinion_id="O1", given_utc_ns=5).durable
+        taken = second.claim(scan_id)
+        assert [o.verdict for o in taken.opinions] == [None]
+        assert taken.signed == ()  # what is withheld is not told by what proves it
+        (proof,) = second.decide(taken, "clear").signed
+    assert security.verified(ana.signing, proof.statement, proof.signature)
+    told = wire.decode_opinion_statement(proof.statement)
+    assert (told.opinion.note, told.lease_id, told.service) == ("the door end", offer.lease_id, ana.service)
+    ((who, text),) = service.events("opinion")
+    assert who == "ana"
+    assert text.startswith("inspect signed sha256 ")
+    assert "door" not in text
+
+
+def test_opinions_that_are_not_signed_for_here_and_now_are_refused_and_audited(service):
+    ana, eve = service.enrol("ana"), service.enrol("eve")
+    scan_id = service.put()
+    with Workstation(service.address, identity=ana, capacity=0) as desk:
+        offer = desk.claim(scan_id)
+        sound = opining(desk, offer)
+        decision = Decision(
+            decision_id="d", scan_id=scan_id, sha256=offer.sha256, analyst="ana", verdict="clear", decided_utc_ns=1,
+            lease_id=offer.lease_id,
+        )  # fmt: skip
+        as_decision = wire.Statement(
+            decision=decision, connection_id=sound.connection_id, sequence=9, service=ana.service
+        )
+        for statement, signer, why in (
+            (sound, eve, "not of this analyst's key"),
+            (opining(desk, offer, connection_id="another"), ana, "signed for another connection"),
+            (opining(desk, offer, service="k" * 40), ana, "signed for another service"),
+            (opining(desk, offer, sequence=0), ana, "comes again"),
+            (opining(desk, offer, lease_id="another", sequence=3), ana, "not leased to ana by another"),
+            (
+                opining(desk, offer, opinion=msgspec.structs.replace(sound.opinion, analyst="eve"), sequence=4), ana,
+                "signed eve, but",
+            ),
+        ):  # fmt: skip
+            assert why in refusal(desk, wire.encode_statement(statement), signer), why
+        pasted = wire.encode_statement(as_decision)  # its sender cannot be told which opinion it was
+        desk._send(wire.Opine(statement=pasted, signature=ana.sign(pasted)))
+        assert until(
+            lambda: any("missing required field `opinion`" in text for _, text in service.events("not_allowed"))
+        )
+        assert "upgrade the program" in refusal(desk, b"", None, opinion=sound.opinion, lease_id=offer.lease_id)
+        assert service.state(scan_id) == "leased"
+        data = wire.encode_statement(sound)
+        assert refusal(desk, data, ana) == ""
+        assert service.state(scan_id) == "pending"
+        assert "comes again" in refusal(desk, data, ana)
+    assert len(service.events("not_allowed")) == 9
+    assert len(service.do(lambda o: o.opinions(scan_id))) == 1
+
+
+def refusal(desk, statement, signer, **plain):
+    """Send an opinion over a desk's own connection; return why it is refused, empty if it is taken."""
+    signature = b"" if signer is None else signer.sign(statement)
+    message = wire.Opine(statement=statement, signature=signature, **plain)
+    try:
+        desk._ask("O1", "opine", lambda: message, 5)
+    except DeliveryError as error:
+        return str(error)
+    return ""

@@ -112,6 +112,22 @@ def test_a_time_without_anything_is_an_error_and_not_a_row_of_zeros(archive):
         operations.report(store.named(str(archive)), 0, SECOND)
 
 
+def test_only_what_the_period_needs_is_read(archive):
+    place = store.named(str(archive))
+    box = outbox.Outbox(place)
+    with box.store.transaction():  # long ago, and nothing of it can be read any more
+        old = box.store.row("SELECT MIN(scan_id) FROM scans")
+        box.store.change("UPDATE scans SET added_utc_ns=1, result=x'00' WHERE scan_id=?", old)
+    ((plan,),) = [row[-1:] for row in box.store.rows(
+        "EXPLAIN QUERY PLAN SELECT scan_id FROM scans WHERE added_utc_ns>=? AND added_utc_ns<?", (2, 3)
+    )]  # fmt: skip
+    box.close()
+    assert "USING COVERING INDEX scans_added" in plan
+    assert operations.report(place, 2, 2**62)["lanes"]["north"]["scans"] == 5
+    with pytest.raises(StorageError, match="cannot be read"):
+        operations.report(place, 0, 2**62)
+
+
 def test_the_command_prints_words_json_csv_and_a_page(archive, tmp_path):
     told = json.loads(said("report", archive, "--json"))
     assert told["lanes"]["north"]["scans"] == 6

@@ -108,13 +108,13 @@ def test_a_lease_runs_out_by_the_monotonic_clock_and_is_renewed(outbox, clock):
     lease = outbox.lease(row().scan_id, "ana", 10).lease_id
     clock.now += 9
     assert outbox.expired(10) == []
-    assert outbox.renew(lease, 10)
+    assert outbox.renew(lease, "ana", 10)
     clock.now += 9
     assert outbox.expired(10) == []
     clock.now += 2
     assert outbox.expired(10) == [lease]
     assert outbox.release(lease, "ran out", 20) == row().scan_id
-    assert not outbox.renew(lease, 10)
+    assert not outbox.renew(lease, "ana", 10)
     assert outbox.lease_next("ben", 10).row.scan_id == row().scan_id
 
 
@@ -339,3 +339,15 @@ def test_a_clock_that_was_put_back_hides_nobody_who_waits(outbox):
     assert outbox.waiting(180) is None
     wait(outbox, 1, -3600)
     assert outbox.waiting(180).scans == 1
+
+
+def test_the_queue_is_told_page_by_page(outbox):
+    ids = [row(n).scan_id for n in range(1, 6)]
+    for n in range(1, 6):
+        outbox.add(row(n))
+    told = [item.row.scan_id for item in outbox.undecided(2)]
+    assert told == ids[:2]
+    outbox.decide(decision(outbox.lease(ids[1], "ana", 60.0)))
+    assert [item.row.scan_id for item in outbox.undecided(2, told[-1])] == ids[2:4]
+    assert [item.row.scan_id for item in outbox.undecided(2, ids[3])] == ids[4:]
+    assert outbox.undecided(2, ids[4]) == outbox.undecided(2, "no such scan") == []

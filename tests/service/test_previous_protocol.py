@@ -6,10 +6,11 @@ import time
 import msgspec
 import pytest
 
-from scanner_io import security
+from scanner_io import security, wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DeliveryError
-from tests.scanner_io.previous_peer import PREVIOUS, PreviousClient, PreviousService, header
+from scanner_io.model import Opinion
+from tests.scanner_io.previous_peer import MINOR_2, PREVIOUS, PROTOCOL, PreviousClient, PreviousService, header
 from tests.service import test_dispatch, test_gate
 from tests.service.test_dispatch import until
 
@@ -143,3 +144,68 @@ def test_this_client_signs_for_the_previous_service():
     assert told["connection_id"] == "c1"
     assert told["decision"].keys() >= PREVIOUS["statement"][1]["decision"].keys()
     assert service.problems == []
+
+
+def opine_of_minor_2(offer):
+    """Return the frames of an opinion as programs of minor version 2 send it: without a signature."""
+    fields = msgspec.msgpack.decode(MINOR_2["opine"][0])
+    told = {"scan_id": offer["scan_id"], "sha256": offer["sha256"], "analyst": "ana"}
+    changed = {**fields, "lease_id": offer["lease_id"], "opinion": {**fields["opinion"], **told}}
+    return [PROTOCOL, msgspec.msgpack.encode(changed)]
+
+
+def hear(client, kind):
+    """Return the next message of a kind, by its fields."""
+    while client.socket.poll(10_000):
+        fields = msgspec.msgpack.decode(client.socket.recv_multipart()[1])
+        if fields["type"] == kind:
+            return fields
+    raise AssertionError(f"no {kind} came")
+
+
+def taken_by_minor_2(client):
+    hello = msgspec.msgpack.decode(MINOR_2["hello"][0])
+    client.socket.send_multipart([PROTOCOL, msgspec.msgpack.encode({**hello, "capacity": 1})])
+    assert hear(client, "welcome")["minor"] == 2
+    offer = hear(client, "offer")
+    client.socket.send_multipart(opine_of_minor_2(offer))
+    return offer
+
+
+def test_an_unsigned_opinion_of_the_version_before_is_taken_where_there_are_no_keys(service):
+    scan_id = service.put()
+    with PreviousClient(service.address) as client:
+        taken_by_minor_2(client)
+        assert hear(client, "opined")["opinion_id"] == "O1"
+    (given,) = service.do(lambda o: o.opinions(scan_id))
+    assert (given.opinion.note, given.signature) == ("r?!", b"")
+
+
+def test_an_unsigned_opinion_of_the_version_before_is_refused_with_the_reason_where_there_are_keys(with_keys):
+    ana = with_keys.enrol("ana")
+    scan_id = with_keys.put()
+    with PreviousClient(with_keys.address, lambda socket: security.secure_client(socket, ana)) as client:
+        taken_by_minor_2(client)
+        refused = hear(client, "refused")
+        assert refused["about"] == "opine"
+        assert refused["ref"] == "O1"  # its program knows which one
+        assert "without a signature" in refused["reason"]
+        assert "upgrade the program" in refused["reason"]
+        assert with_keys.state(scan_id) == "leased"  # nothing is lost: it can be decided or given back
+    assert with_keys.do(lambda o: o.opinions(scan_id)) == ()
+
+
+def test_a_service_of_the_version_before_gets_the_opinion_as_it_knows_it():
+    ana = security.generate("ana", "k" * 40)
+    opinion = msgspec.convert(MINOR_2["opine"][1]["opinion"], Opinion)
+    with Workstation("tcp://127.0.0.1:9", identity=ana) as desk:
+        desk._welcome = wire.Welcome(connection_id="c", minor=2, lease_s=1.0, heartbeat_s=1e6)
+        sent = desk._signed_opinion(opinion, "1f")
+        assert sent == wire.Opine(lease_id="1f", opinion=opinion)
+        desk._welcome = msgspec.structs.replace(desk._welcome, minor=3)
+        sent = desk._signed_opinion(opinion, "1f")
+    assert sent.opinion is None
+    assert security.verified(ana.signing, sent.statement, sent.signature)
+    then = msgspec.msgpack.decode(MINOR_2["opine"][0])
+    now = msgspec.msgpack.decode(wire.encode(wire.Opine(lease_id="1f", opinion=opinion))[1])
+    assert now == {**then, "statement": b"", "signature": b""}

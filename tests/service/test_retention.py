@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -9,9 +10,10 @@ import time
 import msgspec
 import pytest
 
+from scanner_io import security, wire
 from scanner_io.config import Retention
 from scanner_io.errors import DeliveryError, StorageError
-from scanner_io.model import DeclarationMatch
+from scanner_io.model import DeclarationMatch, Opinion
 from tests import samples
 from tests.service.daemon_rig import ENVIRONMENT, ROOT, write_config
 from tests.service.test_keeping import stored
@@ -19,6 +21,7 @@ from tests.service.test_outbox import decision, row
 from triage.service import audit, keeping, retention
 from triage.service.later import Later
 from triage.service.outbox import Outbox
+from triage.service.sparing import one_line
 
 POLICY = Retention(clear_days=10, inspect_days=100)
 DAY_NS = retention.DAY_NS
@@ -199,3 +202,130 @@ def test_the_command_tells_first_and_deletes_when_told(tmp_path, recordings):
     assert run("--apply")[-1]["deleted"] == 1
     assert [path.exists() for path in paths] == [False, True, True]
     assert audit.verify(tmp_path / "state" / "outbox.sqlite", None, None).problems == []
+
+
+def opined(outbox, number, note, identity=None, **changes):
+    """Give a scan on with an opinion, signed by whoever has an identity."""
+    item = outbox.lease(row(number).scan_id, "eva", 10)
+    opinion = Opinion(
+        opinion_id=f"o{number}{note[:1]}", scan_id=item.row.scan_id, sha256=item.row.sha256, analyst="eva",
+        verdict="inspect", given_utc_ns=1, note=note, **changes,
+    )  # fmt: skip
+    statement = signature = b""
+    if identity is not None:
+        told = wire.OpinionStatement(
+            opinion=opinion, lease_id=item.lease_id, connection_id="c", sequence=1, service=identity.service
+        )
+        statement = wire.encode_statement(told)
+        signature = identity.sign(statement)
+    outbox.opine(opinion, item.lease_id, statement=statement, signature=signature)
+    outbox.release(item.lease_id, "given on", 99)
+
+
+def everything(outbox):
+    """Return all that the database holds, as text."""
+    tables = ("scans", "decisions", "opinions", "second_readings", "events")
+    return repr([outbox.store.rows(f"SELECT * FROM {table}") for table in tables])
+
+
+def test_what_was_said_of_a_scan_goes_when_the_policy_says_so_and_the_audit_stays_whole(outbox, recordings, place):
+    eva = security.generate("eva", "k" * 40)
+    signers = {"eva": eva.signing, "ana": eva.signing}
+    for number in (1, 2):
+        stored(outbox, recordings, number)
+        opined(outbox, number, "secret of the door end", eva)
+        opined(outbox, number, "", eva)
+        item = outbox.lease(row(number).scan_id, "ana", 10)
+        made = decision(item, decision_id=f"d{number}", verdict="clear", note="a secret word")
+        told = wire.Statement(decision=made, connection_id="c", sequence=1, service=eva.service)
+        statement = wire.encode_statement(told)
+        outbox.decide(made, statement=statement, signature=eva.sign(statement))
+    policy = Retention(clear_days=5, said_days=1)
+    now_ns = time.time_ns()
+    assert retention.said(outbox, policy, now_ns + 6 * DAY_NS) == []  # its recording is there
+    one = retention.candidates(outbox, policy, now_ns + 6 * DAY_NS)[0]
+    retention.delete(outbox, one, recordings, "olga")
+    assert retention.said(outbox, Retention(clear_days=5), now_ns + 6 * DAY_NS) == []  # this policy keeps it for ever
+    assert retention.said(outbox, policy, now_ns + DAY_NS // 2) == []
+    (may_go,) = retention.said(outbox, policy, now_ns + 2 * DAY_NS)
+    before = everything(outbox)
+    assert (may_go.scan_id, may_go.size > 0) == (one.scan_id, True)
+    assert retention.erase_said(outbox, may_go, "olga")
+    assert not retention.erase_said(outbox, may_go, "olga")
+    assert retention.said(outbox, policy, now_ns + 2 * DAY_NS) == []
+    after = everything(outbox)
+    assert (before.count("secret"), after.count("secret")) == (
+        8,
+        4,
+    )  # in the record and in what was signed, of two scans
+    (text,) = (t for (t,) in outbox.store.rows("SELECT text FROM events WHERE kind='said_erased'"))
+    assert text.count("signed bytes sha256") == 2
+    ((kept, applied),) = outbox.decisions(one.scan_id)
+    assert (kept.analyst, kept.verdict, kept.note, applied) == ("ana", "clear", "", True)
+    assert [g.opinion.verdict for g in outbox.opinions(one.scan_id)] == ["inspect", "inspect"]
+    found = audit.verify(place, None, None, signers, eva.service)
+    assert found.problems == []
+    assert (found.decisions, found.opinions, found.erased, found.unsigned_opinions) == (2, 4, 2, 0)
+    with outbox.store.transaction():
+        outbox.store.change(
+            "UPDATE decisions SET decision=? WHERE scan_id=?", (msgspec.json.encode(made_up(kept)), one.scan_id)
+        )
+    (problem,) = audit.verify(place, None, None, signers, eva.service).problems
+    assert "its note was erased by policy, and is there again" in problem.text
+
+
+def made_up(kept):
+    return msgspec.structs.replace(kept, note="never said")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("UPDATE opinions SET statement=x'', signature=x''", "its signature is not eva's"),
+        ("UPDATE opinions SET analyst='ben'", "no event of ben's opinion"),
+        ("DELETE FROM opinions", "an opinion of eva on .* that is not kept any more"),
+        (
+            "UPDATE opinions SET opinion=CAST(replace(CAST(opinion AS TEXT), 'inspect', 'clear') AS BLOB)",
+            "not what was said",
+        ),
+        (
+            "UPDATE opinions SET opinion=CAST(replace(CAST(opinion AS TEXT), 'door', 'roof') AS BLOB)",
+            "not what was said",
+        ),
+    ],
+)
+def test_an_opinion_that_was_touched_is_found(tmp_path, change, why):
+    eva = security.generate("eva", "k" * 40)
+    path = tmp_path / "outbox.sqlite"
+    outbox = Outbox(path)
+    outbox.add(row(1))
+    opined(outbox, 1, "the door end", eva)
+    sound = audit.verify(path, None, None, {"eva": eva.signing}, eva.service)
+    assert (sound.problems, sound.opinions, sound.unsigned_opinions) == ([], 1, 0)
+    with outbox.store.transaction():
+        outbox.store.change(change)
+    outbox.close()
+    told = [p.text for p in audit.verify(path, None, None, {"eva": eva.signing}, eva.service).problems]
+    assert re.search(why, "; ".join(told)), told
+
+
+def test_opinions_from_before_they_were_signed_are_sound_and_told_as_unsigned(tmp_path):
+    path = tmp_path / "outbox.sqlite"
+    outbox = Outbox(path)
+    outbox.add(row(1))
+    outbox.add(row(2))
+    opined(outbox, 1, "the door end")
+    with outbox.store.transaction():  # as an earlier version wrote it
+        old = Opinion(
+            opinion_id="old", scan_id=row(2).scan_id, sha256="ab" * 32, analyst="eva", verdict="clear", given_utc_ns=1,
+            note="two\nlines",
+        )  # fmt: skip
+        seq = outbox.event("opinion", old.scan_id, "eva", one_line(f"{old.verdict} {old.note}"))
+        outbox.store.change(
+            "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion, seq) VALUES (?,?,?,?,?)",
+            (old.opinion_id, old.scan_id, "eva", msgspec.json.encode(old), seq),
+        )
+    outbox.close()
+    found = audit.verify(path, None, None, {}, "k" * 40)
+    assert found.problems == []
+    assert (found.opinions, found.unsigned_opinions) == (2, 2)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.daemon_rig import ENVIRONMENT, ROOT
-from triage.torture import suite
+from triage.torture import rows_kills, suite
 from triage.torture.outcome import cannot_run, judged, stood_in
 
 UNHURRIED = ("R4", "R5", "R6", "R14", "R15", "S2", "S3", "S5", "S6", "S7", "S9", "S10", "S11", "S12")
@@ -56,6 +56,20 @@ def test_what_stands_in_never_counts_as_passed():
     assert stood_in(judged({"s": 1}, {"s": "<= 5"}), "no root").passed is None
     assert stood_in(judged({"s": 9}, {"s": "<= 5"}), "no root").passed is False
     assert cannot_run("no root").passed is None
+
+
+@pytest.mark.parametrize(("lost", "stays"), [(1, True), (0, False)])
+def test_a_row_that_failed_keeps_its_folder_and_says_where(tmp_path, monkeypatch, lost, stays):
+    def row(folder, full):
+        (folder / "state").mkdir()
+        return judged({"lost": lost}, {"lost": "== 0"}, "seed 1")
+
+    monkeypatch.setattr(rows_kills, "r1_kills", row)
+    (told,) = suite.run(["R1"], full=False, folder=tmp_path)
+    assert told.passed is not stays
+    kept = list(tmp_path.glob("*/state"))
+    assert bool(kept) is stays
+    assert told.note == (f"seed 1; missed: lost; what it left to look at is in {kept[0].parent}" if stays else "seed 1")
 
 
 @pytest.mark.timeout(120)

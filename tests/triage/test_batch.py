@@ -13,9 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from scanner_io import recording
+from scanner_io import recording, security
 from scanner_io.errors import DataError, LinkLost, StorageError
 from tests import samples
+from triage.analysis.risk import EXAMPLE
+from triage.service import risk_store
 from triage.service.lane import Judge, lane_profile
 from triage.study import batch, batch_cluster
 from triage.study.batch import Answer, Plan, Row, plan_of, run_batch
@@ -160,6 +162,24 @@ def test_a_lane_that_no_profile_is_known_for_is_not_judged_by_another(archive, t
     assert (report["scans"], report["bad"]) == (0, 5)
     assert any("is of lane 'north', which is not among elsewhere" in r["error"] for r in rows(tmp_path / "out"))
     assert named.key != own.key
+
+
+def test_a_lanes_risk_profile_scores_its_scans_anew(archive, tmp_path):
+    (tmp_path / "risk.toml").write_text(EXAMPLE)
+    for who in ("ana", "bo"):
+        sha256 = risk_store.sign(tmp_path / "risk.toml", tmp_path / "profiles", security.generate(who)).sha256
+    lanes = tmp_path / "lane.toml"
+    lanes.write_text(
+        f'state_dir = "s"\n[[lane]]\nname = "north"\nrisk = "profiles/{sha256}.toml"\n'
+        '[[lane.device]]\ndriver = "simulated"\n'
+    )
+    plan = plan_of(None, None, lanes)
+    own = plan_of(None, None, None, tmp_path / "risk.toml")
+    assert plan.lanes["north"].identity == own.other.identity != plan_of(None, None, None).other.identity
+    report = run_batch([archive / "sub0"], tmp_path / "out", plan, Here())
+    findings = pq.read_table(tmp_path / "out/findings.parquet").to_pylist()
+    scored = [f for f in findings if f["kind"] == "risk"]
+    assert report["scans"] == len(scored) == 2 and f"risk 0 by north gate@{sha256[:12]}" in scored[0]["reason"]
 
 
 def test_a_folder_is_one_batchs_at_a_time(archive, tmp_path):

@@ -354,10 +354,10 @@ def test_p_values_fall_with_the_score_and_hit_the_simulated_points(kind: str, te
 @pytest.mark.parametrize("kind", sorted(portal_null.FAMILIES))
 def test_a_family_is_as_sure_as_the_surest_of_its_tests_is_rare(kind: str) -> None:
     for chance, least in portal_null.FAMILIES[kind]:
-        assert portal_null.family_tail(kind, np.array([least]))[0] == pytest.approx(chance, rel=1e-9)
-    falling = portal_null.family_tail(kind, np.geomspace(10.0, 1e-9, 200))
+        assert portal_null.family_tail(kind, least) == pytest.approx(chance, rel=1e-9)
+    falling = [portal_null.family_tail(kind, float(least)) for least in np.geomspace(10.0, 1e-9, 200)]
     assert (np.diff(falling) <= 0).all() and falling[0] == 1.0 and falling[-1] < 1e-7
-    assert portal_null.family_tail("bare", np.array([1e-3, 7.0])).tolist() == [1e-3, 1.0]
+    assert [portal_null.family_tail("bare", least) for least in (1e-3, 7.0)] == [1e-3, 1.0]
 
 
 def test_energy_windows_have_a_share_of_their_own() -> None:

@@ -36,6 +36,38 @@ def strong_notes(count, first=100):
     ]
 
 
+class Lane:
+    """What a lane's calibration says: one p-value for every candidate."""
+
+    level = 0.03
+
+    def __init__(self, p_value):
+        self._p = p_value
+
+    def p_of(self, kind, score):
+        return self._p
+
+    def words(self, p_value):
+        return f"p = {p_value}"
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.suspicion])
+def test_no_scan_is_clear_with_a_suspicion_against_it(kind):
+    suspicion = KINDS[kind].suspicion
+    candidate = Candidate(kind, KINDS[kind].note(P), (0, 0, 10, 10), "seen")
+    for found, lane in (([candidate], None), ([candidate], Lane(0.01))):
+        (shown,) = strange_places(CARGO, {kind: found}, lane)
+        assert shown.tier == "review" and suspicion in shown.reason
+    usual = Candidate("unlike_its_surroundings", 9.0, (0, 0, 10, 10), "odd")
+    for found in (
+        {kind: [candidate]},
+        {kind: [candidate], usual.kind: [usual]},
+        {kind: [candidate._replace(of_many=4)]},
+    ):
+        (shown,) = strange_places(CARGO, found, Lane(0.2))
+        assert shown.tier == "note" and suspicion not in shown.reason
+
+
 @pytest.mark.parametrize("kind", ["unlike_its_surroundings", "extra_item_in_free_space"])
 def test_a_review_is_not_pushed_out_by_notes(kind):
     review = at_review(kind, (0, 0, 10, 10))

@@ -9,6 +9,7 @@ import pytest
 
 from triage.analysis.fusion import fuse
 from triage.analysis.image import judge_image
+from triage.analysis.image_profile import ImageProfile
 from triage.analysis.uninspectable import dark_mask
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -48,20 +49,24 @@ def test_speckle_in_the_dark_is_dark_and_specks_in_the_light_are_not():
 
 def test_a_low_opaque_load_is_never_clear():
     image = scene(load="empty")
-    image[350:400, 280:1220] *= 0.005
+    image[370:395, 280:1220] *= 0.005
     judged = judge_image(radiograph(image, state="raw"))
-    assert judged.opaque_share < 0.25
+    assert judged.opaque_share < ImageProfile().opaque_review_share
     outcome, reasons = fuse(judged.findings, judged.quality, vendor_alarm=False, anything_judged=True)
     assert outcome == "REVIEW"
     assert any(reason.startswith("could not be seen") for reason in reasons)
 
 
-def test_a_little_darkness_in_a_bright_load_is_a_note():
+@pytest.mark.parametrize(("columns", "outcome"), [(80, "CLEAR"), (180, "REVIEW")])
+def test_a_row_of_pallets_that_cannot_be_seen_is_not_clear(columns, outcome):
     image = scene(load="empty")
-    image[200:400, 280:1220] *= 0.3
-    image[350:390, 300:400] *= 0.01
-    (opaque,) = [f for f in judge_image(radiograph(image, state="raw")).findings if f.kind == "opaque"]
-    assert opaque.tier == "note"
+    image[120:400, 280:1220] *= 0.3
+    image[120:400, 600 : 600 + columns] *= 0.01
+    opaque = [f for f in judge_image(radiograph(image, state="raw")).findings if f.kind == "opaque"]
+    said, reasons = fuse(opaque, (), vendor_alarm=False, anything_judged=True)
+    assert said == outcome
+    assert 0.7 < opaque[0].score / (columns / 940 * 0.9) < 1.1
+    assert f"{opaque[0].score:.0%} of the cargo area" in reasons[0]
 
 
 def insertions(picture, box, rng, count):

@@ -138,21 +138,26 @@ class CargoGrid:
         return f"{name} {inside:.2f} against {around:.2f} around it ({change})"
 
     def place(self, at: Rect) -> str:
-        """Say where a grid rectangle is, in metres where the sampling is known, else in percent of the container."""
+        """Say where a grid rectangle is, in metres where the sampling is known, else in percent of the container.
+
+        Of what lies in a part that every container has, that part is named too.
+        """
         x0, y0, x1, y1 = at
         rows, columns = self.depth.shape
         x, y, w, h = (x0 + x1) / 2 / columns, 1 - (y0 + y1) / 2 / rows, (x1 - x0) / columns, (y1 - y0) / rows
         detector = self.radiograph.detector
+        part = self.structure.part_at(at, rows, columns)
+        part = f", {part}" if part else ""
         if detector.column_pitch_mm is None or detector.channel_pitch_mm is None:
             return (
                 f"at {100 * x:.0f} % of the length from the left, {100 * y:.0f} % of the height above the floor, "
-                f"{100 * w:.1f} % long, {100 * h:.1f} % high"
+                f"{100 * w:.1f} % long, {100 * h:.1f} % high{part}"
             )
         length = (self.frame.right - self.frame.left) * detector.column_pitch_mm / 1000
         height = self.frame.height * detector.channel_pitch_mm / 1000
         return (
             f"{length * x:.2f} m from the left end, {height * y:.2f} m above the floor, {length * w:.2f} m long, "
-            f"{height * h:.2f} m high"
+            f"{height * h:.2f} m high{part}"
         )
 
     def box(self, at: Rect) -> Box:

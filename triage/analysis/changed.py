@@ -52,6 +52,11 @@ def changed(now: Cells, previous: Cells | None) -> list[Candidate] | None:
     return found
 
 
+def fit_of(now: Cells, previous: Cells) -> float:
+    """Return how well two scans agree once one is brought to the other: a correlation, above LEAST_FIT for one load."""
+    return _registered(now, previous)[1]
+
+
 def _registered(now: Cells, previous: Cells) -> tuple[Array, float]:
     """Return the earlier scan in the cells of this one, and how well it correlates with it."""
     size = (now.depth.shape[1], now.depth.shape[0])

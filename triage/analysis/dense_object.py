@@ -1,4 +1,4 @@
-"""Compact and far denser than what is around it: possible shielding.
+"""Compact and far denser than what is around it: what shields a source is.
 
 At every level of -ln T the connected regions deeper than it are looked at; one that is compact and stands out against
 nine tenths of its surroundings is an object. What has its like in a row is the load (motors, drums, cartons with a
@@ -18,7 +18,7 @@ from .regions import Candidate
 
 KIND = "dense_object"
 NOTE = 7.0
-"""-ln T of contrast times size in percent of the height."""
+"""-ln T of contrast times size in percent of the height. 1 of 33 real scans reaches it."""
 LEVELS = np.arange(0.8, 6.0, 0.3)
 SIDE_MM = (50.0, 600.0)
 AREA_M2 = (0.003, 0.25)
@@ -48,7 +48,7 @@ def dense_objects(cells: Cells, marks: tuple[Mark, ...] = ()) -> list[Candidate]
         seen = [m.words for m in marks if m.first < box.end_column and m.end > box.first_column]
         inside, around = cells.cargo.levels(at)
         words = (
-            f"compact and dense, possible shielding, {cells.cargo.place(at)}: {cells.cargo.darker(inside, around)}, "
+            f"compact and dense {cells.cargo.place(at)}: {cells.cargo.darker(inside, around)}, "
             f"{1 - np.exp(-contrast):.0%} darker than nine tenths of its surroundings"
         )
         if seen:

@@ -81,7 +81,7 @@ def _candidate(cells: Cells, side: str, score: float, depth: float, end: int) ->
     about = "" if cells.told else " (if the container is 2.7 m high)"
     words = (
         f"full from roof to floor for {thick:.2f} m at the {side} end{about}, which takes {1 - np.exp(-depth):.0%} or "
-        f"more of the light, with headspace behind it{_shorter(cells, thick)}: a second wall, or goods stowed so; "
+        f"more of the light, with headspace behind it{_shorter(cells, thick)}: a wall or goods stowed so; "
         f"{cells.cargo.place(at)}"
     )
     return Candidate(KIND, score, at, words)

@@ -6,6 +6,8 @@ The rules, first match decides; a fault never reads as clear:
     2  a fatal quality flag, or nothing at all to judge                  UNUSABLE
     3  any other quality flag, or a finding of tier review               REVIEW
     4  otherwise                                                         CLEAR
+
+CLEAR is said of what could be seen: a part that could not, too small to ask for a review, is told with it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from collections.abc import Iterable
 
 from scanner_io.model import Finding, Outcome, Quality
 
-_TIER_ORDER = {"alarm": 0, "review": 1, "note": 2}
+from .uninspectable import KIND as OPAQUE
+
+TIER_ORDER = {"alarm": 0, "review": 1, "note": 2}
 
 
 def fuse(
@@ -25,7 +29,7 @@ def fuse(
     vendor_alarm : the portal itself alarmed
     anything_judged : at least one radiograph or portal record was there and could be judged
     """
-    ordered = sorted(findings, key=lambda f: (_TIER_ORDER[f.tier], -f.score))
+    ordered = sorted(findings, key=lambda f: (TIER_ORDER[f.tier], -f.score))
     alarms = [f.reason for f in ordered if f.tier == "alarm"]
     reviews = [f.reason for f in ordered if f.tier == "review"]
     flags = list(quality)
@@ -38,4 +42,6 @@ def fuse(
         return "UNUSABLE", reasons or ("there is neither a radiograph nor a portal record to judge",)
     if reviews or limits:
         return "REVIEW", reasons
-    return "CLEAR", ("nothing found that asks for a review; this is no proof that nothing is there",)
+    unseen = max((f.score for f in ordered if f.kind == OPAQUE), default=0.0)
+    told = f"; {unseen:.0%} of the cargo area could not be seen" if unseen else ""
+    return "CLEAR", (f"nothing found that asks for a review{told}; this is no proof that nothing is there",)

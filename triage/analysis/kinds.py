@@ -37,10 +37,12 @@ Found = dict[str, list[Candidate]]
 class Kind(NamedTuple):
     """A kind of finding.
 
-    words : what it is, for people; search : as above
+    words : what is seen, for people; search : as above
     note, review : scores of a note and of a review as long as no lane's own scans have said what is usual; a kind
         without `review` asks for no more than a note until then
     general : it says no more than that something is odd: gives way where another kind points at the same place
+    suspicion : what it may be, if that is grave. Said only where a review is asked for: no scan is clear with a
+        suspicion against it. So such a kind has a `review` as well
     """
 
     words: str
@@ -48,6 +50,11 @@ class Kind(NamedTuple):
     note: Callable[[ImageProfile], float]
     review: Callable[[ImageProfile], float] | None = None
     general: bool = False
+    suspicion: str = ""
+
+    def named(self, review: bool) -> str:
+        """Return its name for people, with the suspicion where a review is asked for."""
+        return f"{self.words} ({self.suspicion}?)" if review and self.suspicion else self.words
 
 
 def _items(asked: Asked) -> list[Candidate]:
@@ -108,14 +115,18 @@ KINDS: dict[str, Kind] = {
         review=lambda p: declared_empty.REVIEW,
     ),
     dense_object.KIND: Kind(
-        "a compact dense object: possible shielding",
+        "a compact dense object",
         lambda a: dense_object.dense_objects(a.cells, a.known.marks),
         note=lambda p: dense_object.NOTE,
+        review=lambda p: dense_object.NOTE,
+        suspicion="shielding",
     ),
     false_wall.KIND: Kind(
-        "a slab from roof to floor at an end: possibly a second wall",
+        "a slab from roof to floor at an end",
         lambda a: false_wall.false_wall(a.cells),
         note=lambda p: false_wall.NOTE,
+        review=lambda p: false_wall.NOTE,
+        suspicion="a second wall",
     ),
     pattern_break.KIND: Kind(
         "more than its like in a load that repeats",
@@ -133,9 +144,11 @@ KINDS: dict[str, Kind] = {
         note=lambda p: door_end.NOTE,
     ),
     person_sized.KIND: Kind(
-        "something of the size and density of a person",
+        "a rounded, light item in free space, 0.7 to 2 m long",
         lambda a: person_sized.person_sized(a.cells),
         note=lambda p: person_sized.NOTE,
+        review=lambda p: person_sized.NOTE,
+        suspicion="a person",
     ),
     goods_history.KIND: Kind(
         "a load unlike earlier ones with the same declaration",

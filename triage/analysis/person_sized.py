@@ -50,8 +50,8 @@ def person_sized(cells: Cells) -> list[Candidate]:
         size = f"{blob.w * cells.cell_mm / 1000:.1f} m x {blob.h * cells.cell_mm / 1000:.1f} m"
         about = "" if cells.told else " if the container is 2.7 m high"
         words = (
-            f"of the size and density of a person ({size}{about}), {cells.cargo.place(at)}: "
-            f"{cells.cargo.darker(inside, around)}; likeness {score:.2f} of 1"
+            f"rounded item in free space ({size}{about}), {cells.cargo.place(at)}: "
+            f"{cells.cargo.darker(inside, around)}; size, density and outline fit by {score:.2f} of 1"
         )
         many = alike(at, score, row)
         result.append(Candidate(KIND, score, at, words, many if many >= 3 else 1))

@@ -16,6 +16,7 @@ from scanner_io.model import Box, Finding, Radiograph, TriageResult
 from .container import ContainerProfile, Frame, box_of, find_containers
 from .container_size import size_of
 from .correction import correct
+from .uninspectable import KIND as OPAQUE
 from .uninspectable import dark_mask
 from .vehicle import vehicle_with
 
@@ -87,7 +88,7 @@ def annotate(radiograph: Radiograph, result: TriageResult) -> Array:
     for number, finding in reversed(numbered):
         if isinstance(finding.where, Box):
             # what could not be seen is hatched as it lies, and the container is outlined: no frame over either
-            if finding.kind == "opaque":
+            if finding.kind == OPAQUE:
                 view.tag(*_heart(unseen, view.corners(finding.where)), str(number), _TIER[finding.tier])
             else:
                 framed = finding.where != result.container

@@ -20,7 +20,7 @@ from .drift import still_stale
 from .earlier import earlier_cargo
 from .fuser import Fuser, fuser_named
 from .fuser import digest as fuser_digest
-from .fusion import fuse
+from .fusion import TIER_ORDER, fuse
 from .image import ImageJudgement, ImageProfile, Look, Stream, judge_image
 from .known import Known
 from .material import Mass
@@ -178,6 +178,7 @@ def _judged(
     if scan.declaration is not None and scan.radiograph is not None:
         findings += judge_declaration(scan.declaration, load, container)
         findings += judge_mass(scan.declaration, mass, container)
+    findings.sort(key=lambda f: TIER_ORDER[f.tier])
     outcome, reasons = fuse(
         findings, quality, vendor_alarm=bool(gamma or neutron),
         anything_judged=scan.radiograph is not None or scan.portal is not None,

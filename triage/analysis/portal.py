@@ -194,21 +194,22 @@ def judge_portal(
         record, neutron_background_s=profile.neutron_background_s, neutron_showers=profile.neutron_showers
     )
     raised = [e for e in assessed.evidence if assessed.family_of(e) <= profile.far_per_occupancy]
+    vendor_neutrons = neutron_alarm_findings(record)
     alarms = gamma_alarm_findings(record, replay, settings)
     form: Form | None = None
     explanation: Explanation | None = None
     if alarms or any(e.test in ("shaped", "level") for e in raised):
         form = form_of(record)
         explanation = _doubted(record, explain(form, declaration))
-    neutrons = [*neutron_alarm_findings(record), *(e for e in raised if e.test == "neutron")]
+    neutrons = bool(vendor_neutrons) or any(e.test == "neutron" for e in raised)
     findings = [
         *alarms,
-        *neutron_alarm_findings(record),
+        *vendor_neutrons,
         *window_alarm_findings(record),
         *rule_findings(record, replay, settings),
         *_untested(record),
-        *(_finding(record, e, assessed, profile, explanation, bool(neutrons)) for e in raised),
-        *_form(alarms, raised, form, explanation, bool(neutrons)),
+        *(_finding(record, e, assessed, profile, explanation, neutrons) for e in raised),
+        *_form(alarms, form, explanation, neutrons),
         *_column_note(record, radiograph, alarms, raised),
     ]
     return PortalJudgement(
@@ -262,9 +263,7 @@ def _finding(
     )  # fmt: skip
 
 
-def _form(
-    alarms: list[Finding], raised: list[Evidence], form: Form | None, explanation: Explanation | None, neutrons: bool
-) -> list[Finding]:
+def _form(alarms: list[Finding], form: Form | None, explanation: Explanation | None, neutrons: bool) -> list[Finding]:
     """Notes: whether the excess is a point or a load, and what the declared goods say to it."""
     if form is None:
         return []
@@ -369,7 +368,10 @@ def _dropped(record: PortalRecord) -> list[Quality]:
     if background is None:
         return []
     together, one = (share * record.gamma_interval_s * background for share in DROPPED_LEFT)
-    low = pdtr(record.gamma.sum(axis=1), together.sum()) < DROPPED_CHANCE
+    totals = record.gamma.sum(axis=1)
+    if (totals >= together.sum()).all() and (record.gamma >= one).all():
+        return []  # as nearly always: what is not below the mean is not unlikely
+    low = pdtr(totals, together.sum()) < DROPPED_CHANCE
     low |= (pdtr(record.gamma, one) < DROPPED_CHANCE).any(axis=1)
     if not low.any():
         return []

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.linalg.lapack import dpotrf, dtrtri
 
 from scanner_io.errors import DataError
@@ -267,13 +268,15 @@ def _profiles(s: Series) -> tuple[Floats, npt.NDArray[np.int64]]:
     scales = _BLIND_SCALES if s.blind else (1.0,)
     # Intervals are equally long, so a profile depends on how many of them it is away, and on nothing else.
     away_mm = (s.x_mm[-1] - s.x_mm[0]) / max(n - 1, 1) * np.arange(1.0 - n, n)
+    # Middles follow each other, so each one's profile begins one to the left of the one before.
+    first = int(inside[0]) if inside.size else n
     for scale in scales:
         x, rows = _knots(PILLAR_DISTANCE_MM, scale)
         at = np.clip((away_mm - x[0]) / 100.0, 0, len(x) - 1.001)
         low = at.astype(np.int64)
         part = at - low
         by_distance = rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part
-        made.append(by_distance[:, :, np.arange(n)[np.newaxis] - inside[:, np.newaxis] + n - 1])
+        made.append(sliding_window_view(by_distance, n, axis=2)[:, :, : n - first][:, :, ::-1][:, :, : len(inside)])
     return np.concatenate(made, axis=2), np.tile(inside, len(scales))
 
 
@@ -312,30 +315,37 @@ def _shadows(s: Series, depth: float) -> tuple[Floats, Floats, Floats]:
     """Return even shadows `(kinds, n)`, whiteners `(kinds, n, n)` of what is left of them, and log determinants."""
     apart = np.abs(s.x_mm[:, np.newaxis] - s.x_mm[np.newaxis])
     loading = _ripple(apart, LOADING_MM)
-    by_reach = {reach: (envelope(s.x_mm, s.length_mm, reach), _ripple(apart, reach)) for reach in REACHES_MM}
-    fronts = {reach: envelope(s.x_mm, min(FRONT_MM, s.length_mm / 2), reach) for reach in REACHES_MM}
-    boxes, whiteners, log_dets = [], [], []
-    for kind in KINDS:
-        box, ripple = by_reach[kind.reach_mm]
+    n = len(s.x_mm)
+    boxes, whiteners, deviations = np.empty((len(KINDS), n)), np.empty((len(KINDS), n, n)), np.empty((len(KINDS), n))
+    by_reach = {}
+    for reach in REACHES_MM:
+        box = envelope(s.x_mm, s.length_mm, reach)
         deep = depth * box
-        front = FRONT * depth * fronts[kind.reach_mm]
-        covariance = np.outer(deep, deep) * (kind.ripple**2 * ripple + kind.loading**2 * loading)
-        covariance += np.outer(front, front) + BACKGROUND_ERROR**2
-        covariance.flat[:: len(box) + 1] += s.variance
-        whitener, log_det = _whitener(covariance)
-        boxes.append(box)
-        whiteners.append(whitener)
-        log_dets.append(log_det)
-    return np.array(boxes), np.array(whiteners), np.array(log_dets)
+        front = FRONT * depth * envelope(s.x_mm, min(FRONT_MM, s.length_mm / 2), reach)
+        even = np.multiply.outer(front, front) + BACKGROUND_ERROR**2
+        by_reach[reach] = box, np.multiply.outer(deep, deep), _ripple(apart, reach), even
+    for k, kind in enumerate(KINDS):
+        boxes[k], square, ripple, even = by_reach[kind.reach_mm]
+        covariance = square * (kind.ripple**2 * ripple + kind.loading**2 * loading)
+        covariance += even
+        whiteners[k], deviations[k] = _whitener(covariance, s.variance)
+    return boxes, whiteners, 2 * np.log(deviations).sum(axis=1)
 
 
-def _whitener(covariance: Floats) -> tuple[Floats, float]:
-    """Return the matrix that, from the right, makes rows of this covariance white, and its log determinant."""
-    factor, failed = dpotrf(covariance, lower=1, clean=1)
-    inverse, _ = dtrtri(factor, lower=1)
+def _whitener(covariance: Floats, variance: Floats) -> tuple[Floats, Floats]:
+    """Return the matrix that, from the right, makes rows of this covariance white, and its inverse's diagonal.
+
+    variance : of counting, which is added to the diagonal of the covariance, in place
+    """
+    n = len(covariance)
+    covariance.reshape(-1)[:: n + 1] += variance
+    # A symmetric matrix is its own transpose, which LAPACK takes without copying it.
+    factor, failed = dpotrf(covariance.T, lower=1, clean=1, overwrite_a=1)
     if failed:
-        raise DataError(f"portal baseline: the covariance of {len(covariance)} intervals is not positive definite")
-    return np.asarray(inverse.T), 2 * float(np.log(np.diag(factor)).sum())
+        raise DataError(f"portal baseline: the covariance of {n} intervals is not positive definite")
+    deviations = factor.diagonal().copy()
+    inverse, _ = dtrtri(factor, lower=1, overwrite_c=1)
+    return np.asarray(inverse.T), deviations
 
 
 def _contrast(s: Series, profiles: Floats, depth: float, width: int) -> tuple[Floats, Floats]:
@@ -349,10 +359,9 @@ def _contrast(s: Series, profiles: Floats, depth: float, width: int) -> tuple[Fl
     apart = np.abs(s.x_mm[:, np.newaxis] - s.x_mm[np.newaxis])
     # What falls more on one detector than on another has the form of the shadow itself, gaps and all.
     seen = _smooth(-s.modes[0], max(3 // width, 1)).clip(0.0)
-    covariance = CONTRAST_EVEN**2 * np.outer(seen, seen) + (BACKGROUND_ERROR / 2) ** 2
-    covariance += (CONTRAST_RIPPLE * depth) ** 2 * np.outer(box, box) * _ripple(apart, MIDDLE_REACH_MM)
-    covariance.flat[:: len(box) + 1] += s.variance
-    whitener, _ = _whitener(covariance)
+    covariance = CONTRAST_EVEN**2 * np.multiply.outer(seen, seen) + (BACKGROUND_ERROR / 2) ** 2
+    covariance += (CONTRAST_RIPPLE * depth) ** 2 * np.multiply.outer(box, box) * _ripple(apart, MIDDLE_REACH_MM)
+    whitener, _ = _whitener(covariance, s.variance)
     own = profiles[:, 1:]
     g = (own.reshape(-1, len(box)) @ whitener).reshape(own.shape)
     each = (g @ (s.modes[1:] @ whitener)[:, :, np.newaxis])[..., 0]

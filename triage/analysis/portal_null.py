@@ -102,18 +102,23 @@ def tail_p(null: Null, scores: Floats, terms: Floats) -> Floats:
     return np.asarray(np.clip(np.exp(value), P_FLOOR, 1.0))
 
 
-def family_tail(kind: str, least: Floats) -> Floats:
-    """Return the chance that any test's p over its share falls to `least`, `(n,)`, on a passage without a source.
+@lru_cache(maxsize=8)
+def _family(table: tuple[tuple[float, float], ...]) -> tuple[Floats, Floats]:
+    """Return the logarithms of a table of FAMILIES, rising: of its least p-values, and of their shares."""
+    return np.log([m for _, m in table])[::-1], np.log([p for p, _ in table])[::-1]
+
+
+def family_tail(kind: str, least: float) -> float:
+    """Return the chance that any test's p over its share falls to `least` on a passage without a source.
 
     Where the kind was not simulated, as energy windows are not, it is at most `least` itself (Bonferroni).
     """
-    table = FAMILIES.get(kind)
-    if table is None:
-        return np.minimum(least, 1.0)
-    at, chance = np.log([m for _, m in table])[::-1], np.log([p for p, _ in table])[::-1]
-    x = np.log(np.maximum(least, 1e-300))
-    value = np.interp(x, at, chance) + np.minimum(x - at[0], 0.0) + np.maximum(x - at[-1], 0.0)
-    return np.asarray(np.minimum(np.exp(value), 1.0))
+    if kind not in FAMILIES:
+        return min(least, 1.0)
+    at, chance = _family(FAMILIES[kind])
+    x = np.log(max(least, 1e-300))
+    value = np.interp(x, at, chance) + min(x - at[0], 0.0) + max(x - at[-1], 0.0)
+    return min(float(np.exp(value)), 1.0)
 
 
 # Made by `scanlane calibrate portal`; not written by hand.

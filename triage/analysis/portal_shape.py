@@ -128,11 +128,14 @@ class Vehicle(NamedTuple):
     x_mm : `(intervals,)` how far its front is past the portal
     length_mm : by its time in the portal
     depth : of its shadow
+    box, ripple : `(intervals,)` its even shadow of depth 1, and `(intervals, intervals)` covariance of what is rough
     """
 
     x_mm: Floats
     length_mm: float
     depth: float
+    box: Floats
+    ripple: Floats
 
     @property
     def places_mm(self) -> Floats:
@@ -146,7 +149,8 @@ def vehicle_of(record: PortalRecord, background: Floats) -> Vehicle:
     hold_in = record.settings.hold_in_intervals if record.settings else HOLD_IN
     step_mm = (record.speed_kmh or SPEED_KMH) / 3.6 * 1000 * record.gamma_interval_s
     x = (np.arange(n, dtype=np.float64) + 0.5 - BURST) * step_mm
-    return Vehicle(x, max(n - BURST - hold_in, 1) * step_mm, depth_of(series_of(record, background)))
+    length, depth = max(n - BURST - hold_in, 1) * step_mm, depth_of(series_of(record, background))
+    return Vehicle(x, length, depth, *ripple_covariance(x, length, ROUGH * depth))
 
 
 def _significance(counts: Floats, flat: Floats) -> float:
@@ -182,9 +186,8 @@ def whitened(v: Vehicle, counts: Floats, flat: float, profiles: Floats) -> tuple
     smooth = np.convolve(np.pad(counts, 2, mode="edge"), np.ones(5) / 5, mode="valid")
     excess = np.maximum(smooth - flat * (1 - v.depth), 0.0)
     variance = np.maximum(smooth, 1.0) + (PROFILE_ERROR * excess) ** 2
-    box, covariance = ripple_covariance(v.x_mm, v.length_mm, ROUGH * v.depth)
-    whitener = np.linalg.inv(np.linalg.cholesky(covariance * flat**2 + np.diag(variance))).T
-    return (counts - flat) @ whitener, (-flat * box) @ whitener, profiles @ whitener
+    whitener = np.linalg.inv(np.linalg.cholesky(v.ripple * flat**2 + np.diag(variance))).T
+    return (counts - flat) @ whitener, (-flat * v.box) @ whitener, profiles @ whitener
 
 
 _KINDS = [(0.0, h) for h in STANDOFFS_MM] + [(m, h) for m in LENGTHS_MM for h in STANDOFFS_MM]

@@ -87,7 +87,7 @@ class Assessment(NamedTuple):
         apart = SHARES["energy"] if any(other.test == "energy" for other in self.evidence) else 0.0
         if e.test == "energy" or self.kind == "bare":
             return min(1.0, e.p_value / SHARES[e.test])
-        return min(1.0, float(family_tail(self.kind, np.array([e.p_value / SHARES[e.test]]))[0]) / (1 - apart))
+        return min(1.0, family_tail(self.kind, e.p_value / SHARES[e.test]) / (1 - apart))
 
     def family_p(self) -> float:
         """Return the p-value of the family, at most 1."""
@@ -176,9 +176,9 @@ def _level(record: PortalRecord, background: Floats, kind: str, terms: Floats, *
     counts = set_sums(record.gamma)
     expected = set_sums(background[np.newaxis, :])[0] * record.gamma_interval_s
     best = (-1.0, 0, 0, 0, 1.0)
+    total = np.zeros((len(counts) + 1, counts.shape[1]))
     for ratio in LEVEL_RATIOS:
-        total = np.cumsum(counts * math.log(ratio) - expected * (ratio - 1), axis=0)
-        total = np.concatenate([np.zeros((1, total.shape[1])), total])
+        np.cumsum(counts * math.log(ratio) - expected * (ratio - 1), axis=0, out=total[1:])
         # Begun again wherever it is lowest: the highest rise over the lowest point before it.
         rise = total - np.minimum.accumulate(total, axis=0)
         end, chosen = (int(i) for i in np.unravel_index(int(rise.argmax()), rise.shape))
@@ -312,8 +312,9 @@ def _neutron(record: PortalRecord, background_s: float, showers: float) -> list[
     rate = float(background.sum()) + (background.size if cut else 0)
     totals = record.neutron.sum(axis=1, dtype=np.float64)
     best, looks = (2.0, 0, 1), 0
+    so_far = np.concatenate([[0.0], np.cumsum(totals)])
     for width in sorted({1, min(3, seconds), seconds}):
-        on = np.lib.stride_tricks.sliding_window_view(totals, width).sum(axis=1)
+        on = so_far[width:] - so_far[:-width]
         looks += len(on)
         first = int(on.argmax())
         p = neutron_p(float(on[first]), width * record.neutron_interval_s, rate, background_s, showers)

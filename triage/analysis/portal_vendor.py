@@ -30,6 +30,8 @@ class RuleReplay(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     z : `(intervals,) float64`, largest of the detector sets' scores per interval, standard deviations of the
         background; NaN until the window of `window` intervals is full
     sets : `(intervals,) int64`, index into DETECTOR_SETS of the set with the largest score
+    peak : interval at the end of the highest full window, None if no window was full
+    peak_counts, peak_expected : of that window's set, and of its background
     missed, extra : intervals where the vendor alarms and the rule does not, and the other way round
     """
 
@@ -37,13 +39,11 @@ class RuleReplay(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     sets: npt.NDArray[np.int64]
     window: int
     nsigma: float
+    peak: int | None
+    peak_counts: float
+    peak_expected: float
     missed: tuple[int, ...]
     extra: tuple[int, ...]
-
-    @property
-    def peak(self) -> int | None:
-        """Interval at the end of the highest full window, None if no window was full."""
-        return None if np.isnan(self.z).all() else int(np.nanargmax(self.z))
 
 
 DETECTOR_SETS = ("all detectors", "master pillar", "slave pillar")
@@ -56,7 +56,9 @@ def set_sums(counts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         return np.asarray(counts.sum(axis=1, dtype=np.float64)[:, np.newaxis])
     master = counts[:, 0] + counts[:, 1]
     slave = counts[:, 2] + counts[:, 3]
-    return np.stack([master + slave, master, slave], axis=1).astype(np.float64)
+    sums = np.empty((len(counts), 3))
+    sums[:, 0], sums[:, 1], sums[:, 2] = master + slave, master, slave
+    return sums
 
 
 def gamma_background(record: PortalRecord) -> npt.NDArray[np.float64] | None:
@@ -93,6 +95,7 @@ def replay_rule(record: PortalRecord, nsigma: float, window: int = VERIFIED_INTE
         return None
     n = record.gamma.shape[0]
     expected = set_sums(background[np.newaxis, :])[0] * (window * record.gamma_interval_s)
+    peak, peak_counts, peak_expected = None, 0.0, 0.0
     z = np.full(n, np.nan)
     sets = np.zeros(n, np.int64)
     if n >= window:
@@ -103,17 +106,23 @@ def replay_rule(record: PortalRecord, nsigma: float, window: int = VERIFIED_INTE
         scores = np.where(expected > 0, (sums - expected) / np.sqrt(np.maximum(expected, 1e-9)), -np.inf)
         sets[window - 1 :] = scores.argmax(axis=1)
         z[window - 1 :] = scores.max(axis=1)
+        peak = window - 1 + int(z[window - 1 :].argmax())
+        chosen = sets[peak]
+        peak_counts, peak_expected = float(sums[peak - window + 1, chosen]), float(expected[chosen])
     full = ~np.isnan(z)
     rule = full & (z >= nsigma)
     missed = np.flatnonzero(full & record.gamma_alarm & ~rule)
     extra = np.flatnonzero(rule & ~record.gamma_alarm)
     return RuleReplay(
-        z=z, sets=sets, window=window, nsigma=nsigma, missed=tuple(missed.tolist()), extra=tuple(extra.tolist())
-    )
+        z=z, sets=sets, window=window, nsigma=nsigma, peak=peak, peak_counts=peak_counts, peak_expected=peak_expected,
+        missed=tuple(missed.tolist()), extra=tuple(extra.tolist()),
+    )  # fmt: skip
 
 
 def runs_of(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return the half-open ranges in which `flags` is True."""
+    if not flags.any():
+        return []
     edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
     return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
@@ -125,17 +134,13 @@ def _settings_words(record: PortalRecord, settings: PortalSettings) -> str:
 
 def _peak_words(record: PortalRecord, replay: RuleReplay | None) -> str:
     """Say what was highest, where, against what."""
-    background = gamma_background(record)
-    if replay is None or replay.peak is None or background is None:
+    if replay is None or replay.peak is None:
         return "no background before entry to compare with"
-    peak, window = replay.peak, replay.window
-    chosen = int(replay.sets[peak])
-    counts = set_sums(record.gamma[peak - window + 1 : peak + 1])[:, chosen].sum()
-    seconds = window * record.gamma_interval_s
-    expected = set_sums(background[np.newaxis, :])[0, chosen] * seconds
+    peak = replay.peak
     return (
-        f"peak z {replay.z[peak]:.2f} at interval {peak} ({DETECTOR_SETS[chosen]}): {counts:.0f} counts in "
-        f"{seconds:g} s against {expected:.0f} expected from the last background before entry"
+        f"peak z {replay.z[peak]:.2f} at interval {peak} ({DETECTOR_SETS[int(replay.sets[peak])]}): "
+        f"{replay.peak_counts:.0f} counts in {replay.window * record.gamma_interval_s:g} s against "
+        f"{replay.peak_expected:.0f} expected from the last background before entry"
     )
 
 
@@ -146,7 +151,7 @@ def gamma_alarm_findings(record: PortalRecord, replay: RuleReplay | None, settin
         return []
     intervals = int(record.gamma_alarm.sum())
     ruled = record.settings is not None or buffered(record)  # else it is another vendor's, whose rule is not known
-    if replay is not None and not np.isnan(replay.z).all():
+    if replay is not None and replay.peak is not None:
         heights = [float(np.max(replay.z[a:b], initial=-np.inf, where=~np.isnan(replay.z[a:b]))) for a, b in runs]
     else:
         heights = [float(b - a) for a, b in runs]

@@ -15,6 +15,8 @@ import msgspec
 from scanner_io.formats.iso6346 import tidy
 from scanner_io.model import TriageResult
 
+from .same_image import Compared
+
 CHANGED_KIND = "changed_since_previous"
 
 
@@ -37,8 +39,8 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the container here.
 
     seals : as they are read or declared here
-    result : of a scan that was made here all the same, perhaps of the portal alone; compared : its image was held
-        against the received one
+    result : of a scan that was made here all the same, perhaps of the portal alone
+    image : its image held against the received one, None where none was made
     risk_score : by the profile here, None where none was made
     """
 
@@ -46,15 +48,20 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
     container_numbers: tuple[str, ...]
     seals: tuple[str, ...]
     result: TriageResult | None = None
-    compared: bool = False
+    image: Compared | None = None
     risk_score: float | None = None
 
 
 class Recognition(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer. against : reasons to image it here again; empty where it is recognised"""
+    """The answer.
+
+    against : reasons to image it here again; empty where it is recognised
+    image : what came of holding both images against each other
+    """
 
     recognised: bool
     against: tuple[str, ...]
+    image: str
     words: str
 
 
@@ -65,6 +72,8 @@ def recognised(
 
     most_risk : score here from which on we look ourselves; most_days : age from which on a scan is old
     image_needed : only where an image was taken here and held against the received one
+
+    An image that was taken here must show what the received one shows, whether it is needed or not.
     """
     against = [*_there(received, here, most_days), *_same_box(received, here)]
     if here.risk_score is None:
@@ -77,13 +86,17 @@ def recognised(
         against += [f"the image has changed: {reason}" for reason in changed]
         if result.gamma_alarm or result.neutron_alarm:
             against.append("the portal alarmed here")
-    if image_needed and not (result is not None and here.compared):
+    if here.image is not None and here.image.same is not True:
+        word = "cannot be compared" if here.image.same is None else "has changed"
+        against.append(f"the image {word}: {here.image.words}")
+    elif here.image is None and image_needed:
         against.append("no image here was held against the received one")
     who = f"scan {received.scan_id} of {received.sender}"
-    words = f"{who} is recognised: same container, same seals, cleared there, nothing against it here"
+    seen = "no image was made here to compare" if here.image is None else here.image.words
+    words = f"{who} is recognised: same container, same seals, cleared there, nothing against it here; {seen}"
     if against:
         words = f"{who} is not recognised: {'; '.join(against)}"
-    return Recognition(recognised=not against, against=tuple(against), words=words)
+    return Recognition(recognised=not against, against=tuple(against), image=seen, words=words)
 
 
 def _there(received: Received, here: Here, most_days: float) -> list[str]:

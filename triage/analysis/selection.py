@@ -153,9 +153,11 @@ def room(stage: Stage, window: Window, pace: Pace) -> int:
 
 
 def choose(
-    stage: Stage, candidates: Sequence[Candidate], windows: Sequence[Window], plan: Plan, draw: Draw
+    stage: Stage, candidates: Sequence[Candidate], windows: Sequence[Window], plan: Plan, draw: Draw, taken: int = 0
 ) -> list[Choice]:  # fmt: skip
     """Return what becomes of every candidate, in their order. Pure: a function of its arguments.
+
+    taken : places of every window that are taken already
 
     Raises DataError for a candidate in no window or in two, or that is there twice.
     """
@@ -166,7 +168,8 @@ def choose(
     at = {c.scan_id: _window(c, windows) for c in candidates}
     for number, window in enumerate(windows):
         inside = [c for c in candidates if at[c.scan_id] == number]
-        for choice in _choose(stage, inside, number, room(stage, window, plan.pace), plan, draw):
+        places = max(room(stage, window, plan.pace) - taken, 0)
+        for choice in _choose(stage, inside, number, places, plan, draw):
             found[choice.scan_id] = choice
     return [found[name] for name in names]
 

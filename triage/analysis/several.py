@@ -12,9 +12,11 @@ import numpy as np
 from scanner_io.model import Box, Finding, Load, Quality, Radiograph
 
 from .container import Frame
+from .fusion import TIER_ORDER
 from .known import Known
 from .material import Mass
 from .standing import Lane, cell_of, mean_signs, standing_of, unlearned, verdict_of
+from .uninspectable import KIND as OPAQUE
 
 if TYPE_CHECKING:
     from .image import ImageJudgement
@@ -153,12 +155,9 @@ def _load(loads: list[Load]) -> Load:
     return "empty" if all(load == "empty" for load in loads) else "unknown"
 
 
-_TIERS = {"alarm": 0, "review": 1, "note": 2}
-
-
 def _rank(finding: Finding) -> tuple[bool, int]:
     """What could not be seen comes first, as for one container; then what matters more."""
-    return finding.kind != "opaque", _TIERS[finding.tier]
+    return finding.kind != OPAQUE, TIER_ORDER[finding.tier]
 
 
 def _quality(parts: dict[str, ImageJudgement]) -> tuple[Quality, ...]:

@@ -28,7 +28,7 @@ def strange_places(cargo: CargoGrid, found: Found, verdict: Verdict | None = Non
     for t in told:
         here = next((k for k in kept if t.at_one_of([k])), None)
         if here is not None:
-            here.also += () if t.kind.general or t.kind is here.kind else (t.kind.words,)
+            here.also += () if t.kind.general or t.kind is here.kind else (t.kind.named(here.review),)
         elif len(kept) < cargo.p.max_findings:
             kept.append(t)
     return [t.finding(cargo) for t in kept]
@@ -70,11 +70,13 @@ class _Told:
         usual = " (uncalibrated)"
         if self._verdict is not None and self.p_value is not None:
             usual = f"; {self._verdict.words(self.p_value)}"
+        maybe = f"possibly {self.kind.suspicion}: " if self.review and self.kind.suspicion else ""
         many = f"; one of {c.of_many} alike in a row, so likely the load" if self.of_many else ""
         many += "".join(f"; also {words}" for words in dict.fromkeys(self.also))
         return Finding(
-            kind=c.kind, score=c.score, reason=f"{c.words}{usual}{many}", tier="review" if self.review else "note",
-            p_value=self.p_value, where=None if c.at is None else cargo.box(c.at),
+            kind=c.kind, score=c.score, reason=f"{maybe}{c.words}{usual}{many}",
+            tier="review" if self.review else "note", p_value=self.p_value,
+            where=None if c.at is None else cargo.box(c.at),
         )  # fmt: skip
 
 
@@ -92,7 +94,7 @@ def _the_one_that_says_more(told: list[_Told]) -> list[_Told]:
         if not here:
             kept.append(t)
         elif t.review and not any(s.review or t.explained_by(s) for s in here):
-            maybe = " and ".join(dict.fromkeys(s.kind.words for s in here))
+            maybe = " and ".join(dict.fromkeys(s.kind.named(True) for s in here))
             t.candidate = t.candidate._replace(words=f"{t.candidate.words}; it may be {maybe}")
             kept.append(t)
             special = [s for s in special if s not in here]

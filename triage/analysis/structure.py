@@ -22,6 +22,9 @@ Array: TypeAlias = NDArray[Any]
 
 END_FRAME, ROOF, FLOOR, MACHINERY = 1, 2, 4, 8
 """Bits of the mask; where parts overlap both are set."""
+_WORDS = {
+    MACHINERY: "in the cooling machinery", END_FRAME: "in the end frame", FLOOR: "in the floor", ROOF: "under the roof",
+}  # fmt: skip
 
 #: Largest share of the length an end frame with its doors and hinges takes, and of the height a roof. Cross-members of
 #: 150 mm under planks of 28 mm are 6 to 7 % of the height, cooled boxes' floors 9 %.
@@ -63,6 +66,12 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
         elif self.machinery == "right":
             mask[:, columns - wide :] |= MACHINERY
         return mask
+
+    def part_at(self, at: tuple[int, int, int, int], rows: int, columns: int) -> str:
+        """Say in which part most of a rectangle x0, y0, x1, y1 of a straightened container lies, "" in none."""
+        x0, y0, x1, y1 = at
+        inside = self.mask(rows, columns)[y0:y1, x0:x1]
+        return next((words for bit, words in _WORDS.items() if (inside & bit).astype(bool).mean() > 0.5), "")
 
 
 def structure_of(cargo: CargoGrid) -> Structure:

@@ -19,6 +19,8 @@ from .cargo_grid import CargoGrid, Rect
 
 Array: TypeAlias = NDArray[Any]
 
+KIND = "opaque"
+
 #: Side of the window whose majority decides, in pixels of the grid: 5 cm of a container of 2.6 m on 384 rows.
 _WINDOW = 7
 
@@ -100,7 +102,7 @@ def opaque_part(cargo: CargoGrid, unseen: Uninspectable) -> list[Finding]:
     )
     much = unseen.share >= p.opaque_review_share or unseen.of_load >= p.opaque_load_share
     tier: Tier = "review" if much else "note"
-    return [Finding(kind="opaque", score=unseen.share, reason=reason, tier=tier, where=cargo.box(at))]
+    return [Finding(kind=KIND, score=unseen.share, reason=reason, tier=tier, where=cargo.box(at))]
 
 
 def _bulk(mask: Array, y: int, x: int) -> Rect:

@@ -16,11 +16,13 @@ from .backup import backup
 from .batch import batch
 from .bench import bench
 from .calibrate import calibrate
+from .cargo import cargo
 from .console import console
 from .drivers import drivers
 from .evaluate import evaluate
 from .exchange import exchange
 from .files import convert, export, replay, triage, verify
+from .hub import hub
 from .keys import keys
 from .lanes import check, demo, run
 from .manual import manual
@@ -86,6 +88,7 @@ def cli() -> None:
 
 for command in (
     run,
+    hub,
     check,
     demo,
     triage,
@@ -116,6 +119,7 @@ for command in (
     doctor,
     release,
     selection,
+    cargo,
     exchange,
     quality,
     report,

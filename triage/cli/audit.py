@@ -33,8 +33,8 @@ def verify(
 ) -> None:  # fmt: skip
     """Find whether an event was changed, deleted, put in or moved, or the end of the audit cut off.
 
-    Decisions are held against what the audit says of them; with --keys each one against its analyst's signature too,
-    and against the service that it was signed for.
+    Decisions and opinions are held against what the audit says of them; with --keys each one against its analyst's
+    signature too, and against the service that it was signed for. Where a policy erased a note, nothing signed is left.
 
     STATE_DIR is the folder of a lane; a site's database is named by its postgresql:// URL, without a password.
 
@@ -58,6 +58,7 @@ def verify(
             "events": found.rows, "checkpoints": found.checkpoints, "signatures_verified": not found.unsigned,
             "decisions": found.decisions, "decisions_verified": signers is not None,
             "decisions_naming_no_service": found.nameless,
+            "opinions": found.opinions, "opinions_unsigned": found.unsigned_opinions, "notes_erased": found.erased,
             "sound": not found.problems, "problems": [{"seq": p.seq, "text": p.text} for p in found.problems],
         }  # fmt: skip
         click.echo(json.dumps(report))
@@ -68,10 +69,18 @@ def verify(
         limits += ["signatures were not verified"] if found.unsigned and checkpoints is not None else []
         if signers is not None and found.nameless:
             limits.append(f"{found.nameless} decisions do not say for which service they were signed")
+        if signers is not None and found.unsigned_opinions:
+            limits.append(f"{found.unsigned_opinions} opinions are not signed")
+        if found.erased:
+            limits.append(f"{found.erased} notes were erased by policy, with what was signed")
         state = f"{len(found.problems)} problems" if found.problems else "whole"
         click.echo(
             "; ".join(
-                [f"{found.rows} events, {found.checkpoints} checkpoints, {found.decisions} decisions: {state}", *limits]
+                [
+                    f"{found.rows} events, {found.checkpoints} checkpoints, {found.decisions} decisions, "
+                    f"{found.opinions} opinions: {state}",
+                    *limits,
+                ]
             )
         )
     if found.problems:

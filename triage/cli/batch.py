@@ -10,7 +10,16 @@ import click
 
 from scanner_io.errors import ConfigError
 
-from .shared import EXIT_BAD_INPUT, emit, energy_option, json_option, new_console, profile_option, progress_bar
+from .shared import (
+    EXIT_BAD_INPUT,
+    emit,
+    energy_option,
+    json_option,
+    new_console,
+    profile_option,
+    progress_bar,
+    risk_option,
+)
 
 
 @click.command()
@@ -18,10 +27,11 @@ from .shared import EXIT_BAD_INPUT, emit, energy_option, json_option, new_consol
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the tables and of the ledger.")
 @click.option(
     "--lanes", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The service's configuration: every lane is judged by its own energy calibration and profile.",
+    help="The service's configuration: every lane is judged by its own energy calibration, profile and risk.",
 )  # fmt: skip
 @energy_option
 @profile_option
+@risk_option
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256), help="Processes on this machine.")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler of a cluster that runs, tls://host:8786.")
 @click.option("--tls-ca", type=click.Path(path_type=Path, exists=True), help="Certificate of the cluster's authority.")
@@ -35,7 +45,8 @@ from .shared import EXIT_BAD_INPUT, emit, energy_option, json_option, new_consol
 @click.option("--retry", is_flag=True, help="Try again what was set aside.")
 @json_option
 def batch(
-    archive: tuple[Path, ...], out: Path, lanes: Path | None, energy: Path | None, usual: Path | None, workers: int,
+    archive: tuple[Path, ...], out: Path, lanes: Path | None, energy: Path | None, usual: Path | None,
+    risk: Path | None, workers: int,
     scheduler: str | None, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, wait_s: float,
     again: bool, retry: bool, as_json: bool,
 ) -> None:  # fmt: skip
@@ -54,8 +65,8 @@ def batch(
     Workers elsewhere must have this version installed and see the archive and the profiles under the same paths.
     Needs the extra `batch`.
     """  # noqa: D301  (click wants the character itself)
-    if lanes is not None and (energy is not None or usual is not None):
-        raise click.UsageError("--lanes tells energy calibration and profile of every lane; leave out the others")
+    if lanes is not None and any(told is not None for told in (energy, usual, risk)):
+        raise click.UsageError("--lanes tells energy calibration and profiles of every lane; leave out the others")
     if len({tls_ca is None, tls_cert is None, tls_key is None}) > 1:
         raise click.UsageError("--tls-ca, --tls-cert and --tls-key go together")
     try:
@@ -68,7 +79,7 @@ def batch(
 
     tls = None if tls_ca is None or tls_cert is None or tls_key is None else (tls_ca, tls_cert, tls_key)
     errors = new_console(stderr=True)
-    plan = plan_of(energy, usual, lanes)
+    plan = plan_of(energy, usual, lanes, risk)
     with ExitStack() as stack:
 
         def begun(total: int) -> Callable[[], None]:

@@ -140,16 +140,20 @@ def open_command(package: Path, trust_file: Path, ledger: Path | None, out: Path
 @click.option("--score", type=float, help="Risk score here; without it nothing is recognised.")
 @click.option("--most-risk", default=20.0, show_default=True, help="Score from which on you look yourselves.")
 @click.option("--most-days", default=30.0, show_default=True, help="Days after which a scan is old.")
+@click.option("--image-needed", is_flag=True, help="Only where an image was made here, too, and shows the same.")
 @json_option
 def recognise(
     package: Path, scan: str, archive: str, trust_file: Path, score: float | None, most_risk: float, most_days: float,
-    as_json: bool,
+    image_needed: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Say whether a scan in PACKAGE stands for an image of passage SCAN here, and what is against it.
 
     Against it: another answer than clear, another container number or seal, a changed image, an alarm of the portal, a
-    risk of your own, and whatever is not known. Exit code 0 where it is recognised, 1 where it is not.
+    risk of your own, and whatever is not known. Where SCAN has an image, it is held against the received one: the same
+    counts are the same image; images of other scanners or formats must agree by a correlation of 0.5 once they are
+    registered, with nothing that stands out. Exit code 0 where it is recognised, 1 where it is not.
     """
+    from scanner_io.foreign import ForeignFiles
     from triage.analysis import recognised
     from triage.service import exchanging, store
     from triage.service.outbox import Outbox
@@ -157,23 +161,22 @@ def recognise(
     opened, told = _verified(package, trust_file, None, replays=False)
     outbox = Outbox(store.named(archive))
     try:
-        row = outbox.item(scan).row
+        item = outbox.item(scan)
     finally:
         outbox.close()
-    papers = row.declaration
-    here = recognised.Here(
-        utc_ns=row.start_utc_ns, container_numbers=papers.container_numbers if papers else (),
-        seals=papers.seals if papers else (), result=row.result, risk_score=score,
-    )  # fmt: skip
-    answers = [
-        recognised.recognised(exchanging.received(t, opened.header.sender), here, most_risk=most_risk,
-                              most_days=most_days)
-        for t in told
-    ]  # fmt: skip
+    with ForeignFiles() as readers:
+        answers = [
+            recognised.recognised(
+                exchanging.received(t, opened.header.sender), exchanging.here_of(item, t, opened, score, readers),
+                most_risk=most_risk, most_days=most_days, image_needed=image_needed,
+            )
+            for t in told
+        ]  # fmt: skip
     # of several scans the one that stands for this passage, else the one with least against it
     best = min(answers, key=lambda a: len(a.against))
     if as_json:
-        emit({"scan": scan, "recognised": best.recognised, "against": list(best.against), "words": best.words})
+        emit({"scan": scan, "recognised": best.recognised, "against": list(best.against), "image": best.image,
+              "words": best.words})  # fmt: skip
     else:
         click.echo(best.words)
     if not best.recognised:
@@ -259,8 +262,10 @@ def _tell(package: Path, opened: Opened, told: list[Told], out: Path | None, as_
     simulated = " (simulated)" if header.simulated else ""
     console.print(f"{package}: signed by {header.sender}, whole{simulated}", markup=False)
     for row in rows:
+        first = "" if row["first_outcome"] == row["outcome"] else f" (first {row['first_outcome']})"
         console.print(
-            f"  {row['scan']}  {row['outcome']}  verdict {row['verdict'] or 'none'}  {', '.join(row['containers'])}",
+            f"  {row['scan']}  {row['outcome']}{first}  verdict {row['verdict'] or 'none'}  "
+            f"{', '.join(row['containers'])}",
             markup=False,
         )
         if row["left_out"]:

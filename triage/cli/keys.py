@@ -16,8 +16,8 @@ from .shared import json_option
 folder_argument = click.argument("folder", type=click.Path(path_type=Path))
 role_option = click.option(
     "--role", required=True, type=click.Choice(security.ROLES),
-    help="analyst takes scans and decides; supervisor also takes what is held; viewer sees the queue, no image; lane "
-    "delivers scans to a hub.",
+    help="analyst takes scans and decides; supervisor also takes what is held; viewer sees the queue, no image; hub "
+    "takes scans for the analysts of a site (`scanlane hub`).",
 )  # fmt: skip
 
 

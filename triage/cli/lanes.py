@@ -27,6 +27,8 @@ def run(config: Path, once: bool, as_json: bool) -> None:
     settle_process()
     config = config.resolve()  # as the lanes see it: recordings are known by their paths
     loaded = configuration.load(config)
+    if loaded.hub is not None:
+        raise ConfigError([f"{config}: has a [hub] table: a hub is begun by `scanlane hub`"])
     problems: list[str] = []
     for lane in loaded.lane:
         check_energy(lane, problems, [])

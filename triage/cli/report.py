@@ -50,7 +50,7 @@ def operations(
     first_ns = _instant(begin, "--from") if begin is not None else end_ns if span is None else span[0]
     if first_ns >= end_ns:
         raise click.BadParameter("the time ends before it begins, or nothing was scanned before it", param_hint="--to")
-    with progress_bar(risk_archive.count(place), "reading", quiet=as_json) as progress:
+    with progress_bar(risk_archive.count(place, (first_ns, end_ns)), "reading", quiet=as_json) as progress:
         told = study.report(place, first_ns, end_ns, progress)
     if page is not None:
         write_durable(page, study.html(told).encode(), replace=True)

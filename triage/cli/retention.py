@@ -25,8 +25,9 @@ def retention(
     """Delete recordings that were delivered, decided and kept for as long as [retention] in CONFIG says.
 
     The row of a scan, its decisions and audit stay; result and declaration too, unless retention.result_days says for
-    how long. What is undecided, held, under a legal hold or not as it was recorded is never deleted. Every deletion is
-    in the audit before it happens. May be run beside a daemon, for instance once a night.
+    how long, and the notes of decisions, opinions and second readings, unless retention.said_days does. What is
+    undecided, held, under a legal hold or not as it was recorded is never deleted. Every deletion is in the audit
+    before it happens. May be run beside a daemon, for instance once a night.
     """
     from scanner_io import config as configuration
     from scanner_io.client import default_analyst
@@ -64,17 +65,21 @@ def retention(
             else:
                 state = "deleted" if deleted else "would go" if not do else "not deleted: it changed meanwhile"
                 click.echo(f"{one.scan_id}  {one.kind:8} {told['age_days']:8.1f} days old  {state}")
-        forgotten = keeping.erasable(outbox, loaded.retention, time.time_ns() if do else now_ns)
-        erased = 0
-        for result in forgotten:
-            went = do and keeping.erase(outbox, result, who)
-            erased += went
-            age = round(result.age_days(now_ns), 2)
-            if as_json:
-                emit({"scan": result.scan_id, "kind": "result", "age_days": age, "keep_days": result.keep_days,
-                    "bytes": result.size, "path": "", "deleted": went})  # fmt: skip
-            else:
-                click.echo(f"{result.scan_id}  result   {age:8.1f} days old  {'erased' if went else 'would be erased'}")
+        erased: dict[str, list[bool]] = {}
+        for what, list_, erase in (
+            ("result", keeping.erasable, keeping.erase), ("said", keeping.said, keeping.erase_said),
+        ):  # fmt: skip
+            erased[what] = []
+            for more in list_(outbox, loaded.retention, time.time_ns() if do else now_ns):
+                went = do and erase(outbox, more, who)
+                erased[what].append(went)
+                age = round(more.age_days(now_ns), 2)
+                if as_json:
+                    emit({"scan": more.scan_id, "kind": what, "age_days": age, "keep_days": more.keep_days,
+                        "bytes": more.size, "path": "", "deleted": went})  # fmt: skip
+                else:
+                    state = "erased" if went else "would be erased"
+                    click.echo(f"{more.scan_id}  {what:8} {age:8.1f} days old  {state}")
         held = keeping.holds(outbox)
     finally:
         outbox.close()
@@ -83,12 +88,20 @@ def retention(
         kinds = Counter(one.kind for one in found)
         emit({
             "found": len(found), "deleted": gone, "bytes": size, "kinds": dict(kinds),
-            "results_found": len(forgotten), "results_erased": erased, "legal_holds": [h.scan_id for h in held],
+            "results_found": len(erased["result"]), "results_erased": sum(erased["result"]),
+            "said_found": len(erased["said"]), "said_erased": sum(erased["said"]),
+            "legal_holds": [h.scan_id for h in held],
         })  # fmt: skip
         return
     for kept in held:
         click.echo(f"{kept.scan_id}  under a legal hold by {kept.who}: {kept.why}")
     verb = f"{gone} of {len(found)} deleted" if do else f"{len(found)} would go, --apply deletes them"
-    results = f"; {erased if do else len(forgotten)} results {'erased' if do else 'would be erased'}"
-    results = results if loaded.retention.result_days is not None else ""
-    click.echo(f"{verb} ({size / (1 << 20):.0f} MiB){results}; {len(held)} legal holds")
+    more_words = ""
+    for what, days, words in (
+        ("result", loaded.retention.result_days, "results"),
+        ("said", loaded.retention.said_days, "scans' notes and opinions"),
+    ):
+        if days is not None:
+            count = sum(erased[what]) if do else len(erased[what])
+            more_words += f"; {count} {words} {'erased' if do else 'would be erased'}"
+    click.echo(f"{verb} ({size / (1 << 20):.0f} MiB){more_words}; {len(held)} legal holds")

@@ -78,7 +78,7 @@ def check(profile: str, folder: Path | None, keys: Path | None, as_json: bool) -
     signed = None if folder is None else risk_store.signatures(folder, read.sha256)
     missing = ["give --profiles to see who signed it"]
     if signed is not None:
-        missing = risk_store.in_force(signed, *enrolled_in(keys))
+        missing = risk_store.in_force(signed, *risk_store.enrolled_in(keys))
     told: dict[str, Any] = {
         "profile": read.identity, "sha256": read.sha256, "rules": len(read.rules), "joint": read.joint.method,
         "expired": [r.name for r in gone], "expire_soon": [r.name for r in soon],
@@ -95,16 +95,6 @@ def check(profile: str, folder: Path | None, keys: Path | None, as_json: bool) -
     for rule in soon:
         click.echo(f"  expires {rule.valid_to}: {rule.name}")
     click.echo("in force" if not missing else f"not in force: {'; '.join(missing)}")
-
-
-def enrolled_in(keys: Path | None) -> tuple[dict[str, str] | None, list[str]]:
-    """Return the signing keys of the enrolled by name, and the names of the revoked."""
-    if keys is None:
-        return None, []
-    from scanner_io import security
-
-    listed = security.load_enrolled(keys / security.ENROLLED).enrolled
-    return {e.key.name: e.key.signing for e in listed}, [e.key.name for e in listed if e.revoked_utc_ns]
 
 
 @risk.command("try")

@@ -104,7 +104,7 @@ def run(
     rules, place = risk_store.load(profile, folder), store.named(archive)
     if record:
         _must_be_in_force(rules, folder, keys)
-    chosen_plan, staff = _plan_in(plan_file)
+    chosen_plan, staff = selecting.plan_in(plan_file)
     span = risk_archive.span(place)
     if span is None:
         raise ConfigError([f"{archive}: no passage in it"])
@@ -126,26 +126,11 @@ def _must_be_in_force(rules: Any, folder: Path | None, keys: Path | None) -> Non
     from scanner_io.errors import ConfigError
     from triage.service import risk_store
 
-    from .risk import enrolled_in
-
     if folder is None:
         raise click.UsageError("--record: give --profiles, the folder with the signatures")
-    missing = risk_store.in_force(risk_store.signatures(folder, rules.sha256), *enrolled_in(keys))
+    missing = risk_store.in_force(risk_store.signatures(folder, rules.sha256), *risk_store.enrolled_in(keys))
     if missing:
         raise ConfigError([f"{rules.identity} is not in force: {'; '.join(missing)}"])
-
-
-def _plan_in(path: Path) -> Any:
-    import tomllib
-
-    from scanner_io.errors import ConfigError
-    from triage.analysis import selection as choosing
-
-    try:
-        told = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: {error}; `scanlane selection plan` prints one"]) from error
-    return choosing.plan_of(told, str(path)), choosing.staff_of(told.get("staff", []), str(path))
 
 
 @selection.command()
@@ -177,7 +162,7 @@ def expected(
     rules, place = risk_store.load(profile, folder), store.named(str(state_dir))
     if out is not None:
         _must_be_in_force(rules, folder, keys)
-    plan_, staff = _plan_in(plan_file)
+    plan_, staff = selecting.plan_in(plan_file)
     moment = expecting.now()
     known = expecting.declared(state_dir, days, moment)
     made = expecting.make(place, known, rules, plan_, staff, selecting.seed_in(seed_file), moment)

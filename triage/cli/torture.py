@@ -25,7 +25,7 @@ def torture(full: bool, rows: tuple[str, ...], folder: Path | None, as_json: boo
 
     Every row is run on a real daemon with simulated devices in a folder of its own; a site's daemon is not touched.
     Some rows need root (a disk that is full, a network that is cut): where they cannot run they say so and count
-    neither way. Exit code 1 if a row fails.
+    neither way. A row that failed keeps its folder and says where it is. Exit code 1 if a row fails.
     """
     from triage.torture import suite
 

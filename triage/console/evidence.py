@@ -64,6 +64,10 @@ def _told(station: Station, scan: OpenScan) -> dict[str, Any]:
         "start_utc": iso(int(scan.meta["start_utc_ns"])),
         "decisions": decisions,
         "opinions": station.opinions(scan.scan_id),
+        "signed_opinions": [
+            {"opinion_id": s.opinion_id, "statement": s.statement.hex(), "signature": s.signature.hex()}
+            for s in scan.signed
+        ],
         "regions": station.journal.kept(scan.scan_id, "regions", []),
         "history": station.journal.history(scan_id=scan.scan_id),
         "made_by": station.analyst,
@@ -89,8 +93,10 @@ def _summary(told: dict[str, Any]) -> str:
         f"{text(d['note'])}</li>"
         for d in told["decisions"]
     )
+    signed = {s["opinion_id"] for s in told["signed_opinions"]}
     opinions = "".join(
-        f"<li><b>{text(o['verdict'] or 'not shown yet')}</b> by {text(o['who'])}: {text(o['note'])}</li>"
+        f"<li><b>{text(o['verdict'] or 'not shown yet')}</b> by {text(o['who'])}"
+        f"{'' if o['hidden'] else ', signed' if o['opinion_id'] in signed else ', not signed'}: {text(o['note'])}</li>"
         for o in told["opinions"]
     )
     head = [

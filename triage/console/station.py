@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -36,6 +36,8 @@ from .training import Training
 from .views import add_findings, declared_view, findings_view, image_view, no_image, portal_view
 
 POLL_S = 0.5
+PAGES_AT_ONCE = 4
+"""Pages of the queue behind the first one that are asked for in one turn: a service makes ten views a second for us."""
 ANSWER_S = 5.0
 AGAIN_S, AGAIN_MOST_S = 1.0, 60.0
 """Between two tries of a decision that was refused; doubled each time up to the second."""
@@ -57,7 +59,7 @@ class Desk(Protocol):
     def connected(self, timeout_s: float = 5.0) -> bool:
         """See `Workstation`."""
 
-    def queue(self, timeout_s: float = 5.0) -> wire.Queue:
+    def queue(self, timeout_s: float = 5.0, *, after: str = "") -> wire.Queue:
         """See `Workstation`."""
 
     def claim(self, scan_id: str, timeout_s: float = 5.0) -> wire.Offer:
@@ -102,7 +104,7 @@ class OpenScan:
     """A scan that is open at this desk, or on its way.
 
     mine : its lease is this desk's, and it can be decided; ahead : fetched before anybody asked, not seen yet
-    opinions : of others, as far as this analyst may know them
+    opinions : of others, as far as this analyst may know them; signed : what proves those that are signed
     """
 
     def __init__(self, scan_id: str, address: str, *, ahead: bool) -> None:
@@ -119,6 +121,7 @@ class OpenScan:
         self.pyramids: tuple[Pyramid, ...] = ()
         self.meta: dict[str, Any] = {}
         self.opinions: tuple[Opinion, ...] = ()
+        self.signed: tuple[wire.SignedOpinion, ...] = ()
         self.opened_utc_ns = 0
         self.used_s = time.monotonic()
         self.done = threading.Event()
@@ -135,12 +138,23 @@ class OpenScan:
             "ahead": self.ahead, "mine": self.mine}  # fmt: skip
 
 
+class _Page(NamedTuple):
+    """Some of a queue. after : the scan they follow; empty: they are the first"""
+
+    after: str
+    rows: tuple[wire.QueueRow, ...]
+
+
 class _Service:
     """One service: its connection, and the threads that ask for its queue and send it decisions."""
 
     def __init__(self, station: Station, address: str, desk: Desk) -> None:
         self.address = address
         self.desk = desk
+        self.wanted = 0
+        """Rows that somebody at the page wants to see; the first page is asked for whatever is wanted."""
+        self._pages: list[_Page] = []
+        self._turn = 0
         self.rows: tuple[wire.QueueRow, ...] = ()
         self.counts: dict[str, int] = {}
         self.connected = False
@@ -176,7 +190,8 @@ class _Service:
                 self.desk.connected(0.01)
                 queue = self.desk.queue(3.0)
                 self.connected, self.refused = True, ""
-                self.rows, self.counts, self.alarm = queue.rows, queue.counts, queue.alarm
+                self.counts, self.alarm = queue.counts, queue.alarm
+                self.rows = self._further(queue.rows)
             except NoAnswer:
                 self.connected = False
             except DeliveryError as error:
@@ -188,6 +203,30 @@ class _Service:
             if (self.rows, self.counts) != was[3:]:
                 self._station.told_queue()
             self._station.look_at_leases(self)
+
+    def _further(self, first: tuple[wire.QueueRow, ...]) -> tuple[wire.QueueRow, ...]:
+        """Return the first page and those behind it that are wanted, each scan once.
+
+        A page is asked for again when it no longer follows the one before it, and in turn otherwise.
+        """
+        pages, left = [_Page("", first)], PAGES_AT_ONCE
+        self._turn = self._turn + 1 if self._turn + 1 < len(self._pages) else 1
+        while pages[-1].rows and sum(len(page.rows) for page in pages) < self.wanted:
+            number, after = len(pages), pages[-1].rows[-1].scan_id
+            page = self._pages[number] if number < len(self._pages) else None
+            if page is None or page.after != after or number == self._turn:
+                if left:
+                    left -= 1
+                    page = _Page(after, self.desk.queue(3.0, after=after).rows)
+                elif page is None:
+                    break
+            pages.append(page)
+        self._pages = pages
+        found: dict[str, wire.QueueRow] = {}
+        for page in pages:
+            for row in page.rows:
+                found.setdefault(row.scan_id, row)
+        return tuple(found.values())
 
     # -------------------------------------------------------------------------------------------------- decisions
 
@@ -221,7 +260,7 @@ class _Service:
         self._station.moved(
             made.id, ("sending",), "acknowledged" if decided.applied else "not_applied", decided.reason
         )  # fmt: skip
-        self._station.settled(made.scan_id, decided.opinions)
+        self._station.settled(made.scan_id, decided)
 
     def _decide(self, made: Made, decision_id: str, lease_id: str) -> wire.Decided:
         return self.desk.decide(
@@ -350,6 +389,11 @@ class Station:
                 counts[name] = counts.get(name, 0) + number
         return {"rows": rows, "counts": counts}
 
+    def want(self, rows: int) -> None:
+        """Hear how many rows of each queue somebody wants to see."""
+        for service in self.services.values():
+            service.wanted = rows
+
     # -------------------------------------------------------------------------------------------------- opening
 
     def open(self, scan_id: str, *, ahead: bool = False) -> OpenScan:
@@ -395,7 +439,7 @@ class Station:
             scan.done.set()
             return
         same = offer.sha256 == scan.offer.sha256
-        scan.offer, scan.mine, scan.opinions = offer, True, offer.opinions
+        scan.offer, scan.mine, scan.opinions, scan.signed = offer, True, offer.opinions, offer.signed
         if not same:
             scan.meta, scan.pyramids, scan.scan = {}, (), None
             self._work.submit(self._fetch, scan)
@@ -461,7 +505,7 @@ class Station:
                 scan.offer = ask(scan.scan_id, 10.0)
                 scan.mine = bool(scan.offer.lease_id)
             assert scan.offer is not None
-            scan.opinions = scan.offer.opinions
+            scan.opinions, scan.signed = scan.offer.opinions, scan.offer.signed
             self._step(scan, "fetching")
             last_s = 0.0
 
@@ -633,8 +677,8 @@ class Station:
         """
         scan = self._open.get(scan_id)
         return [
-            {"who": o.analyst, "utc_ns": str(o.given_utc_ns), "hidden": o.verdict is None, "verdict": o.verdict,
-                "note": o.note}
+            {"opinion_id": o.opinion_id, "who": o.analyst, "utc_ns": str(o.given_utc_ns), "hidden": o.verdict is None,
+                "verdict": o.verdict, "note": o.note}
             for o in (scan.opinions if scan is not None else ())
         ]  # fmt: skip
 
@@ -809,14 +853,14 @@ class Station:
             box = upright_box(carried.threat_box, radiograph)
         return {"scan_id": scan_id, "threat": carried.threat, "box": box, **lines[0]["said"]}
 
-    def settled(self, scan_id: str, opinions: tuple[Opinion, ...]) -> None:
+    def settled(self, scan_id: str, decided: wire.Decided) -> None:
         """Note that a scan is decided: its lease is over, and what others thought of it may be known."""
         scan = self._open.get(scan_id)
         if scan is None:
             return
         scan.mine = False
-        if opinions:
-            scan.opinions = opinions
+        if decided.opinions:
+            scan.opinions, scan.signed = decided.opinions, decided.signed
             self.events.publish("opinions", scan_id=scan_id, opinions=self.opinions(scan_id))
 
 

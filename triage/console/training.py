@@ -103,7 +103,7 @@ class Training:
         with self._lock:
             self._offers.pop(offer.scan_id, None)
 
-    def queue(self, timeout_s: float = 5.0) -> wire.Queue:
+    def queue(self, timeout_s: float = 5.0, *, after: str = "") -> wire.Queue:
         """Return the next scans, in an order drawn anew for every round; what was decided comes last again."""
         with self._lock:
             self._order = [scan_id for scan_id in self._order if scan_id in self._truth]

@@ -185,6 +185,10 @@ class _DownAsked(msgspec.Struct, forbid_unknown_fields=True):
     reason: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
+class _WantAsked(msgspec.Struct, forbid_unknown_fields=True):
+    rows: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
 class _ShiftAsked(msgspec.Struct, forbid_unknown_fields=True):
     phase: Literal["begun", "ended"]
     note: Annotated[str, msgspec.Meta(max_length=5000)] = ""
@@ -223,6 +227,7 @@ class Pages:
             Route("/tile/{scan}/{sha256}/{energy}/{level:int}/{tx:int}/{ty:int}.{form}", self.tile),
             Route("/api/state", self.state),
             Route("/api/queue", self.queue),
+            Route("/api/want", self.want, methods=["POST"]),
             Route("/api/scan/{scan}", self.scan),
             Route("/api/scan/{scan}/portal", self.portal),
             Route("/api/scan/{scan}/{sha256}/counts/{x:int}/{y:int}", self.counts),
@@ -278,6 +283,12 @@ class Pages:
     async def queue(self, request: Request) -> Response:
         """Return the undecided scans."""
         return _fresh(self._station.queue())
+
+    async def want(self, request: Request) -> Response:
+        """Hear how far down the queue somebody looks."""
+        asked: _WantAsked = _converted(await _body(request), _WantAsked)
+        self._station.want(asked.rows)
+        return _fresh({})
 
     async def scan(self, request: Request) -> Response:
         """Return what is shown of an opened scan."""

@@ -45,7 +45,7 @@ def site_scores(place: Place) -> SiteScores:
     clean: list[float] = []
     finds: list[tuple[float, bool]] = []
     pictures = simulated = flagged = others = 0
-    for passage in passages(place):
+    for passage in passages(place, history=False):
         kinds = passage.facts()["image.findings"]
         if kinds is None:
             continue

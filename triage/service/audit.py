@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +23,18 @@ import msgspec
 
 from scanner_io import disk
 from scanner_io.errors import DataError, ProtocolError, StorageError
-from scanner_io.model import Decision
+from scanner_io.model import Decision, Opinion
 from scanner_io.security import Identity, verified
 from scanner_io.storage import sync_folder, write_durable
-from scanner_io.wire import decode_statement
+from scanner_io.wire import decode_opinion_statement, decode_statement
 
+from .sparing import one_line
 from .store import Place, Reader, reading
 
 START = bytes(32)
+THERE_AGAIN = "its note was erased by policy, and is there again"
+ERASED_EVENT = "said_erased"
+"""Kind of the event which says that notes on a scan were erased, with their hashes."""
 EVERY_S, EVERY_ROWS = 300.0, 1000
 """A checkpoint is due after so long or so many rows, if anything was added."""
 _encoder = msgspec.msgpack.Encoder()
@@ -67,6 +71,11 @@ class Problem(NamedTuple):
 
     seq: int
     text: str
+
+
+def opinion_text(opinion: bytes, verdict: str, *, signed: bool) -> str:
+    """Return what the chain says of an opinion: its hash and not its note, which a policy may have erased one day."""
+    return f"{verdict} {'signed' if signed else 'unsigned'} sha256 {hashlib.sha256(opinion).hexdigest()}"
 
 
 def link(before: bytes, seq: int, utc_ns: int, kind: str, scan_id: str, who: str, text: str) -> bytes:
@@ -189,6 +198,8 @@ class Verified(NamedTuple):
     checkpoints, decisions : read; unsigned : the checkpoints were not verified by a key
     nameless : decisions whose statement does not say for which service it was signed: programs before version 1 of the
         protocol did not
+    opinions : read; unsigned_opinions : those without a signature: of a service without keys, or from before they were
+        signed; erased : decisions and opinions whose notes a policy erased, and with them what was signed
     """
 
     rows: int
@@ -197,6 +208,9 @@ class Verified(NamedTuple):
     problems: list[Problem]
     decisions: int
     nameless: int = 0
+    opinions: int = 0
+    unsigned_opinions: int = 0
+    erased: int = 0
 
 
 class Told(NamedTuple):
@@ -212,15 +226,28 @@ class Told(NamedTuple):
     signature: bytes
 
 
+class Opined(NamedTuple):
+    """An opinion as the outbox keeps it beside the chain. seq : of its event"""
+
+    opinion_id: str
+    scan_id: str
+    analyst: str
+    opinion: bytes
+    seq: int
+    statement: bytes
+    signature: bytes
+
+
 def check_decisions(
     told: Iterable[Told], events: Counter[tuple[str, str, str, str]], signers: Mapping[str, str] | None,
-    service: str | None = None,
+    service: str | None = None, erased: Collection[str] = (),
 ) -> Iterator[Problem]:  # fmt: skip
     """Yield every decision that the chain does not know, or knows otherwise, or that its analyst did not sign.
 
     events : how often the chain has (kind, scan, analyst, verdict) of a decision
     signers : Ed25519 public key of everybody who ever was enrolled, by name; None: signatures are not looked at
     service : CURVE public key of the service; None: for which one they were signed is not looked at
+    erased : scans of which the chain says that notes were erased, and with them what was signed
     """
     left = Counter(events)
     for d in told:
@@ -230,13 +257,16 @@ def check_decisions(
         if not left[key]:
             yield Problem(0, f"{where}: the audit has no event of {d.analyst}'s {d.verdict!r}")
         left[key] -= 1
-        yield from (Problem(0, f"{where}: {why}") for why in _against_itself(d, signers, service))
+        gone = d.scan_id in erased and not d.statement
+        yield from (Problem(0, f"{where}: {why}") for why in _against_itself(d, signers, service, erased=gone))
     for key, count in left.items():
         if count > 0:
             yield Problem(0, f"the audit tells of {count} decisions {' '.join(key)} that are not kept any more")
 
 
-def _against_itself(d: Told, signers: Mapping[str, str] | None, service: str | None) -> Iterator[str]:
+def _against_itself(
+    d: Told, signers: Mapping[str, str] | None, service: str | None, *, erased: bool
+) -> Iterator[str]:  # fmt: skip
     try:
         kept = msgspec.json.decode(d.decision, type=Decision)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -244,20 +274,80 @@ def _against_itself(d: Told, signers: Mapping[str, str] | None, service: str | N
         return
     if (kept.decision_id, kept.scan_id, kept.analyst, kept.verdict) != d[:4]:
         yield "its parts differ from each other"
-    if signers is None:
+    if erased:
+        yield from [THERE_AGAIN] if kept.note else []
+    elif signers is not None:
+        yield from _against_its_signature(d, kept, signers, service)
+
+
+def _against_its_signature(
+    d: Told | Opined, kept: Decision | Opinion, signers: Mapping[str, str], service: str | None
+) -> Iterator[str]:  # fmt: skip
+    signer = (kept.via if isinstance(kept, Decision) else "") or d.analyst
+    if not verified(signers.get(signer, ""), d.statement, d.signature):
+        yield f"its signature is not {signer}'s"
         return
-    if not verified(signers.get(d.analyst, ""), d.statement, d.signature):
-        yield f"its signature is not {d.analyst}'s"
-        return
+    said: Decision | Opinion
     try:
-        statement = decode_statement(d.statement)
+        if isinstance(kept, Decision):
+            made = decode_statement(d.statement)
+            said, signed_for = made.decision, made.service
+        else:
+            given = decode_opinion_statement(d.statement)
+            said, signed_for = given.opinion, given.service
     except ProtocolError:
         yield "what was signed is no statement"
         return
-    if statement.decision != kept:
+    if said != kept:
         yield "it is not what was signed"
-    if service is not None and statement.service not in ("", service):
-        yield f"it was signed for another service, {statement.service[:40]!r}"
+    if service is not None and signed_for not in ("", service):
+        yield f"it was signed for another service, {signed_for[:40]!r}"
+
+
+def check_opinions(
+    told: Iterable[Opined], events: Mapping[int, tuple[str, str, str]], signers: Mapping[str, str] | None,
+    service: str | None = None, erased: Collection[str] = (),
+) -> Iterator[Problem]:  # fmt: skip
+    """Yield every opinion that the chain does not know, or knows otherwise, or that its analyst did not sign.
+
+    events : scan, analyst and text of every event of an opinion, by its number; the others as in `check_decisions`
+    """
+    left = dict(events)
+    for o in told:
+        where = f"opinion {o.opinion_id} on {o.scan_id}"
+        scan, who, text = left.pop(o.seq, ("", "", ""))
+        if (scan, who) != (o.scan_id, o.analyst):
+            yield Problem(o.seq, f"{where}: the audit has no event of {o.analyst}'s opinion")
+        else:
+            gone = o.scan_id in erased and not o.statement
+            whys = _as_it_was(o, text, signers, service, erased=gone)
+            yield from (Problem(o.seq, f"{where}: {why}") for why in whys)
+    for seq, (scan, who, _) in left.items():
+        yield Problem(seq, f"the audit tells of an opinion of {who} on {scan} that is not kept any more")
+
+
+def _as_it_was(
+    o: Opined, text: str, signers: Mapping[str, str] | None, service: str | None, *, erased: bool
+) -> Iterator[str]:  # fmt: skip
+    try:
+        kept = msgspec.json.decode(o.opinion, type=Opinion)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        yield "it cannot be read any more"
+        return
+    verdict = str(kept.verdict)
+    if (kept.opinion_id, kept.scan_id, kept.analyst) != o[:3]:
+        yield "its parts differ from each other"
+    if erased and not kept.note:
+        if text.partition(" ")[0] != verdict:
+            yield "its verdict is not what was said"
+    elif erased:
+        yield THERE_AGAIN
+    elif text == opinion_text(o.opinion, verdict, signed=True):
+        if signers is not None:
+            yield from _against_its_signature(o, kept, signers, service)
+    # before opinions were signed, their events had the note itself
+    elif text not in (opinion_text(o.opinion, verdict, signed=False), one_line(f"{verdict} {kept.note}")):
+        yield "it is not what was said"
 
 
 def _is_nameless(d: Told) -> bool:
@@ -285,6 +375,8 @@ def verify(
     named = {c.seq for c in told}
     hashes: dict[int, bytes] = {}
     events: Counter[tuple[str, str, str, str]] = Counter()
+    opined: dict[int, tuple[str, str, str]] = {}
+    erased: set[str] = set()
     last = 0
 
     def rows(reader: Reader) -> Iterator[Row]:
@@ -296,6 +388,10 @@ def verify(
                 hashes[row.seq] = row.hash
             if row.kind in ("decided", "decision_not_applied"):
                 events[row.kind, row.scan_id, row.who, row.text.partition(" ")[0]] += 1
+            elif row.kind == "opinion":
+                opined[row.seq] = row[3:6]
+            elif row.kind == ERASED_EVENT:
+                erased.add(row.scan_id)
             yield row
 
     try:
@@ -305,8 +401,17 @@ def verify(
                 "SELECT decision_id, scan_id, analyst, verdict, decision, applied, statement, signature FROM decisions"
             )
             kept = [Told._make(row) for row in reader.rows(query)]
-            problems += check_decisions(kept, events, signers, service)
+            problems += check_decisions(kept, events, signers, service, erased)
+            query = "SELECT opinion_id, scan_id, analyst, opinion, seq, statement, signature FROM opinions"
+            given = [Opined._make(row) for row in reader.rows(query)]
+            problems += check_opinions(given, opined, signers, service, erased)
     except StorageError as error:
         raise DataError(f"{database}: the audit cannot be read ({error})") from error
     problems += check_checkpoints(hashes, last, told, signing)
-    return Verified(last, len(told), signing is None, problems, len(kept), sum(map(_is_nameless, kept)))
+    unproven = [o for o in given if not o.signature]
+    gone = sum(d.scan_id in erased and not d.statement for d in kept)
+    gone += sum(o.scan_id in erased and not o.statement for o in given)
+    return Verified(
+        last, len(told), signing is None, problems, len(kept), sum(map(_is_nameless, kept)),
+        opinions=len(given), unsigned_opinions=sum(o.scan_id not in erased for o in unproven), erased=gone,
+    )  # fmt: skip

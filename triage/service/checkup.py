@@ -9,13 +9,16 @@ from pathlib import Path
 import zmq
 
 from scanner_io import config as configuration
-from scanner_io import disk
+from scanner_io import disk, wire
 from scanner_io import driver as drivers
+from scanner_io.client import Workstation
 from scanner_io.errors import ConfigError, ScannerError, StorageError
 from scanner_io.foreign import ForeignFiles
 from triage.analysis.risk import expired
 
+from .from_lanes import identity
 from .lane import expected_kinds, lane_profile
+from .live_selection import rules_of
 from .room import Marks
 from .store import opened, place_of
 
@@ -32,6 +35,9 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
     _check_bind(config, problems, notes)
     _check_outbox(config, problems, notes)
     _check_sandbox(config, problems, notes)
+    check_selection(config, problems, notes)
+    if config.hub is not None:
+        _check_ways(config.hub, timeout_s, problems, notes)
     for lane in config.lane:
         notes.append(f"lane {lane.name}: expects {', '.join(lane.expected or expected_kinds(lane))}")
         check_energy(lane, problems, notes)
@@ -40,6 +46,26 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
         for number, device in enumerate(lane.device):
             _check_device(f"lane {lane.name} device[{number}] ({device.driver})", device, timeout_s, problems, notes)
     return problems, notes
+
+
+def _check_ways(hub: configuration.Hub, timeout_s: float, problems: list[str], notes: list[str]) -> None:
+    """Say hello to every lane of a hub, taking nothing."""
+    for lane in hub.lane:
+        here = f"hub.lane {lane.name} ({lane.address})"
+        try:
+            keys = identity(hub, lane)
+            with Workstation(lane.address, hub.name, capacity=0, identity=keys, hub=True) as desk:
+                answers = desk.connected(timeout_s)
+                too_old = answers and desk.minor < wire.MINOR_HUB
+        except ScannerError as error:
+            problems.append(f"{here}: {error}")
+            continue
+        if not answers:
+            problems.append(f"{here}: no answer in {timeout_s:g} s; does it run, and is the hub enrolled there?")
+        elif too_old:
+            problems.append(f"{here}: speaks minor {desk.minor}, {wire.MINOR_HUB} is needed for a hub; upgrade it")
+        else:
+            notes.append(f"{here}: answers")
 
 
 def _check_state_dir(config: configuration.Config, problems: list[str], notes: list[str]) -> None:
@@ -154,6 +180,18 @@ def check_risk(lane: configuration.Lane, problems: list[str], notes: list[str]) 
         gone = [r.id for r in expired(rules, datetime.datetime.now(datetime.UTC).date())]
         told = f"; expired: {', '.join(gone)}" if gone else ""
         notes.append(f"lane {lane.name}: risk profile {rules.identity} of {len(rules.rules)} rules{told}")
+
+
+def check_selection(config: configuration.Config, problems: list[str], notes: list[str]) -> None:
+    """Read what passages are selected by, as the service will."""
+    if config.selection is None:
+        return
+    try:
+        rules = rules_of(config.selection)
+    except ConfigError as error:
+        problems += error.problems
+    else:
+        notes.append(f"selection {rules.words}")
 
 
 def _check_device(

@@ -1,5 +1,7 @@
 """The daemon: keeps the lanes alive, the outbox and the wire; one loop, one thread.
 
+A hub is a daemon without lanes of its own: its scans come from other daemons (`from_lanes`), all else is the same.
+
 State folder:
 
     lock                        held while a daemon runs here
@@ -29,7 +31,7 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -42,14 +44,18 @@ from . import audit, keeping, link
 from . import lane as lane_process
 from .clock import ClockWatch
 from .dispatch import Dispatch
+from .from_lanes import FromLanes
 from .gate import Gate
 from .later import Later
 from .metrics import Metrics, Page
-from .outbox import CLOCK_SKEW_NS, Outbox
+from .outbox import CLOCK_SKEW_NS, Outbox, ScanRow
 from .room import Room
 from .sparing import Sparing, one_line
 from .store import place_of, sign
 from .supervision import READ_FACTOR, Pulse, Supervisor
+
+if TYPE_CHECKING:
+    from .live_selection import LiveSelection
 
 Log = Callable[..., None]
 
@@ -230,7 +236,8 @@ class Daemon:
         self._config = config
         self._state = Path(config.state_dir)
         self._supervisor = Supervisor()
-        self._metrics = Metrics((lane.name for lane in config.lane), stands_s=self._supervisor.watchdog_s)
+        lanes = config.lane if config.hub is None else config.hub.lane
+        self._metrics = Metrics((lane.name for lane in lanes), stands_s=self._supervisor.watchdog_s)
         self._log = log = self._metrics.heard(log)
         self._once = once
         self._stop = False
@@ -244,6 +251,8 @@ class Daemon:
         self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
         self._gate: Gate | None = None
+        self._selection: LiveSelection | None = None
+        self._from_lanes: FromLanes | None = None
         self._checkpoints: audit.Checkpoints | None = None
         self._checkpoint_s = time.monotonic()
         self._faults = Sparing(burst=5, every_s=30.0)
@@ -257,10 +266,11 @@ class Daemon:
         self._stop_signals += 1
 
     def run(self, *, signals: bool = True) -> None:
-        """Run until stopped. Raises StorageError, DeliveryError if it cannot begin."""
+        """Run until stopped. Raises StorageError, DeliveryError, ConfigError if it cannot begin."""
         if signals:  # first of all: whoever saw it listening may stop it
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, self.stop)
+        begin = self._selection_rules()
         with state_folder(self._state):
             self._room.look()  # on a full disk the reserve is given up before anything has to be written
             for part in quarantine_parts(self._state / "recordings", self._state / "quarantine"):
@@ -291,16 +301,24 @@ class Daemon:
                     self._tell_room()
                 self._tell_damaged()
                 self._begin_scrub()
+                if self._config.hub is not None:
+                    self._from_lanes = FromLanes(
+                        self._config.hub, self._state / "recordings", self._outbox, self._log, self._dispatch.tell,
+                        self._taken,
+                    )  # fmt: skip
+                    self._from_lanes.admit(is_open=self._room.state != "stop")
                 page = None
                 try:
                     if self._config.metrics.bind is not None:
                         page = Page(self._config.metrics.bind, self._metrics)
                         self._log("metrics_listening", address=page.address)
-                    self._loop(pulse)
+                    self._loop(pulse, begin)
                 finally:
                     if page is not None:
                         page.close()
                     self._supervisor.stopping()
+                    if self._from_lanes is not None:
+                        self._from_lanes.close()
                     self._note("service_stopped", "", who=self._outbox.hub)
                     self._tell_audit(now=True)
                     self._dispatch.close()
@@ -313,15 +331,26 @@ class Daemon:
                 self._outbox.close()
                 self._supervisor.close()
 
+    def _selection_rules(self) -> Callable[[Outbox, Log], LiveSelection | None]:
+        """Return what begins to select, which has read its rules. Raises ConfigError."""
+        if self._config.selection is None:
+            return lambda outbox, log: None
+        from .live_selection import LiveSelection, rules_of  # scipy is in memory only where there is selection
+
+        rules = rules_of(self._config.selection)
+        return lambda outbox, log: LiveSelection(rules, outbox, log)
+
     # ----------------------------------------------------------------------------------------------------- loop
 
-    def _loop(self, pulse: Pulse) -> None:
+    def _loop(self, pulse: Pulse, begin: Callable[[Outbox, Log], LiveSelection | None]) -> None:
         self._note("service_started", f"scanlane {__version__}, process {os.getpid()}", who=self._outbox.hub)
+        self._selection = begin(self._outbox, self._log)
         for handle in self._lanes.values():
             handle.start()
         stop_sent_s: float | None = None
         while True:
             self._poll()
+            self._step_from_lanes()
             self._dispatch.tick()
             if self._outbox.store.distrusted:
                 raise StorageError(self._outbox.store.distrusted)
@@ -348,6 +377,8 @@ class Daemon:
         poller = zmq.Poller()
         for socket in self._dispatch.sockets:
             poller.register(socket, zmq.POLLIN)
+        if self._from_lanes is not None:
+            poller.register(self._from_lanes.wake, zmq.POLLIN)
         pipes = {h.pipe.fileno(): h for h in self._lanes.values() if h.pipe is not None}
         for descriptor in pipes:
             poller.register(descriptor, zmq.POLLIN)
@@ -357,6 +388,18 @@ class Daemon:
                 self._hear(handle)
         if any(socket in ready for socket in self._dispatch.sockets):
             self._dispatch.serve()
+
+    def _step_from_lanes(self) -> None:
+        """Take what the lanes of a hub have brought."""
+        if self._from_lanes is None:
+            return
+        try:
+            self._from_lanes.step(attended=self._dispatch.attended())
+        except StorageError as error:  # it is done at a later turn
+            self._fault(error)
+
+    def _taken(self, row: ScanRow) -> None:
+        self._metrics.judged(row.lane, row.result)
 
     def _tell_supervisor(self, pulse: Pulse) -> None:
         """Say that all is well, if it is."""
@@ -373,6 +416,8 @@ class Daemon:
         down = {
             name: h.down() or ("" if intake else "disk full") for name, h in self._lanes.items() if not h.finished
         }  # fmt: skip
+        if self._from_lanes is not None:
+            down = {name: why or ("" if intake else "disk full") for name, why in self._from_lanes.down().items()}
         why_not = (f"nothing goes out: {self._dispatch.shut}",) if self._dispatch.shut else ()
         self._metrics.tick(down, intake=intake, free_bytes=self._room.free, why_not=why_not)
         self._metrics.look_at_queue(self._outbox.counts, self._oldest_s)
@@ -429,6 +474,8 @@ class Daemon:
                 row = message.row
                 try:
                     new = self._outbox.add(row)
+                    if self._selection is not None:
+                        self._selection.passed(row.scan_id)
                 except StorageError as error:
                     self._fault(error, lane=handle.name, scan=row.scan_id)
                     handle.untaken.append(message)
@@ -480,6 +527,8 @@ class Daemon:
         later = Later(result=message.result, declaration=message.declaration, match=message.match)
         try:
             change = self._outbox.assess(message.scan_id, later)
+            if self._selection is not None:
+                self._selection.passed(message.scan_id)
         except StorageError as error:  # found again at the lane's next start
             self._fault(error, lane=handle.name, scan=message.scan_id)
             return
@@ -588,6 +637,8 @@ class Daemon:
             self._intake = intake
             for handle in self._lanes.values():
                 handle.say(intake)
+            if self._from_lanes is not None:
+                self._from_lanes.admit(is_open=intake.open)
 
     # ------------------------------------------------------------------------------------------------ recordings
 

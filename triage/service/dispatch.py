@@ -16,8 +16,9 @@ import secrets
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import TypeVar
 
 import zmq
 
@@ -30,8 +31,10 @@ from scanner_io.security import Enrolled, verified
 from .door import Door, Peer
 from .escalation import Escalation
 from .gate import TRY_EVERY_S, Gate, SelfTest, user_of
-from .outbox import Item, Outbox
+from .outbox import Given, Item, Outbox
 from .sparing import Sparing, one_line
+
+_Signed = TypeVar("_Signed", wire.Statement, wire.OpinionStatement)
 
 QUEUE_ROWS = 200
 MAX_NAME = 64
@@ -60,12 +63,13 @@ REFUSALS_TOLD, REFUSAL_AGAIN_S = 100, 2.0
 TRY_AGAIN_S = 5.0
 """After a self-test that failed."""
 
-_EVERYBODY: frozenset[str] = frozenset({"analyst", "supervisor", "viewer"})
+_EVERYBODY: frozenset[str] = frozenset({"analyst", "supervisor", "viewer", "hub"})
 _DECIDERS: frozenset[str] = frozenset({"analyst", "supervisor"})
+_TAKERS: frozenset[str] = _DECIDERS | {"hub"}
 MAY: dict[type[wire.Message], frozenset[str]] = {
     wire.Hello: _EVERYBODY, wire.Ping: _EVERYBODY, wire.Pong: _EVERYBODY, wire.Bye: _EVERYBODY,
-    wire.QueueRequest: _EVERYBODY, wire.Fetch: _DECIDERS, wire.Received: _DECIDERS, wire.Decide: _DECIDERS,
-    wire.Renew: _DECIDERS, wire.Release: _DECIDERS, wire.Claim: _DECIDERS, wire.Peek: _DECIDERS,
+    wire.QueueRequest: _EVERYBODY, wire.Fetch: _TAKERS, wire.Received: _TAKERS, wire.Decide: _TAKERS,
+    wire.Renew: _TAKERS, wire.Release: _TAKERS, wire.Claim: _DECIDERS, wire.Peek: _DECIDERS,
     wire.Opine: _DECIDERS, wire.Here: _EVERYBODY,
 }  # fmt: skip
 """Which roles may send what. Whatever is not here nobody may."""
@@ -79,6 +83,7 @@ class Connection:
     sequence : of the last statement taken
     peer : its socket; broken : that has ended, and nothing is sent to this routing id any more, for it may be another's
     minor : version of the protocol that it speaks
+    hub : it is a site's hub; that it goes away says nothing about the scans that it had
     viewed, received : leases whose recording was asked for, and has come; peeked : scans that it may fetch without one,
         and whether it did; refusals : how often it was told no
     acted_s : when its person last did something, as far as it tells; left_s : when scans were taken back because that
@@ -99,6 +104,7 @@ class Connection:
         self.acted_s = now_s
         self.left_s = 0.0
         self.minor = 0
+        self.hub = False
         self.unread: dict[int, int] = {}
         """Chunks that went out, by the ping after them, in this order; its answer says that they have been taken."""
         self.analyst = analyst
@@ -384,7 +390,7 @@ class Dispatch:
                     connection.acted_s = max(connection.acted_s, connection.heard_s - message.idle_s)
             case wire.Release():
                 connection.acted_s = connection.heard_s
-                if self._outbox.holder(message.lease_id) == connection.analyst:
+                if self._outbox.renew(message.lease_id, connection.analyst, self._config.lease_s):
                     self._end_lease(message.lease_id, "given back")
             case wire.Claim():
                 self._claim(connection, message.scan_id)
@@ -393,7 +399,7 @@ class Dispatch:
             case wire.Opine():
                 self._opine(connection, message)
             case wire.QueueRequest():
-                self._show_queue(connection)
+                self._show_queue(connection, message.after)
             case wire.Ping():
                 self._send(connection.routing_id, wire.Pong(counter=message.counter))
             case wire.Bye():
@@ -405,13 +411,20 @@ class Dispatch:
                         if counter == message.counter:
                             break
 
-    def _show_queue(self, connection: Connection) -> None:
+    def _show_queue(self, connection: Connection, after: str) -> None:
         """Send the queue, unless so much is on its way that was not read: it asks again."""
         if self._unread_room(connection.analyst) <= 0:
             return
-        if connection.views.ask() is not None or self._view is None:
-            self._view = self.queue()
-        self._send(connection.routing_id, self._view)
+        leave = connection.views.ask() is not None
+        if after:
+            if not leave:
+                return
+            view = self.queue(after[:MAX_REF])
+        else:
+            if leave or self._view is None:
+                self._view = self.queue()
+            view = self._view
+        self._send(connection.routing_id, view)
         self._expect_read(connection, 1)
 
     def _unread_room(self, analyst: str) -> int:
@@ -445,12 +458,18 @@ class Dispatch:
             self._audit_refusal(reason, analyst)
             self._tell_refused(routing_id, "hello", reason)
             return
+        if who is not None and (who.role == "hub") != hello.hub:
+            says = "a hub" if hello.hub else "no hub"
+            reason = f"{analyst} says it is {says}, and is enrolled as {who.role}"
+            self._audit_refusal(reason, analyst)
+            self._tell_refused(routing_id, "hello", reason)
+            return
         if not analyst or len(hello.analyst) > MAX_NAME or not hello.analyst.isprintable():
             reason = f"analyst {hello.analyst[:MAX_NAME]!r}, expected a printable name of 1-{MAX_NAME} characters"
             self._tell_refused(routing_id, "hello", reason)
             return
         now_s = time.monotonic()
-        capacity = min(hello.capacity, MAX_CAPACITY) if who is None or who.role in _DECIDERS else 0
+        capacity = min(hello.capacity, MAX_CAPACITY) if who is None or who.role in _TAKERS else 0
         known = self._connections.get(routing_id)
         if known is None or known.analyst != analyst:
             if known is not None:
@@ -465,7 +484,7 @@ class Dispatch:
             self._log("analyst_joined", analyst=analyst, capacity=capacity)
         else:
             known.heard_s, known.capacity = now_s, capacity
-        known.minor = min(hello.proto_max, wire.MINOR_MAX)
+        known.minor, known.hub = min(hello.proto_max, wire.MINOR_MAX), hello.hub
         self._send(
             routing_id,
             wire.Welcome(
@@ -545,40 +564,58 @@ class Dispatch:
             text = f"hashes to {message.sha256[:16]}…, or is no scan of theirs{more}"
             self._log("delivery_wrong", scan=message.scan_id, analyst=connection.analyst, text=text, level="warning")
 
-    def _verified(self, connection: Connection, message: wire.Decide) -> Decision:
-        """Return the decision of a message that this analyst made on this connection, and made now."""
-        if self._gate is None:
-            if message.decision is None:
-                raise DeliveryError("no decision: this service has no keys, so that signed ones cannot be verified")
-            return message.decision
-        who = self._gate.who(connection.key)
+    def _verified(
+        self, gate: Gate, connection: Connection, message: wire.Decide | wire.Opine, decode: Callable[[bytes], _Signed]
+    ) -> _Signed:  # fmt: skip
+        """Return the statement of a message that this analyst signed for this connection, and has not sent before."""
+        who = gate.who(connection.key)
         if who is None or not verified(who.key.signing, message.statement, message.signature):
             raise DeliveryError("the signature is not of this analyst's key, or not of these bytes")
-        statement = wire.decode_statement(message.statement)
+        statement = decode(message.statement)
         if statement.connection_id != connection.id:
             raise DeliveryError("signed for another connection")
         nameless = not statement.service and connection.minor < wire.MINOR_SERVICE
-        if statement.service != self._gate.identity.curve and not nameless:
+        if statement.service != gate.identity.curve and not nameless:
             raise DeliveryError("signed for another service")
         if statement.sequence <= connection.sequence:
             raise DeliveryError(f"statement {statement.sequence} comes again: {connection.sequence} was taken before")
         connection.sequence = statement.sequence
-        return statement.decision
+        return statement
+
+    def _decision_in(self, connection: Connection, message: wire.Decide) -> Decision:
+        """Return the decision of a message, its signature verified where there are keys."""
+        if self._gate is not None:
+            return self._verified(self._gate, connection, message, wire.decode_statement).decision
+        if message.decision is None:
+            raise DeliveryError("no decision: this service has no keys, so that signed ones cannot be verified")
+        return message.decision
+
+    def _opinion_in(self, connection: Connection, message: wire.Opine) -> tuple[Opinion, str]:
+        """Return the opinion of a message and its lease, its signature verified where there are keys."""
+        if self._gate is not None:
+            if not message.statement:
+                raise DeliveryError(
+                    f"an opinion without a signature, as programs of minor {wire.MINOR_OPINION} send it: here it must "
+                    f"be signed (minor {wire.MINOR_SIGNED_OPINION}); upgrade the program, or decide or give back"
+                )
+            signed = self._verified(self._gate, connection, message, wire.decode_opinion_statement)
+            return signed.opinion, signed.lease_id
+        if message.opinion is None:
+            raise DeliveryError("no opinion: this service has no keys, so that signed ones cannot be verified")
+        return message.opinion, message.lease_id
+
+    def _proof(self, message: wire.Decide | wire.Opine) -> dict[str, bytes]:
+        """Return what is kept as proof of a message that was verified; nothing where nothing is."""
+        if self._gate is None:
+            return {}
+        return {"statement": message.statement, "signature": message.signature}
 
     def _decide(self, connection: Connection, message: wire.Decide) -> None:
         try:
-            decision = self._verified(connection, message)
-            if decision.analyst != connection.analyst:
-                raise DeliveryError(f"signed {decision.analyst}, but this connection is {connection.analyst}'s")
-            if not 0 < len(decision.decision_id) <= MAX_NAME or not decision.decision_id.isprintable():
-                raise DeliveryError(
-                    f"decision_id {decision.decision_id[:MAX_NAME]!r}, expected 1-{MAX_NAME} characters"
-                )
-            _check_ids(decision)
-            if not 0 <= decision.decided_utc_ns < 1 << 63:
-                raise DeliveryError(f"decided_utc_ns {decision.decided_utc_ns}, expected nanoseconds since 1970")
+            decision = self._decision_in(connection, message)
+            _check_said(connection, decision, "decision_id", decision.decided_utc_ns)
             connection.acted_s = connection.heard_s
-            answer = self._outbox.decide(decision, statement=message.statement, signature=message.signature)
+            answer = self._outbox.decide(decision, **self._proof(message))
         except (DeliveryError, ProtocolError) as error:
             self._audit_refusal(f"a decision is not taken: {error}", connection.analyst)
             raise DeliveryError(str(error)) from error
@@ -590,6 +627,7 @@ class Dispatch:
                         scan_id=decision.scan_id, lease_id=decision.lease_id, reason=f"decided: {decision.verdict}"
                     )
                     self._send(other.routing_id, revoked)
+        given = self._outbox.opinions(decision.scan_id) if answer.applied else ()
         if not answer.repeated:
             self._log(
                 "decided" if answer.applied else "decision_not_applied", scan=decision.scan_id,
@@ -599,34 +637,31 @@ class Dispatch:
             connection.routing_id,
             wire.Decided(
                 decision_id=decision.decision_id, scan_id=decision.scan_id, durable=True, applied=answer.applied,
-                reason=answer.reason, opinions=self._outbox.opinions(decision.scan_id) if answer.applied else (),
+                reason=answer.reason, opinions=tuple(g.opinion for g in given), signed=_proofs(given),
             ),
         )  # fmt: skip
 
     def _opine(self, connection: Connection, message: wire.Opine) -> None:
         """Keep what an analyst thinks of a scan, and have it wait for the next; that is no try that failed."""
-        opinion = message.opinion
-        if opinion.analyst != connection.analyst:
-            reason = f"signed {opinion.analyst}, but this connection is {connection.analyst}'s"
-            self._audit_refusal(f"an opinion is not taken: {reason}", connection.analyst)
-            raise DeliveryError(reason)
-        if not 0 < len(opinion.opinion_id) <= MAX_NAME or not opinion.opinion_id.isprintable():
-            raise DeliveryError(f"opinion_id {opinion.opinion_id[:MAX_NAME]!r}, expected 1-{MAX_NAME} characters")
-        if opinion.verdict is None:
-            raise DeliveryError("an opinion without a verdict")
-        _check_ids(opinion)
-        connection.acted_s = connection.heard_s
-        self._outbox.opine(opinion, message.lease_id)
-        if self._outbox.holder(message.lease_id) == connection.analyst:
-            self._end_lease(message.lease_id, "given on for a second opinion", hold=False)
+        try:
+            opinion, lease_id = self._opinion_in(connection, message)
+            _check_said(connection, opinion, "opinion_id", opinion.given_utc_ns)
+            if opinion.verdict is None:
+                raise DeliveryError("an opinion without a verdict")
+            connection.acted_s = connection.heard_s
+            self._outbox.opine(opinion, lease_id, **self._proof(message))
+        except (DeliveryError, ProtocolError) as error:
+            self._audit_refusal(f"an opinion is not taken: {error}", connection.analyst)
+            raise DeliveryError(str(error)) from error
+        if self._outbox.renew(lease_id, connection.analyst, self._config.lease_s):
+            self._end_lease(lease_id, "given on for a second opinion", hold=False)
         self._send(
             connection.routing_id,
             wire.Opined(opinion_id=opinion.opinion_id, scan_id=opinion.scan_id, durable=True),
         )
 
     def _renew(self, connection: Connection, message: wire.Renew) -> None:
-        mine = self._outbox.holder(message.lease_id) == connection.analyst
-        if not mine or not self._outbox.renew(message.lease_id, self._config.lease_s):
+        if not self._outbox.renew(message.lease_id, connection.analyst, self._config.lease_s):
             connection.leases.pop(message.lease_id, None)
             self._send(
                 connection.routing_id,
@@ -671,7 +706,8 @@ class Dispatch:
         for lease_id in self._outbox.expired(self._config.lease_s):
             for owner in self._connections.values():
                 owner.stalled = owner.stalled or lease_id in owner.leases
-            self._end_lease(lease_id, "the lease ran out")
+            hub = any(c.hub for c in self._connections.values() if lease_id in c.leases)
+            self._end_lease(lease_id, "the lease ran out", hold=not hub)
         self._take_back_from_nobody(now_s)
         self._offer_pending()
         # who takes scans by name has no capacity, and holds some
@@ -679,6 +715,13 @@ class Dispatch:
             (c.capacity > 0 or bool(c.leases)) and not (c.stalled or c.away) for c in self._connections.values()
         )
         self._escalation.step(working)
+
+    def attended(self) -> bool:
+        """Tell whether anybody who may decide is linked with this service."""
+        return any(
+            self._gate is None or ((who := self._gate.who(c.key)) is not None and who.role in _DECIDERS)
+            for c in self._connections.values() if not (c.broken or c.away)
+        )  # fmt: skip
 
     def _take_back_from_nobody(self, now_s: float) -> None:
         """End leases that programs renew though their person has done nothing for too long."""
@@ -748,7 +791,7 @@ class Dispatch:
             who = self._gate.who(connection.key)
             if who is None or who.key.name != connection.analyst:
                 self._drop(connection, "revoked", cut=True)
-            elif who.role not in _DECIDERS and connection.capacity:
+            elif (who.role not in _TAKERS and connection.capacity) or (who.role == "hub") != connection.hub:
                 self._drop(connection, f"is {who.role} now", cut=True)
 
     def _offer_pending(self) -> None:
@@ -775,10 +818,11 @@ class Dispatch:
 
     def _offered(self, connection: Connection, item: Item, lease_id: str, lease_s: float) -> wire.Offer:
         row = item.row
+        given = self._outbox.opinions(row.scan_id, connection.analyst)
         return wire.Offer(
             scan_id=row.scan_id, lease_id=lease_id, lease_s=lease_s, size=row.size, sha256=row.sha256, lane=row.lane,
             start_utc_ns=row.start_utc_ns, attempt=item.attempts, simulated=row.simulated, result=row.told,
-            declaration=row.papers, opinions=self._outbox.opinions(row.scan_id, connection.analyst),
+            declaration=row.papers, opinions=tuple(g.opinion for g in given), signed=_proofs(given),
         )  # fmt: skip
 
     def _offer(self, connection: Connection, item: Item) -> None:
@@ -841,13 +885,13 @@ class Dispatch:
             if lease_id in shared:
                 continue
             try:
-                self._end_lease(lease_id, f"{connection.analyst} {why}")
+                self._end_lease(lease_id, f"{connection.analyst} {why}", hold=not connection.hub)
             except StorageError as error:  # it ends when its time is over
                 self._log("release_failed", level="warning", text=one_line(str(error)))
         self._log("analyst_left", analyst=connection.analyst, text=why)
 
-    def queue(self) -> wire.Queue:
-        """Return the queue as workstations see it."""
+    def queue(self, after: str = "") -> wire.Queue:
+        """Return the queue as workstations see it, from its first scan or from the one that follows `after`."""
         opinions = self._outbox.opinion_counts()
         rows = tuple(
             wire.QueueRow(
@@ -856,10 +900,10 @@ class Dispatch:
                 containers=() if i.row.papers is None else i.row.papers.container_numbers[:4],
                 simulated=i.row.simulated, attempts=i.attempts, opinions=opinions.get(i.row.scan_id, 0),
             )
-            for i in self._outbox.undecided(QUEUE_ROWS)
+            for i in self._outbox.undecided(QUEUE_ROWS, after)
         )  # fmt: skip
         alarm = "; ".join(a.text for a in self._alarms_in_force())
-        return wire.Queue(rows=rows, counts=self._outbox.counts(), alarm=alarm)
+        return wire.Queue(rows=rows, counts=self._outbox.counts(), alarm=alarm, after=after)
 
     def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | memoryview | None = None) -> bool:
         """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""
@@ -906,14 +950,34 @@ def _check_ids(message: wire.FromAnalyst | Decision | Opinion) -> None:
             raise DeliveryError(f"{name} {value[:MAX_NAME]!r}, expected at most {MAX_REF} printable characters")
 
 
+def _check_said(connection: Connection, said: Decision | Opinion, id_field: str, utc_ns: int) -> None:
+    """Raise DeliveryError for a decision or opinion that is not this connection's, or has values that can be none."""
+    via = said.via if isinstance(said, Decision) else ""
+    speaker = via if connection.hub else said.analyst
+    if speaker != connection.analyst or (via and not connection.hub):
+        raise DeliveryError(f"signed {speaker or 'nobody'}, but this connection is {connection.analyst}'s")
+    name = getattr(said, id_field)
+    if not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise DeliveryError(f"{id_field} {name[:MAX_NAME]!r}, expected 1-{MAX_NAME} characters")
+    _check_ids(said)
+    if not 0 <= utc_ns < 1 << 63:
+        raise DeliveryError(f"time {utc_ns}, expected nanoseconds since 1970")
+
+
+def _proofs(given: Iterable[Given]) -> tuple[wire.SignedOpinion, ...]:
+    return tuple(
+        wire.SignedOpinion(opinion_id=g.opinion.opinion_id, statement=g.statement, signature=g.signature)
+        for g in given
+        if g.signature
+    )
+
+
 def _ref(message: wire.FromAnalyst) -> str:
-    if isinstance(message, wire.Decide):
-        if message.decision is not None:
-            return message.decision.decision_id
+    if isinstance(message, wire.Decide | wire.Opine):
         try:  # not verified: it only tells its sender what the answer is about
-            return wire.decode_statement(message.statement).decision.decision_id
+            if isinstance(message, wire.Decide):
+                return (message.decision or wire.decode_statement(message.statement).decision).decision_id
+            return (message.opinion or wire.decode_opinion_statement(message.statement).opinion).opinion_id
         except ProtocolError:
             return ""
-    if isinstance(message, wire.Opine):
-        return message.opinion.opinion_id
     return str(getattr(message, "scan_id", "") or getattr(message, "lease_id", ""))

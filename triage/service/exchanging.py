@@ -21,9 +21,12 @@ import msgspec
 from scanner_io import __version__, exchange, recording
 from scanner_io.errors import ConfigError, DataError
 from scanner_io.foreign import ForeignFiles
+from scanner_io.formats.raster import RasterOptions
 from scanner_io.model import Decision, Declaration, Radiograph, Scan, TriageResult
 from scanner_io.security import Identity
-from triage.analysis.recognised import Received
+from triage.analysis.image_profile import ImageProfile
+from triage.analysis.recognised import Here, Received
+from triage.analysis.same_image import Compared, compared
 
 from .outbox import Item, Outbox
 
@@ -66,7 +69,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
     original_sha256, original_size : of the recording as the lane wrote it
     rewritten : the recording in the package was written anew, and what was left out of it
-    result : with what later assessments added; the recording has the first one
+    result, declaration : with what later assessments added, and the newest papers
+    first_outcome, first_declaration : of when it was judged; the recording has that result
     audit_seq, audit_hash : how far the sender's audit had come
     """
 
@@ -80,7 +84,9 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     original_size: int
     rewritten: tuple[str, ...]
     result: TriageResult
+    first_outcome: str = ""
     declaration: Declaration | None
+    first_declaration: Declaration | None = None
     left_out: tuple[str, ...]
     decisions: tuple[Decision, ...]
     custody: tuple[Custody, ...]
@@ -133,7 +139,8 @@ def _scan_files(outbox: Outbox, item: Item, name: str, policy: Policy, readers: 
     row = item.row
     data = _original(item)
     scan = readers.recording_of(data, row.path).scan
-    declaration, left_out = _subset(row.declaration, policy)
+    declaration, left_out = _subset(row.papers, policy)
+    first, _ = _subset(row.declaration, policy)
     rewritten: tuple[str, ...] = ()
     files: dict[str, bytes] = {}
     result = row.result
@@ -149,11 +156,12 @@ def _scan_files(outbox: Outbox, item: Item, name: str, policy: Policy, readers: 
     told = Told(
         scan_id=row.scan_id, lane=row.lane, start_utc_ns=row.start_utc_ns, simulated=row.simulated, form=policy.form,
         file=tuple(files), original_sha256=row.sha256, original_size=row.size, rewritten=rewritten, result=row.told,
-        declaration=declaration, left_out=left_out, decisions=decisions, audit_seq=seq, audit_hash=head.hex(),
+        first_outcome=row.result.outcome, declaration=declaration, first_declaration=first,
+        left_out=left_out, decisions=decisions, audit_seq=seq, audit_hash=head.hex(),
         custody=tuple(_custody(outbox, row.scan_id, policy)),
     )  # fmt: skip
     made = {f"{name}.scan.json": msgspec.json.format(msgspec.json.encode(told), indent=1), **files}
-    _check_left_out(row.declaration, [d for d, _ in outbox.decisions(row.scan_id)], scan, policy, made)
+    _check_left_out((row.declaration, row.papers), [d for d, _ in outbox.decisions(row.scan_id)], scan, policy, made)
     return made
 
 
@@ -226,11 +234,12 @@ def _pictures(radiograph: Radiograph | None, name: str) -> dict[str, bytes]:
 
 
 def _check_left_out(
-    declaration: Declaration | None, decisions: list[Decision], scan: Scan, policy: Policy, files: dict[str, bytes]
+    declared: Sequence[Declaration | None], decisions: list[Decision], scan: Scan, policy: Policy,
+    files: dict[str, bytes],
 ) -> None:  # fmt: skip
     """Raise DataError where a name that was to be left out stands in what would go out."""
     names: list[str] = []
-    for papers in (declaration, scan.declaration):
+    for papers in (*declared, scan.declaration):
         if papers is not None and policy.parties == "none":
             names += [papers.consignor, papers.consignee]
     if policy.people == "none":
@@ -271,6 +280,45 @@ def told_in(opened: exchange.Opened, readers: ForeignFiles) -> list[Told]:
     return found
 
 
+def image_in(told: Told, opened: exchange.Opened, readers: ForeignFiles) -> Radiograph | None:
+    """Return the image of a scan in a package: of its recording, or of the picture of its last energy.
+
+    None where it has neither. Raises DataError where it cannot be read.
+    """
+    for name in reversed(told.file):
+        if name.endswith(recording.SUFFIX):
+            return readers.recording_of(opened.files[name], name).scan.radiograph
+        if name.endswith(".png"):
+            return readers.raster(
+                opened.files[name], name=name, start_utc_ns=told.start_utc_ns, start_how="by the package",
+                options=RasterOptions(polarity="air_bright"),  # counts as they are
+            )[0]  # fmt: skip
+    return None
+
+
+def here_of(item: Item, told: Told, opened: exchange.Opened, score: float | None, readers: ForeignFiles) -> Here:
+    """Return what is known of a passage here, its image held against that of a scan in a package.
+
+    Its papers are the newest, and its result has what later assessments add. Raises DataError where its recording
+    cannot be read, or is not as it was entered.
+    """
+    row = item.row
+    papers = row.papers
+    mine = readers.recording_of(_original(item), row.path).scan.radiograph
+    image = None
+    if mine is not None:
+        try:
+            theirs = image_in(told, opened, readers)
+        except DataError as error:
+            image = Compared(same=None, words=f"the received image cannot be read: {error}")
+        else:
+            image = compared(theirs, mine, ImageProfile(), one_scan=told.scan_id == row.scan_id)
+    return Here(
+        utc_ns=row.start_utc_ns, container_numbers=papers.container_numbers if papers else (),
+        seals=papers.seals if papers else (), result=row.told, image=image, risk_score=score,
+    )  # fmt: skip
+
+
 def received(told: Told, sender: str) -> Received:
     """Return a scan of a package as it stands for recognition."""
     papers = told.declaration
@@ -284,7 +332,8 @@ def received(told: Told, sender: str) -> Received:
 def summary(told: Told) -> dict[str, Any]:
     """Return what scripts and people read of one scan."""
     return {
-        "scan": told.scan_id, "lane": told.lane, "outcome": told.result.outcome, "simulated": told.simulated,
+        "scan": told.scan_id, "lane": told.lane, "outcome": told.result.outcome,
+        "first_outcome": told.first_outcome or told.result.outcome, "simulated": told.simulated,
         "verdict": told.decisions[-1].verdict if told.decisions else None,
         "containers": list(told.declaration.container_numbers) if told.declaration else [],
         "left_out": list(told.left_out), "rewritten": list(told.rewritten), "files": list(told.file),

@@ -122,27 +122,26 @@ def report(
 
     Raises StorageError if the outbox cannot be read, or has nothing of that time.
     """
+    period = (first_ns, end_ns)
     with reading(place) as reader:
-        kinds = (
-            "('service_started', 'service_stopped', 'lane_ready', 'lane_died', 'lane_finished', 'health', 'hub_lost')"
-        )
+        # of other events only the one before a start counts: until then a service that never said its end was there
         rows = reader.rows(
-            f"SELECT utc_ns, CASE WHEN kind IN {kinds} THEN kind ELSE '' END, who, "  # noqa: S608 -- fixed words
-            f"CASE WHEN kind IN {kinds} THEN text ELSE '' END FROM events ORDER BY seq"
+            "SELECT utc_ns, kind, who, text FROM events WHERE kind IN ('service_started', 'service_stopped', "
+            "'lane_ready', 'lane_died', 'lane_finished', 'health', 'hub_lost') OR seq IN "
+            "(SELECT seq - 1 FROM events WHERE kind='service_started') ORDER BY seq"
         )
         watch = watched(Event(int(r[0]), str(r[1]), str(r[2]), str(r[3])) for r in rows)
-        committed = {
-            str(scan_id): int(at_ns)
-            for scan_id, at_ns in reader.rows("SELECT scan_id, committed_utc_ns FROM decisions WHERE applied<>0")
-        }
-        opinions = [
-            msgspec.json.decode(blob, type=Opinion) for (blob,) in reader.rows("SELECT opinion FROM opinions")
-        ]  # fmt: skip
+        query = (
+            "SELECT scan_id, committed_utc_ns FROM decisions JOIN scans USING (scan_id) "
+            "WHERE applied<>0 AND added_utc_ns>=? AND added_utc_ns<?"
+        )
+        committed = {str(scan_id): int(at_ns) for scan_id, at_ns in reader.rows(query, period)}
+        query = "SELECT opinion FROM opinions JOIN scans USING (scan_id) WHERE added_utc_ns>=? AND added_utc_ns<?"
+        opinions = [msgspec.json.decode(blob, type=Opinion) for (blob,) in reader.rows(query, period)]
     found: dict[str, list[Passage]] = {}
-    for passage in passages(place):
+    for passage in passages(place, period, history=False):
         progress()
-        if first_ns <= passage.at_utc_ns < end_ns:
-            found.setdefault(passage.lane, []).append(passage)
+        found.setdefault(passage.lane, []).append(passage)
     names = sorted({*found, *(n for n, since in watch.since_ns.items() if since < end_ns)})
     if not names:
         raise StorageError(f"{place}: holds nothing from {_iso(first_ns)} to {_iso(end_ns)}; see --from and --to")

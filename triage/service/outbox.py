@@ -19,7 +19,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,6 @@ from scanner_io.model import Decision, Declaration, Opinion, TriageResult
 
 from . import audit, store
 from .later import URGENT, Change, Later, together
-from .sparing import one_line
 
 State = Literal["filed", "pending", "leased", "held", "decided"]
 
@@ -123,6 +122,12 @@ MIGRATIONS = (
         later BLOB NOT NULL, PRIMARY KEY (scan_id, number)
     ) STRICT;
     """,
+    """
+    ALTER TABLE opinions ADD COLUMN statement BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE opinions ADD COLUMN signature BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE scans ADD COLUMN said TEXT NOT NULL DEFAULT 'kept';
+    """,
+    "CREATE INDEX scans_added ON scans (added_utc_ns, scan_id)",
 )
 
 CHAINED_FROM = 4
@@ -131,10 +136,18 @@ CLOCK_SKEW_NS = 60 * 10**9
 """So far two services' clocks may differ without it counting as a step."""
 MAX_LATE = 20
 """Decisions that were not applied, kept of one analyst on one scan: a program gone wild is not to fill the disk."""
-OPINIONS_TOLD = 16
-"""So many fit into a message, whatever is written in them."""
+OPINIONS_TOLD, OPINIONS_TOLD_BYTES = 16, 1 << 20
+"""So many fit into a message, with what proves them, whatever is written in them."""
 AGE_TIER_S = 1800.0
 """See `scanner_io.config.Dispatch`; `arrange` sets another."""
+_UNATTENDED = (
+    "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts, selected, COUNT(*) OVER (), "
+    "COUNT(CASE WHEN state='held' THEN 1 END) OVER (), MIN(waits_since_utc_ns) OVER () FROM outbox "
+    "JOIN scans USING (scan_id) WHERE (hub=? OR ?=1) AND (state='held' OR (outcome<>'CLEAR' OR selected<>0) AND "
+    "(state='pending' OR state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?))"
+)
+"""What is an alarm. A scan that was selected to be looked at waits for a person like one that was flagged; one judged
+CLEAR that somebody asked for by name, and has not fetched, does not."""
 BEAT_S, LOST_BEATS = 5.0, 6
 """A service that shares its database says so often that it lives; silent at so many looks at it, it is taken as gone.
 
@@ -198,6 +211,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     applied: bool
     reason: str
     repeated: bool
+
+
+class Given(NamedTuple):
+    """An opinion as it is to be told. statement, signature : empty where it is not signed, or withheld"""
+
+    opinion: Opinion
+    statement: bytes
+    signature: bytes
 
 
 class Outbox:
@@ -454,9 +475,18 @@ class Outbox:
         self._recording_is_here(item)
         return item
 
+    @property
+    def serves_all(self) -> bool:
+        """No other service has a part of the scans for itself: there is none, or they read each other's recordings."""
+        return self._shared or not self.hub
+
+    def serves(self, item: Item) -> bool:
+        """Tell whether this service offers the scan to analysts: it has its recording, or reads the other ones'."""
+        return item.hub == self.hub or self._shared
+
     def _recording_is_here(self, item: Item) -> None:
         scan_id = item.row.scan_id
-        if item.hub != self.hub and not self._shared:
+        if not self.serves(item):
             raise DeliveryError(f"scan {scan_id}: its recording is at hub {item.hub!r}; ask there")
         if self.store.row("SELECT 1 FROM scans WHERE scan_id=? AND kept<>'whole'", (scan_id,)):
             raise DeliveryError(f"scan {scan_id}: its recording was deleted by the site's policy (retention)")
@@ -471,20 +501,38 @@ class Outbox:
         self.event("leased", scan_id, analyst, lease_id)
         return self.item(scan_id)
 
-    def renew(self, lease_id: str, lease_s: float) -> bool:
-        """Extend a lease; False if it has ended."""
-        if lease_id not in self._deadlines:
+    def renew(self, lease_id: str, analyst: str, lease_s: float) -> bool:
+        """Extend a lease of an analyst; False if it is not theirs or has ended.
+
+        One that another service gave is this service's from now on: its analyst is here.
+        """
+        if self.holder(lease_id) != analyst:
+            return False
+        if lease_id not in self._deadlines and not self._moved_here(lease_id, analyst):
             return False
         self._arm([lease_id], lease_s)
         return True
 
-    def release(self, lease_id: str, why: str, max_attempts: int) -> str | None:
-        """End a lease without a decision; return the scan, which is pending again, or held after too many tries."""
+    def _moved_here(self, lease_id: str, analyst: str) -> bool:
+        with self.store.transaction():
+            moved = self.store.change(
+                "UPDATE outbox SET lease_hub=? WHERE lease_id=? AND analyst=? AND state='leased' AND lease_hub<>?",
+                (self.hub, lease_id, analyst, self.hub),
+            )
+            if moved:
+                self.event("lease_moved", who=analyst, text=f"{lease_id} to {self.hub}")
+        return bool(moved)
+
+    def release(self, lease_id: str, why: str, max_attempts: int, *, hub: str | None = None) -> str | None:
+        """End a lease without a decision; return the scan, which is pending again, or held after too many tries.
+
+        hub : of the service that gave it; None: this one. A lease that has moved to another is not touched
+        """
         with self.store.transaction():
             found = self.store.locked(
                 "SELECT scan_id, attempts, analyst, outcome, taken, damage, selected FROM outbox JOIN scans "
-                "USING (scan_id) WHERE lease_id=? AND state='leased'",
-                (lease_id,),
+                "USING (scan_id) WHERE lease_id=? AND state='leased' AND lease_hub=?",
+                (lease_id, self.hub if hub is None else hub),
             )
             if found is not None:
                 scan_id, attempts, analyst, outcome, taken, damage, selected = found
@@ -511,7 +559,12 @@ class Outbox:
             # Some lease may be committed whose COMMIT was never answered; nobody else would end it.
             self._arm(self._leases() - self._deadlines.keys(), lease_s)
             self._connections = self.store.connections
-        return [lease for lease, deadline in self._deadlines.items() if deadline <= now]
+        over = [lease for lease, deadline in self._deadlines.items() if deadline <= now]
+        mine = self._leases() if over else set()
+        for lease in over:
+            if lease not in mine:
+                del self._deadlines[lease]  # another service has it, or it ended without this one's hearing of it
+        return [lease for lease in over if lease in mine]
 
     # ------------------------------------------------------------------------------------------------- the clock
 
@@ -564,16 +617,28 @@ class Outbox:
                 "SELECT COUNT(*) FROM scans JOIN outbox USING (scan_id) WHERE hub=? AND state IN ('pending', 'held')"
             )
             ((waiting,),) = self.store.rows(query, (hub,))
-            leases = [
-                lease for (lease,) in self.store.rows(
-                    "SELECT lease_id FROM outbox WHERE lease_hub=? AND state='leased'", (hub,)
-                )
-            ]  # fmt: skip
+            leases = self.store.rows(
+                "SELECT lease_id, hub FROM outbox JOIN scans USING (scan_id) WHERE lease_hub=? AND state='leased'",
+                (hub,),
+            )
             told = f"hub {hub} is silent; {waiting} scans wait there, {len(leases)} are out on lease"
             self.event("hub_lost", who=hub, text=told)
-        for lease_id in leases if self._shared else []:
-            self.release(lease_id, f"hub {hub} is silent", sys.maxsize)
+        for lease_id, where in leases:
+            if self._shared or where == self.hub:
+                self.release(lease_id, f"hub {hub} is silent", sys.maxsize, hub=hub)
         return told
+
+    def take_over(self, scan_id: str) -> bool:
+        """End the lease of a scan whose recording is here now, if the service that gave it is gone."""
+        found = self.store.row(
+            "SELECT lease_id, lease_hub FROM outbox JOIN hubs ON hubs.hub=lease_hub "
+            "WHERE scan_id=? AND state='leased' AND lost=1",
+            (scan_id,),
+        )
+        if found is None:
+            return False
+        lease_id, hub = found
+        return bool(self.release(lease_id, f"hub {hub} is silent", sys.maxsize, hub=hub))
 
     # ------------------------------------------------------------------------------------------------ escalation
 
@@ -590,16 +655,11 @@ class Outbox:
 
         A scan that seems to wait since the future is counted: the clock was put back, and nobody knows how long it is.
         """
-        found = self.store.row(
-            "SELECT COUNT(*) OVER (), COUNT(CASE WHEN state='held' THEN 1 END) OVER (), scan_id, outcome, "
-            "MIN(waits_since_utc_ns) OVER () FROM outbox JOIN scans USING (scan_id) "
-            "WHERE (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR state='leased' AND "
-            "taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) ORDER BY turn_utc_ns, scan_id LIMIT 1",
-            (self.hub, int(self._shared), *self._since(wait_s)),
-        )
+        query = f"{_UNATTENDED} ORDER BY turn_utc_ns, scan_id LIMIT 1"
+        found = self.store.row(query, (self.hub, int(self._shared), *self._since(wait_s)))
         if found is None:
             return None
-        scans, held, scan_id, outcome, since = found
+        scan_id, outcome, _, _, _, _, scans, held, since = found
         waited_s = max(0.0, (time.time_ns() - since) / 1e9)
         return Waiting(scans=scans, held=held, scan_id=scan_id, outcome=outcome, waited_s=waited_s)
 
@@ -611,18 +671,16 @@ class Outbox:
         told = []
         with self.store.transaction():
             rows = self.store.rows(
-                "SELECT scan_id, outcome, state, waits_since_utc_ns, attempts FROM outbox JOIN scans USING (scan_id) "
-                "WHERE escalated=0 AND (hub=? OR ?=1) AND (state='held' OR outcome<>'CLEAR' AND (state='pending' OR "
-                "state='leased' AND taken=0) AND (waits_since_utc_ns<=? OR waits_since_utc_ns>?)) "
-                "ORDER BY turn_utc_ns LIMIT ?",
+                f"{_UNATTENDED} AND escalated=0 ORDER BY turn_utc_ns LIMIT ?",
                 (self.hub, int(self._shared), *self._since(wait_s), limit),
             )
-            for scan_id, outcome, state, since, attempts in rows:
+            for scan_id, outcome, state, since, attempts, selected, *_ in rows:
                 if not self.store.change("UPDATE outbox SET escalated=1 WHERE scan_id=? AND escalated=0", (scan_id,)):
                     continue  # another service was quicker
                 waited_s = max(0.0, (time.time_ns() - since) / 1e9)
                 what = "is held" if state == "held" else f"nobody has taken it for {waited_s:.0f} s"
-                told.append((scan_id, f"{outcome}, {what}; times offered: {attempts}"))
+                chosen = ", selected to be looked at" if selected else ""
+                told.append((scan_id, f"{outcome}{chosen}, {what}; times offered: {attempts}"))
             for scan_id, text in told:
                 self.event("unattended", scan_id, text=text)
         return told
@@ -684,7 +742,9 @@ class Outbox:
                     "UPDATE outbox SET state='decided', lease_id='' WHERE scan_id=?", (decision.scan_id,)
                 )  # fmt: skip
             kind = "decision_not_applied" if reason else "decided"
-            seq = self.event(kind, decision.scan_id, decision.analyst, f"{decision.verdict} {reason}".strip())
+            via = f"via {decision.via}" if decision.via else ""
+            words = " ".join(filter(None, (decision.verdict, via, reason)))
+            seq = self.event(kind, decision.scan_id, decision.analyst, words)
             self.store.change("UPDATE decisions SET seq=? WHERE decision_id=?", (seq, decision.decision_id))
         if not reason:
             self._deadlines.pop(decision.lease_id, None)
@@ -706,7 +766,7 @@ class Outbox:
             return f"the scan was decided already by {item.analyst}"
         if not decision.lease_id or item.lease_id != decision.lease_id:
             return "its lease had ended; the scan went to somebody else or waits"
-        if item.analyst != decision.analyst:
+        if item.analyst != (decision.via or decision.analyst):
             return f"the lease is {item.analyst}'s"
         if item.row.sha256 != decision.sha256:
             return f"made on a recording with hash {decision.sha256[:16]}…, the scan's is {item.row.sha256[:16]}…"
@@ -714,8 +774,10 @@ class Outbox:
 
     # -------------------------------------------------------------------------------------------------- opinions
 
-    def opine(self, opinion: Opinion, lease_id: str) -> bool:
+    def opine(self, opinion: Opinion, lease_id: str, *, statement: bytes = b"", signature: bytes = b"") -> bool:
         """Commit what an analyst thinks of a scan that they have on this lease; False if it was committed before.
+
+        statement, signature : the very bytes that the analyst signed, kept as they came
 
         The lease stays: it is for the caller to end it. Raises DeliveryError if the lease is not theirs, the opinion is
         of another recording, or its id was used for something else.
@@ -733,27 +795,39 @@ class Outbox:
                 raise DeliveryError(
                     f"of a recording with hash {opinion.sha256[:16]}…, the scan's is {item.row.sha256[:16]}…"
                 )
+            blob = msgspec.json.encode(opinion)
             self.store.change(
-                "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion) VALUES (?,?,?,?)",
-                (opinion.opinion_id, opinion.scan_id, opinion.analyst, msgspec.json.encode(opinion)),
+                "INSERT INTO opinions (opinion_id, scan_id, analyst, opinion, statement, signature) "
+                "VALUES (?,?,?,?,?,?)",
+                (opinion.opinion_id, opinion.scan_id, opinion.analyst, blob, statement, signature),
             )
-            seq = self.event("opinion", opinion.scan_id, opinion.analyst, one_line(f"{opinion.verdict} {opinion.note}"))
+            text = audit.opinion_text(blob, str(opinion.verdict), signed=bool(signature))
+            seq = self.event("opinion", opinion.scan_id, opinion.analyst, text)
             self.store.change("UPDATE opinions SET seq=? WHERE opinion_id=?", (seq, opinion.opinion_id))
         return True
 
-    def opinions(self, scan_id: str, reader: str = "") -> tuple[Opinion, ...]:
+    def opinions(self, scan_id: str, reader: str = "") -> tuple[Given, ...]:
         """Return what analysts thought of a scan, oldest first: the last `OPINIONS_TOLD`.
 
         reader : who is to decide it, and is not told what others said blindly; empty: all of it
         """
         rows = self.store.rows(
-            "SELECT opinion FROM opinions WHERE scan_id=? ORDER BY seq DESC LIMIT ?", (scan_id, OPINIONS_TOLD)
+            "SELECT opinion, statement, signature FROM opinions WHERE scan_id=? ORDER BY seq DESC LIMIT ?",
+            (scan_id, OPINIONS_TOLD),
         )
-        found = [msgspec.json.decode(blob, type=Opinion) for (blob,) in reversed(list(rows))]
-        return tuple(
-            msgspec.structs.replace(o, verdict=None, note="") if reader and o.blind and o.analyst != reader else o
-            for o in found
-        )
+        found: list[Given] = []
+        left = OPINIONS_TOLD_BYTES
+        for blob, statement, signature in rows:
+            left -= len(blob) + len(statement)
+            if left < 0:
+                break
+            opinion = msgspec.json.decode(blob, type=Opinion)
+            if reader and opinion.blind and opinion.analyst != reader:
+                hidden = msgspec.structs.replace(opinion, verdict=None, note="")
+                found.append(Given(hidden, b"", b""))
+            else:
+                found.append(Given(opinion, bytes(statement), bytes(signature)))
+        return tuple(reversed(found))
 
     def opinion_counts(self) -> dict[str, int]:
         """Return how many opinions there are of each undecided scan that has any."""
@@ -791,12 +865,16 @@ class Outbox:
         rows = self.store.rows("SELECT later FROM assessments WHERE scan_id=? ORDER BY number", (scan_id,))
         return tuple(msgspec.json.decode(blob, type=Later) for (blob,) in rows)
 
-    def undecided(self, limit: int) -> list[Item]:
-        """Return scans that wait for an answer, most urgent first."""
+    def undecided(self, limit: int, after: str = "") -> list[Item]:
+        """Return scans that wait for an answer, most urgent first.
+
+        after : only those behind the turn of this scan, decided or not; none where it is not known
+        """
         rows = self.store.rows(
-            "SELECT scan_id FROM outbox WHERE state IN ('pending', 'leased', 'held') "
+            "SELECT scan_id FROM outbox WHERE state IN ('pending', 'leased', 'held') AND (?='' OR "
+            "(turn_utc_ns, scan_id) > (SELECT turn_utc_ns, scan_id FROM outbox WHERE scan_id=?)) "
             "ORDER BY turn_utc_ns, scan_id LIMIT ?",
-            (limit,),
+            (after, after, limit),
         )
         return [self.item(scan_id) for (scan_id,) in rows]
 
@@ -816,6 +894,23 @@ class Outbox:
             "SELECT decision, applied FROM decisions WHERE scan_id=? ORDER BY seq, committed_utc_ns", (scan_id,)
         )
         return [(msgspec.json.decode(blob, type=Decision), bool(applied)) for blob, applied in rows]
+
+    def decided_since(self, seq: int) -> tuple[int, list[str]]:
+        """Return how far the chain of events has come, and which scans were decided in it after the event `seq`."""
+        last, _ = self.audit_head()
+        if last == seq:
+            return last, []
+        query = "SELECT scan_id FROM events WHERE seq>? AND seq<=? AND kind='decided' ORDER BY seq"
+        return last, [scan_id for (scan_id,) in self.store.rows(query, (seq, last))]
+
+    def in_force(self, scan_id: str) -> tuple[Decision, bytes, bytes] | None:
+        """Return the decision that decides a scan, with what its analyst signed and the signature; None: none does."""
+        found = self.store.row(
+            "SELECT decision, statement, signature FROM decisions WHERE scan_id=? AND applied<>0", (scan_id,)
+        )
+        if found is None:
+            return None
+        return msgspec.json.decode(found[0], type=Decision), bytes(found[1]), bytes(found[2])
 
     def signatures(self, scan_id: str) -> list[tuple[str, bytes, bytes]]:
         """Return analyst, statement and signature of every decision on a scan in the order of their commits."""

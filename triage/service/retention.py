@@ -3,7 +3,10 @@
 The recording goes first. Its row stays, with the result, the declaration, every decision and everything in the audit.
 That a recording is going to be deleted, why, and by whose order is in the audit before it is; a deletion that was cut
 short is finished by the next run. Result and declaration, which say what was in a vehicle and whose it was, go after
-`result_days`, never before the recording; outcome, decisions and audit stay in any case.
+`result_days`, never before the recording. What people said of it in their own words, the notes of decisions, opinions
+and second readings, goes after `said_days`, never before the recording either. Outcome, verdicts and audit stay in any
+case. A signature is of all that was signed: where a note is erased there is nothing left to verify, and what stays is
+the hash of the signed bytes in the audit, written when they went.
 
 Never touched: what waits for an answer, is with an analyst or held; what was judged CLEAR, unless the policy says for
 how long such scans are kept; what is under a legal hold; what is damaged or missing, which somebody must look at.
@@ -15,15 +18,17 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
 from scanner_io import disk
 from scanner_io.config import Retention
 from scanner_io.errors import DeliveryError, StorageError
-from scanner_io.model import TriageResult
+from scanner_io.model import Decision, Opinion, TriageResult
 from scanner_io.storage import sync_folder
 
+from . import audit
 from .outbox import Outbox
 
 DAY_NS = 24 * 3600 * 10**9
@@ -122,7 +127,7 @@ def delete(outbox: Outbox, one: Candidate, recordings: Path, who: str) -> bool:
 
 
 class Erasable(msgspec.Struct, frozen=True, kw_only=True):
-    """A scan whose recording is gone and whose result and declaration the policy lets go. since_utc_ns : as above"""
+    """A scan whose recording is gone, and of which the policy lets more go. since_utc_ns : as above"""
 
     scan_id: str
     since_utc_ns: int
@@ -182,6 +187,78 @@ def erase(outbox: Outbox, one: Erasable, who: str) -> bool:
         hashes += [f"later assessment sha256 {hashlib.sha256(blob).hexdigest()}" for (blob,) in later]
         outbox.store.change("DELETE FROM assessments WHERE scan_id=?", (one.scan_id,))
         outbox.event("result_erased", one.scan_id, who, f"{', '.join(hashes)}; kept {one.keep_days} days")
+    return True
+
+
+_SPOKEN = (
+    "SELECT scan_id, COALESCE(committed_utc_ns, added_utc_ns) FROM scans JOIN outbox USING (scan_id) LEFT JOIN "
+    "(SELECT scan_id, committed_utc_ns FROM decisions WHERE applied<>0) AS answered USING (scan_id) "
+    "WHERE hub=? AND kept IN ('deleted', 'erased') AND said='kept' AND state IN ('decided', 'filed')"
+)
+
+
+class _Note(NamedTuple):
+    """Words of somebody on a scan. words : where they stand and what they hash to; erase : SQL and its values"""
+
+    words: str
+    size: int
+    erase: tuple[str, tuple[Any, ...]]
+
+
+def _notes(outbox: Outbox, scan_id: str) -> list[_Note]:
+    """Return every note on a scan that is there still."""
+    found = []
+    kinds: dict[str, type[Decision | Opinion]] = {"decision": Decision, "opinion": Opinion}
+    for column, kind in kinds.items():
+        table, key = f"{column}s", f"{column}_id"
+        query = f"SELECT {key}, {column}, statement FROM {table} WHERE scan_id=? ORDER BY seq"  # noqa: S608 -- ours
+        for name, blob, statement in outbox.store.rows(query, (scan_id,)):
+            spoken = msgspec.json.decode(blob, type=kind)
+            if not spoken.note:
+                continue
+            signed = f", signed bytes sha256 {hashlib.sha256(statement).hexdigest()}" if statement else ""
+            change = f"UPDATE {table} SET {column}=?, statement=?, signature=? WHERE {key}=?"  # noqa: S608 -- ours
+            rest = msgspec.json.encode(msgspec.structs.replace(spoken, note=""))
+            words = f"{column} {name} sha256 {hashlib.sha256(blob).hexdigest()}{signed}"
+            found.append(_Note(words, len(blob) + len(statement), (change, (rest, b"", b"", name))))
+    query = "SELECT sample, note FROM second_readings WHERE scan_id=? AND note<>'' ORDER BY sample"
+    for sample, note in outbox.store.rows(query, (scan_id,)):
+        change = "UPDATE second_readings SET note='' WHERE sample=? AND scan_id=?"
+        words = f"second reading {sample} note sha256 {hashlib.sha256(note.encode()).hexdigest()}"
+        found.append(_Note(words, len(note.encode()), (change, (sample, scan_id))))
+    return found
+
+
+def said(outbox: Outbox, policy: Retention, utc_ns: int) -> list[Erasable]:
+    """Return the scans of which notes may be erased at this moment, the oldest first. size : of all that goes."""
+    days = policy.said_days
+    if days is None:
+        return []
+    _checked_clock(outbox, utc_ns)
+    found = []
+    for scan_id, since in outbox.store.rows(_SPOKEN, (outbox.hub,)):
+        if utc_ns - since >= days * DAY_NS and (notes := _notes(outbox, scan_id)):
+            size = sum(n.size for n in notes)
+            found.append(Erasable(scan_id=scan_id, since_utc_ns=since, keep_days=days, size=size))
+    return sorted(found, key=lambda e: (e.since_utc_ns, e.scan_id))
+
+
+def erase_said(outbox: Outbox, one: Erasable, who: str) -> bool:
+    """Erase every note on a scan; False if they may not go any more. Raises StorageError.
+
+    What they hashed to is in the audit, and so is that they were erased and not lost.
+    """
+    with outbox.store.transaction():
+        outbox.store.locked("SELECT scan_id FROM outbox WHERE scan_id=?", (one.scan_id,))
+        still = outbox.store.row(f"{_SPOKEN} AND scans.scan_id=?", (outbox.hub, one.scan_id))
+        notes = [] if still is None else _notes(outbox, one.scan_id)
+        if not notes:
+            return False
+        for note in notes:
+            outbox.store.change(*note.erase)
+        outbox.store.change("UPDATE scans SET said='erased' WHERE scan_id=?", (one.scan_id,))
+        text = f"{'; '.join(n.words for n in notes)}; kept {one.keep_days} days"
+        outbox.event(audit.ERASED_EVENT, one.scan_id, who, text)
     return True
 
 

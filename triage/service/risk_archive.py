@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,13 +18,26 @@ from triage.analysis import risk
 from triage.analysis.risk_facts import History, Value, facts_of
 from triage.analysis.shares import share
 
+from .later import Later, together
 from .store import Place, reading
+
+T = TypeVar("T")
+
+
+class Known(NamedTuple):
+    """What was known of a passage from a moment on: its result and papers, and what was known of both before it."""
+
+    since_utc_ns: int
+    result: TriageResult
+    declaration: Declaration | None
+    history: History
 
 
 class Passage(NamedTuple):
     """One passage of the archive.
 
     at_utc_ns : when it was judged
+    known : what was known when it was judged, and after each later assessment, first to last
     verdict, codes, analyst : of the decision in force, empty without one
     """
 
@@ -33,12 +46,33 @@ class Passage(NamedTuple):
     start_utc_ns: int
     at_utc_ns: int
     simulated: bool
-    result: TriageResult
-    declaration: Declaration | None
-    history: History
+    known: tuple[Known, ...]
     verdict: str
     codes: tuple[int, ...]
     analyst: str
+
+    @property
+    def result(self) -> TriageResult:
+        """What is told of it now: the first result, and what later assessments add."""
+        return self.known[-1].result
+
+    @property
+    def declaration(self) -> Declaration | None:
+        """Its declaration, also one that came late."""
+        return self.known[-1].declaration
+
+    @property
+    def history(self) -> History:
+        """What was known of the container and consignor of its declaration when it passed."""
+        return self.known[-1].history
+
+    def as_of(self, utc_ns: int) -> Passage:
+        """Return it as it was known at a moment; what it was judged as is always known."""
+        return self._replace(known=self.known[:1] + tuple(k for k in self.known[1:] if k.since_utc_ns <= utc_ns))
+
+    def with_history(self, history: History) -> Passage:
+        """Return it with another history."""
+        return self._replace(known=(*self.known[:-1], self.known[-1]._replace(history=history)))
 
     def facts(self) -> dict[str, Value]:
         """Return what a rule may ask of it."""
@@ -57,40 +91,76 @@ class Passage(NamedTuple):
         return bool(FOUND & set(self.codes))
 
 
-def passages(place: Place) -> Iterator[Passage]:
+EVER = (0, 1 << 62)
+
+
+def passages(place: Place, period: tuple[int, int] = EVER, *, history: bool = True) -> Iterator[Passage]:
     """Yield the archive's passages in the order they were judged. Raises StorageError if it cannot be read.
 
-    History counts what was there before: passages that were judged before, and finds decided before.
+    period : judged from the first moment on and before the second
+    history : what was there before counts: passages that were judged before, and finds decided before. False: nobody
+        asks for it, and only what lies in the period is read
+
+    Late papers count in the history of others from the moment on at which they came.
     """
+    read = (EVER[0], period[1]) if history else period
     with reading(place) as reader:
         decisions: dict[str, tuple[Decision, int]] = {}
-        for blob, committed_ns in reader.rows("SELECT decision, committed_utc_ns FROM decisions WHERE applied<>0"):
+        query = (
+            "SELECT decision, committed_utc_ns FROM decisions JOIN scans USING (scan_id) "
+            "WHERE applied<>0 AND added_utc_ns>=? AND added_utc_ns<?"
+        )
+        for blob, committed_ns in reader.rows(query, read):
             decision = msgspec.json.decode(blob, type=Decision)
             decisions[decision.scan_id] = (decision, int(committed_ns))
-        seen = _Seen()
+        later: dict[str, list[tuple[int, Later]]] = {}
+        query = (
+            "SELECT scan_id, utc_ns, later FROM assessments JOIN scans USING (scan_id) "
+            "WHERE added_utc_ns>=? AND added_utc_ns<? ORDER BY scan_id, number"
+        )
+        for scan_id, utc_ns, blob in reader.rows(query, read):
+            later.setdefault(scan_id, []).append((int(utc_ns), msgspec.json.decode(blob, type=Later)))
+        seen = Seen()
         query = (
             "SELECT scan_id, lane, start_utc_ns, added_utc_ns, simulated, result, declaration FROM scans "
-            "ORDER BY added_utc_ns, scan_id"
+            "WHERE added_utc_ns>=? AND added_utc_ns<? ORDER BY added_utc_ns, scan_id"
         )
-        for scan_id, lane, start_ns, added_ns, simulated, result, declared in reader.rows(query):
-            try:
-                judged = msgspec.json.decode(result, type=TriageResult)
-                papers = None if declared is None else msgspec.json.decode(declared, type=Declaration)
-            except msgspec.MsgspecError as error:
-                raise StorageError(f"{place}: scan {scan_id} cannot be read ({error})") from error
-            history = seen.history(papers, added_ns)
+        for scan_id, lane, start_ns, added_ns, simulated, result, declared in reader.rows(query, read):
             told = decisions.get(scan_id)
-            verdict, codes, analyst = (told[0].verdict, told[0].codes, told[0].analyst) if told else ("", (), "")
-            yield Passage(
-                scan_id, lane, start_ns, added_ns, bool(simulated), judged, papers, history, verdict, codes, analyst
-            )
-            seen.add(papers, told[1] if told and verdict == "inspect" else None)
+            papers = [(added_ns, _papers(place, scan_id, declared))]
+            papers += [(at_ns, one.declaration) for at_ns, one in later.get(scan_id, ())]
+            if added_ns >= period[0]:
+                judged = _decoded(place, scan_id, result, TriageResult)
+                assessed = [one for _, one in later.get(scan_id, ())]
+                known = tuple(
+                    Known(at_ns, together(judged, assessed[:n]), declaration,
+                          seen.history(declaration, added_ns) if history else History())
+                    for n, (at_ns, declaration) in enumerate(papers)
+                )  # fmt: skip
+                verdict, codes, analyst = (told[0].verdict, told[0].codes, told[0].analyst) if told else ("", (), "")
+                yield Passage(
+                    scan_id, lane, start_ns, added_ns, bool(simulated), known, verdict, codes, analyst
+                )  # fmt: skip
+            if history:
+                seen.add(papers, told[1] if told and told[0].verdict == "inspect" else None)
 
 
-def count(place: Place) -> int:
+def _decoded(place: Place, scan_id: str, blob: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(blob, type=kind)
+    except msgspec.MsgspecError as error:
+        raise StorageError(f"{place}: scan {scan_id} cannot be read ({error})") from error
+
+
+def _papers(place: Place, scan_id: str, blob: bytes | None) -> Declaration | None:
+    return None if blob is None else _decoded(place, scan_id, blob, Declaration)
+
+
+def count(place: Place, period: tuple[int, int] = EVER) -> int:
     """Return how many passages there are."""
     with reading(place) as reader:
-        return int(next(iter(reader.rows("SELECT COUNT(*) FROM scans")))[0])
+        query = "SELECT COUNT(*) FROM scans WHERE added_utc_ns>=? AND added_utc_ns<?"
+        return int(next(iter(reader.rows(query, period)))[0])
 
 
 def span(place: Place) -> tuple[int, int] | None:
@@ -102,24 +172,50 @@ def span(place: Place) -> tuple[int, int] | None:
 
 def history_now(place: Place) -> Callable[[Declaration], History]:
     """Return what tells the history of a declaration's container and consignor, as it is known at this moment."""
-    seen = _Seen()
-    for passage in passages(place):
-        found = passage.verdict == "inspect"
-        seen.add(passage.declaration, passage.at_utc_ns if found else None)
-    return lambda declaration: seen.history(declaration, 1 << 62)
+    seen = Seen()
+    with reading(place) as reader:
+        seen.read(reader)
+    return lambda declaration: seen.history(declaration, EVER[1])
 
 
-class _Seen:
+class Named(msgspec.Struct, frozen=True):
+    """What history asks of a declaration."""
+
+    container_numbers: tuple[str, ...] = ()
+    consignor: str = ""
+
+
+class _Late(msgspec.Struct, frozen=True):
+    """What history asks of a later assessment."""
+
+    declaration: Named
+
+
+class Rows(Protocol):
+    """What asks a database: a reader, or the store of a service itself."""
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> Iterable[tuple[Any, ...]]:
+        """Return the rows of a query."""
+
+
+class Seen:
     """Counts of containers and consignors, and finds that become known at the time of their decision."""
 
     def __init__(self) -> None:
+        """Begin with nothing."""
         self._scans: Counter[str] = Counter()
         self._finds: Counter[str] = Counter()
-        self._to_come: list[tuple[int, str]] = []
+        self._to_come: list[tuple[int, bool, str]] = []
+        self._late: Counter[str] = Counter()
+        """Later assessments of passages that were heard of."""
+        self._heard = 0
+        """The last event of the audit that was heard."""
 
     def history(self, papers: Declaration | None, now_ns: int) -> History:
+        """Return what was known at a moment; moments are asked for in their order."""
         while self._to_come and self._to_come[0][0] <= now_ns:
-            self._finds[heapq.heappop(self._to_come)[1]] += 1
+            _, found, key = heapq.heappop(self._to_come)
+            (self._finds if found else self._scans)[key] += 1
         if papers is None:
             return History()
         boxes, consignor = [f"c {n}" for n in papers.container_numbers], f"p {papers.consignor}"
@@ -130,13 +226,64 @@ class _Seen:
             consignor_finds=self._finds[consignor] if papers.consignor else 0,
         )
 
-    def add(self, papers: Declaration | None, found_ns: int | None) -> None:
-        if papers is None:
+    def add(self, papers: Sequence[tuple[int, Declaration | Named | None]], found_ns: int | None) -> None:
+        """Take a passage. papers : its declarations and since when each was known; found_ns : of a find's decision"""
+        told: set[str] = set()
+        for number, (since_ns, declaration) in enumerate(papers):
+            new = _keys(declaration) - told
+            told |= new
+            for key in new:
+                if number:
+                    heapq.heappush(self._to_come, (since_ns, False, key))
+                else:
+                    self._scans[key] += 1
+                if found_ns is not None:
+                    heapq.heappush(self._to_come, (max(found_ns, since_ns), True, key))
+
+    def read(self, reader: Rows, *, before: str = "", upto: int | None = None) -> int:
+        """Take what the audit of an archive tells since it was read last; return the number of the last event heard.
+
+        Every passage is told there when it was recorded, when papers of it came late, and when it was decided: at once
+        it counts, in this order. Whoever asks what was known at a time of the past reads `passages`.
+
+        before : a passage; what was told from its recording on is left for the next time
+        upto : the last event that is heard; None: all
+        """
+        query = (
+            "SELECT seq, kind, events.scan_id, text, declaration FROM events JOIN scans ON "
+            "scans.scan_id=events.scan_id WHERE seq>? AND seq<=? AND kind IN ('recorded', 'decided', "
+            "'assessed_later', 'assessed_after_decision') ORDER BY seq"
+        )
+        rows = list(reader.rows(query, (self._heard, EVER[1] if upto is None else upto)))
+        for seq, kind, scan_id, text, declared in rows:
+            if scan_id == before and kind == "recorded":
+                break
+            self._heard = int(seq)
+            self._hear(reader, kind, scan_id, text, declared)
+        return self._heard
+
+    def _hear(self, reader: Rows, kind: str, scan_id: str, text: str, declared: bytes | None) -> None:
+        keys = set() if declared is None else _keys(msgspec.json.decode(declared, type=Named))
+        if kind == "recorded":
+            self._scans.update(keys)
             return
-        for key in {*(f"c {n}" for n in papers.container_numbers), f"p {papers.consignor}"}:
-            self._scans[key] += 1
-            if found_ns is not None:
-                heapq.heappush(self._to_come, (found_ns, key))
+        if kind != "decided":
+            self._late[scan_id] += 1
+        query = "SELECT later FROM assessments WHERE scan_id=? AND number<=? ORDER BY number"
+        late = [_keys(msgspec.json.decode(blob, type=_Late).declaration)
+                for (blob,) in reader.rows(query, (scan_id, self._late.get(scan_id, 0)))]  # fmt: skip
+        if kind == "decided":
+            self._finds.update(keys.union(*late) if text.startswith("inspect") else ())
+            return
+        new = late[-1].difference(keys, *late[:-1]) if late else set()
+        self._scans.update(new)
+        if kind == "assessed_after_decision":
+            query = "SELECT 1 FROM decisions WHERE scan_id=? AND applied<>0 AND verdict='inspect'"
+            self._finds.update(new if list(reader.rows(query, (scan_id,))) else ())
+
+
+def _keys(papers: Declaration | Named | None) -> set[str]:
+    return set() if papers is None else {*(f"c {n}" for n in papers.container_numbers), f"p {papers.consignor}"}
 
 
 def tried(

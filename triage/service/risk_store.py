@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from scanner_io.errors import ConfigError, StorageError
-from scanner_io.security import Identity, verified
+from scanner_io.security import ENROLLED, Identity, load_enrolled, verified
 from scanner_io.storage import make_folder, write_durable
 from triage.analysis import risk
 
@@ -121,6 +121,14 @@ def in_force(signed: Signatures, enrolled: Mapping[str, str] | None = None, revo
         found.append(f"signed by {', '.join(sorted(people)) or 'nobody'}; {SIGNERS} people with keys of their own must")
         return found
     return []
+
+
+def enrolled_in(keys: Path | None) -> tuple[dict[str, str] | None, list[str]]:
+    """Return the signing keys of those enrolled in a folder of keys by name, and the names of the revoked."""
+    if keys is None:
+        return None, []
+    listed = load_enrolled(keys / ENROLLED).enrolled
+    return {e.key.name: e.key.signing for e in listed}, [e.key.name for e in listed if e.revoked_utc_ns]
 
 
 def load(named: str | Path, folder: Path | None = None) -> risk.RiskProfile:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+import tomllib
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,16 +25,20 @@ from scanner_io.security import secret_in
 from triage.analysis import risk, selection
 from triage.analysis.risk_facts import FACTS, RISK_KIND, History, Value, doubts
 from triage.analysis.risk_finding import risk_finding
-from triage.analysis.selection import Candidate, Choice, Plan, Stage, Window
+from triage.analysis.selection import Candidate, Choice, Plan, Staff, Stage, Window
 
 from . import risk_store
 from .outbox import Outbox
-from .risk_archive import Passage, passages
+from .risk_archive import EVER, Passage, Seen, passages
 from .store import Place, reading
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run depends on beside its candidates."""
+    """What one run depends on beside its candidates.
+
+    taken : places of its window that were taken when it was made
+    heard : of a run that a service made for one passage as it came: the last event of the audit that its history is of
+    """
 
     run: str
     algorithm: str
@@ -45,6 +50,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     seed_commitment: str
     code_version: str
     utc_ns: int
+    taken: int = 0
+    heard: int | None = None
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +71,15 @@ def seed_in(path: Path) -> bytes:
     except (ValueError, DataError) as error:
         raise ConfigError([f"{path}: expected one line of {2 * selection.SEED_BYTES} hexadecimal digits"]) from error
     return seed
+
+
+def plan_in(path: Path) -> tuple[Plan, tuple[Staff, ...]]:
+    """Return the plan of a file, and who is there when. Raises ConfigError."""
+    try:
+        told = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: {error}; `scanlane selection plan` prints one"]) from error
+    return selection.plan_of(told, str(path)), selection.staff_of(told.get("staff", []), str(path))
 
 
 def candidate_of(passage: Passage, told: risk.Assessment) -> Candidate:
@@ -115,12 +131,14 @@ def select(
     For opening, candidates are the passages that an analyst sent on to inspection; that is why each must be.
     """
     before = candidates_before(place, stage)
+    now_ns = time.time_ns()
     first, last = min(w.start_utc_ns for w in windows), max(w.end_utc_ns for w in windows)
     kept: list[tuple[Candidate, risk.Assessment, dict[str, Value]]] = []
     for passage in passages(place):
         progress()
         if passage.scan_id in before or not first <= passage.at_utc_ns < last:
             continue
+        passage = passage.as_of(now_ns)
         facts = passage.facts()
         told = risk.assess(profile, facts, passage.at_utc_ns)
         candidate = candidate_of(passage, told)
@@ -132,7 +150,7 @@ def select(
     run = Run(
         run=uuid.uuid4().hex, algorithm=selection.ALGORITHM, stage=stage, plan=plan, windows=tuple(windows),
         profile=profile.identity, profile_sha256=profile.sha256, seed_commitment=selection.commitment(seed),
-        code_version=__version__, utc_ns=time.time_ns(),
+        code_version=__version__, utc_ns=now_ns,
     )  # fmt: skip
     choices = selection.choose(stage, [k[0] for k in kept], windows, plan, selection.drawing(seed))
     return run, [
@@ -146,33 +164,44 @@ def record(outbox: Outbox, run: Run, kept: Sequence[Kept], who: str) -> int:
 
     All of it or nothing. Raises StorageError where a passage was a candidate of this stage meanwhile.
     """
-    blobs = [(k.candidate.scan_id, msgspec.json.encode(k)) for k in kept]
-    described = msgspec.json.encode(run)
-    woken = 0
     with outbox.store.transaction():
         done = "SELECT 1 FROM selections JOIN selection_runs USING (run) WHERE scan_id=? AND stage=?"
-        for scan_id, _ in blobs:
-            if outbox.store.row(done, (scan_id, run.stage)):
-                raise StorageError(f"{scan_id}: was selected among for {run.stage} meanwhile; run it again")
-        commit_if_new(outbox, run.seed_commitment, who)
-        outbox.store.change(
-            "INSERT INTO selection_runs VALUES (?, ?, ?, ?)", (run.run, run.stage, run.utc_ns, described)
-        )  # fmt: skip
-        for scan_id, blob in blobs:
-            outbox.store.change("INSERT INTO selections VALUES (?, ?, ?)", (run.run, scan_id, blob))
-        outbox.event("selection_run", who=who, text=f"{run.run} {run_hash(described, (b for _, b in sorted(blobs)))}")
         for one in kept:
-            if not one.choice.chosen:
-                continue
-            scan_id = one.candidate.scan_id
-            if run.stage == "look":
-                outbox.store.change("UPDATE outbox SET selected=1 WHERE scan_id=?", (scan_id,))
-                woken += outbox.store.change(
-                    "UPDATE outbox SET state='pending', waits_since_utc_ns=? WHERE scan_id=? AND state='filed'",
-                    (time.time_ns(), scan_id),
+            if outbox.store.row(done, (one.candidate.scan_id, run.stage)):
+                raise StorageError(
+                    f"{one.candidate.scan_id}: was selected among for {run.stage} meanwhile; run it again"
                 )
-            outbox.event("selected", scan_id, who, f"{run.stage} {run.run}: {one.choice.why}")
+        return write(outbox, run, kept, who)
+
+
+def write(outbox: Outbox, run: Run, kept: Sequence[Kept], who: str) -> int:
+    """Write a run down, in a transaction; as `record`, whatever was before."""
+    blobs = [(k.candidate.scan_id, msgspec.json.encode(k)) for k in kept]
+    described = msgspec.json.encode(run)
+    commit_if_new(outbox, run.seed_commitment, who)
+    outbox.store.change(
+        "INSERT INTO selection_runs VALUES (?, ?, ?, ?)", (run.run, run.stage, run.utc_ns, described)
+    )  # fmt: skip
+    for scan_id, blob in blobs:
+        outbox.store.change("INSERT INTO selections VALUES (?, ?, ?)", (run.run, scan_id, blob))
+    outbox.event("selection_run", who=who, text=f"{run.run} {run_hash(described, (b for _, b in sorted(blobs)))}")
+    woken = 0
+    for one in kept:
+        if not one.choice.chosen:
+            continue
+        if run.stage == "look":
+            woken += wake(outbox, one.candidate.scan_id)
+        outbox.event("selected", one.candidate.scan_id, who, f"{run.stage} {run.run}: {one.choice.why}")
     return woken
+
+
+def wake(outbox: Outbox, scan_id: str) -> int:
+    """Let a passage wait for an analyst, in a transaction; return 1 if it did not before."""
+    outbox.store.change("UPDATE outbox SET selected=1 WHERE scan_id=?", (scan_id,))
+    return outbox.store.change(
+        "UPDATE outbox SET state='pending', waits_since_utc_ns=? WHERE scan_id=? AND state='filed'",
+        (time.time_ns(), scan_id),
+    )
 
 
 def commit_if_new(outbox: Outbox, commitment: str, who: str) -> None:
@@ -228,16 +257,18 @@ def explain(place: Place, scan_id: str, profiles: Path | None, seed: bytes | Non
     Raises DataError for a passage that is not in the archive.
     """
     with reading(place) as reader:
-        runs = {r: bytes(t) for r, t in reader.rows("SELECT run, told FROM selection_runs")}
-        rows: dict[str, dict[str, bytes]] = {}
-        for run, name, told in reader.rows("SELECT run, scan_id, told FROM selections ORDER BY run, scan_id"):
-            rows.setdefault(run, {})[name] = bytes(told)
+        query = (
+            "SELECT run, told FROM selection_runs WHERE run IN (SELECT run FROM selections WHERE scan_id=?) "
+            "ORDER BY utc_ns, run"
+        )
+        runs = {r: bytes(t) for r, t in reader.rows(query, (scan_id,))}
+        rows: dict[str, dict[str, bytes]] = {name: {} for name in runs}
+        query = "SELECT run, scan_id, told FROM selections WHERE run IN (SELECT run FROM selections WHERE scan_id=?)"
+        for run, name, told in reader.rows(query, (scan_id,)):
+            rows[run][name] = bytes(told)
     events = events_in(place, "selection_run")
     passage = _passage(place, scan_id)
-    mine = [name for name in rows if scan_id in rows[name]]
-    return [_again(passage, name, runs[name], rows[name], events, profiles, seed) for name in sorted(
-        mine, key=lambda n: msgspec.json.decode(runs[n], type=Run).utc_ns
-    )]  # fmt: skip
+    return [_again(place, passage, name, runs[name], rows[name], events, profiles, seed) for name in runs]
 
 
 def events_in(place: Place, kind: str) -> list[Event]:
@@ -302,7 +333,7 @@ def _passage(place: Place, scan_id: str) -> Passage:
 
 
 def _again(
-    passage: Passage, name: str, described: bytes, rows: dict[str, bytes], events: list[Event],
+    place: Place, passage: Passage, name: str, described: bytes, rows: dict[str, bytes], events: list[Event],
     profiles: Path | None, seed: bytes | None,
 ) -> Explained:  # fmt: skip
     run = msgspec.json.decode(described, type=Run)
@@ -316,7 +347,7 @@ def _again(
         problems.append("the run is not what the audit says of it: rows of it were changed, or it has no event")
     else:
         checked.append("the run is what the audit says of it")
-    facts = plain(passage.facts())
+    facts = plain(_as_it_was(place, passage, run).facts())
     if facts != kept.facts:
         changed = [f"{n}: recorded {kept.facts.get(n)}, now {facts.get(n)}" for n in FACTS
                    if facts.get(n) != kept.facts.get(n)]  # fmt: skip
@@ -327,6 +358,17 @@ def _again(
     scores_again(run, [kept], profiles, again)
     choices_again(run, all_kept, events, seed, again, kept)
     return Explained(run, kept, problems, checked, open_)
+
+
+def _as_it_was(place: Place, passage: Passage, run: Run) -> Passage:
+    """Return a passage as a run knew it."""
+    passage = passage.as_of(run.utc_ns)
+    if run.heard is None:
+        return passage
+    with reading(place) as reader:
+        seen = Seen()
+        seen.read(reader, upto=run.heard)
+    return passage.with_history(seen.history(passage.declaration, EVER[1]))
 
 
 def scores_again(run: Run, every: Iterable[Kept], profiles: Path | None, again: Again) -> None:
@@ -379,7 +421,9 @@ def choices_again(
         )
         return
     candidates = [k.candidate for k in all_kept.values()]
-    made = {c.scan_id: c for c in selection.choose(run.stage, candidates, run.windows, run.plan, draw)}
+    made = {c.scan_id: c for c in selection.choose(
+        run.stage, candidates, run.windows, run.plan, draw, run.taken
+    )}  # fmt: skip
     differ = [k for k in asked if made[k.candidate.scan_id] != k.choice]
     for one in differ:
         why = made[one.candidate.scan_id].why

@@ -42,7 +42,7 @@ def report(
         raise StorageError(f"{place}: no selection of stage {stage} is recorded; see `scanlane selection run --record`")
     rows = []
     simulated = 0
-    for passage in passages(place):
+    for passage in passages(place, history=False):
         progress()
         if passage.scan_id in kept:
             run, one = kept[passage.scan_id]

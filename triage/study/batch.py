@@ -43,6 +43,7 @@ class Usual(msgspec.Struct, frozen=True, kw_only=True):
 
     energy: str | None = None
     profile: str | None = None
+    risk: str | None = None
     identity: str
 
 
@@ -117,16 +118,17 @@ class Workers(Protocol):
         """Yield an answer for every task, in any order."""
 
 
-def plan_of(energy: Path | None, profile: Path | None, lanes: Path | None) -> Plan:
-    """Return what is judged by: of one energy calibration and profile, or of a service's configuration file.
+def plan_of(energy: Path | None, profile: Path | None, lanes: Path | None, risk: Path | None = None) -> Plan:
+    """Return what is judged by: of one energy calibration and profiles, or of a service's configuration file.
 
     Raises ConfigError where one of them cannot be read or does not fit.
     """
     if lanes is None:
-        return Plan(other=_usual(_absolute(energy), _absolute(profile), None))
+        return Plan(other=_usual(_absolute(energy), _absolute(profile), None, _absolute(risk)))
     named = {
-        lane.name: _usual(lane.energy_calibration, lane.profile, lane.name) for lane in config.load(lanes).lane
-    }  # fmt: skip
+        lane.name: _usual(lane.energy_calibration, lane.profile, lane.name, lane.risk)
+        for lane in config.load(lanes).lane
+    }
     return Plan(lanes=named, other=None)
 
 
@@ -134,8 +136,9 @@ def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.resolve())
 
 
-def _usual(energy: str | None, profile: str | None, lane: str | None) -> Usual:
-    return Usual(energy=energy, profile=profile, identity=lane_profile(energy, profile, lane).identity)
+def _usual(energy: str | None, profile: str | None, lane: str | None, risk: str | None) -> Usual:
+    identity = lane_profile(energy, profile, lane, risk).identity
+    return Usual(energy=energy, profile=profile, risk=risk, identity=identity)
 
 
 def recordings_in(archives: Sequence[Path]) -> Iterator[os.DirEntry[str] | Path]:
@@ -170,7 +173,7 @@ class _Desk:
 
     def _new_judge(self, usual: Usual, lane: str | None) -> Judge:
         try:
-            profile = lane_profile(usual.energy, usual.profile, lane)
+            profile = lane_profile(usual.energy, usual.profile, lane, usual.risk)
         except (ScannerError, OSError) as error:
             raise WrongWorkerError(f"it cannot read what is judged by: {error}") from error
         if profile.identity != usual.identity:

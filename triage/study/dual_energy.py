@@ -21,12 +21,14 @@ from scanner_io import driver, energy_calibration
 from scanner_io.attenuation import SYMBOLS
 from scanner_io.energy_calibration import Beam, EnergyCalibration, Point, Spectrum, Zone
 from scanner_io.errors import DataError
-from scanner_io.model import DetectorState, LineBlock, Radiograph, ScanStart
+from scanner_io.model import Declaration, DetectorState, LineBlock, Radiograph, ScanStart
 from scanner_io.storage import write_durable
 from triage.analysis.container import Frame
+from triage.analysis.declaration import judge_mass
 from triage.analysis.dual_energy import CLASS_BOUNDS_Z, CLASSES, Inversion, codes_of, inversion_of
 from triage.analysis.image import ImageProfile, judge_image
-from triage.analysis.material import MaterialJudgement, MaterialProfile, judge_material
+from triage.analysis.material import Mass, MaterialJudgement, MaterialProfile, judge_material
+from triage.analysis.shares import share
 from triage.analysis.transparency import FREE_STREAMING, BeamModel, alpha, fit, spectrum_of
 from triage.service.strip_workers import StripWorkers
 
@@ -434,6 +436,8 @@ def simulated_mass(vehicles: int, seed: int = 11) -> dict[str, Any]:
             "cargo": truth.cargo, "truth_kg": round(kg), "kg": None if mass.kg is None else round(mass.kg),
             "only_lower_bound": mass.low_kg is not None and mass.high_kg is None, "inside": bool(inside),
             "words": mass.words,
+            "off_seen": {word: _off_seen(mass, kg, off) for word, off in (("less", -OFF_KG), ("more", OFF_KG))},
+            "right_flagged": _off_seen(mass, kg, 0.0),
         })  # fmt: skip
     known = [r for r in rows if r["kg"] is not None and not r["only_lower_bound"]]
     return {
@@ -443,8 +447,36 @@ def simulated_mass(vehicles: int, seed: int = 11) -> dict[str, Any]:
         "median_error_percent": round(
             100 * statistics.median([abs(r["kg"] / r["truth_kg"] - 1) for r in known]), 1
         ) if known else None,
-        "rows": rows,
+        "weight_off": weight_off(rows), "rows": rows,
     }  # fmt: skip
+
+
+OFF_KG = 6000.0
+"""By so much a declared weight is wrong in `weight_off`."""
+
+
+def _off_seen(mass: Mass, kg: float, off_kg: float) -> bool | None:
+    """Tell whether a gross weight that is so far off contradicts the mass; None: nothing so light can be declared."""
+    if kg + off_kg <= 0:
+        return None
+    return bool(judge_mass(Declaration(gross_weight_kg=kg + off_kg, tare_weight_kg=1.0), mass, None))
+
+
+def weight_off(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return by true mass, container included, how often a declared gross weight OFF_KG off is told, and a right one.
+
+    less, more : the declared weight is too low, or too high
+    """
+    told = []
+    for least_t, most_t in ((0, 6), (6, 10), (10, 15), (15, 20), (20, 60)):
+        inside = [r for r in rows if least_t <= r["truth_kg"] / 1000 < most_t]
+        seen = {w: [r["off_seen"][w] for r in inside if r["off_seen"][w] is not None] for w in ("less", "more")}
+        told.append({
+            "from_t": least_t, "to_t": most_t, "right_flagged": share(sum(r["right_flagged"] for r in inside),
+                                                                      len(inside)),
+            **{w: share(sum(v), len(v)) for w, v in seen.items()},
+        })  # fmt: skip
+    return told
 
 
 def map_speed(rounds: int) -> dict[str, Any]:

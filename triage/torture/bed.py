@@ -101,7 +101,10 @@ def write_config(
 
 @contextlib.contextmanager
 def volume(place: Path, size_mb: int) -> Iterator[bool]:
-    """Give a disk of its own at `place`, an ext4 in a file or memory; False where that may not be mounted."""
+    """Give a disk of its own at `place`, an ext4 in a file or memory; False where that may not be mounted.
+
+    The file stays beside it, `.image`: a row that failed can be looked at by mounting it again. Memory does not.
+    """
     place.mkdir()
     image = place.with_name(place.name + ".image")
     with image.open("wb") as file:
@@ -117,7 +120,6 @@ def volume(place: Path, size_mb: int) -> Iterator[bool]:
     finally:
         if mounted:
             _wait_until(lambda: _did(["umount", str(place)]), 5.0) or _did(["umount", "-l", str(place)])
-        image.unlink()
 
 
 def _did(command: list[str]) -> bool:

@@ -18,6 +18,10 @@ class Outcome(NamedTuple):
     passed: bool | None
     note: str = ""
 
+    def failing(self, why: str) -> Outcome:
+        """Return it as one that failed, for this reason too."""
+        return self._replace(passed=False, note="; ".join(filter(None, (self.note, why))))
+
 
 def judged(figure: dict[str, Any], bar: dict[str, str], note: str = "") -> Outcome:
     """Return the outcome of measured figures.

@@ -19,9 +19,13 @@ from . import bed
 class Peer(threading.Thread):
     """Listens at `address` from the beginning; one client at a time, the newest."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffer_bytes: int = 0) -> None:
+        """Listen. buffer_bytes : what the device can hold of what is not taken from it; 0: the system's choice"""
         super().__init__(name="peer", daemon=True)
         self._listener = socket.create_server(("127.0.0.1", 0))
+        if buffer_bytes:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
+        self._rest = b""
         self._listener.settimeout(0.1)
         self._client: socket.socket | None = None
         self._lock = threading.Lock()
@@ -67,6 +71,23 @@ class Peer(threading.Thread):
             raise DeliveryError("the driver is not connected to its device")
         for part in (data,) if isinstance(data, bytes) else data:
             client.sendall(part)
+
+    def pour(self, frame: bytes) -> bool:
+        """Send a frame without waiting, as a device does that measures on; False if there is no room: it is lost.
+
+        Raises DeliveryError if there is no client.
+        """
+        with self._lock:
+            client = self._client
+        if client is None:
+            raise DeliveryError("the driver is not connected to its device")
+        try:
+            while self._rest:
+                self._rest = self._rest[client.send(self._rest, socket.MSG_DONTWAIT) :]
+            self._rest = frame[client.send(frame, socket.MSG_DONTWAIT) :]
+        except BlockingIOError:
+            return False
+        return True
 
     def cut(self) -> None:
         """Let the link break, as a plug that is pulled does."""

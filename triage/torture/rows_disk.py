@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
 
 from scanner_io import recording
 from scanner_io.client import Workstation
 from scanner_io.errors import DataError, DeliveryError
+from scanner_io.model import TriageResult
 from triage.service import audit
+from triage.service.room import RESERVE
 
 from . import bed, oracle
 from .outcome import Outcome, cannot_run, judged, say
+from .peer import Peer
+from .scanner import Image, LineScanner
 
 VOLUME_MB, STOP_MB, WARN_MB, RESERVE_MB = 64, 8, 16, 4
 STORAGE = f"warn_free_mb = {WARN_MB}\nreserve_mb = {RESERVE_MB}\n"
@@ -25,7 +34,10 @@ NO_VOLUME = "no disk of its own can be mounted here: that needs root"
 
 
 def r3_full_disk(folder: Path, full: bool) -> Outcome:
-    """Fill the disk of the state folder to its last byte while scans come, decide, then make room; again and again."""
+    """Fill the disk of the state folder to its last byte while scans come, decide, then make room; again and again.
+
+    At last a line scanner delivers to the full disk, which can neither wait nor give anything twice.
+    """
     with bed.volume(folder / "state", VOLUME_MB) as mounted:
         return _r3(folder, 20 if full else 2) if mounted else cannot_run(NO_VOLUME)
 
@@ -34,14 +46,21 @@ def _r3(folder: Path, cycles: int) -> Outcome:
     state, filler = folder / "state", folder / "state" / "filler"
     drop, large = oracle.Stimulator(folder / "drop"), oracle.Stimulator(folder / "drop", "large", LARGE)
     port = bed.free_port()
-    config = bed.write_config(folder, bed.drop_lane(drop.folder), port=port, min_free_mb=STOP_MB, storage=STORAGE)
+    peer = Peer(LIVE_BUFFER_BYTES)
+    scanner = LineScanner(peer)
+    config = bed.write_config(
+        folder, bed.drop_lane(drop.folder) + scanner.lane(LIVE, silence_s=600.0), port=port, min_free_mb=STOP_MB,
+        storage=STORAGE,
+    )  # fmt: skip
     stopped: list[float] = []
     resumed: list[float] = []
     deciding: list[float] = []
     decided: dict[str, str] = {}
     taken_while_full = alarms = 0
-    with bed.daemon(config) as service, Workstation(f"tcp://127.0.0.1:{port}", "ana", capacity=1) as desk:
-        bed.ready(service)
+    with (
+        peer, bed.daemon(config) as service, Workstation(f"tcp://127.0.0.1:{port}", "ana", capacity=1) as desk,
+    ):  # fmt: skip
+        bed.ready(service, 2)
         for cycle in range(cycles):
             say(f"R3: full disk {cycle} of {cycles}, {len(drop.known) + len(large.known)} scans", every_s=5.0)
             drop.put()
@@ -68,6 +87,7 @@ def _r3(folder: Path, cycles: int) -> Outcome:
             desk.alarms.clear()
             while (more := desk.next_offer(0.5)) is not None:
                 decided[desk.decide(more, "clear").decision_id] = more.scan_id
+        live = _live(scanner, service, state, filler)
         died = len(service.named("lane_died"))
         code = service.stop()
         words = service.errors
@@ -76,14 +96,74 @@ def _r3(folder: Path, cycles: int) -> Outcome:
         "cycles": cycles, "scans": len(drop.known) + len(large.known), "stops_s_max": round(max(stopped), 2),
         "resumes_s_max": round(max(resumed), 2), "taken_while_full": taken_while_full,
         "decision_on_full_disk_s_max": round(max(deciding), 2), "alarms": alarms, "deaths": died, "exit_code": code,
-        "traceback": "Traceback" in words, **found.figure(),
+        "traceback": "Traceback" in words, **live, **found.figure(),
     }  # fmt: skip
     bar = {
+        "live_in_silence": "== 0", "live_frames_lost_untold": "== 0", "live_lost_at_all": "== 1",
         "stops_s_max": "<= 1", "resumes_s_max": "<= 10", "taken_while_full": "== 0",
         "decision_on_full_disk_s_max": "<= 5", "alarms": f">= {cycles}", "deaths": "== 0", "exit_code": "== 0",
         "traceback": "== 0", **oracle.NO_LOSS,
     }  # fmt: skip
     return judged(figure, bar, found.words())
+
+
+LIVE = "live"
+LIVE_SCANS, LIVE_COLUMNS, LIVE_LINES = 30, 200, 2
+"""More than a lane keeps in memory, in more blocks than it lets wait; lines in a frame."""
+MISSING_LINES = {"cut_off", "dropped_columns"}
+"""Flags of an image that is not whole."""
+LIVE_BUFFER_BYTES = 64 << 10
+
+
+def _live(scanner: LineScanner, service: bed.Child, state: Path, filler: Path) -> dict[str, int]:
+    """Let a line scanner deliver while the disk is full; return what became of every scan once there is room again."""
+    rows = "SELECT start_utc_ns, outcome, result, path FROM scans WHERE lane=?"
+
+    def stored() -> list[tuple[Any, ...]]:
+        with closing(oracle.database(state)) as database:
+            return list(database.execute(rows, (LIVE,)))
+
+    scanner.peer.wait()
+    bed.fill(filler)
+    bed.wait_until(lambda: not (state / RESERVE).exists(), 10.0, "the reserve is given up")
+    lost: dict[int, int] = {}
+    sent: dict[int, tuple[Image, int]] = {}
+    for number in range(LIVE_SCANS):
+        say(f"R3: live scan {number} of {LIVE_SCANS} on a full disk", every_s=5.0)
+        image = scanner.image[:LIVE_COLUMNS].copy()
+        image[::7, : number + 1] ^= 1  # no vehicle's counts are those of another
+        frames = scanner.frames(image, lines=LIVE_LINES)
+        lost[number] = sum(not scanner.peer.pour(frame) for frame in frames)
+        sent[number] = image, len(frames)
+        time.sleep(0.02)
+    bed.wait_until(lambda: service.named("storage_fault", lane=LIVE), 10.0, "the live lane tells that it cannot store")
+    filler.unlink()
+    service.wait_for("intake_open", 30.0)
+    heard = [n for n, (_, frames) in sent.items() if lost[n] < frames]
+    bed.wait_until(lambda: len(stored()) >= len(heard), 60.0, "what came of live scans is stored once there is room")
+    bed.wait_until(lambda: scanner.peer.pour(scanner.alive()), 30.0, "the device is heard again")
+    device_lost = sum(lost.values())
+    bed.wait_until(lambda: _frames_told(service) >= device_lost, 10.0, "the frames that the device lost are told")
+    whole = flagged = 0
+    for start_ns, outcome, result, path in stored():
+        number = round((start_ns - scanner.began_ns) / scanner.APART_NS) - 1
+        counts = recording.read(Path(path)).scan.radiograph
+        same = counts is not None and np.array_equal(counts.counts[0], sent[number][0])
+        codes = {q.code for q in msgspec.json.decode(result, type=TriageResult).quality}
+        whole += same
+        flagged += not same and outcome != "CLEAR" and bool(codes & MISSING_LINES)
+    return {
+        "live_sent": LIVE_SCANS, "live_whole": whole, "live_flagged": flagged,
+        "live_lost_by_the_device": LIVE_SCANS - len(heard), "live_in_silence": len(heard) - whole - flagged,
+        "live_frames_lost": device_lost, "live_frames_lost_untold": device_lost - _frames_told(service),
+        "live_lost_at_all": int(device_lost > 0),
+    }  # fmt: skip
+
+
+def _frames_told(service: bed.Child) -> int:
+    """Return how many frames the driver has said that the device lost."""
+    told = [re.search(r"\((\d+) so far\)", str(e.get("text"))) for e in service.named("health", lane=LIVE)]
+    return max((int(t[1]) for t in told if t), default=0)
 
 
 # ------------------------------------------------------------------------------------------------------- water marks

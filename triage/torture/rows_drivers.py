@@ -20,44 +20,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from scanner_io import driver
 from scanner_io.errors import DeliveryError
 from scanner_io.model import TriageResult
 
 from . import bed, oracle
 from .outcome import Outcome, judged, percentile, say
 from .peer import Peer
+from .scanner import CHANNELS, COLUMNS, LINES, Image, LineScanner
 
-Image = NDArray[np.uint16]
-
-COLUMNS, CHANNELS = 1200, 576
-LINES = 50
-"""In a frame."""
-SILENCE_S, ALIVE_S = 2.0, 0.3
+ALIVE_S = 0.3
 BURST = 100
-LANE = """
-[[lane]]
-name = "ill"
-join_window_s = 0
-join_wait_s = 0
-passage_timeout_s = 5
-
-[[lane.device]]
-driver = "line_tcp"
-address = "{address}"
-silence_s = {silence_s}
-
-[lane.device.detector]
-energies = ["high"]
-dark = [{dark}]
-air = [{air}]
-first_channel = "{first}"
-column_pitch_mm = {column_mm}
-channel_pitch_mm = {channel_mm}
-bad_channels = {bad}
-"""
 FILES = """
 [[lane]]
 name = "files"
@@ -114,34 +87,18 @@ def r10_driver_faults(folder: Path, full: bool) -> Outcome:
     return judged(figure, bar, f"{checked.words()}; images are simulated".strip("; "))
 
 
-class Rig:
+class Rig(LineScanner):
     """A daemon with three lanes: one with a line scanner, one of files, and one that must not notice."""
 
     def __init__(self, folder: Path, peer: Peer) -> None:
-        self.peer = peer
-        self._line = driver.load("line_tcp")
-        simulated = driver.load("simulated")
-        settings = simulated.Config(
-            seed=1, columns=COLUMNS, channels=CHANNELS, energies=1, cargo={"empty": 1.0}, threat_share=0.0,
-            portal=False, declarations=False,
-        )  # fmt: skip
-        radiograph = simulated.simulate_radiograph(settings, 0)
-        self.image: Image = radiograph.counts[0]
+        super().__init__(peer)
         self.folder, self.state = folder / "files", folder / "state"
         self.folder.mkdir()
         self.other = oracle.Stimulator(folder / "other")
-        state = radiograph.detector
-        ill = LANE.format(
-            address=peer.address, silence_s=SILENCE_S, first=state.first_channel,
-            dark=[float(v) for v in state.dark[0]], air=[float(v) for v in state.air[0]],
-            column_mm=state.column_pitch_mm, channel_mm=state.channel_pitch_mm,
-            bad=[int(c) for c in np.flatnonzero(state.bad_channels)],
-        )  # fmt: skip
         self._config = bed.write_config(
-            folder, ill + FILES.format(folder=self.folder) + bed.drop_lane(self.other.folder, "other")
+            folder, self.lane("ill") + FILES.format(folder=self.folder) + bed.drop_lane(self.other.folder, "other")
         )
-        self._scan = self._sequence = self._images = 0
-        self._clock_ns = time.time_ns()
+        self._images = 0
         self.given: tuple[int, int, Image]
         """Number, time and counts of the sound image."""
         self.turn = threading.RLock()
@@ -169,33 +126,9 @@ class Rig:
         while not self._ending.wait(ALIVE_S):
             with self.turn, suppress(OSError, DeliveryError):  # cut off: the driver comes again
                 if not self.silent:
-                    self.peer.send(self._frame(self._line.ALIVE))
+                    self.peer.send(self.alive())
 
     # ------------------------------------------------------------------------------------------------ what is sent
-
-    def frames(self, image: Image, *, scan: int | None = None, utc_ns: int | None = None) -> list[bytes]:
-        """Return the frames of one scan; each has a number and a time of its own unless they are given."""
-        if scan is None or utc_ns is None:
-            self._scan += 1
-            self._clock_ns += 60 * 10**9
-            scan, utc_ns = self._scan, self._clock_ns
-        shape = {"energies": 1, "channels": image.shape[1], "scan": scan, "flags": 1, "period_ns": 500_000}
-        made = [self._frame(self._line.BEGIN, utc_ns=utc_ns, **shape)]
-        for first in range(0, len(image), LINES):
-            part = image[first : first + LINES]
-            made.append(
-                self._frame(
-                    self._line.LINES, payload=bytes(4 * len(part)) + part.astype("<u2").tobytes(), first_line=first,
-                    lines=len(part), utc_ns=utc_ns + first * 500_000, **shape,
-                )
-            )  # fmt: skip
-        made.append(self._frame(self._line.END, first_line=len(image), utc_ns=utc_ns, scan=scan))
-        return made
-
-    def _frame(self, kind: int, **fields: Any) -> bytes:
-        self._sequence += 1
-        made: bytes = self._line.frame(kind, sequence=self._sequence, **fields)
-        return made
 
     def drop(self, name: str, data: bytes) -> None:
         """Put a file into the folder, whole at once."""

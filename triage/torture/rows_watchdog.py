@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,11 +83,15 @@ OF_A_LANE = ("main loop", "recording and judging", "device")
 LANES = ("north", "south", "west")
 
 
-def _plan(full: bool) -> Iterator[list[Victim]]:
-    """Yield what is stopped at the same time: threads of different lanes together, those of the service alone."""
+def _plan(full: bool, threads: Callable[[], int]) -> Iterator[list[Victim]]:
+    """Yield what is stopped at the same time: threads of different lanes together, those of the service alone.
+
+    threads : returns how many a lane has; asked once a scan has passed every lane
+    """
     if full:
-        yield [(lane, number) for number, lane in enumerate(LANES)]
-        yield [(lane, 3 + number) for number, lane in enumerate(LANES)]
+        for first in range(0, threads(), len(LANES)):
+            numbers = range(first, min(first + len(LANES), threads()))
+            yield list(zip(LANES, numbers, strict=False))
         yield [(LANES[0], "process")]
     else:  # that a lane's main loop hangs is one of the tests of the daemon
         yield [(lane, 1 + number) for number, lane in enumerate(LANES[:2])]
@@ -107,7 +111,8 @@ def r17_watchdog(folder: Path, full: bool) -> Outcome:
     ready: list[float] = []
     systemd = Systemd(config, watchdog_s)
     try:
-        for victims in _plan(full):
+        _until_quiet(systemd, drops)
+        for victims in _plan(full, lambda: _threads(systemd)):
             _until_quiet(systemd, drops)
             stopped = _stopped(systemd, victims)
             if stopped is None:
@@ -146,6 +151,15 @@ def _until_quiet(systemd: Systemd, drops: list[oracle.Stimulator]) -> None:
         time.sleep(0.02)
         if time.monotonic() > until_s:
             raise DeliveryError(f"files are not taken: {systemd.service.last_words()}")
+
+
+def _threads(systemd: Systemd) -> int:
+    """Return how many threads each lane has. Raises DeliveryError if they differ."""
+    pids = {e["lane"]: e["pid"] for e in systemd.service.named("lane_ready")}
+    counts = {lane: len(list(Path(f"/proc/{pid}/task").iterdir())) for lane, pid in pids.items()}
+    if len(set(counts.values())) != 1:
+        raise DeliveryError(f"lanes of the same kind have different numbers of threads: {counts}")
+    return next(iter(counts.values()))
 
 
 class Stopped(NamedTuple):

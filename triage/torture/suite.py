@@ -1,8 +1,8 @@
 """The test list as a table, and what runs it: one row after the other, each in a folder of its own.
 
-A row is a function `(folder, full) -> Outcome` in a module named `rows_…`; `folder` is empty and goes when the row is
-over. Whatever a row raises is a row that failed. After every row the suite looks for processes that the row left and
-ends them; that too is a failure.
+A row is a function `(folder, full) -> Outcome` in a module named `rows_…`; `folder` is empty, and goes when the row is
+over unless it failed: then it stays, and the row's note says where. Whatever a row raises is a row that failed. After
+every row the suite looks for processes that the row left and ends them; that too is a failure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from scanner_io.errors import ConfigError
+from scanner_io.errors import ConfigError, DeliveryError
 
 from . import bed
 from .outcome import Outcome, say
@@ -93,21 +93,44 @@ def run(names: Iterable[str], *, full: bool, folder: Path | None = None) -> Iter
     folder : where their folders are made; the system's temporary folder by default. Power and disk rows depend on what
         file system this is
     """
-    for name in chosen(names):
+    wanted = chosen(names)
+    if full:
+        _compile_kernels()
+    for name in wanted:
         say(f"{name} {TESTS[name].title}")
         yield _run_one(name, full, folder)
+
+
+COMPILE_S = 1800.0
+COMPILE = "from triage.analysis import screening; from triage.service import packing; screening.warm_up()"
+
+
+def _compile_kernels() -> None:
+    """Compile what is not compiled yet, so that no row takes that for the time in which a service is ready.
+
+    Each lane of a service that finds nothing compiled does it for itself; on a busy machine that takes minutes. Raises
+    DeliveryError if it cannot be done.
+    """
+    say("compiling kernels where they are not")
+    with bed.Child("-c", COMPILE, name="compiling kernels") as child:
+        if (code := child.wait(COMPILE_S)) != 0:
+            raise DeliveryError(f"kernels cannot be compiled (exit code {code}): {child.last_words()}")
 
 
 def _run_one(name: str, full: bool, folder: Path | None) -> Row:
     began_s = time.monotonic()
     place = Path(tempfile.mkdtemp(prefix=f"scanlane-{name}-", dir=folder))
+    kept = False
     try:
         outcome = _outcome(name, full, place)
+        if left := bed.end_everything():
+            outcome = outcome.failing(f"it left behind: {', '.join(left)}")
+        if kept := outcome.passed is False:
+            outcome = outcome.failing(f"what it left to look at is in {place}")
     finally:
-        left = bed.end_everything()
-        shutil.rmtree(place, ignore_errors=True)
-    if left:
-        outcome = outcome._replace(passed=False, note=f"{outcome.note}; it left behind: {', '.join(left)}".strip("; "))
+        bed.end_everything()
+        if not kept:
+            shutil.rmtree(place, ignore_errors=True)
     return Row(
         row=name, figure=outcome.figure, bar=outcome.bar, passed=outcome.passed,
         seconds=round(time.monotonic() - began_s, 1), note=outcome.note,

@@ -3,12 +3,14 @@ import {html, nothing, render} from '/static/vendor/lit.js';
 import {age, language, setLanguage, t} from '/static/shell/i18n.js';
 import {announce, changed, closeDialog, get, listen, loadAll, logged, notice, onChange, onEvent, post, setSetting, setting, state} from '/static/shell/store.js';
 import {ACTIONS, keyName, keysOf, listenKeys, VIEW_ACTIONS} from '/static/shell/keys.js';
-import {nextScan, queueView, secondsSince, SHAPES, short, takeQueue, tickAges} from '/static/shell/queue.js';
-import {activeDecision, cancelDraft, choose, confirm, decisionView, deliveryView, takeDecision, tickDeliveries, undo} from '/static/shell/decision.js';
+import {nextScan, queueView, takeQueue, tickAges} from '/static/shell/queue.js';
+import {keepingFocus, secondsSince, SHAPES, short} from '/static/shell/rows.js';
+import {activeDecision, cancelDraft, choose, confirm, decisionView, deliveryView, keepDraftNow, takeDecision, tickDeliveries, undo} from '/static/shell/decision.js';
 import {nextFinding, panelsView, selectFinding} from '/static/shell/panels.js';
 import {dialogView, forget, openHelp, pageView} from '/static/shell/pages.js';
 import {breakView, shiftButton, tickShift} from '/static/shell/shift.js';
 
+const GONE_MS = 2000;
 const root = document.getElementById('app');
 const keyOf = (action) => (ACTIONS[action] ? keysOf(action).map(keyName).join(' ') : '');
 const viewer = () => document.querySelector('scan-compare') ?? document.querySelector('scan-view#main');
@@ -16,8 +18,10 @@ const viewer = () => document.querySelector('scan-compare') ?? document.querySel
 // ------------------------------------------------------------------------------------------------------------ opening
 
 async function open(scanId) {
-  if (state.draft && scanId !== state.current) cancelDraft();
-  if (scanId !== state.current) Object.assign(state, {current: scanId, meta: null, portal: null, selectedFinding: null, mismatch: '', draft: null, compare: null, drawing: null, truth: null});
+  if (scanId !== state.current) {
+    keepDraftNow(); // what was begun on another scan is there when that one is opened again
+    Object.assign(state, {current: scanId, meta: null, portal: null, selectedFinding: null, mismatch: '', draft: null, compare: null, drawing: null, truth: null});
+  }
   state.page = 'work';
   state.opening = {scan_id: scanId, state: 'claiming', have: 0, size: 0, error: ''};
   changed();
@@ -155,7 +159,7 @@ function mismatch(detail) {
 function banners() {
   const shown = [];
   const silent = (Date.now() - state.heardMs) / 1000;
-  if (!state.streamOpen && silent > 2) shown.push(html`<p class="banner alarm" role="alert"><b>${t('banner.console_gone')}</b> ${t('banner.last', {n: Math.round(silent)})}</p>`);
+  if (!state.streamOpen && silent > GONE_MS / 1000) shown.push(html`<p class="banner alarm" role="alert"><b>${t('banner.console_gone')}</b> ${t('banner.last', {n: Math.round(silent)})}</p>`);
   for (const service of state.services) {
     if (!service.connected) shown.push(html`<p class="banner alarm"><b>${t('banner.disconnected', {address: service.address})}</b>
       ${service.silent_s > 1e6 || service.refused ? service.refused || t('banner.never') : t('banner.last', {n: Math.round(service.silent_s)})} ${t('banner.kept')}</p>`);
@@ -228,13 +232,15 @@ function workView() {
 /** The whole picture as the server draws it, for a browser in which the viewer could not be loaded. */
 const plainPicture = (meta) => `/tile/${meta.scan_id}/${meta.sha256}/${meta.default_energy}/${meta.levels - 1}/0/0.png?low=${meta.presets[1].low}&high=${meta.presets[1].high}`;
 
+/** What was last told of a service says nothing of it once the console's own program is silent. */
+const heard = (service) => service.connected && (state.streamOpen || Date.now() - state.heardMs < GONE_MS);
 const PAGES = ['work', 'training', 'metrics', 'history', 'settings'];
 function topBar() {
   return html`<header class="top">
     <a class="brand" href="#" @click=${(e) => { e.preventDefault(); location.hash = ''; }}><img src="/static/icon.svg" alt="" width="22" height="22"> <span class="word">scanlane</span></a>
     <nav class="pages" aria-label=${t('pages.title')}>${PAGES.map((page) => html`<a href=${page === 'work' ? '#' : `#${page}`} aria-current=${state.page === page ? 'page' : nothing}>${t(`pages.${page}`)}</a>`)}</nav>
     <span class="spacer"></span>
-    ${state.services.map((s) => html`<span class="link ${s.connected ? 'up' : 'down'}" title=${s.address}><span aria-hidden="true">${s.connected ? '●' : '✕'}</span> ${t(s.connected ? 'link.up' : 'link.down')} <span class="dim">${s.address.replace('tcp://', '')}</span></span>`)}
+    ${state.services.map((s) => html`<span class="link ${heard(s) ? 'up' : 'down'}" title=${s.address}><span aria-hidden="true">${heard(s) ? '●' : '✕'}</span> ${t(heard(s) ? 'link.up' : 'link.down')} <span class="dim">${s.address.replace('tcp://', '')}</span></span>`)}
     <span class="who">${state.analyst}</span>
     ${shiftButton()}
     <button class="small" @click=${openHelp}>${t('help.button')} <kbd>?</kbd></button>
@@ -269,9 +275,9 @@ function here() {
 
 async function begin() {
   await setLanguage('en');
-  onChange(() => render(view(), root));
+  onChange(() => keepingFocus(() => render(view(), root)));
   for (const name of ['scan-view', 'portal-chart', 'scan-compare']) await import(`/static/view/${name}.js`).catch((error) => console.warn(`${name}: ${error.message}`));
-  onEvent('queue', (told) => { takeQueue(told); fetchAhead(); });
+  onEvent('queue', (told, first) => { takeQueue(told, first); fetchAhead(); });
   onEvent('services', ({services}) => { state.services = services; });
   onEvent('opening', takeOpening);
   onEvent('decision', takeDecision);

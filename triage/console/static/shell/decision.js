@@ -3,7 +3,7 @@ import {html, nothing, live} from '/static/vendor/lit.js';
 import {clock, t} from './i18n.js';
 import {announce, changed, get, notice, post, state} from './store.js';
 import {keyName, keysOf} from './keys.js';
-import {short} from './queue.js';
+import {short} from './rows.js';
 import {openOpinion} from './opinion.js';
 import {inOrder} from './panels.js';
 import {showTruth, truthView} from './training.js';
@@ -17,11 +17,18 @@ export const mayDecide = () => Boolean(state.meta && state.meta.lease.mine && !s
   && activeDecision(state.meta.scan_id)?.state !== 'acknowledged');
 
 let keeping = 0;
+let toKeep = null;
 function keepDraft() {
   clearTimeout(keeping);
   const {meta, draft} = state;
   if (!meta) return;
-  keeping = setTimeout(() => post('/api/draft', {scan_id: meta.scan_id, draft}).catch((error) => notice('warning', t('decide.draft_not_kept', {error: error.message}))), 250);
+  toKeep = {scan_id: meta.scan_id, draft};
+  keeping = setTimeout(keepDraftNow, 250);
+}
+export function keepDraftNow() {
+  clearTimeout(keeping);
+  if (toKeep) post('/api/draft', toKeep).catch((error) => notice('warning', t('decide.draft_not_kept', {error: error.message})));
+  toKeep = null;
 }
 
 /** What the note begins with: the strongest reason, as a proposal to be edited. */
@@ -81,6 +88,7 @@ export async function confirm() {
   draft.problem = '';
   changed();
   clearTimeout(keeping);
+  toKeep = null;
   try {
     const told = await post('/api/decide', {id: draft.id, scan_id: meta.scan_id, sha256: meta.sha256, verdict: draft.verdict, note: draft.note.trim(), codes: draft.code ? [Number(draft.code)] : []});
     state.draft = null;
@@ -134,8 +142,10 @@ export function deliveryText(d) {
 const MARK = {held: '…', sending: '→', acknowledged: '✓', not_applied: '!', refused: '!', undone: '↶'};
 
 export function deliveryView() {
-  const shown = state.decisions.filter((d) => d.state !== 'undone').slice(-8).reverse();
-  const pending = state.decisions.filter((d) => ACTIVE.has(d.state)).length;
+  const told = state.decisions.filter((d) => d.state !== 'undone');
+  const last = new Set(told.slice(-3));
+  const shown = told.filter((d) => last.has(d) || d.state !== 'acknowledged').slice(-12).reverse();
+  const pending = told.filter((d) => ACTIVE.has(d.state)).length;
   return html`
     <section class="deliveries" aria-label=${t('delivery.title')}>
       <header class="panel-head"><h2>${t('delivery.title')}</h2><span class="count">${pending ? t('delivery.count', {n: pending}) : t('delivery.none_pending')}</span></header>

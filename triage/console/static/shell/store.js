@@ -78,11 +78,12 @@ export const onEvent = (name, handler) => { handlers[name] = handler; };
 
 export async function loadAll() {
   const told = await get('/api/state');
+  const first = !state.ready; // what came while nothing could be heard is new to the person
   Object.assign(state, {
     analyst: told.analyst, version: told.version, services: told.services, decisions: told.decisions, codes: told.codes,
-    settings: told.settings, shift: told.shift, handover: told.handover, training: told.training, hold_s: told.hold_s, counts: told.counts, ready: true, heardMs: Date.now(),
+    settings: told.settings, shift: told.shift, handover: told.handover, training: told.training, hold_s: told.hold_s, ready: true, heardMs: Date.now(),
   });
-  handlers.queue?.({rows: told.rows, counts: told.counts}, true);
+  handlers.queue?.({rows: told.rows, counts: told.counts}, first);
   return told;
 }
 
