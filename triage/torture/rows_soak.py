@@ -19,7 +19,7 @@ from .outcome import Outcome, judged, say
 
 SPEED = 20.0
 LANES = ("north", "east", "south", "west")
-SECONDS, WARM_UP_S = (12.0, 4200.0), (0.0, 900.0)
+SECONDS, WARM_UP_S = (8.0, 4200.0), (0.0, 900.0)
 """Short and full form: how long vehicles pass once all lanes are warm, and how much of that is left out too."""
 WARM_SCANS = 3
 """A lane's first judgements load code and make buffers that stay: it is warm after so many."""

@@ -89,8 +89,9 @@ def _plan(full: bool, threads: Callable[[], int]) -> Iterator[list[Victim]]:
     threads : returns how many a lane has; asked once a scan has passed every lane
     """
     if full:
-        for first in range(0, threads(), len(LANES)):
-            numbers = range(first, min(first + len(LANES), threads()))
+        count = threads()
+        for first in range(0, count, len(LANES)):
+            numbers = range(first, min(first + len(LANES), count))
             yield list(zip(LANES, numbers, strict=False))
         yield [(LANES[0], "process")]
     else:  # that a lane's main loop hangs is one of the tests of the daemon
