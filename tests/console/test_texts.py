@@ -11,7 +11,7 @@ from triage.analysis.risk_facts import RISK_KIND
 from triage.analysis.unlike import TEXTURE_UNKNOWN
 from triage.console.web import STATIC
 
-SCRIPTS = [p for p in STATIC.rglob("*.js") if "vendor" not in p.parts]
+SCRIPTS = [p for p in STATIC.rglob("*.js") if "vendor" not in p.relative_to(STATIC).parts]
 ANALYSIS = STATIC.parents[1] / "analysis"
 TEXTS = {p.stem: json.loads(p.read_text()) for p in (STATIC / "i18n").glob("*.json")}
 
