@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 import pytest
 from pymodbus.constants import ExcCodes
 from pymodbus.exceptions import NoSuchIdException
@@ -280,6 +281,23 @@ def test_a_passage() -> None:
     assert record.gamma_start_utc_ns == T0_NS + 2 * STEP_NS and record.gamma_interval_s == 0.2
     assert [line.split(",")[3] for line in record.raw_lines] == ["290"] * 10 + ["300"] * 5
     assert list(_check_portal(record)) == []
+
+
+@pytest.mark.parametrize(("length_mm", "shape"), [(0, "point"), (9000, "distributed")])
+def test_a_point_is_told_from_a_load_by_one_channel(length_mm: int, shape: str) -> None:
+    """14 m at 2 m/s: the front breaks the beam in the first reading of the record, the middle passes at 7 m."""
+    x = (np.arange(70) - 0.5) * 400.0
+    places = np.linspace(7000 - length_mm / 2, 7000 + length_mm / 2, 41)
+    excess = ((1 + ((x[:, np.newaxis] - places) / 1900) ** 2) ** -1.5).mean(axis=1)
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        counts = rng.poisson(np.where(x < 14_000, 220, 300) + 420 * excess / excess.max())
+        passing = [CAR._replace(gamma_count=int(n), gamma_background=1500.0) for n in counts[:36]]
+        behind = [b._replace(inputs=0) for b in passing[:8]]
+        quiet = [block_of(gamma_background=1500.0)] * 3
+        (record,) = records(play(decoder(background_per="second"), [*quiet, *passing, *behind]))
+        told = [f for f in judge_portal(record, PortalProfile()).findings if f.kind == f"gamma_{shape}"]
+        assert told, shape
 
 
 def test_backgrounds_are_counts_per_second_and_told_every_five_seconds() -> None:

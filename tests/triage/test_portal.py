@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from scanner_io.errors import DataError
+from scanner_io.formats import n42
 from scanner_io.formats.portal_daily import read_daily_file
 from scanner_io.model import (
     Box,
@@ -26,6 +27,7 @@ from scanner_io.model import (
     PortalSettings,
     Radiograph,
 )
+from tests.scanner_io.n42_samples import gross, portal_xml, slice_xml
 from triage.analysis import portal_baseline, portal_goods, portal_null, portal_shape, portal_tests
 from triage.analysis.portal import PortalJudgement, PortalProfile, judge_portal
 from triage.analysis.portal_tests import assess, neutron_p
@@ -656,18 +658,65 @@ def test_load_is_told_from_a_point(length_mm: float, shape: str) -> None:
     rng = np.random.default_rng(7)
     for _ in range(10):
         form = portal_shape.form_of(record(load_counts(length_mm, 90.0, rng), speed_kmh=8.0))
-        assert form is not None and form.shape == shape
+        assert form.shape == shape
+
+
+def n42_passage(length_mm: float, slice_s: float, rng: np.random.Generator) -> PortalRecord:
+    """14 m at 2 m/s between 10 s and 4 s of nothing, of two detectors, in slices that no Rapiscan has."""
+    fine = np.arange(0.0, 21.0, 0.02)
+    x = (fine - 10.0) * 2000
+    places = np.linspace(-length_mm / 2, length_mm / 2, 41) + 7000
+    excess = ((1 + ((x[:, np.newaxis] - places) / 1900) ** 2) ** -1.5).mean(axis=1)
+    inside = (x >= 0) & (x < 14_000)
+    rate = np.where(inside, 0.7, 1.0) * 775 + 1000 * excess / excess.max()
+    each = round(slice_s / 0.02)
+    counts = rng.poisson(rate[: len(rate) // each * each].reshape(-1, each).sum(axis=1) * 0.02, (2, len(fine) // each))
+    speed = "<RadItemState><StateVector><SpeedValue>2.0</SpeedValue></StateVector></RadItemState>"
+    slices = [
+        slice_xml(
+            i, str(int(inside[i * each + each // 2])), gross("G1", str(a)) + gross("G2", str(b)), second=i * slice_s,
+            more=speed,
+        )
+        for i, (a, b) in enumerate(counts.T)
+    ]  # fmt: skip
+    document = n42.read(portal_xml(*slices).replace(b"PT1S", f"PT{slice_s:g}S".encode()), n42.N42Settings())
+    (passage,) = n42.passages(document)
+    return passage.record
+
+
+@pytest.mark.parametrize(("length_mm", "shape"), [(0.0, "point"), (9000.0, "distributed")])
+def test_load_is_told_from_a_point_in_slices_of_an_n42_file(length_mm: float, shape: str) -> None:
+    rng = np.random.default_rng(5)
+    for slice_s in (0.1, 0.2, 0.4):
+        r = n42_passage(length_mm, slice_s, rng)
+        assert r.gamma_interval_s == slice_s and r.gamma.shape[1] == 2
+        form = portal_shape.form_of(r)
+        assert form.shape == shape, form.words
+        assert abs(form.first_mm + form.end_mm - 14_000) < 2000, "in the middle of the vehicle"
+        judged = judge_portal(r, PROFILE, declaration=TILES)
+        assert only(judged, f"gamma_{shape}").tier == "note" and only(judged, "gamma_level").tier == "review"
+        why = "one for the whole passage" if shape == "distributed" else "is a point"
+        assert why in only(judged, "goods_do_not_explain").reason
+
+
+def test_slices_too_long_for_a_shape_say_so() -> None:
+    r = n42_passage(9000.0, 1.0, np.random.default_rng(5))
+    judged = judge_portal(r, PROFILE, declaration=TILES)
+    assert "intervals of 1 s are 2.0 m of the vehicle" in only(judged, "gamma_unclear").reason
+    assert "is not clear, intervals of 1 s" in only(judged, "goods_do_not_explain").reason
+    short = msgspec.structs.replace(r, end_utc_ns=r.start_utc_ns + 2_000_000_000)
+    assert "2 intervals with the vehicle" in portal_shape.form_of(short).words
 
 
 def test_log_natural_loads_are_distributed(logs: dict[str, list[PortalRecord]]) -> None:
     forms = [portal_shape.form_of(r) for r in logs[NORM]]
-    assert [f.shape for f in forms if f is not None] == ["distributed"] * 25
+    assert [f.shape for f in forms] == ["distributed"] * 25
 
 
 def test_speed_unknown_shape_unclear_nothing_explained() -> None:
     r = record(load_counts(9000.0, 90.0, np.random.default_rng(7)))
     form = portal_shape.form_of(r)
-    assert form is not None and form.shape == "unclear"
+    assert form.shape == "unclear"
     told = portal_goods.explain(form, TILES)
     assert told is not None and not told.explains
 

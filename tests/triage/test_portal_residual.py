@@ -37,7 +37,7 @@ def passages(seed: int, count: int, *, kind: str, point_cps: float = 0.0, apart_
     for i in np.flatnonzero(room >= 8000):
         r = drawn.record(int(i))
         form = portal_shape.form_of(r)
-        if form is not None and form.shape == "distributed" and len(found) < count:
+        if form.shape == "distributed" and len(found) < count:
             lines = (f"SP,0.1281,{(r.speed_kmh or 0) / 1.609344:.3f},{r.speed_kmh:.3f},000000",) * 3
             found.append(msgspec.structs.replace(r, raw_lines=lines))
     assert len(found) == count

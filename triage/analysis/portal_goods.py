@@ -67,7 +67,7 @@ def goods_of(hs_code: str) -> Goods | None:
     return max(rows, key=lambda g: len(g.hs)) if rows else None
 
 
-def explain(form: Form | None, declaration: Declaration | None) -> Explanation | None:
+def explain(form: Form, declaration: Declaration | None) -> Explanation | None:
     """Return what the declaration says to a gamma excess of this form, None where it names no such goods."""
     if declaration is None or declaration.declared_empty:
         return None
@@ -76,9 +76,8 @@ def explain(form: Form | None, declaration: Declaration | None) -> Explanation |
         return None
     best = max(rows, key=lambda g: g.peak_share)
     named = f"declared {best.name} (HS {best.hs}, naturally radioactive: {best.source})"
-    if form is None or form.shape == "unclear":
-        why = "no background" if form is None else form.words
-        return Explanation(False, f"{named} does not explain it: the shape of the excess is not clear, {why}")
+    if form.shape == "unclear":
+        return Explanation(False, f"{named} does not explain it: the shape of the excess is not clear, {form.words}")
     if form.shape == "point":
         return Explanation(False, f"{named} does not explain it: the excess is a point, not a load ({form.words})")
     share = 100 * form.peak_share

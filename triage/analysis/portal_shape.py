@@ -24,8 +24,8 @@ from scanner_io.formats.portal_daily import KMH_PER_MPH, MPH_LIMIT
 from scanner_io.model import PortalRecord, Radiograph
 
 from .portal_baseline import EVEN_HOLD, SPEED_KMH, depth_of, ripple_covariance
-from .portal_tests import HOLD_IN, series_of
-from .portal_vendor import BURST, gamma_background
+from .portal_tests import series_of
+from .portal_vendor import around, gamma_background
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,6 +43,12 @@ ROUGH = 0.25
 """Standard deviation of the shadow's ripple, as a share of its depth: more than the tests presume, to be sure."""
 MIN_SIGMA = 5.0
 """Excess over the flat background, standard deviations, below which nothing is said of its shape."""
+LEAST_INSIDE = 5
+"""Intervals with the vehicle in the portal below which nothing is said of a shape."""
+COARSEST_MM = 1000.0
+"""Way of the vehicle in one interval from which nothing is said of a shape: a point's profile is 1.5 to 5 m wide, and
+its counts in a longer interval are not those of the middle of it. In intervals of 0.4 s, 2 of 69 simulated points that
+move less were called loads, and 4 of 31 where 1.5 m were allowed; in intervals of 0.2 s it is 18 km/h."""
 MIN_GAIN = 22.0
 """Chi-square by which stretches must beat the point: where as many simulated points reach it as loads of 4 m and more
 do not, of 170 each with peaks of 1000 to 4000 counts/s (2 % of the points reach 34)."""
@@ -82,13 +88,12 @@ class _Fits(NamedTuple):
     weight: float
 
 
-def form_of(record: PortalRecord) -> Form | None:
-    """Return the shape of the record's excess, None where there is no background to measure one by."""
+def form_of(record: PortalRecord) -> Form:
+    """Return the shape of the record's excess; unclear, with the reason in words, where it cannot be told."""
     background = gamma_background(record)
     n = record.gamma.shape[0]
-    hold_in = record.settings.hold_in_intervals if record.settings else HOLD_IN
-    if background is None or n < BURST + hold_in:
-        return None
+    if background is None or n == 0:
+        return Form("unclear", 0.0, 0.0, 0.0, 0.0, "no background to measure it by" if n else "no gamma counts")
     on = np.flatnonzero(background > 0)
     counts = np.ascontiguousarray(record.gamma[:, on].T.astype(np.float64))
     flat = np.asarray(background[on] * record.gamma_interval_s, np.float64)
@@ -98,6 +103,8 @@ def form_of(record: PortalRecord) -> Form | None:
     sigma = _significance(counts, flat)
     if sigma < MIN_SIGMA:
         words = f"too weak to tell a point from a load ({sigma:.1f} standard deviations above the flat background)"
+        return Form("unclear", 0.0, 0.0, peak_share, 0.0, words)
+    if words := _too_few(record):
         return Form("unclear", 0.0, 0.0, peak_share, 0.0, words)
     vehicle = vehicle_of(record, background)
     profiles = np.concatenate([profile(vehicle.x_mm, vehicle.places_mm, m, h) for m, h in _KINDS])
@@ -110,6 +117,20 @@ def form_of(record: PortalRecord) -> Form | None:
     if not record.speed_kmh:
         return Form("unclear", first, end, peak_share, gain, "the speed is not known, so lengths are not")
     return Form(shape, first, end, peak_share, gain, words)
+
+
+def _too_few(record: PortalRecord) -> str:
+    """Say why the record's intervals are too few or too long for a shape; nothing where they are not."""
+    inside = record.gamma.shape[0] - sum(around(record))
+    if inside < LEAST_INSIDE:
+        return f"{max(inside, 0)} intervals with the vehicle in the portal, at least {LEAST_INSIDE} are needed"
+    step_mm = (record.speed_kmh or 0.0) / 3.6 * 1000 * record.gamma_interval_s
+    if step_mm > COARSEST_MM:
+        return (
+            f"intervals of {record.gamma_interval_s:g} s are {step_mm / 1000:.1f} m of the vehicle at its speed, "
+            f"{COARSEST_MM / 1000:g} m at most are fine enough"
+        )
+    return ""
 
 
 def _lengths_words(fits: list[_Fits]) -> str:
@@ -128,12 +149,14 @@ class Vehicle(NamedTuple):
     x_mm : `(intervals,)` how far its front is past the portal
     length_mm : by its time in the portal
     depth : of its shadow
+    second : intervals to either side of one that are a second with it
     box, ripple : `(intervals,)` its even shadow of depth 1, and `(intervals, intervals)` covariance of what is rough
     """
 
     x_mm: Floats
     length_mm: float
     depth: float
+    second: int
     box: Floats
     ripple: Floats
 
@@ -145,12 +168,12 @@ class Vehicle(NamedTuple):
 
 def vehicle_of(record: PortalRecord, background: Floats) -> Vehicle:
     """Return the record's vehicle; SPEED_KMH where the portal told no speed."""
-    n = record.gamma.shape[0]
-    hold_in = record.settings.hold_in_intervals if record.settings else HOLD_IN
+    n, (before, after) = record.gamma.shape[0], around(record)
     step_mm = (record.speed_kmh or SPEED_KMH) / 3.6 * 1000 * record.gamma_interval_s
-    x = (np.arange(n, dtype=np.float64) + 0.5 - BURST) * step_mm
-    length, depth = max(n - BURST - hold_in, 1) * step_mm, depth_of(series_of(record, background))
-    return Vehicle(x, length, depth, *ripple_covariance(x, length, ROUGH * depth))
+    x = (np.arange(n, dtype=np.float64) + 0.5 - before) * step_mm
+    length, depth = max(n - before - after, 1) * step_mm, depth_of(series_of(record, background))
+    second = max(round(0.4 / record.gamma_interval_s), 0)
+    return Vehicle(x, length, depth, second, *ripple_covariance(x, length, ROUGH * depth))
 
 
 def _significance(counts: Floats, flat: Floats) -> float:
@@ -183,7 +206,8 @@ def whitened(v: Vehicle, counts: Floats, flat: float, profiles: Floats) -> tuple
 
     All of them as rows whose noise is white: counting, PROFILE_ERROR of the excess, and the shadow's ripple.
     """
-    smooth = np.convolve(np.pad(counts, 2, mode="edge"), np.ones(5) / 5, mode="valid")
+    width = 2 * v.second + 1
+    smooth = np.convolve(np.pad(counts, v.second, mode="edge"), np.ones(width) / width, mode="valid")
     excess = np.maximum(smooth - flat * (1 - v.depth), 0.0)
     variance = np.maximum(smooth, 1.0) + (PROFILE_ERROR * excess) ** 2
     whitener = np.linalg.inv(np.linalg.cholesky(v.ripple * flat**2 + np.diag(variance))).T
@@ -220,7 +244,8 @@ def place_words(record: PortalRecord, first: int, end: int) -> str:
     if not record.speed_kmh:
         return ""
     step_m = record.speed_kmh / 3.6 * record.gamma_interval_s
-    a, b = (first - BURST) * step_m, (end - BURST) * step_m
+    before, _ = around(record)
+    a, b = (first - before) * step_m, (end - before) * step_m
     return f"; {max(a, 0.0):.1f} to {max(b, 0.0):.1f} m behind the front of the vehicle"
 
 
@@ -246,10 +271,10 @@ def unsteady(record: PortalRecord) -> str:
     mph = [v for v in mph if 0 < v < MPH_LIMIT]
     near = [v for v in mph if v <= SPEED_RATIO * min(mph)]
     if len(near) < LEAST_SPEEDS:
-        seen = ", ".join(f"{v * KMH_PER_MPH:.1f}" for v in mph) or "none"
+        alone = f"none but one for the whole passage ({record.speed_kmh:.1f})" if record.speed_kmh else "none"
+        seen = ", ".join(f"{v * KMH_PER_MPH:.1f}" for v in mph) or alone
         return f"believable speeds told: {seen} km/h; {LEAST_SPEEDS} that agree with the lowest are needed"
-    hold_in = record.settings.hold_in_intervals if record.settings else HOLD_IN
-    seconds = (record.gamma.shape[0] - BURST - hold_in) * record.gamma_interval_s
+    seconds = (record.gamma.shape[0] - sum(around(record))) * record.gamma_interval_s
     length_m = min(near) * KMH_PER_MPH / 3.6 * seconds
     if length_m > LONGEST_M:
         return f"{seconds:.0f} s at the told speed are {length_m:.0f} m, more than any vehicle: it stood still"

@@ -32,7 +32,7 @@ from scanner_io.model import PortalRecord
 from .portal_baseline import Series, Shaped, series, shade_of, shaped_excess
 from .portal_energy import SURPLUS, WINDOWS_S, window_excess
 from .portal_null import NULLS, PLAIN, family_tail, tail_p, terms_of
-from .portal_vendor import BURST, DETECTOR_SETS, buffered, gamma_background, set_sums
+from .portal_vendor import BURST, DETECTOR_SETS, around, buffered, gamma_background, set_sums
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,8 +46,6 @@ ENDS_ALLOWANCE = 1.5
 """How much more than at the ends of a record without a background may be counted for nothing."""
 LEVEL_RATIOS = (1.1, 1.3)
 """Rates over the background that the sequential test is made for: a long weak load, and a short strong one."""
-HOLD_IN = 10
-"""Intervals after exit, where the portal told nothing else."""
 PILLAR_ALLOWANCE = 0.2
 """How unevenly a shadow may fall on the two pillars, standard deviation as a share of its depth."""
 
@@ -119,8 +117,7 @@ def assess(record: PortalRecord, *, neutron_background_s: float, neutron_showers
 
 def series_of(record: PortalRecord, background: Floats) -> Series:
     """Return the record as `portal_baseline` takes it."""
-    hold_in = record.settings.hold_in_intervals if record.settings else HOLD_IN
-    return series(record.gamma, background, record.gamma_interval_s, record.speed_kmh, BURST, hold_in)
+    return series(record.gamma, background, record.gamma_interval_s, record.speed_kmh, *around(record))
 
 
 def _tail(test: str, score: float, kind: str, terms: Floats) -> float:

@@ -19,6 +19,8 @@ VERIFIED_INTERVALS = 5
 """Intervals in the alarm sum for which the rule is established; for others the background is scaled by time."""
 BURST = 5
 """Intervals before entry that a Rapiscan portal buffers and sends at once."""
+HOLD_IN = 10
+"""Intervals after exit, where the portal told nothing else."""
 _LINES_MISSING = frozenset(
     {"start_not_seen", "damaged_line", "lines_lost", "line_repeated", "readings_lost", "count_stepped"}
 )
@@ -80,6 +82,21 @@ def buffered(record: PortalRecord) -> bool:
     """
     arrival = record.gamma_arrival_ns
     return arrival.size >= BURST and int(arrival[BURST - 1] - arrival[0]) < 2e9 * record.gamma_interval_s
+
+
+def around(record: PortalRecord) -> tuple[int, int]:
+    """Return how many intervals of the record come before the vehicle enters, and how many after it has left.
+
+    A Rapiscan's are its buffer and its hold-in. Others are counted by their times: a record begins and ends with the
+    occupancy, and its first interval when that began. What an Aspect holds in after the exit is then the vehicle's.
+    """
+    n = record.gamma.shape[0]
+    if buffered(record):
+        return BURST, record.settings.hold_in_intervals if record.settings else HOLD_IN
+    step_ns = record.gamma_interval_s * 1e9
+    before = min(max(round((record.start_utc_ns - record.gamma_start_utc_ns) / step_ns), 0), n)
+    inside = max(round((record.end_utc_ns - record.start_utc_ns) / step_ns), 0)
+    return before, max(n - before - inside, 0)
 
 
 def replay_rule(record: PortalRecord, nsigma: float, window: int = VERIFIED_INTERVALS) -> RuleReplay | None:

@@ -18,6 +18,7 @@ from .bench import bench
 from .calibrate import calibrate
 from .cargo import cargo
 from .console import console
+from .cost import cost
 from .drivers import drivers
 from .evaluate import evaluate
 from .exchange import exchange
@@ -107,6 +108,7 @@ for command in (
     drivers,
     manual,
     bench,
+    cost,
     evaluate,
     calibrate,
     study,

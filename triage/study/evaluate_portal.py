@@ -379,8 +379,7 @@ def tell_apart(count: int, seed: int, *, points: bool) -> Told:
         load = draw_points(rng, vehicles, counts_per_s)
     passages = draw_passages(rng, vehicles, Traffic(), (load,))
     forms = [form_of(record) for record in passages.records()]
-    shapes: list[str] = ["unclear" if f is None else f.shape for f in forms]
-    return Told(counts_per_s, length, np.array([0.0 if f is None else f.gain for f in forms]), shapes)
+    return Told(counts_per_s, length, np.array([f.gain for f in forms]), [f.shape for f in forms])
 
 
 def _norm_vs_point(loads: Told, points: Told) -> dict[str, Any]:
@@ -532,7 +531,7 @@ def _real_norm(logs: Path | None) -> dict[str, Any] | None:
     if logs is None or not (logs / NORM_LOG).is_file():
         return None
     forms = [form_of(r) for r in _records(logs / NORM_LOG)]
-    return Share(sum(f is not None and f.shape == "distributed" for f in forms), len(forms)).plain()
+    return Share(sum(f.shape == "distributed" for f in forms), len(forms)).plain()
 
 
 def cpu_of_a_day(folder: Path, seed: int, passages: int = DAY_PASSAGES) -> dict[str, Any]:
