@@ -62,8 +62,9 @@ def test_console_is_painted_for_every_click():
     assert report["frames_per_s"]["bare"] > 0
     assert set(report["memory_mb"]) == {f"after_{n}" for n in range(1, 6)}
     assert 0 < report["waiting_ms"]["p95"] <= report["waiting_ms"]["max"]
-    assert (report["queue"]["waiting"], report["queue"]["rows"]) == (250, 200)
-    assert "50" in report["queue"]["told"], "the page says how many more wait than it shows"
+    queue = report["queue"]
+    assert queue["waiting"] == queue["reached"] == queue["known"] == 250
+    assert queue["rows_in_page"] < 60
 
 
 @pytest.mark.timeout(300)

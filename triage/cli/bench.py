@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def bench_triage(rounds: int, columns: int, quick: bool, as_json: bool) -> None:
 
 def _bench(measure: Callable[[Callable[[int, int], None]], dict[str, Any]], rounds: int, as_json: bool) -> None:
     """Run a benchmark with a progress bar and print its report; figures of work that is wrong are an error."""
-    with progress_bar(rounds, "rounds", quiet=as_json) as advance:
+    with progress_bar(rounds, "rounds", quiet=as_json and not sys.stderr.isatty()) as advance:
         report = measure(lambda *_: advance())
     if as_json:
         emit(report)
@@ -181,13 +182,14 @@ def bench_lanes(
 def bench_console(rounds: int, columns: int, channels: int, scans: int, queue: int, as_json: bool) -> None:
     """The console in headless Chromium: click to first paint, frames beside a bare quad, memory, a long queue.
 
-    Needs Chromium and the extra `test`. Run nothing else meanwhile.
+    Needs Chromium and the extra `test`. Run nothing else meanwhile: the whole of it takes five to ten minutes.
     """
     from triage.study.bench_console import bench_console as measure
+    from triage.study.bench_console import steps
 
     _bench(
         lambda progress: measure(
             rounds=rounds, columns=columns, channels=channels, scans=scans, queue=queue, progress=progress
         ),
-        rounds, as_json,
+        steps(rounds, scans), as_json,
     )  # fmt: skip
