@@ -35,7 +35,7 @@ def items(state):
         outbox.close()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_the_demo_accounts_for_every_vehicle():
     done = subprocess.run(
         [sys.executable, "-m", "triage.cli", "demo", "--vehicles", "5", "--json"], capture_output=True, text=True,
@@ -45,6 +45,14 @@ def test_the_demo_accounts_for_every_vehicle():
     summary = json.loads(done.stdout)
     assert (summary["vehicles"], summary["recorded"], summary["judged"], summary["lost"]) == (5, 5, 5, 0)
     assert summary["flagged"] == summary["offered"] == summary["decided"]
+    staged = {one["staged"]: one for one in summary["staged"]}
+    assert {name: one["kinds"][:1] for name, one in staged.items()} == {
+        "empty": ["declared_empty_but_loaded"], "weight": ["mass_differs"], "tiles": ["goods_explain"],
+    }  # fmt: skip
+    assert "declared empty, but the radiograph shows a load" in staged["empty"]["reason"]
+    assert "t does not fit: the image shows less, mass about" in staged["weight"]["reason"]
+    assert "naturally radioactive" in staged["tiles"]["reason"] and "explains it" in staged["tiles"]["reason"]
+    assert staged["empty"]["outcome"] == staged["weight"]["outcome"] == "REVIEW"
 
 
 @pytest.mark.timeout(400)
