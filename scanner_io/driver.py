@@ -66,6 +66,20 @@ class Counting(Protocol):
         ...
 
 
+@runtime_checkable
+class Accompanying(Protocol):
+    """A driver whose source never ends but begins no passage either: papers in advance, cameras beside the lane.
+
+    pending : something has come that is not handed out and acknowledged yet. Where a lane is to end with its other
+        sources, it waits for this alone
+    """
+
+    @property
+    def pending(self) -> bool:
+        """Called by the lane's device thread, between reads."""
+        ...
+
+
 class Decoder(Protocol):
     """Bytes to events, without I/O."""
 

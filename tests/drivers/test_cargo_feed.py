@@ -205,6 +205,39 @@ def test_who_is_unknown_or_sends_too_much_is_refused_before_anything_is_read(tmp
             assert told.refused == (status == 401) and "another-token" not in told.problem
 
 
+def test_whoever_is_refused_while_he_still_sends_reads_why(tmp_path):
+    """Eight megabytes do not fit into a socket: a connection that is closed upon them is reset, the answer lost."""
+    port = free_port()
+    with opened(port=port, tokens=tokens(tmp_path)) as source:
+        push = Push(port, b"x" * (8 << 20), headers={})
+        assert next_of(source).refused
+        while push.is_alive():
+            source.read(0.05)
+        assert push.status == 401 and "a token is needed" in push.told["problems"][0]
+
+
+def test_what_is_not_stored_yet_is_pending(tmp_path):
+    port = free_port()
+    with opened(folder=str(tmp_path), stable_s=0.1, poll_s=0.02, port=port, tokens=tokens(tmp_path)) as source:
+        assert source.pending, "nobody has looked into the folder yet"
+        (tmp_path / "tokens").rename(tmp_path / ".tokens")
+        source.read(0)
+        assert not source.pending
+        (tmp_path / "a.edi").write_text(MANIFEST)
+        while not source.pending:  # the next listing sees it; it is not still yet
+            assert source.read(0.03) is None
+        told = next_of(source)
+        assert source.pending, "handed out, and not stored"
+        source.acknowledge(told.source_ref)
+        assert source.read(0.1) is None and not source.pending
+        push = Push(port, JSON)
+        told = next_of(source)
+        assert source.pending
+        source.acknowledge(told.source_ref)
+        push.join(10)
+        assert push.status == 202 and not source.pending
+
+
 def test_a_sender_that_the_message_names_must_be_known_too(tmp_path):
     port = free_port()
     with opened(port=port, tokens=tokens(tmp_path), senders=("CARRIER",)) as source:
