@@ -19,6 +19,7 @@ from .calibrate import calibrate
 from .cargo import cargo
 from .console import console
 from .cost import cost
+from .device import device
 from .drivers import drivers
 from .evaluate import evaluate
 from .exchange import exchange
@@ -106,6 +107,7 @@ for command in (
     retention,
     backup,
     drivers,
+    device,
     manual,
     bench,
     cost,

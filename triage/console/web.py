@@ -28,6 +28,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scanner_io import __version__
+from scanner_io.decision_codes import CODES
 from scanner_io.errors import DataError, DeliveryError, ScannerError, StorageError
 from scanner_io.model import Verdict
 
@@ -345,8 +346,8 @@ class Pages:
     async def decide(self, request: Request) -> Response:
         """Take a decision. The same id again is the same decision."""
         asked: _DecisionAsked = _converted(await _body(request), _DecisionAsked)
-        if unknown := [c for c in asked.codes if c not in codes.CODES]:
-            raise HTTPException(400, f"decision codes {unknown}: expected numbers of {sorted(codes.CODES)}")
+        if unknown := [c for c in asked.codes if c not in CODES]:
+            raise HTTPException(400, f"decision codes {unknown}: expected numbers of {sorted(CODES)}")
         regions = tuple(self._station.journal.kept(self._station.kept_as(asked.scan_id), "regions", []))
         entry = await run_in_threadpool(
             lambda: self._station.decide(
