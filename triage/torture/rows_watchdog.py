@@ -138,9 +138,9 @@ def r17_watchdog(folder: Path, full: bool) -> Outcome:
         systemd.close()
     found = oracle.check(folder / "state", drops)
     figure = {
-        "stopped": len(begun) + len(went_on), "watchdog_s": watchdog_s, "restart_share": round(max(begun.values()) / watchdog_s, 2),
-        "restart_s": begun, "went_on_without": went_on, "of_the_whole_service": restarts, "then_ready_s_max": round(max(ready), 1),
-        **found.figure(),
+        "stopped": len(begun) + len(went_on), "watchdog_s": watchdog_s,
+        "restart_share": round(max(begun.values()) / watchdog_s, 2), "restart_s": begun, "went_on_without": went_on,
+        "of_the_whole_service": restarts, "then_ready_s_max": round(max(ready), 1), **found.figure(),
     }  # fmt: skip
     bar = {"stopped": ">= 4", "restart_share": "<= 2", **oracle.NO_LOSS}
     how = "the row does what systemd does: SIGABRT to a service that is late with WATCHDOG=1, and a new start"
