@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from drivers import cargo_feed
 from drivers.cargo_feed import Config
-from scanner_io import security
+from scanner_io import capture, security
 from scanner_io.errors import ConfigError, LinkLost
 from scanner_io.model import CargoReceived
 from tests.contract import DriverContract, Rig
@@ -249,6 +249,29 @@ def test_a_sender_that_the_message_names_must_be_known_too(tmp_path):
         assert not next_of(source).refused
         broken.join(10)
         assert broken.status == 422 and "syntax identifier" in broken.told["problems"][0]
+
+
+def test_two_requests_that_were_captured_are_two_files_when_they_are_played(tmp_path):
+    folder, port = tmp_path / "played", free_port()
+    folder.mkdir()
+    with (
+        capture.Capture(tmp_path / "kept", "cargo_feed", {}) as kept,
+        opened(port=port, tokens=tokens(tmp_path)) as source,
+    ):
+        source.tap = kept.add
+        first = []
+        for body in (JSON, MANIFEST):
+            push = Push(port, body)
+            first.append(next_of(source))
+            source.acknowledge(first[-1].source_ref)
+            push.join(10)
+    assert capture.play(tmp_path / "kept", str(folder), speed=0) == 2
+    with opened(folder=str(folder), stable_s=0, poll_s=0.02) as source:
+        second = []
+        for _ in first:
+            second.append(next_of(source))
+            source.acknowledge(second[-1].source_ref)
+    assert {t.sha256: t.messages for t in second} == {t.sha256: t.messages for t in first}
 
 
 def test_whoever_is_not_stored_in_time_is_told_to_send_again(tmp_path):
