@@ -24,15 +24,12 @@ import hashlib
 import ipaddress
 import os
 import re
-import select
-import socket
-import ssl
 import stat
 import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -42,13 +39,12 @@ from scanner_io.channel import Channel
 from scanner_io.errors import DataError, LinkLost, StorageError
 from scanner_io.foreign import CARGO, ForeignFiles
 from scanner_io.formats.cargo import CargoMessage
+from scanner_io.listening import SLICE_S, Answer, Asker, Later, Limits, Server, answer_of, tls_of
 from scanner_io.model import CargoReceived, DeviceInfo, Event, Kind
 from scanner_io.storage import make_folder, move_aside, sync_folder
 
-SLICE_S = 0.1
-MOST_HEAD = 16 << 10
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})[ \t]*\r\n", re.IGNORECASE)
 _TOKEN = re.compile(rb"\r\nauthorization:[ \t]*bearer[ \t]+([!-~]{1,512})[ \t]*\r\n", re.IGNORECASE)
+_REALM = 'WWW-Authenticate: Bearer realm="cargo"'
 _TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", "~")
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
@@ -117,21 +113,6 @@ def connect(config: Config, channel: Channel | None = None) -> CargoFeed:
     return CargoFeed(config)
 
 
-class _Client:
-    """A connection, and what of its request has come. pending : it waits for its messages to be stored since"""
-
-    def __init__(self, connection: socket.socket, peer: str) -> None:
-        self.connection = connection
-        self.peer = peer
-        self.heard_s = time.monotonic()
-        self.rest = bytearray()
-        self.sender: str | None = None
-        self.length: int | None = None
-        self.handshake = isinstance(connection, ssl.SSLSocket)
-        self.answer = b""
-        self.source_ref = ""
-
-
 class CargoFeed:
     """The driver: a folder that is listed and a listening socket, both served by the thread that reads."""
 
@@ -141,10 +122,8 @@ class CargoFeed:
         self._config = config
         self.tap: Tap = no_tap
         self._ready: deque[Event] = deque()
-        self._listener: socket.socket | None = None
-        self._tls: ssl.SSLContext | None = None
+        self._server: Server | None = None
         self._names: dict[str, str] = {}
-        self._clients: list[_Client] = []
         self._files: ForeignFiles | None = None
         self._seen: dict[str, tuple[int, int, float]] = {}
         self._offered: dict[str, tuple[Path, str]] = {}
@@ -182,21 +161,9 @@ class CargoFeed:
         c = self._config
         assert c.tokens is not None
         self._names = security.tokens_in(Path(c.tokens))
-        self._tls = None
-        if c.certificate is not None:
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-            try:
-                self._tls.load_cert_chain(c.certificate, c.private_key)
-            except (OSError, ssl.SSLError) as error:
-                raise LinkLost(f"cargo_feed: certificate {c.certificate} cannot be used ({error})") from error
-        try:
-            self._listener = socket.create_server((c.host, port))
-        except OSError as error:
-            raise LinkLost(
-                f"cargo_feed {c.host}:{port}: cannot listen ({error}); is another program on this port?"
-            ) from error
-        self._listener.setblocking(False)
+        tls = None if c.certificate is None else tls_of("cargo_feed", c.certificate, c.private_key)
+        limits = Limits(c.clients, c.silence_s, c.most_mb << 20, c.answer_s)
+        self._server = Server("cargo_feed", (c.host, port), limits, self._take, judge=self._judge, tls=tls)
 
     def read(self, timeout_s: float) -> Event | None:
         """Return the next delivery. Raises LinkLost when not open."""
@@ -213,11 +180,19 @@ class CargoFeed:
                 return None
         return self._ready.popleft()
 
+    @property
+    def pending(self) -> bool:
+        """A file is there, or a request on its way, whose messages are not stored yet."""
+        with self._using:
+            unlisted = self._config.folder is not None and self._listed_s == float("-inf")
+            asking = self._server is not None and self._server.asking
+            return bool(unlisted or self._ready or self._offered or self._seen or asking)
+
     def acknowledge(self, source_ref: str) -> None:
         """Learn that a delivery is stored: its file is put away, its sender answered."""
         with self._using:
-            for client in [c for c in self._clients if c.source_ref == source_ref]:
-                self._respond(client, client.answer)
+            if self._server is not None:
+                self._server.settle(source_ref)
             path, problem = self._offered.pop(source_ref, (None, ""))
             if path is not None:
                 self._put_away(path, problem)
@@ -228,23 +203,22 @@ class CargoFeed:
         if (files := self._files) is not None:
             files.close()  # a document that is being read is not waited for
         with self._using:
-            for client in self._clients:
-                client.connection.close()
-            self._clients.clear()
             self._offered.clear()
-            if self._listener is not None:
-                self._listener.close()
-            self._listener = self._files = None
+            if self._server is not None:
+                self._server.close()
+            self._server = self._files = None
 
     # ---------------------------------------------------------------------------------------------------- reading
 
     def _received(self, contents: bytes, name: str, sender: str, source_ref: str) -> CargoReceived:
         """Return what a document says, or why nothing of it is taken."""
         assert self._files is not None
-        self.tap("file", name, contents)
+        sha256 = hashlib.sha256(contents).hexdigest()
+        # played again, requests are files: two of one sender must not be written onto each other
+        self.tap("file", name if source_ref.startswith("file ") else f"{name} {sha256[:16]}", contents)
         told = CargoReceived(
             source_ref=source_ref, utc_ns=time.time_ns(), name=name, sender=sender, size_bytes=len(contents),
-            sha256=hashlib.sha256(contents).hexdigest(), simulated=self._config.simulated,
+            sha256=sha256, simulated=self._config.simulated,
         )  # fmt: skip
         try:
             messages = self._files.cargo(contents, name=name)
@@ -333,143 +307,36 @@ class CargoFeed:
 
     def _serve(self, timeout_s: float) -> None:
         """Wait for the next thing to come, and take it."""
-        if self._listener is None:
+        if self._server is None:
             self._closed.wait(timeout_s)
-            return
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        by_descriptor = {client.connection.fileno(): client for client in self._clients if not client.source_ref}
-        for descriptor in by_descriptor:
-            poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(timeout_s * 1000):
-            client = by_descriptor.get(descriptor)
-            if client is None:
-                self._accept()
-            else:
-                self._hear(client)
-        now_s = time.monotonic()
-        for client in list(self._clients):
-            if client.source_ref and now_s - client.heard_s > self._config.answer_s:
-                self._respond(client, _answer("503 Service Unavailable", "not stored in time; send it again"))
-            elif not client.source_ref and now_s - client.heard_s > self._config.silence_s:
-                self._part(client)
+        else:
+            self._server.serve(timeout_s)
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        try:
-            connection, address = self._listener.accept()
-        except OSError:  # gone again before it was accepted
-            return
-        if len(self._clients) >= self._config.clients:
-            idle = [c for c in self._clients if not c.source_ref]
-            if not idle:
-                connection.close()
-                return
-            self._part(min(idle, key=lambda c: c.heard_s))  # the one that has been silent longest
-        connection.setblocking(False)
-        if self._tls is not None:
-            connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        self._clients.append(_Client(connection, str(address[0])))
-
-    def _part(self, client: _Client) -> None:
-        client.connection.close()
-        if client in self._clients:
-            self._clients.remove(client)
-
-    def _hear(self, client: _Client) -> None:
-        """Take what a client says, all that is there: TLS keeps some of it where no poll sees it."""
-        try:
-            if client.handshake:
-                client.connection.do_handshake()  # type: ignore[attr-defined]
-                client.handshake = False
-            while data := client.connection.recv(1 << 16):
-                client.heard_s = time.monotonic()
-                client.rest += data
-                if not self._request(client):
-                    return
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
-        except OSError:  # it has gone, or speaks no TLS
-            pass
-        self._part(client)
-
-    def _request(self, client: _Client) -> bool:
-        """Look at what has come of a request; False once nothing more is to be read."""
-        if client.length is None:
-            head, blank, body = bytes(client.rest).partition(b"\r\n\r\n")
-            if not blank:
-                if len(client.rest) > MOST_HEAD:
-                    self._respond(client, _answer("431 Request Header Fields Too Large"))
-                    return False
-                return True
-            refusal = self._judge_head(client, head + b"\r\n")
-            if refusal is not None:
-                self._respond(client, refusal)
-                return False
-            client.rest = bytearray(body)
-        assert client.length is not None
-        if len(client.rest) < client.length:
-            return True
-        self._take_request(client, bytes(client.rest[: client.length]))
-        return False
-
-    def _judge_head(self, client: _Client, head: bytes) -> bytes | None:
-        """Learn sender and length from a head; return the answer if the request is refused."""
-        if not head.startswith(b"POST "):
-            return _answer("405 Method Not Allowed", "POST one document")
+    def _judge(self, head: bytes, asker: Asker, length: int) -> str | Answer:
+        """Return who sends a request, by the token in its head, or what is answered to a stranger."""
         told = _TOKEN.search(head)
         name = self._names.get(hashlib.sha256(told[1]).hexdigest()) if told is not None else None
         if name is None:  # of the token itself, nothing is told
             why = "with a token that is not known here" if told is not None else "without a token"
-            self._ready.append(
-                CargoReceived(
-                    source_ref="", utc_ns=time.time_ns(), name=f"request of {client.peer}", refused=True,
-                    problem=f"request of {client.peer}: {why}; refused",
-                )
-            )  # fmt: skip
-            return _answer("401 Unauthorized", "a token is needed: Authorization: Bearer TOKEN")
-        length = _LENGTH.search(head)
-        if length is None:
-            return _answer("411 Length Required")
-        if int(length[1]) > self._config.most_mb << 20:
-            problem = f"request of {name}: {int(length[1])} bytes, at most {self._config.most_mb} MB are read"
-            self._ready.append(
-                CargoReceived(
-                    source_ref="", utc_ns=time.time_ns(), name=f"request of {name}", sender=name, problem=problem,
-                    size_bytes=int(length[1]),
-                )
-            )  # fmt: skip
-            return _answer("413 Content Too Large", problem)
-        client.sender, client.length = name, int(length[1])
-        return None
+            self._refuse(f"request of {asker.peer}", f"request of {asker.peer}: {why}; refused", refused=True)
+            return answer_of("401 Unauthorized", "a token is needed: Authorization: Bearer TOKEN", headers=(_REALM,))
+        if length > self._config.most_mb << 20:
+            problem = f"request of {name}: {length} bytes, at most {self._config.most_mb} MB are read"
+            self._refuse(f"request of {name}", problem, sender=name, size_bytes=length)
+            return answer_of("413 Content Too Large", problem)
+        return name
 
-    def _take_request(self, client: _Client, body: bytes) -> None:
-        assert client.sender is not None
-        ref = f"http {client.sender} {hashlib.sha256(body).hexdigest()[:16]} {time.monotonic_ns()}"
-        told = self._received(body, f"request of {client.sender}", client.sender, ref)
+    def _refuse(self, name: str, problem: str, **told: Any) -> None:
+        self._ready.append(
+            CargoReceived(source_ref="", utc_ns=time.time_ns(), name=name, problem=problem, **{"sender": ""} | told)
+        )
+
+    def _take(self, body: bytes, asker: Asker) -> Answer | Later:
+        ref = f"http {asker.name} {hashlib.sha256(body).hexdigest()[:16]} {time.monotonic_ns()}"
+        told = self._received(body, f"request of {asker.name}", asker.name, ref)
         self._ready.append(told)
         if told.problem:
-            status = "403 Forbidden" if told.refused else "422 Unprocessable Content"
-            self._respond(client, _answer(status, told.problem))
-            return
+            return answer_of("403 Forbidden" if told.refused else "422 Unprocessable Content", told.problem)
         problems = [f"{m.document or m.reference}: {p}" for m in told.messages for p in m.problems]
-        client.source_ref, client.heard_s = ref, time.monotonic()
-        client.answer = _answer("202 Accepted", *problems)
-
-    def _respond(self, client: _Client, answer: bytes) -> None:
-        """Answer and part. An answer is small: what does not fit into the socket's buffer is lost with its reader."""
-        with contextlib.suppress(OSError):  # it has gone without waiting for an answer
-            client.connection.settimeout(SLICE_S)
-            client.connection.sendall(answer)
-        self._part(client)
-
-
-def _answer(status: str, *problems: str) -> bytes:
-    told = list(problems[:50])
-    body = msgspec.json.encode({"status": status.partition(" ")[2], "problems": told})
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
-    )
-    if status.startswith("401"):
-        head += 'WWW-Authenticate: Bearer realm="cargo"\r\n'
-    return f"{head}\r\n".encode() + body
+        late = answer_of("503 Service Unavailable", "not stored in time; send it again")
+        return Later(ref, answer_of("202 Accepted", *problems), late)

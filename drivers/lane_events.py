@@ -1,7 +1,7 @@
 """Light barriers, cameras that read numbers, weighbridges, traffic lights: events as JSON lines over TCP or HTTP.
 
 The lane listens; a device, or a script beside it, connects and writes one JSON object a line (UTF-8), or posts such
-lines to any path of the same port by HTTP and gets 204, or 400 with the first line that is none:
+lines to any path of the same port by HTTP and gets 204, or 400 with the lines that are none:
 
     {"event": "container", "text": "CSQU3054383", "confidence": 97, "time": "2026-01-31T09:45:01.25Z"}
     {"event": "plate", "text": "AB 123 CD", "device": "camera 2"}
@@ -22,10 +22,6 @@ a script of a few lines that reads it (OPC UA, Modbus) and writes here. They mus
 
 from __future__ import annotations
 
-import contextlib
-import re
-import select
-import socket
 import threading
 import time
 from collections import deque
@@ -37,13 +33,11 @@ import msgspec
 from scanner_io.capture import Tap, no_tap
 from scanner_io.channel import Channel
 from scanner_io.errors import LinkLost
+from scanner_io.listening import SLICE_S, Answer, Asker, Limits, Server, answer_of
 from scanner_io.model import DeviceInfo, Event, Health, Kind, LaneEvent
 
 MOST_BYTES = 64 << 10
-"""Of a line, or of the head or body of a request: more is cut off with its connection."""
-SLICE_S = 0.1
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,7})[ \t]*\r\n", re.IGNORECASE)
-_METHODS = (b"POST ", b"GET ", b"PUT ", b"HEAD ", b"OPTIONS ", b"DELETE ")
+"""Of the body of a request."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,15 +113,6 @@ def decode(line: bytes, now_ns: int, clock_error_s: float = 60.0) -> tuple[LaneE
     )  # fmt: skip
 
 
-class _Client:
-    """A connection, and what of it is not a whole line yet."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.heard_s = time.monotonic()
-        self.rest = b""
-
-
 class LaneEvents:
     """The driver: a listening socket, served by the thread that reads."""
 
@@ -137,8 +122,7 @@ class LaneEvents:
         self._config = config
         self.tap: Tap = no_tap
         self._ready: deque[Event] = deque()
-        self._listener: socket.socket | None = None
-        self._clients: list[_Client] = []
+        self._server: Server | None = None
         self._using = threading.Lock()
         self._closed = threading.Event()
         self._closed.set()
@@ -148,14 +132,11 @@ class LaneEvents:
         """Begin to listen. Raises LinkLost if the port is taken."""
         self.close()
         with self._using:
-            try:
-                self._listener = socket.create_server((self._config.host, self._config.port))
-            except OSError as error:
-                raise LinkLost(
-                    f"lane_events {self._config.host}:{self._config.port}: cannot listen ({error}); is another program "
-                    "on this port?"
-                ) from error
-            self._listener.setblocking(False)
+            c = self._config
+            limits = Limits(c.clients, c.silence_s, MOST_BYTES)
+            self._server = Server(
+                "lane_events", (c.host, c.port), limits, self._posted, line=self._take, odd=self._health
+            )
             self._closed.clear()
         return DeviceInfo(
             vendor=self._config.vendor,
@@ -172,10 +153,17 @@ class LaneEvents:
             with self._using:
                 if self._closed.is_set():
                     raise LinkLost(f"lane_events {self._config.host}:{self._config.port}: not open")
-                self._serve(min(max(0.0, left_s), SLICE_S))
+                assert self._server is not None
+                self._server.serve(min(max(0.0, left_s), SLICE_S))
             if not self._ready and time.monotonic() >= deadline_s:
                 return None
         return self._ready.popleft()
+
+    @property
+    def pending(self) -> bool:
+        """Something was said that is not handed out yet."""
+        with self._using:
+            return bool(self._ready) or (self._server is not None and self._server.asking)
 
     def acknowledge(self, source_ref: str) -> None:
         """An event that was told cannot be told again."""
@@ -184,92 +172,14 @@ class LaneEvents:
         """Stop listening. May be called by any thread, any time, twice."""
         self._closed.set()
         with self._using:
-            for client in self._clients:
-                client.connection.close()
-            self._clients.clear()
-            if self._listener is not None:
-                self._listener.close()
-            self._listener = None
+            if self._server is not None:
+                self._server.close()
+            self._server = None
 
-    # ------------------------------------------------------------------------------------------------- connections
-
-    def _serve(self, timeout_s: float) -> None:
-        """Wait for the next thing to come, and take it."""
-        assert self._listener is not None
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        by_descriptor = {client.connection.fileno(): client for client in self._clients}
-        for descriptor in by_descriptor:
-            poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll(timeout_s * 1000):
-            client = by_descriptor.get(descriptor)
-            if client is None:
-                self._accept()
-            elif not self._hear(client):
-                self._part(client)
-        now_s = time.monotonic()
-        for client in [c for c in self._clients if now_s - c.heard_s > self._config.silence_s]:
-            self._part(client)
-
-    def _accept(self) -> None:
-        assert self._listener is not None
-        with contextlib.suppress(OSError):  # gone again before it was accepted
-            connection, _ = self._listener.accept()
-            connection.setblocking(False)
-            if len(self._clients) >= self._config.clients:
-                self._part(min(self._clients, key=lambda c: c.heard_s))  # the one that has been silent longest
-            self._clients.append(_Client(connection))
-
-    def _part(self, client: _Client) -> None:
-        client.connection.close()
-        if client in self._clients:
-            self._clients.remove(client)
-
-    def _hear(self, client: _Client) -> bool:
-        """Take what a client says; False to part with it."""
-        try:
-            data = client.connection.recv(MOST_BYTES)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        if not data:
-            return False
-        client.heard_s = time.monotonic()
-        client.rest += data
-        if client.rest.startswith(_METHODS):
-            return self._request(client)
-        *lines, client.rest = client.rest.split(b"\n")
-        for line in lines:
-            self._take(line)
-        if len(client.rest) > MOST_BYTES:
-            self._health(f"a line of more than {MOST_BYTES} bytes: its sender was cut off")
-            return False
-        return True
-
-    def _request(self, client: _Client) -> bool:
-        """Answer an HTTP request once it is whole; the connection ends with it."""
-        head, blank, body = client.rest.partition(b"\r\n\r\n")
-        if not blank:
-            return len(client.rest) <= MOST_BYTES
-        found = _LENGTH.search(head + b"\r\n")
-        length = int(found[1]) if found else 0
-        if not head.startswith(b"POST ") or not found or length > MOST_BYTES:
-            self._answer(client, "405 Method Not Allowed" if not head.startswith(b"POST ") else "413 Content Too Large")
-            return False
-        if len(body) < length:
-            return True
-        lines = [line for line in body[:length].split(b"\n") if line.strip()]
-        problems = [p for line in lines if (p := self._take(line))]
-        self._answer(client, "400 Bad Request" if problems else "204 No Content", problems[0] if problems else "")
-        return False
-
-    @staticmethod
-    def _answer(client: _Client, status: str, text: str = "") -> None:
-        body = text.encode()
-        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        with contextlib.suppress(OSError):  # it has gone without waiting for an answer
-            client.connection.send(head.encode() + body)
+    def _posted(self, body: bytes, asker: Asker) -> Answer:
+        """Take the lines of a request."""
+        problems = [p for line in body.split(b"\n") if (p := self._take(line))]
+        return answer_of("400 Bad Request", *problems) if problems else Answer("204 No Content")
 
     def _take(self, line: bytes) -> str:
         """Take one line; return why it is none, "" if it is one."""

@@ -52,8 +52,6 @@ from .model import CountBlock, DeviceInfo, EndOfSource, Event, LineBlock, Occupa
 
 LATE_S = 0.3
 """A read may return so much later than it was told to."""
-SPARE_S = 5.0
-"""A check has so much longer than all events of its rig may take; then it hangs."""
 DAMAGES = 150
 """Times that a passage's bytes are damaged anew."""
 EVENTS = get_args(model.Event)
@@ -76,6 +74,7 @@ class Rig:
     finite : the source ends with EndOfSource
     simulated : what the driver must say of itself
     limit_s : all events of one `play` come within so long
+    spare_s : a check has so much longer than that; then it hangs
     break_link, mend_link : None where the source has no link to lose
     """
 
@@ -85,6 +84,7 @@ class Rig:
     finite: bool = False
     simulated: bool = False
     limit_s: float = 20.0
+    spare_s: float = 5.0
     break_link: Callable[[], None] | None = None
     mend_link: Callable[[], None] | None = None
 
@@ -660,7 +660,8 @@ def conform(name: str, *, rig: str = "", config_file: str = "", checks: Iterable
     """
     make = load_rig(rig) if rig else load_device(name, config_file)
     drivers.load(name)
-    limit_s = (make.limit_s if isinstance(make, type) and issubclass(make, Rig) else DeviceRig.limit_s) + SPARE_S
+    peer = make if isinstance(make, type) and issubclass(make, Rig) else DeviceRig
+    limit_s = peer.limit_s + peer.spare_s
     for check in checks:
         began_s = time.monotonic()
         command = [sys.executable, "-m", __name__, check, name, rig, config_file, str(limit_s)]
@@ -678,7 +679,7 @@ def _verdict(check: str, done: subprocess.CompletedProcess[str], limit_s: float,
         stack = [line.strip() for line in done.stderr.splitlines() if line.strip().startswith("File ")]
         own = [line for line in stack if "conformance.py" not in line and "/threading.py" not in line]
         where = "; ".join((own or stack)[:2]) or done.stderr.strip()[-300:]
-        text = f"ended with code {done.returncode}" if "Timeout" not in done.stderr else f"hangs after {limit_s:.0f} s"
+        text = f"ended with code {done.returncode}" if "Timeout" not in done.stderr else f"hangs after {limit_s:g} s"
         return Verdict(check=check, demands=demands, result="failed", text=f"{text}: {where}", seconds=took_s)
     return Verdict(check=check, demands=demands, result=told["result"], text=told["text"], seconds=took_s)
 

@@ -8,6 +8,7 @@ imported. Reconnecting, retries and threads live in the lane, never in a driver.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -63,6 +64,20 @@ class Counting(Protocol):
 
     def resume(self, count: PortalCount) -> None:
         """Learn where the count stood when a driver of this device was last heard. Called by the lane before `open`."""
+        ...
+
+
+@runtime_checkable
+class Accompanying(Protocol):
+    """A driver whose source never ends but begins no passage either: papers in advance, cameras beside the lane.
+
+    pending : something has come that is not handed out and acknowledged yet. Where a lane is to end with its other
+        sources, it waits for this alone
+    """
+
+    @property
+    def pending(self) -> bool:
+        """Called by the lane's device thread, between reads."""
         ...
 
 
@@ -261,12 +276,27 @@ def load(name: str) -> ModuleType:
     try:
         module = import_module(known[name])
     except Exception as error:  # a vendor's module may fail in any way; the others' problems are to be told with it
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error}{_remedy(name, error)}"
         raise ConfigError([f"driver {name!r}: module {known[name]} cannot be imported: {text}"]) from error
     missing = [n for n in ("Config", "kinds", "connect") if not hasattr(module, n)]
     if missing:
         raise ConfigError([f"driver {name!r}: module {known[name]} has no {' and no '.join(missing)}"])
     return module
+
+
+def _remedy(name: str, error: Exception) -> str:
+    """Return what to install for a driver whose own package has the missing module in an extra; the smallest counts."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    missing = (error.name or "").partition(".")[0].lower()
+    for package in [e.dist for e in entry_points(group=GROUP) if e.name == name and e.dist is not None][:1]:
+        extras: dict[str, set[str]] = {}
+        for need in package.requires or []:
+            if told := re.match(r"([\w.-]+)[^;]*;.*\bextra *== *[\"']([\w-]+)", need):
+                extras.setdefault(told[2], set()).add(told[1].replace("-", "_").lower())
+        if fitting := [extra for extra, needs in extras.items() if missing in needs]:
+            return f"; pip install '{package.name}[{min(fitting, key=lambda extra: len(extras[extra]))}]'"
+    return ""
 
 
 def connect(name: str, config: Any, tap: Tap | None = None) -> Driver:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DataError
+from .exact import Exact
 from .formats.cargo import CargoMessage
 from .vendor_record import Attachment, Sidecar
 
@@ -113,7 +114,7 @@ class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True):
 # Radiograph
 
 
-class DetectorState(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class DetectorState(Exact, frozen=True, kw_only=True, eq=False):
     """The line detector at the start of a scan, as needed to turn counts into transmission.
 
     energies : names, low before high; one or two
@@ -144,6 +145,7 @@ class DetectorState(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __post_init__(self) -> None:
         """Check and freeze. Raises DataError."""
+        super().__post_init__()
         if len(self.energies) not in (1, 2) or len(set(self.energies)) != len(self.energies):
             raise DataError(f"DetectorState.energies: {self.energies!r}, expected one or two different names")
         if not 1 <= self.channels <= MAX_CHANNELS:
@@ -242,7 +244,7 @@ class PortalCount(msgspec.Struct, frozen=True, kw_only=True):
     number: int
 
 
-class PortalSettings(msgspec.Struct, frozen=True, kw_only=True):
+class PortalSettings(Exact, frozen=True, kw_only=True):
     """Settings of a portal monitor as its set-up lines give them. None or empty: not told.
 
     gamma_intervals : intervals in the alarm sum
@@ -287,7 +289,7 @@ class PortalSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.firmware.startswith(SIMULATED_FIRMWARE)
 
 
-class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class PortalRecord(Exact, frozen=True, kw_only=True, eq=False):
     """One occupancy of a radiation portal monitor.
 
     gamma : `(intervals, detectors) int64`, counts in each interval of `gamma_interval_s`
@@ -336,6 +338,7 @@ class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __post_init__(self) -> None:
         """Check and freeze. Raises DataError."""
+        super().__post_init__()
         owner = "PortalRecord"
         for series, alarm in (("gamma", "gamma_alarm"), ("neutron", "neutron_alarm")):
             counts = frozen_array(owner, series, getattr(self, series), np.int64, (None, None))
@@ -405,7 +408,7 @@ class PortalRecord(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 # Declaration, scan
 
 
-class Declaration(msgspec.Struct, frozen=True, kw_only=True):
+class Declaration(Exact, frozen=True, kw_only=True):
     """What was said about the cargo before it came.
 
     container_numbers : ISO 6346, owner code, serial and check digit without blanks
@@ -435,7 +438,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
 JoinState = Literal["matched", "doubtful", "several", "none"]
 
 
-class DeclarationMatch(msgspec.Struct, frozen=True, kw_only=True):
+class DeclarationMatch(Exact, frozen=True, kw_only=True):
     """How a passage came by a declaration out of many, or why it has none. A wrong one is worse than none.
 
     state : matched: one declaration is joined; doubtful: one fits best, but not surely enough, and none is joined;
@@ -546,7 +549,7 @@ class Intervals(msgspec.Struct, frozen=True, kw_only=True, tag="intervals"):
     end: int
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Finding(Exact, frozen=True, kw_only=True):
     """One thing a person should look at, with the reason in words.
 
     score : in the units the reason names; larger is stranger
@@ -562,7 +565,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     where: Box | Intervals | None = None
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class Standing(Exact, frozen=True, kw_only=True):
     """How a scan stands among the scans that its lane was calibrated on.
 
     p_value : chance that an innocent scan of the stratum shows anything as strange; flagged up to `level`
@@ -583,7 +586,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     unknown: bool = False
 
 
-class TriageResult(msgspec.Struct, frozen=True, kw_only=True):
+class TriageResult(Exact, frozen=True, kw_only=True):
     """What judgement says of one scan. Everything but `timings_ms` is a function of scan, profile and code version.
 
     standing : None where the lane was not calibrated, or the image shows no container
@@ -602,7 +605,7 @@ class TriageResult(msgspec.Struct, frozen=True, kw_only=True):
     alarm_intervals: int
     profile: str
     code_version: str
-    timings_ms: dict[str, float] = {}
+    timings_ms: dict[str, float] = msgspec.field(default_factory=dict)
     standing: Standing | None = None
 
     def judgement(self) -> bytes:
@@ -757,7 +760,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     attachments: tuple[Attachment, ...] = ()
 
 
-class LaneEvent(msgspec.Struct, frozen=True, kw_only=True):
+class LaneEvent(Exact, frozen=True, kw_only=True):
     """A small device of the lane saw or weighed the vehicle at `utc_ns`; it goes to the passage nearest in time.
 
     confidence : of the machine that read `text`, 0-100; None: it does not tell

@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from .exact import Exact
+
 Role = Literal[
     "radiograph", "preview", "processed", "vendor raw", "portal counts", "optical", "character recognition",
     "recognition", "unknown",
@@ -92,7 +94,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = False
 
 
-class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
+class Sidecar(Exact, frozen=True, kw_only=True):
     """A sidecar, read.
 
     scan_id, revision : of one source these two tell passages and their rewritings apart
@@ -131,8 +133,8 @@ class Sidecar(msgspec.Struct, frozen=True, kw_only=True):
     inspection_type: int | None = None
     scan_position: int | None = None
     training: bool | None = None
-    flags: dict[str, int] = {}
-    custom: dict[str, str] = {}
+    flags: dict[str, int] = msgspec.field(default_factory=dict)
+    custom: dict[str, str] = msgspec.field(default_factory=dict)
     containers: tuple[NumberRead, ...] = ()
     plates: tuple[NumberRead, ...] = ()
     operations: tuple[Operation, ...] = ()

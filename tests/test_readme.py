@@ -98,6 +98,15 @@ def test_the_example_of_a_site(tmp_path):
     assert loaded.outbox.password_file == str(secret)
 
 
+def test_the_selection_example_is_valid(tmp_path):
+    text = block("selection")
+    for name in re.findall(r'"(.*?)"', text):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    loaded = config.parse(block("config") + "\n" + text, "README", base=tmp_path)
+    assert loaded.selection.plan == str(tmp_path / "plan.toml")
+
+
 def test_the_example_of_declarations_in_advance(tmp_path):
     loaded = config.parse(block("config") + "\n" + block("cargo"), "README", base=tmp_path)
     assert loaded.lane[0].device[-1].driver == "cargo_feed" and loaded.cargo.wrong_join == 0.001

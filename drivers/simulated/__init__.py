@@ -23,7 +23,7 @@ from scanner_io.capture import Tap, no_tap
 from scanner_io.errors import LinkLost
 from scanner_io.model import DeviceInfo, EndOfSource, Event, Kind, LineBlock, Radiograph, ScanEnd, ScanStart
 
-from .advance import cargo_message
+from .advance import cameras, cargo_message
 from .carriers import TARE_KG
 from .config import Config
 from .passage import ground_truth, passage
@@ -36,8 +36,8 @@ from .wedges import energy_calibration
 
 __all__ = [
     "FAULT_KINDS", "TARE_KG", "ClockStep", "Config", "Fault", "Link", "Passing", "Piece", "PortalPty", "PortalServer",
-    "SimulatedLane", "Traffic", "Truth", "cargo_message", "connect", "energy_calibration", "ground_truth", "kinds",
-    "play", "simulate_passage", "simulate_radiograph", "truth_json", "write_daily_file",
+    "SimulatedLane", "Traffic", "Truth", "cameras", "cargo_message", "connect", "energy_calibration", "ground_truth",
+    "kinds", "plan", "play", "simulate_passage", "simulate_radiograph", "truth_json", "write_daily_file",
 ]  # fmt: skip
 
 

@@ -62,8 +62,9 @@ def test_console_is_painted_for_every_click():
     assert report["frames_per_s"]["bare"] > 0
     assert set(report["memory_mb"]) == {f"after_{n}" for n in range(1, 6)}
     assert 0 < report["waiting_ms"]["p95"] <= report["waiting_ms"]["max"]
-    assert (report["queue"]["waiting"], report["queue"]["rows"]) == (250, 200)
-    assert "50" in report["queue"]["told"], "the page says how many more wait than it shows"
+    queue = report["queue"]
+    assert queue["waiting"] == queue["reached"] == queue["known"] == 250
+    assert queue["rows_in_page"] < 60
 
 
 @pytest.mark.timeout(300)
@@ -81,6 +82,7 @@ def test_lanes_lose_nothing_and_every_flagged_scan_is_decided():
     assert json.loads(json.dumps(report)) == report
     assert report["lost"] == 0 and report["p99_offer_ms"] > 0
     assert all(step["decided"] == step["offer_ms"]["count"] > 0 for step in report["steps"])
+    assert report["hub"] and all(step["hub_cpu_cores"] > 0 for step in report["steps"])
 
 
 def test_no_lanes_are_refused():

@@ -3,12 +3,15 @@
 `python tests/console/site.py FOLDER [PORT]` serves the same to a person.
 """
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -19,6 +22,9 @@ from scanner_io import recording
 from scanner_io.config import Dispatch as DispatchConfig
 from scanner_io.model import Box, Finding, Radiograph
 from tests import samples
+from triage.console.serve import new_server
+from triage.console.station import Station
+from triage.console.web import Lock
 from triage.service.dispatch import Dispatch
 from triage.service.outbox import Outbox, ScanRow
 
@@ -30,18 +36,25 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def make_recordings(folder, vehicles=VEHICLES, seed=11, **settings):
+def make_recordings(folder, judge, vehicles=VEHICLES, seed=11, **settings):
     """Write judged recordings of simulated vehicles of two lanes below `folder`."""
-    from triage.service.lane import Judge, lane_profile
     from triage.service.simulated import simulate_recordings
+
+    for number, lane in enumerate(("north", "south")):
+        share = vehicles // 2 + (number == 0 and vehicles % 2)
+        for _ in simulate_recordings(folder, share, seed + number, lane, judge, **{**SETTINGS, **settings}):
+            pass
+
+
+@contextmanager
+def warm_judge():
+    """Give a lane's judge, closed afterwards."""
+    from triage.service.lane import Judge, lane_profile
 
     judge = Judge(lane_profile(None, None))
     try:
         judge.warm_up()
-        for number, lane in enumerate(("north", "south")):
-            share = vehicles // 2 + (number == 0 and vehicles % 2)
-            for _ in simulate_recordings(folder, share, seed + number, lane, judge, **{**SETTINGS, **settings}):
-                pass
+        yield judge
     finally:
         judge.close()
 
@@ -220,10 +233,38 @@ class Console:
             self.stop()
 
 
+class ConsoleHere:
+    """The same page by a thread of this process: it is there at once."""
+
+    def __init__(self, addresses, state, *, analyst="ana", hold_s=0.2):
+        state.mkdir(exist_ok=True)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        lock = Lock(self._listening.getsockname()[1])
+        self.station = Station(tuple(addresses), analyst, state, hold_s=hold_s)
+        self._server = new_server(self.station, lock)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        self.url = lock.new_address()
+
+    def _run(self):
+        asyncio.run(self._server.serve(sockets=[self._listening]))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.station.events.close()
+        self._server.should_exit = True
+        self._thread.join(20)
+        self.station.close()
+        self._listening.close()
+
+
 if __name__ == "__main__":
     given = Path(sys.argv[1])
     if not (given / "recordings").exists():
-        make_recordings(given / "recordings")
+        with warm_judge() as made:
+            make_recordings(given / "recordings", made)
     (given / "outbox.sqlite").unlink(missing_ok=True)
     found = [row_of(path) for path in sorted((given / "recordings").rglob("*.scan.h5"))]
     running = Site(given, found, port=int(sys.argv[2]) if len(sys.argv) > 2 else 0)

@@ -29,7 +29,7 @@ def test_no_view_has_a_serious_violation(page):
     page.keyboard.press("?")
     found["keys"] = problems(page)
     page.keyboard.press("Escape")
-    for view in ("training", "metrics", "history", "settings"):
+    for view in ("second", "training", "metrics", "history", "settings"):
         page.evaluate(f"location.hash = '{view}'")
         page.wait_for_selector("main.page h1, main.page h2")
         found[view] = problems(page)

@@ -6,7 +6,7 @@ from scanner_io import recording
 from scanner_io.model import DeclarationMatch, Quality
 from tests import samples
 from tests.console.conftest import page_of
-from tests.console.site import Console, Site, drawn_scan, row_of
+from tests.console.site import ConsoleHere, Site, drawn_scan, row_of
 from tests.console.test_page import open_next
 from triage.service.later import Later
 
@@ -43,7 +43,7 @@ def test_how_a_declaration_was_found_and_what_came_late(browser, tmp_path):
     ]  # fmt: skip
     site = Site(tmp_path, rows, lease_s=20.0)
     try:
-        with Console([site.address], tmp_path / "ana") as console, page_of(browser, console.url) as page:
+        with ConsoleHere([site.address], tmp_path / "ana") as console, page_of(browser, console.url) as page:
             assert open_next(page) == rows[0].scan_id
             panel = page.inner_text("section:has(#declared-title)")
             assert "CSQU3054383 (matched, 99.95 % by container, next CSQU3054388 0.04 %)" in panel

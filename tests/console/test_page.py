@@ -4,7 +4,7 @@ import re
 
 from scanner_io.client import Workstation
 from tests.console.conftest import page_of
-from tests.console.site import Console, until
+from tests.console.site import Console, ConsoleHere, until
 
 
 def open_next(page):
@@ -77,7 +77,7 @@ def test_a_lost_connection_is_told_and_the_decision_kept(browser, site, tmp_path
 
 
 def lose_and_find(page, shared_site):
-    until(lambda: page.locator(".row-button").count() == 4)
+    until(lambda: page.locator(".row-button").count() == 4, 30)
     scan_id = open_next(page)
     shared_site.stop()
     page.wait_for_selector(".banner.alarm", timeout=20_000)
@@ -176,8 +176,8 @@ def test_keys_can_be_changed_and_the_page_speaks_spanish(page):
 
 def test_a_second_opinion_goes_from_desk_to_desk(browser, site, tmp_path):
     with (
-        Console([site.address], tmp_path / "ana", analyst="ana") as hers,
-        Console([site.address], tmp_path / "ben", analyst="ben", options=["--undo", "0.2"]) as his,
+        ConsoleHere([site.address], tmp_path / "ana", analyst="ana") as hers,
+        ConsoleHere([site.address], tmp_path / "ben", analyst="ben") as his,
         page_of(browser, hers.url) as ana,
         page_of(browser, his.url) as ben,
     ):

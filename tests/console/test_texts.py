@@ -4,14 +4,14 @@ import hashlib
 import json
 import re
 
+from scanner_io import decision_codes
 from triage.analysis.kinds import KINDS
 from triage.analysis.portal import KINDS as PORTAL_KINDS
 from triage.analysis.risk_facts import RISK_KIND
 from triage.analysis.unlike import TEXTURE_UNKNOWN
-from triage.console import codes
 from triage.console.web import STATIC
 
-SCRIPTS = [p for p in STATIC.rglob("*.js") if "vendor" not in p.parts]
+SCRIPTS = [p for p in STATIC.rglob("*.js") if "vendor" not in p.relative_to(STATIC).parts]
 ANALYSIS = STATIC.parents[1] / "analysis"
 TEXTS = {p.stem: json.loads(p.read_text()) for p in (STATIC / "i18n").glob("*.json")}
 
@@ -29,7 +29,7 @@ def test_every_text_that_is_asked_for_is_there():
     asked = {key for p in SCRIPTS for key in re.findall(r"\bt\('([a-z_]+\.[^'$]+)'", p.read_text())}
     assert len(asked) > 100
     assert asked <= set(TEXTS["en"])
-    assert {f"code.{n}" for n in codes.CODES} <= set(TEXTS["en"])
+    assert {f"code.{n}" for n in decision_codes.CODES} <= set(TEXTS["en"])
     assert {f"view.renderer.{name}" for name in ("webgl2", "canvas", "png")} <= set(TEXTS["en"])
 
 

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from drivers import cargo_feed
 from drivers.cargo_feed import Config
-from scanner_io import security
+from scanner_io import capture, security
 from scanner_io.errors import ConfigError, LinkLost
 from scanner_io.model import CargoReceived
 from tests.contract import DriverContract, Rig
@@ -205,6 +205,39 @@ def test_who_is_unknown_or_sends_too_much_is_refused_before_anything_is_read(tmp
             assert told.refused == (status == 401) and "another-token" not in told.problem
 
 
+def test_whoever_is_refused_while_he_still_sends_reads_why(tmp_path):
+    """Eight megabytes do not fit into a socket: a connection that is closed upon them is reset, the answer lost."""
+    port = free_port()
+    with opened(port=port, tokens=tokens(tmp_path)) as source:
+        push = Push(port, b"x" * (8 << 20), headers={})
+        assert next_of(source).refused
+        while push.is_alive():
+            source.read(0.05)
+        assert push.status == 401 and "a token is needed" in push.told["problems"][0]
+
+
+def test_what_is_not_stored_yet_is_pending(tmp_path):
+    port = free_port()
+    with opened(folder=str(tmp_path), stable_s=0.1, poll_s=0.02, port=port, tokens=tokens(tmp_path)) as source:
+        assert source.pending, "nobody has looked into the folder yet"
+        (tmp_path / "tokens").rename(tmp_path / ".tokens")
+        source.read(0)
+        assert not source.pending
+        (tmp_path / "a.edi").write_text(MANIFEST)
+        while not source.pending:  # the next listing sees it; it is not still yet
+            assert source.read(0.03) is None
+        told = next_of(source)
+        assert source.pending, "handed out, and not stored"
+        source.acknowledge(told.source_ref)
+        assert source.read(0.1) is None and not source.pending
+        push = Push(port, JSON)
+        told = next_of(source)
+        assert source.pending
+        source.acknowledge(told.source_ref)
+        push.join(10)
+        assert push.status == 202 and not source.pending
+
+
 def test_a_sender_that_the_message_names_must_be_known_too(tmp_path):
     port = free_port()
     with opened(port=port, tokens=tokens(tmp_path), senders=("CARRIER",)) as source:
@@ -216,6 +249,29 @@ def test_a_sender_that_the_message_names_must_be_known_too(tmp_path):
         assert not next_of(source).refused
         broken.join(10)
         assert broken.status == 422 and "syntax identifier" in broken.told["problems"][0]
+
+
+def test_two_requests_that_were_captured_are_two_files_when_they_are_played(tmp_path):
+    folder, port = tmp_path / "played", free_port()
+    folder.mkdir()
+    with (
+        capture.Capture(tmp_path / "kept", "cargo_feed", {}) as kept,
+        opened(port=port, tokens=tokens(tmp_path)) as source,
+    ):
+        source.tap = kept.add
+        first = []
+        for body in (JSON, MANIFEST):
+            push = Push(port, body)
+            first.append(next_of(source))
+            source.acknowledge(first[-1].source_ref)
+            push.join(10)
+    assert capture.play(tmp_path / "kept", str(folder), speed=0) == 2
+    with opened(folder=str(folder), stable_s=0, poll_s=0.02) as source:
+        second = []
+        for _ in first:
+            second.append(next_of(source))
+            source.acknowledge(second[-1].source_ref)
+    assert {t.sha256: t.messages for t in second} == {t.sha256: t.messages for t in first}
 
 
 def test_whoever_is_not_stored_in_time_is_told_to_send_again(tmp_path):

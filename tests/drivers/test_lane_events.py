@@ -91,6 +91,8 @@ def test_http_of_other_kinds_and_sizes(source):
     for request, status in (
         (b"GET / HTTP/1.1\r\n\r\n", b"405"),
         (b"POST / HTTP/1.1\r\nContent-Length: 999999\r\n\r\n", b"413"),
+        (b"POST / HTTP/1.1\r\n\r\n", b"411"),
+        (b"POST / HTTP/1.1\r\nx: " + b"y" * 20_000 + b"\r\n\r\n", b"431"),
     ):
         with socket.create_connection(("127.0.0.1", source.port)) as peer:
             peer.sendall(request)

@@ -1,6 +1,7 @@
 """The watched folder of passages: sidecar and files of one vehicle together, complete or said to be partial, once."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -338,8 +339,10 @@ def test_real_sidecars_and_images_over_a_slow_copy(folder, opened, tmp_path, sha
     """In random order and speed, by another process: one complete passage each, none twice, none read early."""
     soak = request.config.getoption("--soak")
     images = sorted((shared_data / "cargo").glob("container_*.jpg"))
-    for run in range(5 if soak else 1):
-        source, made = opened(stable_s=0.5, passage_wait_s=30.0), tmp_path / f"made {run}"
+    for run, seed in enumerate(random.SystemRandom().sample(range(1 << 30), 10) if soak else [0]):
+        # a file that shows no end of its own counts once it is still: longer than this copy ever pauses
+        waits = {"stable_s": 4.0, "partial_after_s": 60.0} if soak else {"stable_s": 0.5}
+        source, made = opened(passage_wait_s=60.0, **waits), tmp_path / f"made {run}"
         made.mkdir()
         wanted = {}
         for number, path in enumerate(sorted((shared_data / "sidecar").glob("*.xml"))):
@@ -353,22 +356,22 @@ def test_real_sidecars_and_images_over_a_slow_copy(folder, opened, tmp_path, sha
                 elif listed.name.lower().endswith((".jpg", ".png")):
                     contents = jpeg(number) if listed.name.lower().endswith(".jpg") else png(number)
                 (made / listed.name).write_bytes(contents)
-        copier = subprocess.Popen([sys.executable, "-c", COPY, made, folder, str(run), "0.1" if soak else "0.02"])
+        copier = subprocess.Popen([sys.executable, "-c", COPY, made, folder, str(seed), "0.1" if soak else "0.02"])
         got = {}
         deadline_s = time.monotonic() + (180 if soak else 50)
         while (len(got) < len(wanted) or copier.poll() is None) and time.monotonic() < deadline_s:
             event = source.read(0.2)
             if isinstance(event, ScanStart | Rejected):
                 assert isinstance(event, ScanStart), event.reason
-                assert event.sidecar.scan_id not in got, "twice"
+                assert event.sidecar.scan_id not in got, f"twice, seed {seed}"
                 assert all((folder / r.name).read_bytes() == (made / r.name).read_bytes()
-                           for r in event.sidecar.listed()), "read early"  # fmt: skip
+                           for r in event.sidecar.listed()), f"read early, seed {seed}"  # fmt: skip
                 got[event.sidecar.scan_id] = (Path(event.source).name, codes(event))
                 ended = event.source_ref
             elif isinstance(event, ScanEnd):
                 source.acknowledge(ended)
-        assert copier.wait() == 0
-        assert got == {scan_id: (name, []) for scan_id, name in wanted.items()}
+        assert copier.wait() == 0, seed
+        assert got == {scan_id: (name, []) for scan_id, name in wanted.items()}, seed
         assert not [e for e in read_all(source, quiet_s=1.0) if isinstance(e, ScanStart | Rejected)]
         source.acknowledge(ended)
         assert names(folder) == ["done", "quarantine"]

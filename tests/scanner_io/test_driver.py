@@ -249,6 +249,13 @@ def test_a_module_that_cannot_be_imported(register, monkeypatch):
         drivers.load("gone")
 
 
+def test_a_module_of_an_extra_that_is_not_installed_says_which(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    monkeypatch.delitem(sys.modules, "drivers.dicom_store", raising=False)
+    with pytest.raises(ConfigError, match=r"ModuleNotFoundError: .*pydicom.*; pip install 'scanlane\[dicom\]'"):
+        drivers.load("dicom_store")
+
+
 def test_a_module_that_fails_while_it_is_imported(register, monkeypatch, tmp_path):
     module = register("broken")
     monkeypatch.delitem(sys.modules, module.__name__)

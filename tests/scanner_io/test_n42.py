@@ -565,7 +565,7 @@ def damaged(sound: bytes, rng: random.Random) -> bytes:
 def test_damage_of_any_kind_gives_a_document_or_a_data_error(shared_data):
     rng = random.Random(1)
     files = [p.read_bytes() for p in sorted((shared_data / "n42").glob("*.n42")) if p.stat().st_size < 100_000]
-    for _ in range(200):
+    for _ in range(80):
         survives(damaged(rng.choice(files), rng))
 
 
@@ -573,7 +573,7 @@ def test_damage_inside_of_values_never_loses_counts_in_silence(shared_data):
     sound = (shared_data / "n42" / "Annex_D.n42").read_bytes()
     spots = [m.start(1) + i for m in re.finditer(rb"<CountData>([^<]*)<", sound) for i in range(len(m[1]))]
     rng = random.Random(42)
-    for spot in rng.sample(spots, 60):
+    for spot in rng.sample(spots, 20):
         for junk in (b"x", b"\x00", b"\xff"):
             document = n42.read(sound[:spot] + junk + sound[spot + 1 :])
             assert sum(len(m.gross) for m in document.measurements) == 7 * 6 - 1
@@ -587,7 +587,7 @@ def test_a_truncated_file_is_told_and_a_cut_number_is_not_read(shared_data, name
     sound = (shared_data / "n42" / name).read_bytes()
     whole = totals(n42.read(sound))
     every = {g.counts for m in n42.read(sound).measurements for g in m.gross}
-    for cut in range(0, sound.rindex(b"</RadInstrumentData>"), 499):
+    for cut in range(0, sound.rindex(b"</RadInstrumentData>"), 1499):
         document = survives(sound[:cut])
         if document is None:
             assert sound.index(b"<RadMeasurement ") > cut - 3000

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import h5py
 import msgspec
+import msgspec.inspect as types
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,17 @@ from hypothesis import strategies as st
 
 from scanner_io import recording, seal
 from scanner_io.errors import DataError, StorageError
-from scanner_io.model import DeclarationMatch, PortalSettings, Quality
+from scanner_io.exact import Exact
+from scanner_io.model import (
+    DeclarationMatch,
+    Finding,
+    LaneEvent,
+    PortalSettings,
+    Quality,
+    Scan,
+    Standing,
+    TriageResult,
+)
 from scanner_io.storage import PART, quarantine_parts, write_durable
 from tests import samples
 
@@ -116,6 +127,42 @@ def test_the_hash_of_an_older_recording_stays_what_it_was():
     """Of a scan without what was added since; written down when there was nothing else."""
     told = recording.content_sha256(samples.scan(), {"lane": {"name": "north"}}, samples.result())
     assert told == "c4fdfb7e8ebebae6974dfd347f668d2800176b66134073645a75a895f756c54c"
+
+
+def test_whole_numbers_in_fields_of_floats_hash_alike_after_reading(tmp_path):
+    event = LaneEvent(utc_ns=samples.START_NS, kind="weighbridge", weight_kg=23_460)
+    scan = samples.scan(declaration=samples.declaration(gross_weight_kg=24_000), lane_events=(event,))
+    standing = Standing(
+        p_value=0,
+        level=np.float32(0.5),
+        stratum="s",
+        scans=3,
+        cell=("a", "b"),
+        scores={"x": 1},
+        vital_signs={"v": None},
+    )
+    result = samples.result(findings=(Finding(kind="k", score=4, reason="r", tier="note"),), standing=standing)
+    recording.write(tmp_path / f"{scan.scan_id}.scan.h5", scan, result=result)
+    stored = recording.read(tmp_path / f"{scan.scan_id}.scan.h5")
+    assert stored.result == result and type(result.findings[0].score) is float
+    assert recording.content_sha256(stored.scan, {}, stored.result) == recording.content_sha256(scan, {}, result)
+    assert recording.check(tmp_path / f"{scan.scan_id}.scan.h5") == []
+
+
+def test_every_stored_struct_with_a_float_is_exact():
+    waiting, seen = [types.type_info(Scan), types.type_info(TriageResult)], {}
+    while waiting:
+        told = waiting.pop()
+        if isinstance(told, types.StructType) and told.cls not in seen:
+            seen[told.cls] = any(isinstance(f.type, types.FloatType) for f in told.fields)
+            waiting += [f.type for f in told.fields]
+        inside = ("types", "item_types", "item_type", "value_type")
+        waiting += [t for name in inside for t in _listed(getattr(told, name, ()))]
+    assert sum(seen.values()) > 4 and not [c for c, floats in seen.items() if floats and not issubclass(c, Exact)]
+
+
+def _listed(told):
+    return told if isinstance(told, tuple) else (told,)
 
 
 def test_windows_that_no_raw_line_tells_are_found(tmp_path):

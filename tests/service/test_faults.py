@@ -17,10 +17,13 @@ import pytest
 from scanner_io import config as configuration
 from scanner_io import recording
 from tests import samples
+from tests.drivers.test_lane_events import free_port
 from tests.service import test_daemon
 from tests.service.daemon_rig import ENVIRONMENT, ROOT, daemon, write_config
+from tests.service.test_cargo_lane import IN_TIME, declare
 from triage.service import daemon as daemon_module
 from triage.service.assembly import make_scan_id
+from triage.service.daemon import MAX_JUDGING_ATTEMPTS
 
 VACANT = b"GB,000379,000371,000407,000371\r\nNB,000003,000000,000002,000000\r\n"
 OCCUPIED = b"GS,000075,000074,000081,000074\r\n"
@@ -113,22 +116,22 @@ def test_stopped_in_a_passage_what_the_portal_counted_is_kept(tmp_path):
 
 @pytest.mark.timeout(180)
 def test_stopped_among_files_each_is_whole_after_the_restart(tmp_path):
+    """By a configuration that is named by a relative path, whose recordings are found again all the same."""
     drop, lane = test_daemon.lane_with_drop(tmp_path)
-    config = write_config(tmp_path, lane)
-    names = [f"{number}.png" for number in range(24)]
+    config = os.path.relpath(write_config(tmp_path, lane), ROOT)
+    names = [f"{number}.png" for number in range(16)]
     for number, name in enumerate(names):
         test_daemon.put_image(drop, name, number)
-    for pause_s in (0.3, 0.6):
-        with daemon(config) as service:
-            service.wait_for("lane_ready")
-            time.sleep(pause_s)
-            assert service.stop() == 0
+    with daemon(config) as service:
+        service.wait_for("scan")
+        assert service.stop() == 0
     with daemon(config) as service:
         service.wait_for("lane_ready")
         deadline = time.monotonic() + 60
         while list(drop.glob("*.png")) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert service.stop() == 0
+    assert service.named("recordings_without_row") == []
     stored = test_daemon.items(tmp_path / "state")
     scans = [recording.read(Path(item.row.path)).scan for item in stored]
     assert sorted(Path(scan.source).name for scan in scans) == sorted(names)
@@ -166,7 +169,7 @@ def test_a_backlog_is_judged_however_often_the_daemon_is_killed(tmp_path):
         scan_id = make_scan_id("north", scan.start_utc_ns + number * 10**9, str(number))
         recording.write(folder / f"{scan_id}{recording.SUFFIX}", msgspec.structs.replace(scan, scan_id=scan_id))
     config = write_config(tmp_path, lane)
-    for _ in range(5):
+    for _ in range(MAX_JUDGING_ATTEMPTS):
         service = daemon(config)
         service.wait_for("lane_ready")
         service.wait_for("recording_without_row")
@@ -185,21 +188,6 @@ def test_a_backlog_is_judged_however_often_the_daemon_is_killed(tmp_path):
 
 
 @pytest.mark.timeout(120)
-def test_a_config_named_by_a_relative_path_finds_its_recordings_again(tmp_path):
-    drop, lane = test_daemon.lane_with_drop(tmp_path)
-    config = os.path.relpath(write_config(tmp_path, lane), ROOT)
-    test_daemon.put_image(drop, "a.png", 1)
-    with daemon(config) as service:
-        service.wait_for("scan")
-        assert service.stop() == 0
-    with daemon(config) as service:
-        service.wait_for("device_open")
-        time.sleep(0.5)
-        assert service.stop() == 0
-    assert service.named("recordings_without_row") == []
-
-
-@pytest.mark.timeout(120)
 def test_equal_bad_files_are_three_scans(tmp_path):
     drop, lane = test_daemon.lane_with_drop(tmp_path)
     for name in ("a.png", "b.png", "c.png"):
@@ -214,7 +202,7 @@ def test_equal_bad_files_are_three_scans(tmp_path):
 
 
 @pytest.mark.timeout(120)
-def test_a_damaged_recording_does_not_hold_up_a_replay(tmp_path):
+def test_neither_a_damaged_recording_nor_a_feed_without_end_holds_up_a_replay(tmp_path):
     scan = samples.scan()
     for number in range(3):
         scan_id = make_scan_id("north", scan.start_utc_ns + number * 10**9, str(number))
@@ -224,11 +212,16 @@ def test_a_damaged_recording_does_not_hold_up_a_replay(tmp_path):
         if number == 1:
             path.write_bytes(path.read_bytes()[:5000])
     lane = f'[[lane]]\nname = "north"\n[[lane.device]]\ndriver = "replay"\npaths = ["{tmp_path / "in"}"]\nspeed = 0\n'
+    (tmp_path / "feed").mkdir()
+    lane += f'[[lane.device]]\ndriver = "cargo_feed"\nfolder = "{tmp_path / "feed"}"\nstable_s = 0.5\n'
+    lane += f'[[lane.device]]\ndriver = "lane_events"\nport = {free_port()}\n'
+    declare(tmp_path / "feed", IN_TIME)
     with daemon(write_config(tmp_path, lane), "--once") as service:
         service.wait_for("lane_finished")
         assert service.process.wait(30) == 0
     stored = test_daemon.items(tmp_path / "state")
     assert sorted("radiograph_unreadable" in codes(i) for i in stored) == [False, False, True]
+    assert [p.name for p in (tmp_path / "feed" / "done").iterdir()] == [f"{IN_TIME}.json"], "stored before the end"
 
 
 @pytest.mark.timeout(120)

@@ -6,6 +6,7 @@ import pytest
 from scipy.stats import betabinom
 
 from tests import lanes
+from triage.study import calibrate_lane
 from triage.study import evaluate_calibration as study
 
 
@@ -18,13 +19,14 @@ def test_no_scan_serves_two_purposes():
 
 
 def test_the_whole_study_runs_and_keeps_what_it_has_scored(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "CHUNK", 10)
-    size = study.Size(calibration=22, clean=8, drifted=4, threats=4, orders=2)
+    monkeypatch.setattr(study, "CHUNK", 4)
+    monkeypatch.setattr(calibrate_lane, "least_scans", lambda rate: 6)
+    size = study.Size(calibration=10, clean=4, drifted=2, threats=2, orders=2)
     steps = []
     report = study.evaluate_calibration(size, seed=5, flag_rate=0.5, cache=tmp_path, progress=lambda: steps.append(1))
     assert len(steps) == 3 + 1 + 3 + 1 == len(list(tmp_path.iterdir()))
-    assert report["scans"] == {"calibration": 22, "clean": 8, "gain": 4, "goods": 4, "blur": 4, "threats": 4}
-    assert report["realised"]["of"] + report["left_out"]["clean"] == 8
+    assert report["scans"] == {"calibration": 10, "clean": 4, "gain": 2, "goods": 2, "blur": 2, "threats": 2}
+    assert report["realised"]["of"] + report["left_out"]["clean"] == 4
     assert set(report["drift"]) == {"gain", "goods", "blur"} and report["simulated"]
     assert any("SIMULATED" in line for line in study.in_words(report))
     monkeypatch.setattr(study, "learn", None)  # whatever is judged again now fails

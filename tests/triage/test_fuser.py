@@ -14,7 +14,7 @@ from triage.analysis.fuser import FEATURES, About, Fuser
 from triage.analysis.maps import CELL, maps_of, with_bank
 from triage.analysis.places import places_of, smoothed
 from triage.kernels.tree_sum import tree_sum
-from triage.study.train_fuser import Options, cells_of, exported, grown, rows_of, share_of, train
+from triage.study.train_fuser import Options, cells_of, grown, rows_of, share_of, train
 
 SMALL = Options(trees=20, leaves=8, least_in_leaf=20, clean_cells=1500, threshold_folds=0)
 
@@ -41,18 +41,22 @@ def trained():
 
 
 def test_arrays_say_what_scikit_learn_says():
+    """Of the same rows with the same weights: values of many kinds, of few, and of one."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     rng = np.random.default_rng(1)
     x = rng.normal(size=(800, 5)).astype(np.float32)
-    y = x[:, 0] * x[:, 1] > 0.2 * x[:, 2]
-    model = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=9, early_stopping=False, random_state=0).fit(
-        x, y
-    )
-    trees = exported(model)
+    x[:, 3], x[:, 4] = rng.integers(0, 9, 800), 1.5
+    y, weight = x[:, 0] * x[:, 1] > 0.2 * x[:, 2] - 0.1 * x[:, 3], rng.random(800)
+    options = Options(trees=30, leaves=9, rate=0.1, least_in_leaf=20, l2=1.0)
+    trees = grown(x, y, weight, np.random.default_rng(0), options)
+    model = HistGradientBoostingClassifier(
+        max_iter=30, max_leaf_nodes=9, min_samples_leaf=20, l2_regularization=1.0, early_stopping=False
+    ).fit(x, y, sample_weight=weight * len(weight) / weight.sum())
     total = np.full(len(x), trees.base, np.float32)
     tree_sum(x, trees.feature, trees.threshold, trees.right, trees.value, trees.root, total)
     assert np.allclose(total, model.decision_function(x), atol=1e-4)
+    assert {0, 1, 2, 3} <= set(trees.feature) and 4 not in trees.feature
 
 
 def test_growing_is_the_same_for_the_same_random_numbers():

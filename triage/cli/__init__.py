@@ -18,6 +18,8 @@ from .bench import bench
 from .calibrate import calibrate
 from .cargo import cargo
 from .console import console
+from .cost import cost
+from .device import device
 from .drivers import drivers
 from .evaluate import evaluate
 from .exchange import exchange
@@ -105,8 +107,10 @@ for command in (
     retention,
     backup,
     drivers,
+    device,
     manual,
     bench,
+    cost,
     evaluate,
     calibrate,
     study,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def bench_triage(rounds: int, columns: int, quick: bool, as_json: bool) -> None:
 
 def _bench(measure: Callable[[Callable[[int, int], None]], dict[str, Any]], rounds: int, as_json: bool) -> None:
     """Run a benchmark with a progress bar and print its report; figures of work that is wrong are an error."""
-    with progress_bar(rounds, "rounds", quiet=as_json) as advance:
+    with progress_bar(rounds, "rounds", quiet=as_json and not sys.stderr.isatty()) as advance:
         report = measure(lambda *_: advance())
     if as_json:
         emit(report)
@@ -144,21 +145,30 @@ def bench_batch(rounds: int, recordings: int, folder: Path | None, as_json: bool
     "--interval", default=30.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Of a lane's scans, s."
 )
 @click.option("--steps", default=4, show_default=True, type=click.IntRange(1, 20), help="Of the number of lanes.")
+@click.option("--hub/--no-hub", default=True, show_default=True, help="Analysts work from a hub, not from the lanes.")
+@click.option("--quick", is_flag=True, help="A look of two minutes: 8 lanes, 1 of full size, 4 analysts.")
 @folder_option
 @json_option
 def bench_lanes(
-    lanes: int, large: int, analysts: int, seconds: float, interval: float, steps: int, folder: Path | None,
-    as_json: bool,
+    lanes: int, large: int, analysts: int, seconds: float, interval: float, steps: int, hub: bool, quick: bool,
+    folder: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """The load test: many lanes and analysts on this machine; latency, losses, memory, processor time per lane.
+    """The load test: many lanes, a hub and analysts on this machine; latency, losses, memory, processor time per lane.
 
-    Takes the given time and four tenths more. A lane takes 0.2 GB. Run nothing else meanwhile.
+    
+    scanlane bench lanes --quick
+    scanlane bench lanes --json > lanes.json      the whole form: 50 lanes, 4 of full size, 30 minutes
+
+    Takes the given time and four tenths more. A lane takes 0.2 GB. Run nothing else meanwhile. `scanlane cost` makes a
+    cost model of the JSON.
     """
     from triage.study.bench_lanes import bench_lanes as measure
 
     def run(progress: Callable[[int, int], None]) -> dict[str, Any]:
-        return measure(lanes, large, analysts, seconds, interval, steps, folder, progress)
+        return measure(lanes, large, analysts, seconds, interval, steps, hub, folder, progress)
 
+    if quick:
+        lanes, large, analysts, seconds, interval, steps = 8, 1, 4, 60.0, 5.0, 2
     _bench(run, steps + 1, as_json)
 
 
@@ -172,13 +182,14 @@ def bench_lanes(
 def bench_console(rounds: int, columns: int, channels: int, scans: int, queue: int, as_json: bool) -> None:
     """The console in headless Chromium: click to first paint, frames beside a bare quad, memory, a long queue.
 
-    Needs Chromium and the extra `test`. Run nothing else meanwhile.
+    Needs Chromium and the extra `test`. Run nothing else meanwhile: the whole of it takes five to ten minutes.
     """
     from triage.study.bench_console import bench_console as measure
+    from triage.study.bench_console import steps
 
     _bench(
         lambda progress: measure(
             rounds=rounds, columns=columns, channels=channels, scans=scans, queue=queue, progress=progress
         ),
-        rounds, as_json,
+        steps(rounds, scans), as_json,
     )  # fmt: skip

@@ -41,12 +41,18 @@ from .shared import analyst_option, emit, json_option
 @click.option(
     "--training-in-live", is_flag=True, help="Mix them into the live queue; recorded as training all the same."
 )
+@click.option(
+    "--second-reading",
+    "archive",
+    metavar="STATE_DIR|URL",
+    help="Archive whose kept samples of cleared scans you read again, blind: see `scanlane quality`.",
+)
 @click.option("--open", "opens", is_flag=True, help="Open the page in this machine's browser.")
 @json_option
 def console(
     addresses: tuple[str, ...], analyst: str | None, keys: tuple[Path, ...], port: int, state: Path | None,
-    hold_s: float, memory_mb: int, keep_mb: int, training: Path | None, training_in_live: bool, opens: bool,
-    as_json: bool,
+    hold_s: float, memory_mb: int, keep_mb: int, training: Path | None, training_in_live: bool, archive: str | None,
+    opens: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Be an analyst in a browser on this machine: queue, 16-bit pictures, portal profile, decisions by keyboard.
 
@@ -61,6 +67,14 @@ def console(
     from scanner_io import security
     from scanner_io.client import default_analyst
 
+    identities = tuple(security.load_identity(key) for key in keys)
+    reader = identities[0].name if identities else analyst or default_analyst()
+    second = None
+    if archive is not None:
+        from triage.service import store
+        from triage.service.second_reader import SecondReader
+
+        second = SecondReader(store.named(archive), reader)
     if len(keys) not in (0, 1, len(addresses)):
         raise ConfigError([f"--key: {len(keys)} for {len(addresses)} addresses; give one for all, or one for each"])
 
@@ -73,8 +87,7 @@ def console(
             click.echo("no browser is known here: open the address yourself", err=True)
 
     run_console(
-        addresses, analyst or default_analyst(), state or default_state_dir(), port=port,
-        identities=tuple(security.load_identity(key) for key in keys), say=say, hold_s=hold_s,
+        addresses, reader, state or default_state_dir(), port=port, identities=identities, say=say, hold_s=hold_s,
         memory_bytes=memory_mb * 1_000_000, keep_bytes=keep_mb * 1_000_000, training=training,
-        training_in_live=training_in_live,
+        training_in_live=training_in_live, second=second,
     )  # fmt: skip

@@ -39,7 +39,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve(server: _Server, station: Station, listening: socket.socket) -> None:
+def new_server(station: Station, lock: Lock) -> uvicorn.Server:
+    """Return what serves a station's page to whoever the lock lets in."""
+    config = uvicorn.Config(
+        new_app(station, lock), log_level="warning", access_log=False, lifespan="off", ws="none",
+        timeout_graceful_shutdown=3, server_header=False, date_header=False,
+    )  # fmt: skip
+    return _Server(config)
+
+
+async def _serve(server: uvicorn.Server, station: Station, listening: socket.socket) -> None:
     def stop() -> None:
         station.events.close()  # the pages' streams would keep it open
         server.should_exit = True
@@ -76,14 +85,11 @@ def run_console(
         cv2.setNumThreads(1)  # energies and tiles are worked on side by side already
         station = Station(addresses, analyst, state_dir, identities=identities, **options)
         try:
-            config = uvicorn.Config(
-                new_app(station, lock), log_level="warning", access_log=False, lifespan="off", ws="none",
-                timeout_graceful_shutdown=3, server_header=False, date_header=False,
-            )  # fmt: skip
+            server = new_server(station, lock)
             say(lock.new_address())
             if sys.stdin.isatty():
                 threading.Thread(target=_new_addresses, args=(lock, say), daemon=True).start()
-            asyncio.run(_serve(_Server(config), station, listening))
+            asyncio.run(_serve(server, station, listening))
         finally:
             station.close()
 

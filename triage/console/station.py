@@ -46,6 +46,10 @@ AWAY_S = 120.0
 HELD_SCANS = 4
 """Undecided scans one desk keeps leased: the open one, and those that were open just before it."""
 
+SECOND = "second"
+APART = frozenset({TRAINING, SECOND})
+"""Services whose scans wait in a queue of their own, and whose decisions go to no lane."""
+
 OpenState = Literal["claiming", "fetching", "reading", "ready", "failed", "lost"]
 
 
@@ -204,6 +208,13 @@ class _Service:
                 self._station.told_queue()
             self._station.look_at_leases(self)
 
+    def _page(self, after: str) -> _Page | None:
+        """Return what follows a scan; None where no answer comes, though the first page has just come."""
+        try:
+            return _Page(after, self.desk.queue(3.0, after=after).rows)
+        except NoAnswer:
+            return None
+
     def _further(self, first: tuple[wire.QueueRow, ...]) -> tuple[wire.QueueRow, ...]:
         """Return the first page and those behind it that are wanted, each scan once.
 
@@ -217,8 +228,8 @@ class _Service:
             if page is None or page.after != after or number == self._turn:
                 if left:
                     left -= 1
-                    page = _Page(after, self.desk.queue(3.0, after=after).rows)
-                elif page is None:
+                    page = self._page(after) or page
+                if page is None:
                     break
             pages.append(page)
         self._pages = pages
@@ -300,7 +311,7 @@ class Station:
     def __init__(
         self, addresses: tuple[str, ...], analyst: str, state_dir: Path, *, identities: tuple[Identity, ...] = (),
         memory_bytes: int = 1_500_000_000, keep_bytes: int = 2_000_000_000, hold_s: float = 5.0,
-        training: Path | None = None, training_in_live: bool = False,
+        training: Path | None = None, training_in_live: bool = False, second: Desk | None = None,
     ) -> None:  # fmt: skip
         """Connect to every service.
 
@@ -308,6 +319,7 @@ class Station:
         memory_bytes : for scans kept besides the one on the screen; hold_s : time in which a decision can be undone
         keep_bytes : of disk, for recordings that were open here, to compare later ones with; 0 keeps none
         training : folder of scans to train on; training_in_live : they are mixed into the live queue
+        second : cleared scans that wait for a second reading, in a queue of their own
 
         Raises ConfigError for an address or folder that is none, StorageError if the journal cannot be used.
         """
@@ -339,6 +351,8 @@ class Station:
             if training is not None:
                 self.training = Training(training, self.journal, self.analyst, self._readers)
                 self.services[TRAINING] = _Service(self, TRAINING, self.training)
+            if second is not None:
+                self.services[SECOND] = _Service(self, SECOND, second)
         except ScannerError:
             self.close()
             raise
@@ -360,7 +374,7 @@ class Station:
 
     def services_told(self) -> list[dict[str, Any]]:
         """Return how each connection is."""
-        return [service.told() for service in self.services.values() if service.address != TRAINING]
+        return [service.told() for service in self.services.values() if service.address not in APART]
 
     def told_service(self, service: _Service, *, lost: bool) -> None:
         """Pass on that a connection came or went."""
@@ -383,11 +397,15 @@ class Station:
                 values |= {"start_utc_ns": str(row.start_utc_ns), "address": service.address,
                     "mine": row.analyst == self.analyst and row.state == "leased",
                     "given_on": row.scan_id in self._given_on,
-                    "training": service.address == TRAINING and not self.training_in_live}  # fmt: skip
+                    "apart": self.apart(service.address)}  # fmt: skip
                 rows.append(values)
             for name, number in service.counts.items():
                 counts[name] = counts.get(name, 0) + number
         return {"rows": rows, "counts": counts}
+
+    def apart(self, address: str) -> str:
+        """Return which queue of its own a service's scans wait in; empty: the live one."""
+        return address if address in APART and not (address == TRAINING and self.training_in_live) else ""
 
     def want(self, rows: int) -> None:
         """Hear how many rows of each queue somebody wants to see."""
@@ -575,7 +593,7 @@ class Station:
         return {
             "scan_id": scan.scan_id, "sha256": offer.sha256, "lane": offer.lane, "address": scan.address,
             "simulated": offer.simulated or recorded.simulated,
-            "training": scan.address == TRAINING and not self.training_in_live,
+            "apart": self.apart(scan.address),
             "start_utc_ns": str(recorded.start_utc_ns), "outcome": result.outcome, "load": result.load,
             "reasons": list(result.reasons), "profile": result.profile, "code_version": result.code_version,
             **image,
@@ -595,7 +613,7 @@ class Station:
         """Write down that a scan was open here, and keep its recording to compare later ones with."""
         offer, recorded = scan.offer, scan.scan
         assert offer is not None and recorded is not None and scan.data is not None
-        if scan.address == TRAINING:
+        if scan.address in APART:
             return
         numbers, chapters = _known_by(recorded, offer)
         self.journal.seen(
@@ -661,12 +679,17 @@ class Station:
         return {
             **scan.meta,
             "lease": {"mine": scan.mine, "analyst": self.analyst, "lease_id": scan.offer.lease_id},
-            "regions": self.journal.kept(scan_id, "regions", []),
-            "draft": self.journal.kept(scan_id, "draft"),
+            "regions": self.journal.kept(self.kept_as(scan_id), "regions", []),
+            "draft": self.journal.kept(self.kept_as(scan_id), "draft"),
             "earlier": self.journal.earlier(scan_id, numbers, chapters),
             "opened_utc_ns": str(scan.opened_utc_ns),
             "opinions": self.opinions(scan_id),
         }
+
+    def kept_as(self, scan_id: str) -> str:
+        """Return by what name drawings and drafts are kept: second readers do not see those of the first one."""
+        scan = self._open.get(scan_id)
+        return f"{scan_id} {SECOND}" if scan is not None and scan.address == SECOND else scan_id
 
     # ------------------------------------------------------------------------------------------------- opinions
 
@@ -702,6 +725,7 @@ class Station:
             raise
         self.journal.note(self.analyst, "opinion", scan_id, verdict=verdict, note=note, blind=blind, sha256=sha256)
         self._given_on.add(scan_id)
+        self.told_queue()  # the service may have told of it before
         if self.current == scan_id:
             self.current = ""
         self.events.publish("opening", **scan.told())
@@ -805,7 +829,7 @@ class Station:
                 outcome=scan.offer.result.outcome,
             )  # fmt: skip
             entry = self.journal.add(made, self.hold_s)
-            self.journal.keep(scan_id, "draft", None)
+            self.journal.keep(self.kept_as(scan_id), "draft", None)
         self.events.publish("decision", **decision_told(entry))
         return entry
 
@@ -878,6 +902,6 @@ def decision_told(entry: Entry) -> dict[str, Any]:
         "id": made.id, "scan_id": made.scan_id, "sha256": made.sha256, "verdict": made.verdict,
         "codes": list(made.codes), "note": made.note, "state": entry.state, "reason": entry.reason,
         "due_utc_ms": entry.due_utc_ns // 1_000_000, "made_utc_ms": made.made_utc_ns // 1_000_000,
-        "address": made.address, "training": made.address == TRAINING,
+        "address": made.address, "apart": made.address if made.address in APART else "",
         "changed_utc_us": entry.changed_utc_ns // 1000,
     }  # fmt: skip

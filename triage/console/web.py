@@ -28,12 +28,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scanner_io import __version__
+from scanner_io.decision_codes import CODES
 from scanner_io.errors import DataError, DeliveryError, ScannerError, StorageError
 from scanner_io.model import Verdict
 
 from . import codes, evidence, figures, training
 from .images import TILE, Look, Material, Reduce, crc32, hatched, material_rgb, palettes, png, rendered
-from .station import OpenScan, Station, decision_told
+from .station import SECOND, OpenScan, Station, decision_told
 
 STATIC = Path(__file__).parent / "static"
 MAX_BODY = 256 << 10
@@ -275,7 +276,8 @@ class Pages:
                 "open": station.current or None, "opening": station.opening(station.current),
                 "decisions": [decision_told(e) for e in entries], "hold_s": station.hold_s,
                 "settings": station.journal.kept(station.analyst, "settings", {}), "codes": codes.told(),
-                "training": station.training is not None, **_shift(station), **station.queue(),
+                "training": station.training is not None, "second": SECOND in station.services,
+                **_shift(station), **station.queue(),
             }
         )  # fmt: skip
 
@@ -344,9 +346,9 @@ class Pages:
     async def decide(self, request: Request) -> Response:
         """Take a decision. The same id again is the same decision."""
         asked: _DecisionAsked = _converted(await _body(request), _DecisionAsked)
-        if unknown := [c for c in asked.codes if c not in codes.CODES]:
-            raise HTTPException(400, f"decision codes {unknown}: expected numbers of {sorted(codes.CODES)}")
-        regions = tuple(self._station.journal.kept(asked.scan_id, "regions", []))
+        if unknown := [c for c in asked.codes if c not in CODES]:
+            raise HTTPException(400, f"decision codes {unknown}: expected numbers of {sorted(CODES)}")
+        regions = tuple(self._station.journal.kept(self._station.kept_as(asked.scan_id), "regions", []))
         entry = await run_in_threadpool(
             lambda: self._station.decide(
                 asked.id, asked.scan_id, asked.sha256, asked.verdict, codes=asked.codes, note=asked.note,
@@ -365,7 +367,8 @@ class Pages:
     async def draft(self, request: Request) -> Response:
         """Keep a decision that is being made, for a page that is loaded anew."""
         asked = await _body(request)
-        await run_in_threadpool(self._station.journal.keep, str(asked.get("scan_id", "")), "draft", asked.get("draft"))
+        name = self._station.kept_as(str(asked.get("scan_id", "")))
+        await run_in_threadpool(self._station.journal.keep, name, "draft", asked.get("draft"))
         return _fresh({})
 
     async def regions(self, request: Request) -> Response:
@@ -378,8 +381,9 @@ class Pages:
         journal = self._station.journal
 
         def keep() -> None:
-            before = journal.kept(scan.scan_id, "regions", [])
-            journal.keep(scan.scan_id, "regions", drawn)
+            name = self._station.kept_as(scan.scan_id)
+            before = journal.kept(name, "regions", [])
+            journal.keep(name, "regions", drawn)
             journal.note(self._station.analyst, "regions", scan.scan_id, old=before, new=drawn)
 
         await run_in_threadpool(keep)
@@ -410,6 +414,8 @@ class Pages:
     async def bundle(self, request: Request) -> Response:
         """Return the evidence bundle of an opened scan."""
         scan = self._station.ready(request.path_params["scan"])
+        if scan.address == SECOND:
+            raise DeliveryError(f"scan {scan.scan_id}: gives no evidence here, where what was found is withheld")
         data = await run_in_threadpool(evidence.bundle, self._station, scan)
         await run_in_threadpool(
             lambda: self._station.journal.note(

@@ -13,13 +13,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from scanner_io import driver as drivers
-from scanner_io import security, wire
+from scanner_io import energy_calibration, security, wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DeliveryError, ScannerError
 from scanner_io.formats.cargo_edifact import write_interchange
@@ -28,8 +29,10 @@ from scanner_io.model import TriageResult, Verdict
 from triage.analysis.risk import EXAMPLE
 
 from . import risk_store
+from . import staged as staging
 from .desk import interrupts, scan_of
 from .outbox import Outbox
+from .staged import Staged
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,11 +56,13 @@ LANE = """
 [[lane]]
 name = "{name}"
 risk = "{risk}"
+energy_calibration = "{energy}"
 
 [[lane.device]]
 driver = "simulated"
 seed = {seed}
 vehicles = {vehicles}
+norm_share = {norm_share}
 speed = {speed}
 declarations = false
 cameras = true
@@ -81,18 +86,29 @@ def scripted_verdict(result: TriageResult) -> Verdict:
     return {"ALARM": "inspect", "UNUSABLE": "rescan"}.get(result.outcome, "clear")  # type: ignore[return-value]
 
 
-def write_config(folder: Path, vehicles: int, seed: int) -> Path:
-    """Write the demo's configuration for `vehicles` on two lanes; return its path."""
+STAGED = {"north": ("weight", "empty"), "south": ("tiles",)}
+NORM_SHARE = {"north": 0.05, "south": 0.4}
+
+
+def write_config(folder: Path, vehicles: int, seed: int) -> tuple[Path, list[Staged]]:
+    """Write the demo's configuration for `vehicles` on two lanes; return its path, and what is staged."""
     shares = [vehicles - vehicles // 2, vehicles // 2]
     text, risk = CONFIG, _risk_profile(folder)
+    module = drivers.load("simulated")
+    energy = folder.resolve() / "simulated.energy.toml"
+    energy.write_text(energy_calibration.to_toml(module.energy_calibration(module.Config())))
+    staged: list[Staged] = []
     for number, (name, share) in enumerate(zip(LANES, shares, strict=True)):
         if share:
-            text += LANE.format(name=name, seed=seed + number, vehicles=share, speed=SPEED, delay_s=DELAY_S, risk=risk)
+            told = {"seed": seed + number, "vehicles": share, "norm_share": NORM_SHARE[name]}
+            told["seed"], here = staging.chosen(module, name, told, STAGED[name])
+            text += LANE.format(name=name, speed=SPEED, delay_s=DELAY_S, risk=risk, energy=energy, **told)
             text += FEED.replace('"declarations"', f'"{folder.resolve() / "declarations"}"') if number == 0 else ""
-            declare(folder / "declarations", name, share, seed + number)
+            declare(folder / "declarations", name, module.Config(**told), here)
+            staged += here
     path = folder / "demo.toml"
     path.write_text(text)
-    return path
+    return path, staged
 
 
 def _risk_profile(folder: Path) -> Path:
@@ -104,17 +120,17 @@ def _risk_profile(folder: Path) -> Path:
     return folder.resolve() / "profiles" / f"{signed.sha256}.toml"
 
 
-def declare(folder: Path, lane: str, vehicles: int, seed: int) -> None:
+def declare(folder: Path, lane: str, config: Any, staged: Sequence[Staged]) -> None:
     """Write what is declared for a lane's vehicles: of one lane in JSON, of the other as UN/EDIFACT."""
-    module = drivers.load("simulated")
-    config = module.Config(seed=seed, vehicles=vehicles)
-    messages = [module.cargo_message(config, index) for index in range(vehicles)]
+    messages = [drivers.load("simulated").cargo_message(config, index) for index in range(config.vehicles)]
+    for one in staged:
+        messages[one.index] = staging.papers(messages[one.index], one.kind)
     folder.mkdir(exist_ok=True)
     if lane == LANES[0]:
         (folder / f"{lane}.json").write_bytes(write_json(messages))
     else:
         told = [msgspec.structs.replace(m, form="CUSCAR") for m in messages]
-        (folder / f"{lane}.edi").write_bytes(write_interchange(told, time.time_ns(), f"SIM{seed}"))
+        (folder / f"{lane}.edi").write_bytes(write_interchange(told, time.time_ns(), f"SIM{config.seed}"))
 
 
 class _Service:
@@ -187,12 +203,14 @@ def run_demo(
     if (folder / "state").exists():
         raise ScannerError(f"{folder}: holds a demo's state already; choose an empty folder")
     try:
-        config = write_config(folder, vehicles, seed)
+        config, staged = write_config(folder, vehicles, seed)
         if console is not None:
             console.print(
                 f"{vehicles} simulated vehicles on two lanes, {SPEED:.0f} times faster than life; everything here is "
                 "simulated. Compiling the kernels takes some seconds the first time …",
             )
+            for one in staged:
+                console.print(f"staged: {one.container} on lane {one.lane}: {staging.WORDS[one.kind]}", markup=False)
         service = _Service(config)
         try:
             address = service.wait_for("listening", START_WAIT_S)["address"]
@@ -205,12 +223,15 @@ def run_demo(
         finally:
             service.stop()
         summary = _summary(folder / "state", vehicles, time.monotonic() - began_s)
+        beside = staging.seen(folder / "state" / "outbox.sqlite", staged)
         if page:  # ended when the person liked: what waits then is not lost
             waiting = summary["flagged"] - summary["decided"]
             summary = {"recorded": summary["recorded"], "decided": summary["decided"], "waiting": waiting}
         if console is not None:
             _print_summary(console, summary, keep)
-        return summary
+            for row in beside:
+                console.print(f"staged {row['container']}: {row['words']}\n    seen: {row['reason']}", markup=False)
+        return {**summary, "staged": beside}
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -139,6 +139,8 @@ class DeviceThread(threading.Thread):
         self.pausable = False
         self.is_open = False
         """There is a link to the device."""
+        self.pending = True
+        """It may yet say something that a lane which is to end must wait for; see `drivers.Accompanying`."""
         self.dropped = 0
         """Blocks of lines that came when there was no room for them."""
         self._device = device
@@ -262,6 +264,7 @@ class DeviceThread(threading.Thread):
                 ended = isinstance(event, EndOfSource)
                 between = not isinstance(event, ScanStart | LineBlock)
                 self._pass_on(source, event)
+            self.pending = not ended and (not isinstance(source, drivers.Accompanying) or source.pending)
         if isinstance(source, drivers.LinkDriver):
             for event in source.end():
                 self._tell(event)
@@ -776,7 +779,6 @@ class LaneProcess:
             )
             for n, d in enumerate(lane.device)
         ]
-        self._ended: set[int] = set()
         self._recalled: set[int] = set()
         self._forgetful = ""
         self._health: dict[int, PortalHealth] = {}
@@ -968,7 +970,7 @@ class LaneProcess:
             self._link(number, up=False, text=str(said))
             self._hand_over(self._assembly.lost(number, now_s, again=self._devices[number].pausable))
         elif isinstance(said, EndOfSource):
-            self._ended.add(number)
+            pass  # its thread has marked it, and what came before it is taken
         elif isinstance(said, CargoReceived):
             self._put_work(Delivery(number, said))
         elif isinstance(said, DeviceInfo):
@@ -1147,7 +1149,7 @@ class LaneProcess:
         """When every source has ended, hand everything out and tell the daemon once all of it is stored."""
         while self._postponed:
             self._heard(self._postponed.pop(0))
-        if self._finished or len(self._ended) < len(self._devices):
+        if self._finished or any(thread.pending for thread in self._devices) or not self._events.empty():
             return
         self._hand_over(self._assembly.flush())
         if self._all_done() and self._events.empty():

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from scanner_io.decision_codes import FOUND, NEGATIVE
 from scanner_io.errors import StorageError
 from scanner_io.model import Opinion
 from triage.analysis.shares import share, words
@@ -33,8 +34,6 @@ LIMITS = (
     "Time to decision is from the scan's entry into the outbox to the commit of the decision in force.",
     "Availability counts from the first time that a lane of the period is known to be ready.",
 )
-FOUND, NEGATIVE = {1, 2}, {6, 7, 8}
-"""Decision codes after an inspection, see `triage.console.codes`."""
 
 
 class Event(NamedTuple):

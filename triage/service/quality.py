@@ -111,6 +111,27 @@ def read(outbox: Outbox, sample: str, scan_id: str, reader: str, verdict: Verdic
         outbox.event("second_reading", scan_id, reader, f"{sample} {verdict}{told}")
 
 
+def to_read(place: Place, reader: str) -> dict[str, str]:
+    """Return the sampled scans that nobody has read again and `reader` did not clear: scan -> sample, oldest first."""
+    with reading(place) as archive:
+        rows = archive.rows("SELECT sample, told FROM quality_samples ORDER BY utc_ns, sample")
+        kept = [(name, msgspec.json.decode(bytes(told), type=Sample)) for name, told in rows]
+        was_read = {(s, i) for s, i in archive.rows("SELECT sample, scan_id FROM second_readings")}
+    found: dict[str, str] = {}
+    for name, sample in kept:
+        for one, _ in sample.scans:
+            if one.analyst != reader and (name, one.scan_id) not in was_read:
+                found.setdefault(one.scan_id, name)
+    return found
+
+
+def reading_of(place: Place, scan_id: str) -> tuple[str, str] | None:
+    """Return who read a scan again last, and the verdict; None where nobody did."""
+    with reading(place) as archive:
+        query = "SELECT reader, verdict FROM second_readings WHERE scan_id=? ORDER BY utc_ns DESC"
+        return next(((str(who), str(verdict)) for who, verdict in archive.rows(query, (scan_id,))), None)
+
+
 def readings(place: Place, names: set[str] | None = None) -> list[Read]:
     """Return every sampled scan with what its second reader said. names : of samples; None: all"""
     kept = [s for s in samples(place) if names is None or s.sample in names]

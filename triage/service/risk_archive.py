@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 import numpy as np
 
+from scanner_io.decision_codes import FOUND, INSPECTED_NEGATIVE
 from scanner_io.errors import StorageError
 from scanner_io.model import Decision, Declaration, TriageResult
 from triage.analysis import risk
@@ -21,9 +22,6 @@ from .later import Later, together
 from .store import Place, reading
 
 T = TypeVar("T")
-
-FOUND_CODES = (1, 2)
-"""Decision codes of what an inspection brought to light: contraband, other real (`triage.console.codes`)."""
 
 
 class Known(NamedTuple):
@@ -85,12 +83,12 @@ class Passage(NamedTuple):
         """True: sent on to inspection, and no code says that nothing was there; None: nobody has decided."""
         if not self.verdict:
             return None
-        return self.verdict == "inspect" and 6 not in self.codes
+        return self.verdict == "inspect" and INSPECTED_NEGATIVE not in self.codes
 
     @property
     def found(self) -> bool:
         """True where a code says that something was found."""
-        return any(code in FOUND_CODES for code in self.codes)
+        return bool(FOUND & set(self.codes))
 
 
 EVER = (0, 1 << 62)

@@ -32,6 +32,7 @@ FLAGS = ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--enable
 _WAIT_MS = 60_000
 _SECONDS = 2.0
 """Counted per contestant and round."""
+_REPEATS = 3
 
 _LISTEN = """() => {
   window.paints = [];
@@ -48,10 +49,23 @@ _AHEAD = """async (id) => {
 }"""
 _SETTINGS = """() => fetch('/api/settings',
   {method: 'POST', headers: {'X-Scanlane': '1'}, body: JSON.stringify({ahead: false})}).then((r) => r.status)"""
+_BRING = """async (id) => {
+  const {state} = await import('/static/shell/store.js');
+  const list = document.querySelector('.lists');
+  const at = state.shownRows.findIndex((row) => row.scan_id === id);
+  list.scrollTop = Math.max(0, at * list.querySelector('.row').offsetHeight - list.clientHeight / 2);
+}"""
+_WAITING = """async () => {
+  const {counts} = (await import('/static/shell/store.js')).state;
+  return (counts.pending ?? 0) + (counts.leased ?? 0) + (counts.held ?? 0);
+}"""
+_REACHED = "Number(document.activeElement.parentElement.getAttribute('aria-posinset'))"
 _QUEUE = """async ({updates, seconds}) => {
   const {takeQueue} = await import('/static/shell/queue.js');
   const {state} = await import('/static/shell/store.js');
   const list = document.querySelector('.lists');
+  const told = state.rows.length;
+  const in_page = document.querySelectorAll('.row-button').length;
   const costs = [];
   for (let n = 0; n < updates; n += 1) {
     const rows = [...state.rows.slice(1), state.rows[0]].map((row) => ({...row}));
@@ -73,8 +87,8 @@ _QUEUE = """async ({updates, seconds}) => {
     };
     requestAnimationFrame(step);
   });
-  return {rows: document.querySelectorAll('.row-button').length, told: document.querySelector('.more')?.textContent ?? '', costs, frames};
-}"""  # noqa: E501 - as above
+  return {in_page, told, costs, frames};
+}"""
 _FRAMES = """async ({what, seconds}) => {
   const view = document.querySelector('scan-view#main');
   const frames = (each) => new Promise((done) => {
@@ -131,8 +145,10 @@ def bench_console(
         `ahead`: the console had fetched and read it, as it does with the next one of the queue
     frames_per_s : while panning, zooming and dragging the window; `bare` is the quad
     waiting_ms : from the click to the frame after the one painted, of the scans opened for the memory
-    queue : of so many that wait, how many the page shows and what it says of the rest; cost of taking a changed queue,
-        and frames while it is scrolled from end to end
+    queue : of so many that wait, the place of the last one that the key `End` comes to, and how long that took; how
+        many of them the page knows then and how many rows it has made; cost of taking a changed queue of all these, and
+        frames while it is scrolled from end to end
+    progress : called with how many steps of how many are done: a recording, a pair of paints, a measuring, a scan
     cpu_ms_per_frame : of all processes of the browser, which a load of the machine hardly changes
     memory_mb : of page (JavaScript), browser (all processes, shared pages by share) and console, after each fifth
 
@@ -152,7 +168,8 @@ def bench_console(
     load_before = os.getloadavg()
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="scanlane-bench-")))
-        rows = [_recorded(folder, number, columns, channels) for number in range(2 * rounds)]
+        step = _Steps(steps(rounds, scans), progress)
+        rows = [step(_recorded(folder, number, columns, channels)) for number in range(2 * rounds)]
         more: SimpleQueue[Any] = SimpleQueue()
         address = ends.enter_context(_service(folder, rows, more))
         console, url = ends.enter_context(_console(folder, address))
@@ -175,18 +192,18 @@ def bench_console(
             paints["cold"].append(_clicked(page, cold))
             page.evaluate(_AHEAD, ahead)
             paints["ahead"].append(_clicked(page, ahead))
-            if progress is not None:
-                progress(number + 1, rounds)
+            step()
         frames: dict[str, list[float]] = {"bare": [], "pan": [], "zoom": [], "window": []}
         busy: dict[str, list[float]] = {what: [] for what in frames}
-        for _ in range(3):
+        for _ in range(_REPEATS):
             for what, rates in frames.items():
                 before_s = _browser_cpu_s(console.pid)
                 rates.append(page.evaluate(_FRAMES, {"what": what, "seconds": _SECONDS}))
                 busy[what].append(1000 * (_browser_cpu_s(console.pid) - before_s) / max(1.0, rates[-1] * _SECONDS))
+            step()
         memory, waits = {}, []
         for number in range(scans):
-            waits.append(_clicked(page, ids[number % len(ids)])["click_ms"])
+            waits.append(step(_clicked(page, ids[number % len(ids)])["click_ms"]))
             if (number + 1) % max(1, scans // 5) == 0 or number + 1 == scans:
                 memory[f"after_{number + 1}"] = _memory(page, console.pid)
         long = _long_queue(page, rows[0], more, queue - len(rows))
@@ -210,6 +227,24 @@ def bench_console(
     }
 
 
+def steps(rounds: int, scans: int) -> int:
+    """Return how many steps `progress` of `bench_console` is called for."""
+    return 2 * rounds + rounds + _REPEATS + scans
+
+
+class _Steps:
+    """Counts what is done and passes it on; called with a value it returns it."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def __call__(self, value: Any = None) -> Any:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+        return value
+
+
 def _long_queue(page: Any, like: Any, more: SimpleQueue[Any], count: int) -> dict[str, Any]:
     """Have more scans wait, and measure what the page does with them."""
     for number in range(max(0, count)):
@@ -222,10 +257,20 @@ def _long_queue(page: Any, like: Any, more: SimpleQueue[Any], count: int) -> dic
     page.mouse.move(700, 300)  # rows stay as they are while a hand or the keyboard is on them
     page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(2000)  # the console asks twice a second
+    since_s = time.monotonic()
+    page.locator(".row-button").first.focus()
+    reached, most = 0, page.evaluate(_WAITING)
+    while reached < most and time.monotonic() < since_s + _WAIT_MS / 1000:
+        page.keyboard.press("End")
+        page.wait_for_timeout(100)
+        reached = page.evaluate(_REACHED)
+    took_s = time.monotonic() - since_s
+    page.evaluate("document.activeElement.blur()")
     told = page.evaluate(_QUEUE, {"updates": 20, "seconds": _SECONDS})
     frames = told["frames"]
     return {
-        "rows": told["rows"], "told": told["told"], "update_ms": _percentiles(told["costs"]),
+        "reached": reached, "reached_s": round(took_s, 1), "known": told["told"], "rows_in_page": told["in_page"],
+        "update_ms": _percentiles(told["costs"]),
         "scroll_frames_per_s": round(1000 / statistics.mean(frames), 1), "longest_frame_ms": round(max(frames), 1),
     }  # fmt: skip
 
@@ -238,6 +283,7 @@ def _percentiles(values: list[float]) -> dict[str, float]:
 def _clicked(page: Any, scan_id: str) -> dict[str, Any]:
     """Open a scan by a click on its row and return when it was painted."""
     before = page.evaluate("window.paints.length")
+    page.evaluate(_BRING, scan_id)
     page.locator(f".row-button[data-scan='{scan_id}']").click()
     deadline = time.monotonic() + _WAIT_MS / 1000
     while page.evaluate("window.paints.length") == before:

@@ -110,7 +110,7 @@ def _r3(folder: Path, cycles: int) -> Outcome:
 LIVE = "live"
 LIVE_SCANS, LIVE_COLUMNS, LIVE_LINES = 30, 200, 2
 """More than a lane keeps in memory, in more blocks than it lets wait; lines in a frame."""
-MISSING_LINES = {"cut_off", "dropped_columns"}
+MISSING_LINES = {"cut_off", "dropped_columns", "radiograph_empty"}
 """Flags of an image that is not whole."""
 LIVE_BUFFER_BYTES = 64 << 10
 

@@ -187,14 +187,14 @@ function openingView() {
 function scanHead(meta) {
   const numbers = meta.container_numbers.join(' ');
   return html`<header class="scan-head">
-    ${meta.training && !state.truth ? html`<span class="outcome-badge">${t('training.tag')}</span>` : html`<span class="outcome-badge outcome-${meta.outcome}"><span aria-hidden="true">${SHAPES[meta.outcome]}</span> ${t(`outcome.${meta.outcome}`)}</span>`}
+    ${meta.apart && !state.truth ? html`<span class="outcome-badge">${t(`apart.${meta.apart}`)}</span>` : html`<span class="outcome-badge outcome-${meta.outcome}"><span aria-hidden="true">${SHAPES[meta.outcome]}</span> ${t(`outcome.${meta.outcome}`)}</span>`}
     <h1>${numbers || short(meta.scan_id)}</h1>
     <span class="dim">${t('scan.lane', {lane: meta.lane})} · ${new Date(Number(BigInt(meta.start_utc_ns) / 1000000n)).toLocaleTimeString(language(), {hour12: false})}</span>
     ${meta.simulated ? html`<span class="tag strong">${t('simulated.long')}</span>` : nothing}
-    ${meta.training ? html`<span class="tag strong">${t('training.tag')}</span>` : nothing}
+    ${meta.apart && state.truth ? html`<span class="tag strong">${t(`apart.${meta.apart}`)}</span>` : nothing}
     <span class="spacer"></span>
     <span class="alarms">${alarm('gamma', meta.gamma_alarm)} ${alarm('neutron', meta.neutron_alarm)}</span>
-    <span class="clock ${meta.training ? 'hidden-text' : ''}"><span class="dim">${t('scan.age')}</span> <b class="age" data-since=${meta.start_utc_ns} .textContent=${age(secondsSince(meta.start_utc_ns))}></b></span>
+    <span class="clock ${meta.apart ? 'hidden-text' : ''}"><span class="dim">${t('scan.age')}</span> <b class="age" data-since=${meta.start_utc_ns} .textContent=${age(secondsSince(meta.start_utc_ns))}></b></span>
   </header>`;
 }
 const alarm = (kind, value) => html`<span class="portal-alarm ${value ? 'on' : ''}">${t(`portal.${kind}`)}: <b>${value == null ? t('portal.not_measured') : value ? t('portal.alarm') : t('portal.no_alarm')}</b></span>`;
@@ -234,11 +234,11 @@ const plainPicture = (meta) => `/tile/${meta.scan_id}/${meta.sha256}/${meta.defa
 
 /** What was last told of a service says nothing of it once the console's own program is silent. */
 const heard = (service) => service.connected && (state.streamOpen || Date.now() - state.heardMs < GONE_MS);
-const PAGES = ['work', 'training', 'metrics', 'history', 'settings'];
+const PAGES = ['work', 'second', 'training', 'metrics', 'history', 'settings'];
 function topBar() {
   return html`<header class="top">
     <a class="brand" href="#" @click=${(e) => { e.preventDefault(); location.hash = ''; }}><img src="/static/icon.svg" alt="" width="22" height="22"> <span class="word">scanlane</span></a>
-    <nav class="pages" aria-label=${t('pages.title')}>${PAGES.map((page) => html`<a href=${page === 'work' ? '#' : `#${page}`} aria-current=${state.page === page ? 'page' : nothing}>${t(`pages.${page}`)}</a>`)}</nav>
+    <nav class="pages" aria-label=${t('pages.title')}>${PAGES.filter((page) => page !== 'second' || state.second).map((page) => html`<a href=${page === 'work' ? '#' : `#${page}`} aria-current=${state.page === page ? 'page' : nothing}>${t(`pages.${page}`)}</a>`)}</nav>
     <span class="spacer"></span>
     ${state.services.map((s) => html`<span class="link ${heard(s) ? 'up' : 'down'}" title=${s.address}><span aria-hidden="true">${heard(s) ? '●' : '✕'}</span> ${t(heard(s) ? 'link.up' : 'link.down')} <span class="dim">${s.address.replace('tcp://', '')}</span></span>`)}
     <span class="who">${state.analyst}</span>

@@ -12,7 +12,9 @@ export const VERDICTS = ['clear', 'inspect', 'rescan'];
 const SHAPE = {clear: '●', inspect: '▲', rescan: '↻'};
 const ACTIVE = new Set(['held', 'sending']);
 
-export const activeDecision = (scanId) => state.decisions.findLast((d) => d.scan_id === scanId && d.state !== 'undone') ?? null;
+/** The last decision on a scan in the queue it is open in: what was decided of it in another one is not told here. */
+export const activeDecision = (scanId) => state.decisions.findLast((d) => d.scan_id === scanId && d.state !== 'undone'
+  && (state.meta?.scan_id !== scanId || d.address === state.meta.address)) ?? null;
 export const mayDecide = () => Boolean(state.meta && state.meta.lease.mine && !state.mismatch && !ACTIVE.has(activeDecision(state.meta.scan_id)?.state)
   && activeDecision(state.meta.scan_id)?.state !== 'acknowledged');
 
@@ -110,7 +112,7 @@ export function takeDecision(told) {
   const before = at >= 0 ? state.decisions[at].state : null;
   if (at >= 0) state.decisions[at] = told; else state.decisions = [...state.decisions, told];
   if (before !== told.state) {
-    if (told.state === 'acknowledged' && told.training) showTruth(told.scan_id);
+    if (told.state === 'acknowledged' && told.apart === 'training') showTruth(told.scan_id);
     else if (told.state === 'acknowledged') announce(t('decide.said_acknowledged', {scan: short(told.scan_id)}));
     if (told.state === 'not_applied' || told.state === 'refused') notice('alarm', t('decide.said_failed', {scan: short(told.scan_id), reason: told.reason}));
     if (told.state === 'undone' && told.scan_id === state.meta?.scan_id) state.draft = {id: crypto.randomUUID(), verdict: told.verdict, note: told.note, code: told.codes[0] ?? 0, edited: true};
@@ -134,8 +136,8 @@ const connected = (address) => state.services.find((s) => s.address === address)
 
 export function deliveryText(d) {
   if (d.state === 'held') return t('delivery.held_for', {n: Math.max(0, Math.ceil((d.due_utc_ms - Date.now()) / 1000))});
-  if (d.training && d.state === 'acknowledged') return t('delivery.training');
-  if (d.state === 'sending' && !d.training && !connected(d.address)) return t('delivery.kept_disconnected');
+  if (d.apart && d.state === 'acknowledged') return t(`delivery.${d.apart}`);
+  if (d.state === 'sending' && !d.apart && !connected(d.address)) return t('delivery.kept_disconnected');
   if (d.state === 'sending' && d.reason) return t('delivery.refused_again', {reason: d.reason});
   return t(`delivery.${d.state}`) + (d.reason ? `: ${d.reason}` : '');
 }
@@ -186,7 +188,7 @@ export function decisionView() {
           ${VERDICTS.map((verdict) => html`
             <button class="verdict verdict-${verdict}" aria-pressed=${draft?.verdict === verdict ? 'true' : 'false'} ?disabled=${!may} @click=${() => choose(verdict)}>
               <span aria-hidden="true">${SHAPE[verdict]}</span> ${t(`verdict.${verdict}`)} <kbd>${keyName(keysOf(verdict)[0])}</kbd></button>`)}
-          ${may && !draft && !meta.training ? html`<button class="opinion" @click=${openOpinion}>${t('opinion.button')}</button>` : nothing}
+          ${may && !draft && !meta.apart ? html`<button class="opinion" @click=${openOpinion}>${t('opinion.button')}</button>` : nothing}
           ${!may ? html`<span class="hint">${whyNot()}</span>` : !draft ? html`<span class="hint">${t('decide.hint')}</span>` : nothing}
         </div>` : nothing}
       ${draft ? html`

@@ -1,6 +1,6 @@
 // Figures: what the services did, how the analysts decided, when nothing could be reached and why.
 import {html, nothing, svg} from '/static/vendor/lit.js';
-import {age, dayAndClock, number, t, tOr} from './i18n.js';
+import {age, clock, dayAndClock, number, t, tOr} from './i18n.js';
 import {changed, get, notice, post, state} from './store.js';
 import {ms} from './panels.js';
 
@@ -21,9 +21,10 @@ const seconds = (value) => (value == null ? '–' : age(value));
 
 function hourBars(values) {
   const most = Math.max(1, ...values);
-  return html`<figure class="hours"><svg viewBox="0 0 480 90" role="img" aria-label=${t('figures.hours_said', {values: values.join(', ')})}>
+  const now = new Date();
+  return html`<figure class="hours"><svg viewBox="0 -8 480 104" role="img" aria-label=${t('figures.hours_said', {values: values.join(', ')})}>
     ${values.map((n, i) => svg`<rect x=${i * 20 + 2} y=${80 - (70 * n) / most} width="16" height=${(70 * n) / most} rx="1"></rect>${n ? svg`<text x=${i * 20 + 10} y=${76 - (70 * n) / most}>${n}</text>` : nothing}`)}
-    <line x1="0" x2="480" y1="80.5" y2="80.5"></line></svg><figcaption class="dim">${t('figures.hours')}</figcaption></figure>`;
+    <line x1="0" x2="480" y1="80.5" y2="80.5"></line>${[23, 17, 11, 5].map((i) => svg`<text x=${i * 20 + 10} y="93">${clock(now.getTime() - (23 - i) * 3600000).slice(0, 5)}</text>`)}</svg><figcaption class="dim">${t('figures.hours')}</figcaption></figure>`;
 }
 
 async function giveReason(period, input) {

@@ -7,6 +7,7 @@ import {ms} from './panels.js';
 import {figuresView, forget as forgetFigures} from './figures.js';
 import {opinionDialog} from './opinion.js';
 import {settle, shelveDialog} from './queue.js';
+import {short} from './rows.js';
 import {shiftDialog} from './shift.js';
 import {forget as forgetTraining, trainingView} from './training.js';
 
@@ -44,9 +45,12 @@ async function loadHistory() {
   try { history = (await get('/api/history')).lines; } catch (error) { history = []; notice('warning', error.message); }
   changed();
 }
+/** What a decision that goes to no lane ends with, as its desk says it. */
+const NO_LANE = {training: 'delivery.training', 'second reading': 'delivery.second'};
 function said(line) {
   const {said: s} = line;
   if (line.kind === 'decision') return `${t(`verdict.${s.new}`)}${s.note ? ` — ${s.note}` : ''}`;
+  if (line.kind === 'delivery' && s.new === 'acknowledged' && NO_LANE[s.reason]) return t(NO_LANE[s.reason]);
   if (line.kind === 'delivery') return `${t(`delivery.${s.old}`)} → ${t(`delivery.${s.new}`)}${s.reason ? ` — ${s.reason}` : ''}`;
   if (s.page) return Object.entries(s.page).map(([k, v]) => `${k} ${typeof v === 'object' ? JSON.stringify(v) : v}`).join(', ');
   return [s.reason, s.address].filter(Boolean).join(' ');
@@ -56,7 +60,7 @@ function historyView() {
   return html`<main class="page" id="work"><header class="page-head"><h1>${t('history.title')}</h1><button @click=${loadHistory}>${t('history.again')}</button></header>
     <p class="dim">${t('history.note')}</p>
     <div class="scroller" tabindex="0" role="region" aria-label=${t('history.title')}><table class="wide"><thead><tr>${['when', 'who', 'what', 'scan', 'said'].map((c) => html`<th scope="col">${t(`history.${c}`)}</th>`)}</tr></thead>
-      <tbody>${(history ?? []).map((line) => html`<tr><td class="mono">${dayAndClock(ms(line.utc_ns))}</td><td>${line.who}</td><td>${tOr(`history.kind.${line.kind}`, line.kind)}</td><td class="mono">${line.scan_id}</td><td>${said(line)}</td></tr>`)}</tbody></table></div></main>`;
+      <tbody>${(history ?? []).map((line) => html`<tr><td class="mono whole">${dayAndClock(ms(line.utc_ns))}</td><td>${line.who}</td><td class="whole">${tOr(`history.kind.${line.kind}`, line.kind)}</td><td class="mono whole" title=${line.scan_id}>${line.scan_id ? short(line.scan_id) : ''}</td><td>${said(line)}</td></tr>`)}</tbody></table></div></main>`;
 }
 
 // ----------------------------------------------------------------------------------------------------------- settings
@@ -104,15 +108,26 @@ function settingsView() {
 export function pageView() {
   if (state.page === 'history') return historyView();
   if (state.page === 'metrics') return figuresView();
-  if (state.page === 'training') return trainingView({start: startTraining});
+  if (state.page === 'training') return trainingView({start: () => startApart('training')});
+  if (state.page === 'second') return secondView();
   return settingsView();
+}
+
+/** Cleared scans to be read again, by somebody who knows neither who cleared them nor why. */
+function secondView() {
+  const left = state.rows.filter((row) => row.apart === 'second').length;
+  const read = state.decisions.filter((d) => d.apart === 'second' && d.state === 'acknowledged').length;
+  return html`<main class="page" id="work"><header class="page-head"><h1>${t('pages.second')}</h1>
+      ${left ? html`<button class="primary" @click=${() => startApart('second')}>${t('second.start')}</button>` : nothing}</header>
+    ${state.second ? html`<p>${t('second.left', {n: left})} ${read ? t('second.read', {n: read}) : ''}</p><p class="dim">${t('second.note')}</p>`
+      : html`<p>${t('second.none')}</p><p class="mono">scanlane quality sample STATE_DIR --record<br>scanlane console --second-reading STATE_DIR</p>`}</main>`;
 }
 
 /** Pages are read anew when they are opened. */
 export function forget() { history = null; forgetFigures(); forgetTraining(); }
 
-function startTraining() {
-  Object.assign(state, {mode: 'training', current: null, meta: null, opening: null, draft: null, portal: null, truth: null, page: 'work'});
+function startApart(mode) {
+  Object.assign(state, {mode, current: null, meta: null, opening: null, draft: null, portal: null, truth: null, page: 'work'});
   settle();
   location.hash = '';
 }

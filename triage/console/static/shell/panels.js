@@ -38,7 +38,7 @@ function findingsView(meta) {
           <span class="reason">${f.reason}</span>
           ${f.box || f.intervals ? nothing : html`<span class="where">${t('findings.whole')}</span>`}
         </button></li>`)}</ol>` : nothing}
-      <p class="caution">${meta.findings.length ? t('findings.caution_some') : t('findings.caution')}</p>
+      <p class="caution">${meta.apart === 'second' ? t('second.withheld') : meta.findings.length ? t('findings.caution_some') : t('findings.caution')}</p>
     </section>`;
 }
 
@@ -106,6 +106,6 @@ export function panelsView(actions) {
       <dl class="facts"><div><dt>${t('about.scan')}</dt><dd class="mono">${meta.scan_id}</dd></div><div><dt>SHA-256</dt><dd class="mono">${meta.sha256}</dd></div>
         <div><dt>${t('about.load')}</dt><dd>${t(`load.${meta.load}`)}</dd></div><div><dt>${t('about.profile')}</dt><dd>${meta.profile}</dd></div><div><dt>${t('about.code')}</dt><dd>${meta.code_version}</dd></div>
         ${meta.devices.map((d) => html`<div><dt>${t('about.device')}</dt><dd>${d.vendor} ${d.model}${d.simulated ? ` (${t('simulated.short')})` : ''}</dd></div>`)}</dl>
-      <p class="evidence"><a class="button" href=${`/api/bundle/${meta.scan_id}.zip`} download>${t('about.bundle')}</a></p></section>
+      ${meta.apart === 'second' ? nothing : html`<p class="evidence"><a class="button" href=${`/api/bundle/${meta.scan_id}.zip`} download>${t('about.bundle')}</a></p>`}</section>
   </aside>`;
 }

@@ -13,14 +13,14 @@ const GUARD_MS = 600_000;
 
 /** Take the queue as the services tell it. first: nothing in it is new to the person. */
 export function takeQueue({rows, counts}, first = false) {
-  const hadAll = state.rows.filter((row) => !row.training).length >= due();
+  const hadAll = state.rows.filter((row) => !row.apart).length >= due();
   const came = flagged(counts) - flagged(state.counts);
   state.rows = new Set(rows.map((row) => row.address)).size > 1 ? [...rows].sort(order) : rows;
   state.counts = counts;
   const fresh = state.rows.filter((row) => !known.has(row.scan_id));
   for (const row of fresh) known.add(row.scan_id);
   const startMs = (row) => Number(BigInt(row.start_utc_ns) / 1000000n);
-  const live = fresh.filter((row) => !row.training);
+  const live = fresh.filter((row) => !row.apart);
   // where not all that wait are told, a row may be here because one before it went
   const arrived = first ? [] : hadAll ? live : [...live].sort((a, b) => startMs(b) - startMs(a)).slice(0, Math.max(0, came));
   const now = Date.now();
@@ -47,7 +47,7 @@ export function takeQueue({rows, counts}, first = false) {
 /** Scans that were ever flagged, and those of them that wait; a page of them is told, and more where somebody looks. */
 const flagged = (counts) => (counts.recorded ?? 0) - (counts.filed ?? 0);
 const due = () => (state.counts.pending ?? 0) + (state.counts.leased ?? 0) + (state.counts.held ?? 0);
-const untold = () => Math.max(0, due() - state.rows.filter((row) => !row.training).length);
+const untold = () => Math.max(0, due() - state.rows.filter((row) => !row.apart).length);
 const STEP = 100;
 let wanted = 0;
 
@@ -68,8 +68,8 @@ function wantNear(shown, more) {
 export function settle() { state.shownRows = visible(state.rows); changed(); }
 
 function visible(rows) {
-  const training = state.mode === 'training';
-  return rows.filter((row) => row.training === training && (training || !shelf(row.lane) || row.outcome === 'ALARM' || row.mine));
+  const apart = state.mode;
+  return rows.filter((row) => row.apart === apart && (apart || !shelf(row.lane) || row.outcome === 'ALARM' || row.mine));
 }
 
 /** A lane that is put aside for a while: its alarms come all the same. */
@@ -77,8 +77,8 @@ const shelf = (lane) => { const kept = setting('shelved', {})[lane]; return kept
 const flooded = () => state.arrivals.length >= setting('flood', 10);
 
 const held = () => {
-  const deciding = new Set(state.decisions.filter((d) => ['held', 'sending', 'acknowledged'].includes(d.state)).map((d) => d.scan_id));
-  return (row) => deciding.has(row.scan_id);
+  const deciding = new Set(state.decisions.filter((d) => ['held', 'sending', 'acknowledged'].includes(d.state)).map((d) => `${d.address} ${d.scan_id}`));
+  return (row) => deciding.has(`${row.address} ${row.scan_id}`);
 };
 
 /** The scan the `next` key opens: the first one that waits, nobody else has, and this analyst did not give on. */
@@ -102,19 +102,19 @@ function thaw(event) {
 
 export function queueView({open}) {
   const fresh = waiting();
-  const training = state.mode === 'training';
-  const count = training ? state.shownRows.length : due();
-  const more = training ? 0 : untold();
+  const apart = state.mode;
+  const count = apart ? state.shownRows.length : due();
+  const more = apart ? 0 : untold();
   begin();
-  if (!training) queueMicrotask(() => wantNear(state.shownRows, more));
+  if (!apart) queueMicrotask(() => wantNear(state.shownRows, more));
   return html`
     <nav class="queue" aria-label=${t('queue.title')} @pointerenter=${freeze} @pointerleave=${thaw} @focusin=${freeze} @focusout=${thaw}>
-      <header class="panel-head"><h2>${t(training ? 'pages.training' : 'queue.title')}</h2><span class="count">${t('queue.count', {n: count})}</span></header>
-      ${training ? html`<p class="mode"><button class="small" @click=${leaveTraining}>${t('training.end')}</button></p>` : html`<p class="rate ${flooded() ? 'flood' : ''}">${t('queue.rate', {n: state.arrivals.length})}${flooded() ? html` <b>${t('queue.flood')}</b>` : nothing}</p>`}
-      ${training ? nothing : shelvesView()}
+      <header class="panel-head"><h2>${t(apart ? `pages.${apart}` : 'queue.title')}</h2><span class="count">${t('queue.count', {n: count})}</span></header>
+      ${apart ? html`<p class="mode"><button class="small" @click=${leaveApart}>${t('apart.end')}</button></p>` : html`<p class="rate ${flooded() ? 'flood' : ''}">${t('queue.rate', {n: state.arrivals.length})}${flooded() ? html` <b>${t('queue.flood')}</b>` : nothing}</p>`}
+      ${apart ? nothing : shelvesView()}
       ${fresh ? html`<button class="fresh" @click=${() => { settle(); }}>${t('queue.new', {n: fresh})}</button>` : nothing}
       ${state.shownRows.length || more
-        ? html`<div class="lists ${training ? 'training' : ''}" @scroll=${scrolled}>${!training && flooded() ? lanesView(open, more) : rowsView(state.shownRows, open, {more})}</div>`
+        ? html`<div class="lists ${apart ? 'apart' : ''}" @scroll=${scrolled}>${!apart && flooded() ? lanesView(open, more) : rowsView(state.shownRows, open, {more})}</div>`
         : html`<p class="empty">${state.services.some((s) => s.connected) ? t('queue.empty') : t('queue.unknown')}</p>`}
       ${more ? html`<p class="more" role="status">${t('queue.more', {n: more})}</p>` : nothing}
     </nav>`;
@@ -136,7 +136,7 @@ function lanesView(open, more) {
   });
 }
 
-export function leaveTraining() { state.mode = 'live'; Object.assign(state, {current: null, meta: null, opening: null, draft: null, portal: null, truth: null}); settle(); }
+export function leaveApart() { state.mode = ''; Object.assign(state, {current: null, meta: null, opening: null, draft: null, portal: null, truth: null}); settle(); }
 
 function shelvesView() {
   const kept = Object.entries(setting('shelved', {})).filter(([lane]) => shelf(lane));

@@ -3,9 +3,9 @@ import {html, nothing, repeat} from '/static/vendor/lit.js';
 import {age, t} from './i18n.js';
 import {changed, state} from './store.js';
 
-const OVER = 12; // rows ready above and below what is seen
+const OVER = 16; // rows ready above and below what is seen
 const ROW_PX = 89; // until one has been measured
-const MOVED = 4; // rows by which the list may be scrolled before it is rendered anew
+const MOVED = 8; // rows by which the list may be scrolled before it is rendered anew
 
 export const SHAPES = {ALARM: '▲', UNUSABLE: '✕', REVIEW: '◆', CLEAR: '●'};
 export const secondsSince = (utcNs) => Date.now() / 1000 - Number(BigInt(utcNs) / 1000000n) / 1000;
@@ -78,18 +78,18 @@ function owner(row) {
 
 function rowView(row, open, n) {
   const current = row.scan_id === state.current;
-  const decision = state.decisions.findLast((d) => d.scan_id === row.scan_id && d.state !== 'undone');
-  const says = decision ? t(row.training && decision.state === 'acknowledged' ? 'delivery.training' : `delivery.${decision.state}`) : owner(row);
+  const decision = state.decisions.findLast((d) => d.scan_id === row.scan_id && d.address === row.address && d.state !== 'undone');
+  const says = decision ? t(row.apart && decision.state === 'acknowledged' ? `delivery.${row.apart}` : `delivery.${decision.state}`) : owner(row);
   return html`
     <li class="row ${row.gone ? 'gone' : ''} ${current ? 'current' : ''}" data-outcome=${row.outcome} aria-posinset=${n + 1} aria-setsize=${Math.max(n + 1, inOrder.length)}>
       <button class="row-button ${says ? 'owned' : ''}" data-scan=${row.scan_id} aria-current=${current ? 'true' : nothing} ?disabled=${row.gone}
         @click=${() => open(row.scan_id)} @keydown=${step} @focus=${() => { kept = row.scan_id; }} @blur=${() => { if (!rendering) kept = ''; }}>
         <span class="row-top">
-          ${row.training ? html`<span class="outcome">${t('training.tag')}</span>` : html`<span class="outcome outcome-${row.outcome}"><span aria-hidden="true">${SHAPES[row.outcome] ?? '?'}</span> ${t(`outcome.${row.outcome}`)}</span>`}
+          ${row.apart ? html`<span class="outcome">${t(`apart.${row.apart}`)}</span>` : html`<span class="outcome outcome-${row.outcome}"><span aria-hidden="true">${SHAPES[row.outcome] ?? '?'}</span> ${t(`outcome.${row.outcome}`)}</span>`}
           <span class="row-lane">${row.lane}</span>
-          ${row.training ? nothing : html`<span class="age" data-since=${row.start_utc_ns} .textContent=${age(secondsSince(row.start_utc_ns))}></span>`}
+          ${row.apart ? nothing : html`<span class="age" data-since=${row.start_utc_ns} .textContent=${age(secondsSince(row.start_utc_ns))}></span>`}
         </span>
-        <span class="row-middle">${row.training ? short(row.scan_id) : row.containers?.length ? row.containers.join(' ') : t('queue.no_number')}${row.simulated ? html` <span class="tag">${t('simulated.short')}</span>` : nothing}${row.opinions && !row.training ? html` <span class="tag strong">${t('opinion.tag')}</span>` : nothing}</span>
+        <span class="row-middle">${row.apart ? short(row.scan_id) : row.containers?.length ? row.containers.join(' ') : t('queue.no_number')}${row.simulated ? html` <span class="tag">${t('simulated.short')}</span>` : nothing}${row.opinions && !row.apart ? html` <span class="tag strong">${t('opinion.tag')}</span>` : nothing}</span>
         <span class="row-reason">${row.reasons?.[0] ?? ''}</span>
         ${says ? html`<span class="row-owner">${says}</span>` : nothing}
       </button>

@@ -4,7 +4,7 @@ import {t} from './i18n.js';
 export const state = {
   ready: false, page: 'work', analyst: '', version: '', services: [], rows: [], counts: {}, decisions: [], codes: {groups: {}, by_verdict: {}},
   settings: {}, hold_s: 5, current: null, meta: null, portal: null, opening: null, draft: null, notices: [], heardMs: Date.now(),
-  streamOpen: false, selectedFinding: null, selectedRow: null, frozen: false, shownRows: [], mode: 'live', shift: null, handover: null, training: false, truth: null, breakDue: false, shelving: null, mismatch: '',
+  streamOpen: false, selectedFinding: null, selectedRow: null, frozen: false, shownRows: [], mode: '', shift: null, handover: null, training: false, truth: null, breakDue: false, shelving: null, mismatch: '',
   overlays: true, drawing: null, compare: null, dialog: null, arrivals: [], lastError: '',
 };
 
@@ -81,7 +81,7 @@ export async function loadAll() {
   const first = !state.ready; // what came while nothing could be heard is new to the person
   Object.assign(state, {
     analyst: told.analyst, version: told.version, services: told.services, decisions: told.decisions, codes: told.codes,
-    settings: told.settings, shift: told.shift, handover: told.handover, training: told.training, hold_s: told.hold_s, ready: true, heardMs: Date.now(),
+    settings: told.settings, shift: told.shift, handover: told.handover, training: told.training, second: told.second, hold_s: told.hold_s, ready: true, heardMs: Date.now(),
   });
   handlers.queue?.({rows: told.rows, counts: told.counts}, first);
   return told;

@@ -4,6 +4,8 @@ import uPlot from '/static/vendor/uplot.js';
 import {t} from '/static/shell/i18n.js';
 
 const AXIS_PX = 46;
+const TIERS = {alarm: '▲', review: '◆'};
+const LINE_PX = 16; // of the marks of one tier
 const rounded = (n) => (n >= 100 ? Math.round(n) : Number(n.toPrecision(3)));
 
 /** Seconds of a column between knots [[column, seconds], ...], ascending; null without knots. */
@@ -100,7 +102,7 @@ export class PortalChart extends LitElement {
     const top = Math.max(...values, ...lines, this.inSigma ? 5 : 1);
     const low = Math.min(...values, ...lines);
     const bottom = this.inSigma ? Math.min(-3, low) : Math.max(0, low - (top - low));
-    this.plots.push(this.#plot(root, {times: this.#times(s.start_s, s.interval_s, values), from, to, range: [bottom, top + (s.alarms.length ? 0.35 : 0.12) * (top - bottom)], colour: '--series-2', last: !s.neutron, draw: (u) => this.#drawGamma(u)}));
+    this.plots.push(this.#plot(root, {times: this.#times(s.start_s, s.interval_s, values), from, to, range: [bottom, top + [0.12, 0.35, 0.7][new Set(s.alarms.map((alarm) => alarm.tier ?? 'alarm')).size] * (top - bottom)], colour: '--series-2', last: !s.neutron, draw: (u) => this.#drawGamma(u)}));
     if (s.neutron) {
       const n = s.neutron;
       const most = Math.max(4, ...n.counts, n.threshold ?? 0);
@@ -192,24 +194,28 @@ export class PortalChart extends LitElement {
     this.#alarms(u, n.alarms, n.start_s, n.interval_s);
   }
 
-  /** A bar along the top while an alarm lasted, with a triangle and the word of who raised it. */
+  /** A bar along the top while an alarm lasted, with shape and word of who raised it; what only asks for a look lies below. */
   #alarms(u, alarms, start, interval) {
     const {ctx, bbox} = u;
     const r = devicePixelRatio;
     ctx.save();
-    ctx.fillStyle = this.colour('--alarm');
     ctx.font = `600 ${11 * r}px system-ui, sans-serif`;
     ctx.textBaseline = 'top';
     ctx.textAlign = 'left';
-    let end = -Infinity;
-    for (const alarm of alarms) {
-      const x0 = u.valToPos(start + alarm.first * interval, 'x', true);
-      const x1 = u.valToPos(start + alarm.end * interval, 'x', true);
-      ctx.fillRect(x0, bbox.top, Math.max(2 * r, x1 - x0), 3 * r);
-      if (x0 <= end) continue;
-      const word = `▲ ${t(`view.chart.${alarm.who}`)}: ${t(`tier.${alarm.tier ?? 'alarm'}`)}`;
-      ctx.fillText(word, x0, bbox.top + 5 * r);
-      end = x0 + 8 * r + ctx.measureText(word).width;
+    const tiers = Object.keys(TIERS).filter((tier) => alarms.some((alarm) => (alarm.tier ?? 'alarm') === tier));
+    for (const [line, tier] of tiers.entries()) {
+      const top = bbox.top + line * LINE_PX * r;
+      ctx.fillStyle = this.colour(`--${tier}`);
+      let end = -Infinity;
+      for (const alarm of alarms.filter((one) => (one.tier ?? 'alarm') === tier)) {
+        const x0 = u.valToPos(start + alarm.first * interval, 'x', true);
+        const x1 = u.valToPos(start + alarm.end * interval, 'x', true);
+        ctx.fillRect(x0, top, Math.max(2 * r, x1 - x0), 3 * r);
+        if (x0 <= end) continue;
+        const word = `${TIERS[tier]} ${t(`view.chart.${alarm.who}`)}: ${t(`tier.${tier}`)}`;
+        ctx.fillText(word, x0, top + 4 * r);
+        end = x0 + 8 * r + ctx.measureText(word).width;
+      }
     }
     ctx.restore();
   }
