@@ -234,7 +234,7 @@ class Console:
 
 
 class ConsoleHere:
-    """The same page by a thread of this process: it is there at once."""
+    """The same page by a thread of this process, at once; for one test, as its connections are this process's own."""
 
     def __init__(self, addresses, state, *, analyst="ana", hold_s=0.2):
         state.mkdir(exist_ok=True)

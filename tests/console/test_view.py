@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scanner_io import recording
-from tests.console.site import ConsoleHere, Site, drawn_scan, row_of
+from tests.console.site import Console, Site, drawn_scan, row_of
 from triage.console import images
 
 COLUMNS, ROWS = 1500, 700
@@ -69,7 +69,7 @@ def shown(browser, tmp_path_factory):
         pyramids[scan.scan_id] = tuple(images.Pyramid(scan.radiograph, energy) for energy in (0, 1))
     rows = [row_of(folder / f"{scan.scan_id}.scan.h5") for scan, _ in scans]
     site = Site(folder, rows, lease_s=120)
-    with ConsoleHere([site.address], folder / "console") as console:
+    with Console([site.address], folder / "console") as console:
         context = browser.new_context(viewport={"width": 1366, "height": 768})
         page = context.new_page()
         page.goto(console.url)

@@ -1,9 +1,13 @@
 """A hub and its lanes: the lane's side is here, hubs are processes of their own and are killed."""
 
+import json
 import socket
 from contextlib import ExitStack
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
+from click.testing import CliRunner
 
 from scanner_io import config, security, wire
 from scanner_io.client import Workstation
@@ -13,6 +17,7 @@ from scanner_io.security import load_enrolled
 from tests.service.daemon_rig import Process
 from tests.service.test_dispatch import Service, until
 from tests.service.test_gate import Service as ServiceWithKeys
+from triage.cli import cli
 from triage.service import audit, store
 from triage.service.outbox import decisions_in
 
@@ -27,7 +32,7 @@ name = "north"
 address = "{lane}"
 [dispatch]
 bind = "tcp://127.0.0.1:{port}"
-heartbeat_s = 1
+heartbeat_s = 0.5
 lease_s = 10
 [metrics]
 bind = "127.0.0.1:0"
@@ -114,6 +119,13 @@ def test_a_hub_that_is_killed_in_mid_transfer_has_every_scan_decided_once_and_th
     assert {text for _, _, text in site.events("decided")} == {"inspect via hub-a"}
     assert not hub.named("not_taken")
 
+    page = hub.named("metrics_listening")[0]["address"]
+    assert ready(page) == {"ok": True, "why_not": []}
+    site.lane.close()
+    assert until(lambda: not ready(page)["ok"], 20)
+    assert "lane north: no answer" in ready(page)["why_not"][0]
+    assert hub.stop() == 0
+
 
 def test_of_two_hubs_one_is_killed_and_the_other_goes_on(tmp_path, stack, cluster):
     url = cluster.new()
@@ -134,6 +146,15 @@ def test_of_two_hubs_one_is_killed_and_the_other_goes_on(tmp_path, stack, cluste
     assert desk.address.endswith(f":{site.ports['hub-b']}")
     decide(desk, len(scans) - 1)
     decided_once(site, scans, store.Server(url))
+
+
+def ready(page):
+    try:
+        with urlopen(f"{page}/readyz") as answer:
+            return json.load(answer)
+    except HTTPError as error:
+        with error:
+            return json.load(error)
 
 
 def decision(offer, analyst="ana", verdict="inspect"):
@@ -187,3 +208,7 @@ def test_what_is_wrong_in_a_hub_s_configuration_is_told_at_once(tmp_path):
     good = config.parse(text.replace("10.0.0.7", "127.0.0.1"), "hub.toml", tmp_path)
     assert good.hub == config.Hub(name="hub-a", lane=(config.HubLane(name="north", address="tcp://127.0.0.1:7410"),))
     assert good.lane == ()
+    shown = CliRunner().invoke(cli, ["hub", "--example"])
+    path = tmp_path / "hub.toml"
+    path.write_text(shown.output)
+    assert config.load(path).hub.name == "hub-a"

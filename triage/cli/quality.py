@@ -21,6 +21,7 @@ def quality() -> None:
 
     \b
     Begin with   scanlane quality sample STATE_DIR --record      a sample by lane, look of the load and who cleared
+                 scanlane console --second-reading STATE_DIR    the second reader's page: blind, by keyboard
                  scanlane quality read STATE_DIR SAMPLE SCAN --verdict clear
                  scanlane quality report STATE_DIR               disagreement with exact intervals
 

@@ -56,6 +56,8 @@ OLD_LANE_S = 60.0
 NOBODY_S = 5.0
 """After so long without an analyst a hub that has to stands aside."""
 FETCH_S = 120.0
+END_S = 2.0
+"""A lane's thread that is in the middle of something has so long to end by itself; then its link is cut."""
 _LANE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _SCAN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}\Z")
 
@@ -95,6 +97,7 @@ class Feed(threading.Thread):
         self._hub, self._recordings, self._news, self._room = hub, recordings, news, room
         self._todo: queue.SimpleQueue[tuple[Callable[..., None], tuple[object, ...]]] = queue.SimpleQueue()
         self._ending = threading.Event()
+        self._desk: Workstation | None = None
 
     def run(self) -> None:
         """Stay linked; a lane that is too old for hubs is asked again now and then."""
@@ -104,6 +107,7 @@ class Feed(threading.Thread):
                 with Workstation(
                     self.lane.address, self._hub.name, capacity=self._at_once(), identity=keys, hub=True
                 ) as desk:  # fmt: skip
+                    self._desk = desk
                     while not self._ending.is_set() and not self._too_old(desk):
                         self._turn(desk)
             except ConfigError as error:  # the keys were changed since the start
@@ -115,6 +119,11 @@ class Feed(threading.Thread):
     def close(self) -> None:
         """End it; what it has on lease goes back."""
         self._ending.set()
+
+    def cut(self) -> None:
+        """End what it is waiting for, too."""
+        if self._desk is not None:
+            self._desk.close()
 
     # -- told by `FromLanes`, in any thread ---------------------------------------------------------------------------
 
@@ -233,6 +242,7 @@ class FromLanes:
         self._seq = outbox.audit_head()[0]
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Descriptor that can be read as soon as `step` has something to do."""
+        self._waking = threading.Lock()
         room = threading.Semaphore(AT_ONCE)
         self._feeds = [Feed(lane, hub, recordings, self._hear, room) for lane in hub.lane]
         self._stand_aside(attended=False)
@@ -243,9 +253,17 @@ class FromLanes:
         """End every link."""
         for feed in self._feeds:
             feed.close()
+        until_s = time.monotonic() + END_S
         for feed in self._feeds:
-            feed.join(30)
-        os.close(self.wake)
+            feed.join(max(0.0, until_s - time.monotonic()))
+        slow = [feed for feed in self._feeds if feed.is_alive()]
+        for feed in slow:
+            feed.cut()
+        for feed in slow:
+            feed.join(END_S)
+        with self._waking:
+            os.close(self.wake)
+            self.wake = -1
 
     def admit(self, *, is_open: bool) -> None:
         """Let recordings come in, or leave them with the lanes while the disk is full."""
@@ -258,7 +276,9 @@ class FromLanes:
 
     def _hear(self, news: News) -> None:
         self._came.put(news)
-        os.eventfd_write(self.wake, 1)
+        with self._waking:
+            if self.wake >= 0:
+                os.eventfd_write(self.wake, 1)
 
     def step(self, *, attended: bool) -> None:
         """Do what has come up. Raises StorageError after which all that is not done is done at a later turn.

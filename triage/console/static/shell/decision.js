@@ -144,7 +144,8 @@ export function deliveryText(d) {
 const MARK = {held: '…', sending: '→', acknowledged: '✓', not_applied: '!', refused: '!', undone: '↶'};
 
 export function deliveryView() {
-  const told = state.decisions.filter((d) => d.state !== 'undone');
+  // a second reader is not told what was decided of the same scans before
+  const told = state.decisions.filter((d) => d.state !== 'undone' && (state.mode !== 'second' || d.apart === 'second' || ACTIVE.has(d.state)));
   const last = new Set(told.slice(-3));
   const shown = told.filter((d) => last.has(d) || d.state !== 'acknowledged').slice(-12).reverse();
   const pending = told.filter((d) => ACTIVE.has(d.state)).length;

@@ -33,7 +33,7 @@ export const viewStyles = css`
   .empty.bad { color: var(--alarm); font-size: 14px; background: var(--image-surround); }
 
   .legend { display: flex; flex-wrap: wrap; gap: 2px 16px; align-items: center; padding: 3px 8px; background: var(--panel); border-top: 1px solid var(--line); flex: none; }
-  .legend ul { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 16px; } .legend li, .key { display: flex; gap: 6px; align-items: center; white-space: nowrap; } .legend p { margin: 0; color: var(--text-dim); } .status .key { flex: 0 1000 auto; min-width: 0; overflow: hidden; } .status .at { flex: 0 1 auto; min-width: 0; } .status .spacer { flex: 1 0 0; min-width: 0; } .status .shown { flex: none; } .swatch { width: 22px; height: 12px; flex: none; }
+  .legend ul { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 16px; } .legend li, .key { display: flex; gap: 6px; align-items: center; white-space: nowrap; } .legend p { margin: 0; color: var(--text-dim); } .status .key { flex: 0 1000 auto; min-width: 0; overflow: hidden; } .status:has(.at:not(:empty)) .key { display: none; } .status .at { flex: 0 1 auto; min-width: 0; } .status .spacer { flex: 1 0 0; min-width: 0; } .status .shown { flex: none; } .swatch { width: 22px; height: 12px; flex: none; }
   .why { position: absolute; max-width: min(340px, 60%); background: rgb(28 28 28 / 94%); border: 1px solid #6a6a6a; border-radius: 4px; padding: 6px 9px; font-size: 13px; pointer-events: none; z-index: 3; }
   .why b { display: block; } .why .tier-alarm { color: var(--alarm); } .why .tier-review { color: var(--review); } .why .tier-note { color: var(--text-dim); }
 
