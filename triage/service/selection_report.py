@@ -84,6 +84,7 @@ def report(
 
 
 def _recorded(place: Place, stage: Stage) -> tuple[dict[str, Run], dict[str, tuple[Run, Kept]]]:
+    """Return the runs, and by passage the last that it was a candidate of: with late papers there is more than one."""
     with reading(place) as reader:
         runs = {
             name: msgspec.json.decode(bytes(told), type=Run)
@@ -91,9 +92,11 @@ def _recorded(place: Place, stage: Stage) -> tuple[dict[str, Run], dict[str, tup
         }
         kept = {
             scan_id: (runs[run], msgspec.json.decode(bytes(told), type=Kept))
-            for run, scan_id, told in reader.rows("SELECT run, scan_id, told FROM selections ORDER BY scan_id")
-            if run in runs
-        }
+            for run, scan_id, told in reader.rows(
+                "SELECT run, scan_id, selections.told FROM selections JOIN selection_runs USING (run) WHERE stage=? "
+                "ORDER BY utc_ns, run", (stage,),
+            )
+        }  # fmt: skip
     return runs, kept
 
 
