@@ -190,6 +190,8 @@ def test_the_report_stands_alone_and_says_what_it_does_not_show(said):
     assert "<strong>Simulated.</strong>" in page and "C misses what the machine misses" in page
     assert "http" not in page and page.count("<td>") > 100
     assert all(words in page for _, words, _ in report.ROWS)
+    assert "<th scope=row>lanes.pull_out_cycle_s</th><td>240</td><td>CBP" in page
+    assert "share of contraband&#x27;s pictures that the machine flags: 0.2</th>" in page
 
 
 def test_the_same_seed_gives_the_same_result(port):
