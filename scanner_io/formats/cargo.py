@@ -11,6 +11,7 @@ UN/ECE Recommendation 16 (UN/LOCODE), 20 (units) and 21 (packages).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
@@ -47,6 +48,10 @@ PLACES: dict[str, PlaceRole] = {
 
 KILOGRAMS = {"KGM": 1.0, "KG": 1.0, "TNE": 1000.0, "GRM": 0.001, "LBR": 0.453_592_37, "LBS": 0.453_592_37}
 """What one of a unit weighs; pound by the international agreement of 1959."""
+MAX_PARTIES = 2_000
+"""Parties of one message: a ship's manifest names some for each of its bills; more are no parties but a flood."""
+MAX_TEXT = 512
+"""The longest text of a component (an..512, free text of syntax 4); a longer one is cut, and said to be."""
 MAX_GROSS_KG = 100_000.0
 """A heavier container is no container; the heaviest allowed by ISO 668 has 36 t."""
 
@@ -224,11 +229,24 @@ def kilograms(amount: float, unit: str) -> tuple[float, str]:
     if unit not in KILOGRAMS:
         raise ValueError(f"weight {amount:g} in {unit or 'no unit'}; known are {', '.join(KILOGRAMS)}")
     mass = amount * KILOGRAMS[unit]
+    if not math.isfinite(mass):
+        raise ValueError(f"weight {amount:g} {unit} is no number")
     if mass < 0:
         raise ValueError(f"weight {amount:g} {unit} is below zero")
     if KILOGRAMS[unit] not in (1.0, 1000.0):
         return mass, f"weight {amount:g} {unit} is no metric trade unit; taken as {mass:.0f} kg"
     return mass, ""
+
+
+def too_many_parties(parties: int, bills: int) -> str:
+    """Return in words that a message names more parties than any does, "" if not."""
+    bills = max(bills, 1)
+    if parties <= MAX_PARTIES + 10 * bills:
+        return ""
+    return (
+        f"names {parties} parties for {bills} consignments, more than {MAX_PARTIES} and ten for each; ask its sender "
+        "to split or mend it"
+    )
 
 
 def odd_equipment(equipment: Equipment) -> list[str]:
@@ -296,7 +314,28 @@ def odd_message(message: CargoMessage) -> list[str]:
 
 def with_problems(message: CargoMessage, problems: Iterable[str] = ()) -> CargoMessage:
     """Return a message with what is odd in it, and what was found while it was read, in its `problems`."""
-    return msgspec.structs.replace(message, problems=tuple(dict.fromkeys([*problems, *odd_message(message)])))
+    message, cut = _short(message)
+    return msgspec.structs.replace(message, problems=tuple(dict.fromkeys([*problems, *cut, *odd_message(message)])))
+
+
+def _short(message: CargoMessage) -> tuple[CargoMessage, list[str]]:
+    """Return a message whose parties have names and addresses of no more than MAX_TEXT, and what was cut."""
+    cut: list[str] = []
+
+    def short(parties: tuple[Party, ...]) -> tuple[Party, ...]:
+        return tuple(
+            p if len(p.name) <= MAX_TEXT and all(len(a) <= MAX_TEXT for a in p.address) else shortened(p)
+            for p in parties
+        )
+
+    def shortened(party: Party) -> Party:
+        longest = max(len(party.name), *(len(a) for a in party.address), 0)
+        cut.append(f"{party.role} {party.name[:40]!r}: a text of {longest} characters, cut to {MAX_TEXT}")
+        address = tuple(a[:MAX_TEXT] for a in party.address)
+        return msgspec.structs.replace(party, name=party.name[:MAX_TEXT], address=address)
+
+    bills = tuple(msgspec.structs.replace(c, parties=short(c.parties)) for c in message.consignments)
+    return msgspec.structs.replace(message, parties=short(message.parties), consignments=bills), cut
 
 
 def declarations(message: CargoMessage) -> dict[str, Declaration]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from scanner_io.errors import DataError
 
-from .cargo import CargoMessage
+from .cargo import CargoMessage, too_many_parties
 from .cargo_edifact import looks_like_edifact, read_interchange
 from .cargo_json import read_json, read_table
-
-MAX_PARTIES = 2_000
-"""Parties of one message: a ship's manifest names some for each of its bills; more are no parties but a flood."""
 
 
 def read_cargo(data: bytes, name: str) -> tuple[CargoMessage, ...]:
@@ -28,10 +25,6 @@ def read_cargo(data: bytes, name: str) -> tuple[CargoMessage, ...]:
         messages = read_table(data, name)
     for message in messages:
         parties = len(message.parties) + sum(len(c.parties) for c in message.consignments)
-        bills = max(len(message.consignments), 1)
-        if parties > MAX_PARTIES + 10 * bills:
-            raise DataError(
-                f"{name}: message {message.reference or message.document!r} names {parties} parties for {bills} "
-                f"consignments, more than {MAX_PARTIES} and ten for each; ask its sender to split or mend it"
-            )
+        if why := too_many_parties(parties, len(message.consignments)):
+            raise DataError(f"{name}: message {message.reference or message.document!r} {why}")
     return messages

@@ -40,10 +40,13 @@ from .cargo import (
     container,
     kilograms,
     locode,
+    too_many_parties,
     with_problems,
 )
 
 MAX_BYTES = 16 << 20
+THOUSANDS_BELOW_KG = 1000.0
+"""A mass with three decimals below it is likelier to be one of thousands than one told to the gram."""
 """Bytes of the largest interchange read; it is split at about 0.5 MB a second."""
 CHARACTER_SETS = {
     "UNOA": "ascii", "UNOB": "ascii", "UNOC": "iso8859-1", "UNOD": "iso8859-2", "UNOE": "iso8859-5",
@@ -92,6 +95,9 @@ def _segments(data: bytes, name: str) -> tuple[list[Segment], list[str]]:
     body = data.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not looks_like_edifact(data):
         raise DataError(f"{name}: begins with {body[:12]!r}, not with UNA or UNB, so it is no EDIFACT interchange")
+    # before a flood is split into segments, which takes a minute: no text holds a tag with a mark that is not released
+    if why := too_many_parties(body.count(b"NAD+"), body.count(b"CNI+") + body.count(b"UNH+")):
+        raise DataError(f"{name}: the interchange {why}")
     told = re.search(rb"UNB.([A-Z]{4})", body[:200])
     if told is None:
         raise DataError(f"{name}: no UNB segment with a syntax identifier (UNOA ... UNOY) at its beginning")
@@ -105,6 +111,8 @@ def _segments(data: bytes, name: str) -> tuple[list[Segment], list[str]]:
         text = _other_reading(body)
         where = f"byte {error.start + len(data) - len(body)} is {body[error.start]:#04x}"
         problems.append(f"says character set {syntax}, but {where}: names may be wrong")
+    if not problems and not body.isascii() and syntax not in ("UNOY", "UNOW") and _is_utf8(body):
+        problems.append(f"says character set {syntax}, but reads as UTF-8: names may be wrong")
     end = text[8] if text.startswith("UNA") else "'"
     if not text.rstrip("\r\n \t\x1a\0").endswith(end):
         raise DataError(f"{name}: cut off: its last segment has no end ({text[-40:].strip()!r}); ask for it again")
@@ -113,6 +121,14 @@ def _segments(data: bytes, name: str) -> tuple[list[Segment], list[str]]:
     except (EDISyntaxError, ValueError, IndexError, TypeError) as error:
         raise DataError(f"{name}: cannot be split into segments: {error}") from error
     return [s for s in found if s.tag != "UNA"], problems
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _other_reading(body: bytes) -> str:
@@ -330,6 +346,10 @@ class _Message:
             return
         if odd:
             self._problems.append(odd)
+        if re.fullmatch(r"[0-9]{1,3}[,.][0-9]{3}", value) and mass < THOUSANDS_BELOW_KG:
+            self._problems.append(
+                f"weight {value!r} {unit}: read as {mass:g} kg; the mark may be meant to part thousands"
+            )
         if self._item is not None:
             self._item["gross_kg"] = mass
         elif self._box is not None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -62,12 +62,13 @@ class Object(NamedTuple):
 
 
 def objects_of(
-    scan: Scan, result: TriageResult | None, *, kvp: float | None = None, installation: str = ""
+    scan: Scan, result: TriageResult | None, *, kvp: float | Mapping[str, float] | None = None, installation: str = ""
 ) -> list[Object]:
     """Return the DICOS objects of a scan: a DX of every energy, lowest first, and a TDR where it was judged.
 
-    kvp : peak voltage of the source in kilovolts, 6000 for 6 MV; told for the highest energy. Where it is not given it
-        is read from the energy's name, such as `6MV`; DICOS wants a number, so that neither is an error
+    kvp : peak voltage of the source in kilovolts, 6000 for 6 MV, by energy; a single number is the highest energy's.
+        Where it is not given it is read from the energy's name, such as `6MV`; DICOS wants a number, so that neither is
+        an error
     installation : name of the site
 
     Raises DataError for a scan without a radiograph or without a known voltage, and where an object breaks a rule.
@@ -77,11 +78,16 @@ def objects_of(
         raise DataError(f"DICOS: scan {scan.scan_id} has no radiograph, so there is no image to export")
     study, series, now = (_uid(scan, "study"), _uid(scan, "series"), datetime.now(UTC))
     objects = []
-    for number, energy in enumerate(image.detector.energies):
-        voltage = kvp if kvp is not None and number == len(image.detector.energies) - 1 else kilovolts(energy)
+    energies = image.detector.energies
+    given = kvp if isinstance(kvp, Mapping) else {} if kvp is None else {energies[-1]: kvp}
+    if strange := set(given) - set(energies):
+        raise DataError(f"DICOS: voltages of {sorted(strange)}; the scan's energies are {', '.join(energies)}")
+    for number, energy in enumerate(energies):
+        voltage = given.get(energy) or kilovolts(energy)
         if voltage is None:
             raise DataError(
-                f"DICOS: the voltage of energy {energy!r} is not known; give it in kilovolts, 6000 for 6 MV"
+                f"DICOS: the voltage of energy {energy!r} is not known; give it in kilovolts, as --kvp {energy}=6000 "
+                "for 6 MV"
             )
         dx = _common(scan, DX, study, series, _uid(scan, f"dx {energy}"), installation)
         _image(dx, scan, image, number, voltage)

@@ -211,6 +211,12 @@ ODD = {
     "pounds": (("G+KGM:24500", "G+LBR:54013"), "weight 54013 LBR is no metric trade unit; taken as 24500 kg"),
     "unknown unit": (("G+KGM:24500", "G+XYZ:24500"), "weight 24500 in XYZ"),
     "weight of letters": (("G+KGM:24500", "G+KGM:24S00"), "weight '24S00' KGM"),
+    "no number": (("G+KGM:24500", "G+KGM:NaN"), "weight 'NaN' KGM: weight nan KGM is no number"),
+    "thousands": (("G+KGM:24500", "G+KGM:24,500"), "weight '24,500' KGM: read as 24.5 kg; the mark may be meant"),
+    "long name": (
+        ("ACME LTD", "ACME LTD" * 100),
+        "consignor 'ACME LTDACME LTDACME LTDACME LTDACME LTD': a text of 800",
+    ),
     "too heavy": (("G+KGM:24500", "G+KGM:2450000"), "more than any container's"),
     "tare over gross": (("T+KGM:2200", "T+KGM:32200"), "empty it weighs 32200 kg, more than the 24500 kg"),
     "goods code": (("690721:122", "69O721:122"), "goods code '69O721': not 2, 4 or 6 to 12 digits"),
@@ -232,6 +238,7 @@ REFUSED = {
     "another message": (MANIFEST.replace("CUSCAR", "BAPLIE"), "message 1 is 'BAPLIE'"),
     "syntax": (MANIFEST.replace("UNOA", "UNOQ"), "syntax identifier UNOQ"),
     "no name": (MANIFEST.replace("DTM+137", "+137"), "cannot be split into segments"),
+    "party flood": (MANIFEST.replace("CNI+1", "CNI+1'" + "NAD+CZ+++A'" * 2100), "names 2103 parties for 2 consignm"),
     "two begin": (MANIFEST.replace("UNT+22+1'\n", "UNH+2+CUSCAR:D:95B:UN'\n"), "has no UNT before the next begins"),
     "nothing": ("UNB+UNOA:2+A+B+261125:0930+1'UNZ+0+1'", "an interchange without a message"),
 }
@@ -260,6 +267,9 @@ def test_a_character_of_another_set_is_told_and_read_as_what_it_most_likely_is()
     found = one(MANIFEST.replace("ACME LTD", "AÇME LTD").encode("utf-8"))
     assert any("says character set UNOA, but byte" in p for p in found.problems)
     assert found.consignments[0].parties[0].name == "AÇME LTD"
+    latin = MANIFEST.replace("ACME LTD", "AÇME LTD").replace("UNOA", "UNOC")
+    assert any("says character set UNOC, but reads as UTF-8" in p for p in one(latin.encode("utf-8")).problems)
+    assert not one(latin.encode("latin-1")).problems
 
 
 def test_a_goods_code_of_a_past_edition_is_told():

@@ -59,6 +59,28 @@ def test_other_systems_forms(stored, tmp_path):
     assert recording.read(made).scan.radiograph is not None
 
 
+def test_two_energies_whose_names_tell_no_voltage(tmp_path):
+    scan = samples.scan()
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    recording.write(path, scan)
+    with pytest.raises(DataError, match="--kvp low=6000"):
+        convert(path, tmp_path / "dicos", kvp=6000.0)
+    words = ["convert", str(path), str(tmp_path / "dicos"), "--kvp", "low=4000", "--kvp"]
+    done = CliRunner().invoke(cli, [*words, "high=6000"])
+    assert done.exit_code == 0 and len(list((tmp_path / "dicos").iterdir())) == 2, done.output
+    for wrong, told in (("middle=6000", "middle"), ("high=x", "low=4000"), ("6000", "each with its energy")):
+        done = CliRunner().invoke(cli, [*words, wrong])
+        assert done.exit_code and told in done.output + str(done.exception)
+
+
+def test_n42_files_become_recordings_with_every_count(stored, tmp_path):
+    convert(stored, tmp_path / "out.n42")
+    (made,) = convert(tmp_path / "out.n42", tmp_path / "back.scan.h5")
+    first, second = recording.read(stored).scan.portal, recording.read(made).scan.portal
+    assert np.array_equal(second.gamma, first.gamma) and np.array_equal(second.neutron, first.neutron)
+    assert [p.check for p in recording.check(made)] == ["file name"], "it was named by hand"
+
+
 def test_what_cannot_be(stored, tmp_path):
     convert(stored, tmp_path / "out.png")
     with pytest.raises(StorageError, match="there already"):

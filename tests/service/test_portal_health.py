@@ -33,12 +33,12 @@ def test_a_stuck_detector_and_tamper_are_told_kept_and_flag_the_scans(tmp_path):
         json.dumps(
             [
                 {"kind": "stuck_detector", "passage": 2, "at": -1.0, "seconds": 80.0, "detector": 1},
-                {"kind": "tamper", "passage": 5, "at": 0.5, "seconds": 5.0},
-                {"kind": "link_lost", "passage": 6, "at": 0.5, "seconds": 20.0},
+                {"kind": "tamper", "passage": 4, "at": 0.5, "seconds": 5.0},
+                {"kind": "link_lost", "passage": 5, "at": 0.5, "seconds": 20.0},
             ]
         )
     )
-    words = ("--tcp", "127.0.0.1:0", "--speed", str(SPEED), "--passes", "8", "--gap", "30", "--seed", "2", "--wait",
+    words = ("--tcp", "127.0.0.1:0", "--speed", str(SPEED), "--passes", "6", "--gap", "30", "--seed", "2", "--wait",
              "--faults", str(plan), "--truth", str(told))  # fmt: skip
     with Process("-m", "triage.cli", "simulate", "portal", *words) as portal:
         address = portal.wait_for("listening")["address"]

@@ -519,7 +519,7 @@ UNASKED = "not asked for, or too few loads to train without a kind: see --unseen
 
 def test_command_prints_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "systems_for", lambda archive, profile, unseen: (NAIVE,))
-    done = CliRunner().invoke(cli, ["evaluate", "image", str(folder), "--quick", "--per-image", "2"])
+    done = CliRunner().invoke(cli, ["evaluate", "image", str(folder), "--quick", "--per-image", "2", "--workers", "1"])
     assert done.exit_code == 0, done.output
     for bar in image_bars.BARS:
         assert bar.name in done.output
@@ -529,7 +529,8 @@ def test_command_prints_the_table(folder: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_failed_check_is_exit_code_1(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restless = (System("restless", Restless, learns=False),)
     monkeypatch.setattr(study, "systems_for", lambda archive, profile, unseen: restless)
-    done = CliRunner().invoke(cli, ["evaluate", "image", str(folder), "--quick", "--per-image", "1", "--json"])
+    words = ["evaluate", "image", str(folder), "--quick", "--per-image", "1", "--workers", "1", "--json"]
+    done = CliRunner().invoke(cli, words)
     assert json.loads(done.stdout)["placebo_ok"] is False
     assert isinstance(done.exception, DataError) and "must not be believed" in str(done.exception)
 

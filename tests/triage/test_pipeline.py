@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from scanner_io.errors import DataError
-from scanner_io.model import Box, Quality
+from scanner_io.model import Box, Finding, Quality
 from tests import samples
 from triage.analysis import fuser as fusers
 from triage.analysis import pipeline
@@ -79,8 +79,9 @@ def test_a_load_that_is_not_clear_asks_for_a_look_in_every_container(loads, whol
         ContainerSeen(frame=frame, box=box, load=load, load_share=0.0, opaque_share=0.0, size=None, structure=None)
         for load, box in zip(loads, boxes, strict=True)
     )
+    note = Finding(kind="display_windowed", score=0.0, reason="windowed", tier="note")
     judged = ImageJudgement(
-        load=whole, container=boxes[0], findings=(), quality=(), timings_ms={}, containers=seen
+        load=whole, container=boxes[0], findings=(note,), quality=(), timings_ms={}, containers=seen
     )  # fmt: skip
     monkeypatch.setattr(pipeline, "judge_image", lambda *args, **more: judged)
     result = pipeline.run(samples.scan(quality=(), portal=None, expected=(), declaration=None), pipeline.Profile())
@@ -88,6 +89,8 @@ def test_a_load_that_is_not_clear_asks_for_a_look_in_every_container(loads, whol
     assert len(unclear) == len(told)
     assert all(words in f.reason for words, f in zip(told, unclear, strict=True))
     assert not told or result.outcome == "REVIEW"
+    # what asks for a look comes before what does not
+    assert [f.tier for f in result.findings] == ["review"] * len(told) + ["note"]
 
 
 def test_a_profile_is_named_by_what_its_fuser_holds_and_not_by_where_it_lies(tmp_path):

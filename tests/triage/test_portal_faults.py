@@ -1,4 +1,4 @@
-"""Endurance of the portal's way in: two thousand vehicles with faults, each exactly once."""
+"""Endurance of the portal's way in: a thousand vehicles with faults, each exactly once."""
 
 import msgspec
 import pytest
@@ -12,13 +12,13 @@ CALM = {"source_share": 0.0, "norm_share": 0.0, "neutron_share": 0.0, "patient_s
 
 @pytest.mark.timeout(300)
 def test_no_occupancy_is_missed_merged_or_doubled():
-    counted = count_occupancies(2000, seed=1)
+    counted = count_occupancies(1000, seed=1)
     assert list(judged(counted)) == [], counted.examples
     assert counted.incomplete == {}, counted.examples
     assert counted.inseparable == counted.inseparable_told <= 2, "a vehicle in the other's record, which says so"
-    assert counted.in_parts > 30 and counted.parted > 2 and counted.unseen > 20, "the faults did strike"
-    assert sum(counted.faults_played.values()) > 1000 and len(counted.faults_played) == 24
-    assert counted.scans >= 2000 - counted.unseen - counted.inseparable
+    assert counted.in_parts > 15 and counted.parted > 1 and counted.unseen > 10, "the faults did strike"
+    assert sum(counted.faults_played.values()) > 500 and len(counted.faults_played) == 24
+    assert counted.scans >= 1000 - counted.unseen - counted.inseparable
     assert counted.rss_growth_mb < 10
     assert counted.simulated and msgspec.json.encode(counted)
 
@@ -28,8 +28,9 @@ def test_no_occupancy_is_missed_merged_or_doubled():
 def test_what_a_fault_has_cut_never_reads_as_clear(kind):
     """One kind at a time, so that nothing else flags the scan; judged as beside a lane."""
     scans = []
-    counted = count_occupancies(300, seed=2, fault_share=1.0, faults=[kind], assembled=scans.append, **CALM)
+    counted = count_occupancies(120, seed=2, fault_share=1.0, faults=[kind], assembled=scans.append, **CALM)
     assert list(judged(counted)) == [] and counted.incomplete == {}, counted.examples
+    assert sum(counted.faults_played.values()) > 100
     for one in scans:
         record = one.scan.portal
         if record.truncated or record.faults or one.scan.quality:
@@ -54,9 +55,9 @@ def test_one_lost_line_is_noticed_and_late_ones_are_not_taken_for_lost(kind, fau
 
 def test_without_faults_every_vehicle_is_one_complete_record():
     scans = []
-    counted = count_occupancies(300, seed=3, fault_share=0.0, assembled=scans.append)
+    counted = count_occupancies(120, seed=3, fault_share=0.0, assembled=scans.append)
     assert list(judged(counted)) == [] and counted.in_parts == counted.unseen == counted.inseparable == 0
-    assert [s.scan.portal.number for s in scans] == list(range(1, 301))
+    assert [s.scan.portal.number for s in scans] == list(range(1, 121))
     assert all(s.scan.portal.end_reason == "complete" and not s.scan.portal.faults for s in scans)
 
 
@@ -64,7 +65,7 @@ def test_the_same_seed_counts_the_same():
     def kept(counted):
         return msgspec.structs.replace(counted, cpu_s=0.0, rss_mb=0.0, rss_growth_mb=0.0)
 
-    assert kept(count_occupancies(100, seed=5)) == kept(count_occupancies(100, seed=5))
+    assert kept(count_occupancies(40, seed=5)) == kept(count_occupancies(40, seed=5))
 
 
 def test_settings_the_simulator_does_not_know_are_refused():

@@ -95,7 +95,7 @@ def test_steps_between_published_means_scatter_as_told():
 # ------------------------------------------------------------------------------------------------- a healthy portal
 
 
-@pytest.mark.parametrize("days", [5, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(3000)])])
+@pytest.mark.parametrize("days", [2, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(3000)])])
 def test_a_healthy_portal_is_left_in_peace(days):
     """Background of that many days, and four times as many lines of occupied intervals, Poisson: nothing is told."""
     rng, health = np.random.default_rng(3), PortalHealth()
@@ -107,7 +107,7 @@ def test_a_healthy_portal_is_left_in_peace(days):
 
 def test_a_healthy_portal_with_weather_and_traffic_is_left_in_peace():
     module = drivers.load("simulated")
-    traffic = module.Traffic(passes=1500, gap_s=100.0, weather=1.0, patient_share=0.0, seed=5)
+    traffic = module.Traffic(passes=500, gap_s=100.0, weather=1.0, patient_share=0.0, seed=5)
     assert [h for h in healths(traffic)[1] if h.state != "ok"] == []
 
 

@@ -13,6 +13,7 @@ from scanner_io.model import LineBlock, Radiograph, ScanStart
 from triage.analysis.container import Frame, find_container, find_containers
 from triage.analysis.container_size import size_of
 from triage.analysis.image import judge_image
+from triage.analysis.structure import Structure
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_container import CARGO, _bare_chassis, _car, overlap, radiograph, scene
@@ -239,3 +240,13 @@ def test_wheels_are_where_they_are():
 def test_judgement_with_everything_in_it_is_plain_data():
     judged = judge_image(radiograph(two(), state="raw"))
     assert msgspec.json.decode(msgspec.json.encode(judged), type=type(judged)) == judged
+
+
+def test_a_place_in_the_structure_is_named_as_such():
+    structure = Structure(left=0.02, right=0.02, roof=0.05, floor=0.1, machinery="right", machinery_share=0.05)
+    places = {
+        (970, 80, 990, 100): "in the cooling machinery", (2, 80, 20, 100): "in the end frame",
+        (500, 370, 520, 384): "in the floor", (500, 0, 520, 15): "under the roof", (500, 80, 520, 100): "",
+        (930, 80, 965, 100): "",
+    }  # fmt: skip
+    assert {at: structure.part_at(at, 384, 1000) for at in places} == places

@@ -217,16 +217,35 @@ def replay(
         raise click.exceptions.Exit(EXIT_BAD_INPUT)
 
 
+def _voltages(_context: click.Context, _option: click.Parameter, told: tuple[str, ...]) -> Any:
+    """Return kilovolts by energy, or the one number that is given without."""
+    try:
+        named = [(energy, float(value)) for energy, _, value in (one.rpartition("=") for one in told)]
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write 6000, or low=4000 and once more high=6000") from error
+    if any(not 1 <= value <= 1e6 for _, value in named) or (len(named) > 1 and not all(energy for energy, _ in named)):
+        raise click.BadParameter("expected kilovolts from 1 to 1000000, each with its energy where there are several")
+    if not named:
+        return None
+    return dict(named) if named[0][0] else named[0][1]
+
+
+kvp_option = click.option(
+    "--kvp", multiple=True, callback=_voltages, metavar="[ENERGY=]KILOVOLT",
+    help="Source's peak voltage, 6000 for 6 MV, of an energy or of the highest; DICOS wants it, and energies' names "
+    "may not tell it. May be given for each.",
+)  # fmt: skip
+
+
 @click.command()
 @click.argument("recording", type=click.Path(path_type=Path))
 @click.option("--n42", type=click.Path(path_type=Path), help="N42.42-2012 file to write: the portal part.")
 @click.option("--dicos", type=click.Path(path_type=Path), help="Folder for DICOS files: images and threat report.")
-@click.option(
-    "--kvp", type=click.FloatRange(min=1), metavar="KILOVOLT",
-    help="Source's peak voltage, 6000 for 6 MV; DICOS wants it, and energies' names may not tell it.",
-)  # fmt: skip
+@kvp_option
 @click.option("--replace", is_flag=True, help="Write over files that are there.")
-def export(recording: Path, n42: Path | None, dicos: Path | None, kvp: float | None, replace: bool) -> None:
+def export(
+    recording: Path, n42: Path | None, dicos: Path | None, kvp: float | dict[str, float] | None, replace: bool
+) -> None:
     """Write RECORDING for other systems: as ANSI N42.42-2012, as DICOS (NEMA IIC 1), or both.
 
     DICOS needs the extra `dicom`. A file is written for every energy, with the counts as they are, and one with what
@@ -249,14 +268,14 @@ def export(recording: Path, n42: Path | None, dicos: Path | None, kvp: float | N
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--kvp", type=click.FloatRange(min=1), metavar="KILOVOLT", help="For DICOS, see `export`.")
+@kvp_option
 @click.option("--replace", is_flag=True, help="Write over files that are there.")
-def convert(source: Path, target: Path, kvp: float | None, replace: bool) -> None:
+def convert(source: Path, target: Path, kvp: float | dict[str, float] | None, replace: bool) -> None:
     """Convert the scan SOURCE to the form that TARGET's name asks for; every count is kept.
 
     A recording becomes NAME.png or NAME.tif (16 bits, one file an energy, with a NAME.scan.json that makes the
-    recording again), NAME.n42, or DICOS objects in a folder; an image, DICOM file, sidecar or NAME.scan.json becomes
-    NAME.scan.h5.
+    recording again), NAME.n42, or DICOS objects in a folder; an image, DICOM file, sidecar, N42 file or NAME.scan.json
+    becomes NAME.scan.h5.
     """
     from triage.service.convert import convert as converted
 

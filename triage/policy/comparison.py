@@ -59,6 +59,7 @@ def compare(
         "scenario": scenario.name, "title": scenario.title, "days": days, "replications": replications, "seed": seed,
         "simulated": True, "detector": msgspec.to_builtins(scenario.detector), "policies": policies,
         "sensitivity": sensitivity, "validation": validation, "sources": scenario.sources,
+        "constants": {name: _constant(scenario, name) for name in scenario.sources},
     }  # fmt: skip
 
 
@@ -207,3 +208,9 @@ def _summary(rows: list[dict[str, float]]) -> dict[str, Any]:
         else:
             found[measure] = entry
     return found
+
+
+def _constant(scenario: Scenario, name: str) -> Any:
+    """Return a constant by `table.name`."""
+    table, _, field = name.partition(".")
+    return msgspec.to_builtins(getattr(getattr(scenario, table), field))

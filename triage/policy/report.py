@@ -59,7 +59,9 @@ def html(result: dict[str, Any]) -> str:
         own="".join(f"<li>{escape(line)}</li>" for line in own_machine(result.get("scores"))),
         validation="\n".join(f"<li>{escape(line)}</li>" for line in agreements(result["validation"])),
         sources="\n".join(
-            f"<tr><th scope=row>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in result["sources"].items()
+            f"<tr><th scope=row>{escape(name)}</th><td>{escape(_shown(result['constants'][name]))}</td>"
+            f"<td>{escape(source)}</td></tr>"
+            for name, source in result["sources"].items()
         ),
     )
 
@@ -103,8 +105,25 @@ def _sensitivity(result: dict[str, Any]) -> str:
             f"<td>{p['found_share']:.2f}; {p['cost_per_container']:.1f}; {p['delay_min_p95']:.0f}</td>"
             for p in entry["policies"].values()
         )
-        found.append(f"<tr><th scope=row>{escape(entry['what'])} = {entry['value']:g}</th>{cells}</tr>")
+        what = VARIED.get(entry["what"], entry["what"])
+        found.append(f"<tr><th scope=row>{escape(what)}: {entry['value']:g}</th>{cells}</tr>")
     return "\n".join(found)
+
+
+VARIED = {
+    "contraband_share": "share of containers with contraband", "drive_through": "drive-through lanes",
+    "papers_distance": "how far papers part contraband from the rest (standard deviations)",
+    "found_at_that": "share of contraband's pictures that the machine flags",
+    "refers_contraband": "share of contraband's pictures that a person sends on",
+}  # fmt: skip
+"""Assumptions that are varied, in words."""
+
+
+def _shown(value: Any) -> str:
+    """Return a constant as a reader sees it."""
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(v) for v in value)
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def entry(policy: dict[str, Any], key: str) -> dict[str, Any]:
@@ -176,7 +195,7 @@ nothing, B finds what its share finds at random. No policy's share found is a me
 <ul>
 {validation}
 </ul>
-<h2>Where every constant comes from</h2>
+<h2>Every constant, and where it comes from</h2>
 <table class="sources"><tbody>
 {sources}
 </tbody></table>

@@ -4,7 +4,7 @@
     NAME.scan.json -> recording         the same scan again
     recording -> NAME.n42               the portal part
     recording -> a folder               DICOS objects, and a threat report where it was judged
-    image, DICOM, sidecar -> recording
+    image, DICOM, sidecar, N42 -> recording    an N42 file of several passages: NAME.1.scan.h5, NAME.2.scan.h5 …
 
 Pictures of 16 bits are what other programs read; what they cannot hold, references, times, the portal and the papers,
 stands in the JSON file beside them, with the hash of the counts.
@@ -12,6 +12,7 @@ stands in the JSON file beside them, with the hash of the counts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,16 @@ class _Array(msgspec.Struct, frozen=True):
     values: list[Any]
 
 
-def convert(source: Path, target: Path, *, kvp: float | None = None, replace: bool = False) -> list[Path]:
+def convert(
+    source: Path, target: Path, *, kvp: float | Mapping[str, float] | None = None, replace: bool = False
+) -> list[Path]:  # fmt: skip
     """Convert the scan at `source` to the form that the name of `target` asks for; return the files written.
 
     Raises DataError if it cannot be read or has not what is asked for, StorageError if a file cannot be written.
     """
     name = target.name.lower()
     if name.endswith(recording.SUFFIX):
-        return [_to_recording(source, target, replace)]
+        return _to_recordings(source, target, replace)
     if name.endswith(".n42"):
         offline.export_n42(source, target, replace=replace)
         return [target]
@@ -117,15 +120,21 @@ def _array(kind: Any, value: Any) -> Any:
     return np.array(told.values, np.dtype(told.dtype)).reshape(told.shape)
 
 
-def _to_recording(source: Path, target: Path, replace: bool) -> Path:
+def _to_recordings(source: Path, target: Path, replace: bool) -> list[Path]:
     with ForeignFiles() as readers:
         if source.name.lower().endswith(BESIDE):
-            scan = _from_pictures(source, readers)
+            scans = [_from_pictures(source, readers)]
         else:
-            scan = offline.scan_of(source, readers)
+            scans = offline.scans_of(source, readers)
+    stem = target.name[: -len(recording.SUFFIX)]
+    numbered = [target.with_name(f"{stem}.{n}{recording.SUFFIX}") for n in range(1, len(scans) + 1)]
+    paths = [target] if len(scans) == 1 else numbered
+    if (there := [str(p) for p in paths if p.exists()]) and not replace:
+        raise StorageError(f"{', '.join(there)}: there already; give --replace to write over them")
     make_folder(target.parent)
-    recording.write(target, scan, replace=replace)
-    return target
+    for path, scan in zip(paths, scans, strict=True):
+        recording.write(path, scan, replace=replace)
+    return paths
 
 
 def _from_pictures(source: Path, readers: ForeignFiles) -> Scan:

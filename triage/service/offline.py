@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -228,10 +228,12 @@ def export_n42(recording_path: Path, out: Path, *, replace: bool = False) -> Non
     write_durable(out, n42.write(msgspec.structs.replace(document, remarks=remarks)), replace=replace)
 
 
-def export_dicos(recording_path: Path, folder: Path, *, kvp: float | None = None, replace: bool = False) -> list[Path]:
+def export_dicos(
+    recording_path: Path, folder: Path, *, kvp: float | Mapping[str, float] | None = None, replace: bool = False
+) -> list[Path]:  # fmt: skip
     """Write the images of a recording, and its result, as DICOS files into `folder`; return their paths.
 
-    kvp : peak voltage of the source in kilovolts, where the energies' names do not tell it
+    kvp : see `dicos.objects_of`
 
     Raises DataError if it cannot be read or exported, StorageError if a file cannot be written.
     """
@@ -337,22 +339,39 @@ def sidecar_scan(
     )  # fmt: skip
 
 
-def scan_of(path: Path, readers: ForeignFiles) -> Scan:
-    """Return the one scan in an image, DICOM file, sidecar or recording. Raises DataError for other files."""
+def n42_scans(path: Path, readers: ForeignFiles) -> list[Scan]:
+    """Return every passage of an N42 file as a scan. Raises DataError where it has none, or counts that are lost."""
+    document = readers.n42(path)
+    if lost := [str(p) for p in document.problems if p.counts_lost]:
+        raise DataError(f"{path}: counts could not be read: {lost[0]} ({len(lost)} such places)")
+    sha256 = _file_sha256(path)
+    found = n42.passages(document)
+    if not found:
+        raise DataError(f"{path}: read as {n42.why_none(document)}")
+    return [n42_scan(path, passage, number, sha256) for number, passage in enumerate(found, 1)]
+
+
+def scans_of(path: Path, readers: ForeignFiles) -> list[Scan]:
+    """Return the scans in an N42 file, or the one in an image, DICOM file, sidecar or recording.
+
+    Raises DataError for other files.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     if head.startswith(HDF5_MAGIC):
-        return readers.recording(path).scan
+        return [readers.recording(path).scan]
     if raster.sniff(head) is not None:
-        return image_scan(path, readers=readers)
+        return [image_scan(path, readers=readers)]
     if head[128:132] == b"DICM":
-        return dicom_scan(path, readers=readers)
+        return [dicom_scan(path, readers=readers)]
+    if n42.sniff(head) or path.suffix.lower() == ".n42":
+        return n42_scans(path, readers)
     if path.suffix.lower() == ".xml":
-        return sidecar_scan(path, readers=readers)
-    raise DataError(f"{path}: no image, DICOM file, sidecar or recording")
+        return [sidecar_scan(path, readers=readers)]
+    raise DataError(f"{path}: no image, DICOM file, N42 file, sidecar or recording")
 
 
 def portal_scan(path: Path, record: PortalRecord, quality: tuple[Quality, ...] = ()) -> Scan:
