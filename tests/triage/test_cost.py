@@ -13,9 +13,9 @@ def report(**changes):
     steps = [
         {"lanes": n, "large": 0, "cpu_cores": 0.1 + 0.02 * n, "rss_mb_median": 200 + 150.0 * n, "scans": 10 * n,
          "offer_ms": {"count": 4 * n}}
-        for n in (10, 20)
+        for n in (5, 10, 20)
     ]  # fmt: skip
-    whole = {**steps[1], "large": 4, "cpu_cores": 0.1 + 0.02 * 20 + 4 * 0.05}
+    whole = {**steps[-1], "large": 4, "cpu_cores": 0.1 + 0.02 * 20 + 4 * 0.05}
     return {
         "lanes": 20, "interval_s": 30.0, "lost": 0, "cpu_per_lane": 0.02, "r2": 1.0, "hub": True,
         "hub_cpu_per_lane": 0.01, "hub_r2": 1.0, "hub_rss_mb": 120.0, "recording_mb": {"small": 0.1, "large": 10.0},
@@ -51,11 +51,13 @@ def test_what_was_measured_is_not_called_extrapolated():
     ("changes", "words"),
     [
         ({"lost": 2}, "lost 2"),
-        ({"steps": report()["steps"][1:]}, "two steps"),
+        ({"steps": report()["steps"][1:]}, "three steps"),
+        ({"cpu_per_lane": -0.06}, "do not cost evenly"),
+        ({"r2": 0.4}, "do not cost evenly"),
         ({"recording_mb": {"small": 0.1, "large": None}}, "full-size"),
         ({"recording_mb": {}}, "another version"),
     ],
-    ids=["lost", "one step", "no large lane", "another report"],
+    ids=["lost", "two steps", "negative", "no line", "no large lane", "another report"],
 )
 def test_a_report_that_proves_nothing_is_refused(changes, words):
     with pytest.raises(DataError, match=words):
@@ -70,3 +72,8 @@ def test_the_command_and_what_is_no_report(tmp_path):
     path.write_text("{}")
     done = CliRunner().invoke(cli, ["cost", str(path)])
     assert isinstance(done.exception, DataError) and "cpu_per_lane" in str(done.exception)
+
+
+def test_a_hub_whose_cost_was_too_small_to_be_seen_is_limited_by_its_links():
+    found = values(cost(report(hub_cpu_per_lane=-0.001, hub_r2=0.1)))
+    assert ("processor", "lane, at the hub") not in found and found["lanes", "hub, at most"][0] == 100

@@ -168,7 +168,7 @@ def bench_lanes(
         return measure(lanes, large, analysts, seconds, interval, steps, hub, folder, progress)
 
     if quick:
-        lanes, large, analysts, seconds, interval, steps = 8, 1, 4, 60.0, 5.0, 2
+        lanes, large, analysts, seconds, interval, steps = 8, 1, 4, 60.0, 5.0, 3
     _bench(run, steps + 1, as_json)
 
 

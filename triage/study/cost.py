@@ -20,6 +20,8 @@ Basis = Literal["measured", "derived", "extrapolated"]
 DAY_S = 24 * 3600
 LINKS = 100
 """Lanes' services of one hub, see `scanlane help hub`."""
+STRAIGHT = 0.9
+"""R2 below which a slope says nothing."""
 LOADED = 0.7
 """So much of a core or of a machine is planned with; the rest is for what comes at once."""
 
@@ -64,8 +66,8 @@ def cost(
         if bench["lost"]:
             raise DataError(f"the report lost {bench['lost']} scans: it says nothing of cost; see its steps")
         whole, even = bench["steps"][-1], bench["steps"][:-1]
-        if len(even) < 2:
-            raise DataError("the report has fewer than two steps: no slope; run bench lanes with --steps 2 or more")
+        if len(even) < 3:  # through two points there is always a line
+            raise DataError("the report has fewer than three steps: no slope; run bench lanes with --steps 3 or more")
         return _model(bench, whole, even, batch, lanes, scans_per_day, large_share, scans_per_analyst_h)
     except (KeyError, TypeError) as error:
         raise DataError(f"the report has no {error}; it is of another version: run bench lanes again") from error
@@ -78,6 +80,11 @@ def _model(
     most, interval_s = max(s["lanes"] for s in even), bench["interval_s"]
     steps = f"slope over {', '.join(str(s['lanes']) for s in even)} lanes, a scan per {interval_s:g} s"
     memory, base_mb = np.polyfit([s["lanes"] for s in even], [s["rss_mb_median"] for s in even], 1)
+    if not (bench["cpu_per_lane"] > 0 and memory > 0 and bench["r2"] >= STRAIGHT):
+        raise DataError(
+            f"the report's lanes do not cost evenly ({bench['cpu_per_lane']} cores and {memory:.1f} MB each, R2 "
+            f"{bench['r2']}, expected {STRAIGHT} or more): something else ran beside it, or its steps were too short"
+        )
     small_mb, large_mb = bench["recording_mb"]["small"], bench["recording_mb"]["large"]
     small_cores = bench["cpu_per_lane"]
     if large_share and not (whole["large"] and large_mb):
@@ -143,11 +150,14 @@ def _hub_rows(bench: dict[str, Any], lanes: int, most: int, beyond: Basis, steps
     if not bench.get("hub"):
         return []
     share = bench["hub_cpu_per_lane"]
-    by_core = math.floor(LOADED / share) if share and share > 0 else None
+    told = share is not None and share > 0 and bench["hub_r2"] >= STRAIGHT
+    by_core = math.floor(LOADED / share) if told else None
     limit = LINKS if by_core is None else max(1, min(LINKS, by_core))
     first = "links" if limit == LINKS else "its one thread"
+    why = f"{steps}; R2 {bench['hub_r2']}"
+    rows = [Row("processor", "lane, at the hub", share, "cores", "measured", why)] if told else []
     return [
-        Row("processor", "lane, at the hub", share, "cores", "measured", f"{steps}; R2 {bench['hub_r2']}"),
+        *rows,
         Row("memory", "hub", bench["hub_rss_mb"], "MB", "measured", f"{bench['lanes']} lanes of one service"),
         Row("lanes", "hub, at most", limit, "lanes", "extrapolated" if limit > most else "derived",
             f"{first}: {LOADED:.0%} of a core, {LINKS} links"),
