@@ -74,10 +74,13 @@ def test_a_row_that_failed_keeps_its_folder_and_says_where(tmp_path, monkeypatch
 
 @pytest.mark.timeout(120)
 def test_interrupted_it_leaves_nothing_behind(tmp_path):
+    # Who runs the tests may ignore the signal, and a child would too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     torture = subprocess.Popen(
         [sys.executable, "-m", "triage.cli", "torture", "--row", "R1", "--folder", str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, cwd=ROOT,
     )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     try:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("*/state/outbox.sqlite")) and time.monotonic() < deadline:
