@@ -76,7 +76,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     path : the folder; it must exist. Its subfolders are not looked into
     pattern : names that count, as globs, capitals or not
-    stable_s : size and time must not have changed for so long
+    stable_s : size and time must not have changed for so long; longer than whoever copies may pause, where a file's
+        format has no end that can be recognised (.img, .DHE)
     partial_after_s : a file without its end is given up when it has not changed for so long
     poll_s : the folder is listed so often at most
     done_dir, quarantine_dir : where read and unreadable files go; relative to `path`

@@ -10,7 +10,7 @@ from scanner_io.model import Box, Finding, PortalRecord, Radiograph
 
 from .known import Mark
 from .portal_shape import columns_of
-from .portal_vendor import BURST, gamma_background
+from .portal_vendor import around, gamma_background
 
 DIP_SIGMA = 4.0
 """Standard deviations by which a second must lie below its neighbours to be called a dip: five that overlap little in
@@ -45,9 +45,10 @@ def deepest_dip(record: PortalRecord) -> tuple[int, int, float] | None:
     the shadow's own slopes make no dip.
     """
     n, second = record.gamma.shape[0], max(1, round(1.0 / record.gamma_interval_s))
-    if gamma_background(record) is None or n < BURST + 5 * second:
+    before, _ = around(record)
+    if gamma_background(record) is None or n < before + 5 * second:
         return None
-    sums = np.convolve(record.gamma[BURST:].sum(axis=1), np.ones(second), mode="valid")
+    sums = np.convolve(record.gamma[before:].sum(axis=1), np.ones(second), mode="valid")
     away = 2 * second
     if sums.size <= 2 * away:
         return None
@@ -59,4 +60,4 @@ def deepest_dip(record: PortalRecord) -> tuple[int, int, float] | None:
     share = float(less[at] / max(beside[at], 1.0))
     if sigma[at] < DIP_SIGMA or share < DIP_SHARE:
         return None
-    return BURST + away + at, BURST + away + at + second, share
+    return before + away + at, before + away + at + second, share
