@@ -14,11 +14,12 @@ before anything is read.
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -51,6 +52,66 @@ def pack(files: Mapping[str, bytes | memoryview]) -> bytes:
         for name, data in {**files, SUMS: sums.encode()}.items():
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
     return room.getvalue()
+
+
+def energy_name(energy: str) -> str:
+    """Return the name of the file with the picture of one energy in 16 bits."""
+    return "".join(c if c.isalnum() else "-" for c in energy) + "-16bit.png"
+
+
+def summary(told: Mapping[str, Any]) -> str:
+    """Return what `scan.json` tells as a page that needs nothing else; every word of others is escaped."""
+
+    def text(value: Any) -> str:
+        return html.escape(str(value))
+
+    def rows(pairs: list[tuple[str, Any]]) -> str:
+        return "".join(f"<tr><th>{text(k)}</th><td>{text(v)}</td></tr>" for k, v in pairs if v not in (None, "", []))
+
+    declaration = told["declaration"] or {}
+    findings = "".join(
+        f"<li><b>{text(f['tier'])}</b> {text(f['kind'])}: {text(f['reason'])}</li>" for f in told["findings"]
+    )
+    decisions = "".join(
+        f"<li><b>{text(d['verdict'])}</b> by {text(d['analyst'])}, codes {text(d['codes'])}, {text(d['state'])}: "
+        f"{text(d['note'])}</li>"
+        for d in told["decisions"]
+    )
+    signed = {s["opinion_id"] for s in told["signed_opinions"]}
+    opinions = "".join(
+        f"<li><b>{text(o['verdict'] or 'not shown yet')}</b> by {text(o['who'])}"
+        f"{'' if o['hidden'] else ', signed' if o['opinion_id'] in signed else ', not signed'}: {text(o['note'])}</li>"
+        for o in told["opinions"]
+    )
+    head = [
+        ("Scan", told["scan_id"]), ("SHA-256 of the recording", told["sha256"]), ("Lane", told["lane"]),
+        ("Passage", told["start_utc"]), ("Outcome", told["outcome"]), ("Load", told["load"]),
+        ("Simulated", "YES" if told["simulated"] else "no"), ("Made by", f"{told['made_by']}, {told['software']}"),
+        ("Holds", told.get("holds")),
+    ]  # fmt: skip
+    picture = '<img src="preview.png" alt="radiograph">' if told["energies"] else "<p>No radiograph.</p>"
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{text(told['scan_id'])}</title>"
+        "<style>body{font:15px system-ui;margin:2rem;max-width:70rem}img{max-width:100%;border:1px solid #888}"
+        "th{text-align:left;padding-right:1rem;vertical-align:top}</style>"
+        f"<h1>Evidence: {text(told['scan_id'])}</h1><table>{rows(head)}</table>{picture}"
+        f"<h2>Findings</h2><ol>{findings or '<li>none; no finding is not a clearance</li>'}</ol>"
+        f"<h2>Declared</h2><table>{rows(list(declaration.items()))}</table>"
+        f"<h2>Decisions at this desk</h2><ul>{decisions or '<li>none</li>'}</ul>"
+        f"<h2>Opinions before</h2><ul>{opinions or '<li>none</li>'}</ul>"
+        f"<p>Everything else is in {TOLD}. Check the bundle with: scanlane verify FILE</p></html>"
+    )
+
+
+def recording_in(path: Path, readers: ForeignFiles) -> bytes:
+    """Return the recording in a bundle, byte for byte as the lane wrote it.
+
+    Raises DataError with the first problem of a bundle that is not sound.
+    """
+    if problems := check_bundle(path, readers):
+        raise DataError(f"{problems[0]}; see `scanlane verify {path.name}`")
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(next(n for n in archive.namelist() if n.endswith(".scan.h5")))
 
 
 def check_bundle(path: Path, readers: ForeignFiles) -> list[Problem]:

@@ -1,5 +1,7 @@
 """One form into another and back: every count is kept, and what is not there is said."""
 
+import zipfile
+
 import cv2
 import numpy as np
 import pytest
@@ -79,6 +81,35 @@ def test_n42_files_become_recordings_with_every_count(stored, tmp_path):
     first, second = recording.read(stored).scan.portal, recording.read(made).scan.portal
     assert np.array_equal(second.gamma, first.gamma) and np.array_equal(second.neutron, first.neutron)
     assert [p.check for p in recording.check(made)] == ["file name"], "it was named by hand"
+
+
+def test_a_bundle_and_back(stored, tmp_path):
+    (packed,) = convert(stored, tmp_path / "out.evidence.zip")
+    with zipfile.ZipFile(packed) as archive:
+        names = set(archive.namelist())
+        shown = cv2.imdecode(np.frombuffer(archive.read("6MV-16bit.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+        page = archive.read("summary.html").decode()
+    assert names == {
+        stored.name,
+        "scan.json",
+        "summary.html",
+        "4MV-16bit.png",
+        "6MV-16bit.png",
+        "preview.png",
+        "SHA256SUMS",
+    }
+    assert np.array_equal(shown, recording.read(stored).scan.radiograph.upright(1))
+    assert "not judged" in page and "the recording alone" in page
+    checked = CliRunner().invoke(cli, ["verify", str(packed)])
+    assert checked.exit_code == 0 and "sound" in checked.output
+    (again,) = convert(packed, tmp_path / "back" / "any.scan.h5")
+    assert again.read_bytes() == stored.read_bytes()
+    harmed = bytearray(packed.read_bytes())
+    harmed[harmed.index(b"\x89HDF") + 2000] ^= 1
+    packed.write_bytes(harmed)
+    with pytest.raises(DataError, match="CRC-32"):
+        convert(packed, tmp_path / "back" / "other.scan.h5")
+    assert not (tmp_path / "back" / "other.scan.h5").exists()
 
 
 def test_what_cannot_be(stored, tmp_path):

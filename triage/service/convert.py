@@ -4,6 +4,8 @@
     NAME.scan.json -> recording         the same scan again
     recording -> NAME.n42               the portal part
     recording -> a folder               DICOS objects, and a threat report where it was judged
+    recording -> NAME.evidence.zip      a bundle of recording, judgement and pictures, checked by `scanlane verify`
+    NAME.evidence.zip -> recording      the recording in it, byte for byte
     image, DICOM, sidecar, N42 -> recording    an N42 file of several passages: NAME.1.scan.h5, NAME.2.scan.h5 …
 
 Pictures of 16 bits are what other programs read; what they cannot hold, references, times, the portal and the papers,
@@ -12,6 +14,7 @@ stands in the JSON file beside them, with the hash of the counts.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from scanner_io import recording
+from scanner_io import __version__, bundle, recording
 from scanner_io.errors import DataError, StorageError
 from scanner_io.foreign import ForeignFiles
 from scanner_io.formats.raster import RasterOptions
@@ -32,6 +35,8 @@ from . import offline
 PICTURES = (".png", ".tif", ".tiff")
 BESIDE = ".scan.json"
 MOST_BYTES = 256 << 20
+PREVIEW_WIDTH = 2400
+"""Columns of a bundle's preview."""
 
 
 class _Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +75,16 @@ def convert(
     name = target.name.lower()
     if name.endswith(recording.SUFFIX):
         return _to_recordings(source, target, replace)
+    if name.endswith(bundle.SUFFIX):
+        return _to_bundle(source, target, replace)
     if name.endswith(".n42"):
         offline.export_n42(source, target, replace=replace)
         return [target]
     if name.endswith(PICTURES):
         return _to_pictures(source, target, replace)
     if target.suffix and not target.is_dir():
-        known = f"*{recording.SUFFIX}, *.n42, {', '.join('*' + p for p in PICTURES)}, or a folder for DICOS"
+        files = (recording.SUFFIX, bundle.SUFFIX, ".n42", *PICTURES)
+        known = f"{', '.join('*' + s for s in files)}, or a folder for DICOS"
         raise DataError(f"{target}: no form is known by this name; expected {known}")
     return offline.export_dicos(source, target, kvp=kvp, replace=replace)
 
@@ -93,10 +101,8 @@ def _to_pictures(source: Path, target: Path, replace: bool) -> list[Path]:
     if there and not replace:
         raise StorageError(f"{', '.join(there)}: there already; give --replace to write over them")
     for number, path in enumerate(paths):
-        done, picture = cv2.imencode(target.suffix.lower(), np.ascontiguousarray(image.upright(number)))
-        if not done:
-            raise StorageError(f"{path}: cannot be encoded")
-        write_durable(path, picture.tobytes(), replace=replace)
+        picture = _encoded(target.suffix.lower(), np.ascontiguousarray(image.upright(number)), path)
+        write_durable(path, picture, replace=replace)
     told = _Beside(
         scanlane_scan=1, scan=msgspec.structs.replace(scan, radiograph=None),
         image=_Image(
@@ -120,8 +126,63 @@ def _array(kind: Any, value: Any) -> Any:
     return np.array(told.values, np.dtype(told.dtype)).reshape(told.shape)
 
 
+def _to_bundle(source: Path, target: Path, replace: bool) -> list[Path]:
+    """Make an evidence bundle of a recording alone; the console makes one with what was decided and said of it."""
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error})") from error
+    with ForeignFiles() as readers:
+        found = readers.recording_of(data, str(source))
+    scan, result = found.scan, found.result
+    energies = () if scan.radiograph is None else scan.radiograph.detector.energies
+    told = {
+        "scan_id": scan.scan_id, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "lane": scan.lane,
+        "start_utc": recording.iso(scan.start_utc_ns), "simulated": scan.simulated, "energies": energies,
+        "outcome": "not judged" if result is None else result.outcome, "load": None if result is None else result.load,
+        "findings": [] if result is None else result.findings, "judgement": result, "config": found.config,
+        "declaration": None if scan.declaration is None else msgspec.to_builtins(scan.declaration),
+        "decisions": [], "opinions": [], "signed_opinions": [], "regions": [], "history": [],
+        "holds": "the recording alone; decisions, opinions and history are with the service that delivered it",
+        "made_by": "scanlane convert", "software": f"scanlane {__version__}",
+    }  # fmt: skip
+    told = msgspec.to_builtins(told)
+    files: dict[str, bytes | memoryview] = {
+        f"{scan.scan_id}{recording.SUFFIX}": data,
+        bundle.TOLD: msgspec.json.format(msgspec.json.encode(told), indent=1),
+        "summary.html": bundle.summary(told).encode(),
+    }
+    if scan.radiograph is not None:
+        for number, energy in enumerate(energies):
+            picture = np.ascontiguousarray(scan.radiograph.upright(number))
+            files[bundle.energy_name(energy)] = _encoded(".png", picture, target)
+        files["preview.png"] = _encoded(".png", _preview(picture), target)
+    write_durable(target, bundle.pack(files), replace=replace)
+    return [target]
+
+
+def _preview(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return an upright picture in 8 bits, at most PREVIEW_WIDTH wide, its middle 98 % from black to white."""
+    scale = min(1.0, PREVIEW_WIDTH / picture.shape[1])
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1.0 else picture
+    low, high = np.percentile(small, (1.0, 99.0))
+    shown: np.ndarray[Any, Any] = np.clip((small - low) * (255.0 / max(high - low, 1.0)), 0, 255).astype(np.uint8)
+    return shown
+
+
+def _encoded(suffix: str, picture: np.ndarray[Any, Any], path: Path) -> bytes:
+    done, data = cv2.imencode(suffix, picture)
+    if not done:
+        raise StorageError(f"{path}: a picture cannot be encoded as {suffix}")
+    return data.tobytes()
+
+
 def _to_recordings(source: Path, target: Path, replace: bool) -> list[Path]:
     with ForeignFiles() as readers:
+        if source.name.lower().endswith(bundle.SUFFIX):
+            make_folder(target.parent)
+            write_durable(target, bundle.recording_in(source, readers), replace=replace)
+            return [target]
         if source.name.lower().endswith(BESIDE):
             scans = [_from_pictures(source, readers)]
         else:
