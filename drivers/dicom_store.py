@@ -43,7 +43,8 @@ from scanner_io.channel import Channel
 from scanner_io.errors import ConfigError, DataError, LinkLost, StorageError
 from scanner_io.foreign import DICOM, ForeignFiles
 from scanner_io.formats.dicom_object import STORED, DicomObject
-from scanner_io.formats.passage_files import join_energies, passage_flags
+from scanner_io.formats.dicom_study import DicomPassage, passages
+from scanner_io.formats.passage_files import passage_flags
 from scanner_io.formats.raster import RasterOptions
 from scanner_io.model import (
     DeviceInfo,
@@ -52,7 +53,6 @@ from scanner_io.model import (
     Kind,
     LineBlock,
     Quality,
-    Radiograph,
     Rejected,
     ScanEnd,
     ScanStart,
@@ -395,23 +395,11 @@ class DicomStore:
                 reason = f"{words}: of study {report.study}, but no image of it came with it"
                 self._reject({name: ""}, reason, report.start_utc_ns, report.sidecar)
             return
-        for group in _passages(images):
-            self._give_passage({n: images[n] for n in group}, reports)
-            reports = {}
+        for passage in passages(images, reports):
+            self._give_passage(passage)
 
-    def _give_passage(self, images: dict[str, DicomObject], reports: dict[str, DicomObject]) -> None:
-        ordered = sorted(images.items(), key=lambda item: _kilovolts(item[1].energy))
-        radiographs: dict[str, Radiograph] = {
-            o.energy or "single": o.radiograph for _, o in ordered if o.radiograph is not None
-        }
-        radiograph, flags = join_energies(radiographs)
-        name, shown = ordered[-1]
-        told = shown.sidecar
-        for report in reports.values():
-            told = msgspec.structs.replace(
-                told, detections=told.detections + report.sidecar.detections,
-                suspicions=told.suspicions + report.sidecar.suspicions,
-            )  # fmt: skip
+    def _give_passage(self, passage: DicomPassage) -> None:
+        shown, radiograph = passage.shown, passage.radiograph
         ref = f"{shown.instance}@{shown.sha256[:16]}"
         times = radiograph.column_utc_ns
         self._ready.append(
@@ -419,10 +407,10 @@ class DicomStore:
                 source_ref=ref,
                 utc_ns=int(times[0]),
                 detector=radiograph.detector,
-                source=name,
+                source=passage.name,
                 source_sha256=shown.sha256,
-                quality=passage_flags(told, ()) + flags,
-                sidecar=told,
+                quality=passage.quality,
+                sidecar=passage.sidecar,
             )
         )
         for first in range(0, radiograph.columns, BLOCK_COLUMNS):
@@ -430,7 +418,7 @@ class DicomStore:
             counts = tuple(c[part] for c in radiograph.counts)
             self._ready.append(LineBlock(source_ref=ref, first_column=first, counts=counts, column_utc_ns=times[part]))
         self._ready.append(ScanEnd(source_ref=ref, utc_ns=int(times[-1])))
-        self._offered[ref] = dict.fromkeys((*images, *reports), "")
+        self._offered[ref] = dict.fromkeys(passage.files, "")
 
     def _reject(self, files: dict[str, str], reason: str, utc_ns: int, told: Sidecar | None) -> None:
         name = next(iter(files))
@@ -461,20 +449,6 @@ class DicomStore:
         ) as error:  # it is offered again after the next start, and known by its scan's name then
             text = f"{name}: stored, but cannot be put away ({error})"
             self._ready.append(Health(utc_ns=time.time_ns(), component="dicom_store", state="degraded", text=text))
-
-
-def _passages(images: dict[str, DicomObject]) -> list[list[str]]:
-    """Return which images of a study are one passage: two of different energy and one size; else each for itself."""
-    energies = {o.energy for o in images.values()}
-    shapes = {o.radiograph.counts[0].shape for o in images.values() if o.radiograph is not None}
-    if len(images) == 2 and len(energies) == 2 and "" not in energies and len(shapes) == 1:
-        return [list(images)]
-    return [[name] for name in images]
-
-
-def _kilovolts(energy: str) -> float:
-    number = energy.removesuffix("MV").removesuffix("kV")
-    return float(number) * (1000 if energy.endswith("MV") else 1) if energy else 0.0
 
 
 def _application(config: Config) -> AE:

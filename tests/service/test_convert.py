@@ -70,6 +70,11 @@ def test_two_energies_whose_names_tell_no_voltage(tmp_path):
     words = ["convert", str(path), str(tmp_path / "dicos"), "--kvp", "low=4000", "--kvp"]
     done = CliRunner().invoke(cli, [*words, "high=6000"])
     assert done.exit_code == 0 and len(list((tmp_path / "dicos").iterdir())) == 2, done.output
+    (back,) = convert(tmp_path / "dicos", tmp_path / "back.scan.h5")
+    again = recording.read(back).scan.radiograph
+    assert again.detector.energies == ("4MV", "6MV")
+    for energy in range(2):
+        assert np.array_equal(again.upright(energy), scan.radiograph.upright(energy))
     for wrong, told in (("middle=6000", "middle"), ("high=x", "low=4000"), ("6000", "each with its energy")):
         done = CliRunner().invoke(cli, [*words, wrong])
         assert done.exit_code and told in done.output + str(done.exception)
@@ -110,6 +115,15 @@ def test_a_bundle_and_back(stored, tmp_path):
     with pytest.raises(DataError, match="CRC-32"):
         convert(packed, tmp_path / "back" / "other.scan.h5")
     assert not (tmp_path / "back" / "other.scan.h5").exists()
+
+
+def test_a_folder_that_holds_something_else_is_not_half_read(stored, tmp_path):
+    written = convert(stored, tmp_path / "dicos")
+    assert len(written) == 2
+    (tmp_path / "dicos" / "notes.txt").write_text("of another vehicle")
+    with pytest.raises(DataError, match=r"notes\.txt"):
+        convert(tmp_path / "dicos", tmp_path / "back.scan.h5")
+    assert not (tmp_path / "back.scan.h5").exists()
 
 
 def test_what_cannot_be(stored, tmp_path):

@@ -275,7 +275,7 @@ def convert(source: Path, target: Path, kvp: float | dict[str, float] | None, re
 
     A recording becomes NAME.png or NAME.tif (16 bits, one file an energy, with a NAME.scan.json that makes the
     recording again), NAME.n42, DICOS objects in a folder, or an evidence bundle NAME.evidence.zip; an image, DICOM
-    file, sidecar, N42 file, bundle or NAME.scan.json becomes NAME.scan.h5.
+    file or folder, sidecar, N42 file, bundle or NAME.scan.json becomes NAME.scan.h5.
     """
     from triage.service.convert import convert as converted
 

@@ -6,7 +6,8 @@
     recording -> a folder               DICOS objects, and a threat report where it was judged
     recording -> NAME.evidence.zip      a bundle of recording, judgement and pictures, checked by `scanlane verify`
     NAME.evidence.zip -> recording      the recording in it, byte for byte
-    image, DICOM, sidecar, N42 -> recording    an N42 file of several passages: NAME.1.scan.h5, NAME.2.scan.h5 …
+    a folder of DICOM objects -> recording     both energies of a study are one scan
+    image, DICOM, sidecar, N42 -> recording    several passages of one file: NAME.1.scan.h5, NAME.2.scan.h5 …
 
 Pictures of 16 bits are what other programs read; what they cannot hold, references, times, the portal and the papers,
 stands in the JSON file beside them, with the hash of the counts.

@@ -14,7 +14,9 @@ from scanner_io import driver as drivers
 from scanner_io import recording
 from scanner_io.errors import DataError, LinkLost, ScannerError, StorageError
 from scanner_io.foreign import ForeignFiles
-from scanner_io.formats import n42, passage_files, portal_daily, raster, spectra
+from scanner_io.formats import dicom_study, n42, passage_files, portal_daily, raster, spectra
+from scanner_io.formats.dicom_object import DicomObject
+from scanner_io.formats.dicom_study import DicomPassage
 from scanner_io.model import (
     NANOSECONDS,
     DeviceInfo,
@@ -37,6 +39,8 @@ from .lane import Judge
 LANE = "offline"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _HEAD_BYTES = 4096
+MOST_OBJECTS = 256
+"""DICOM objects read of a folder."""
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -280,11 +284,39 @@ def dicom_scan(path: Path, options: raster.RasterOptions | None = None, readers:
     if image is None:
         words = "; ".join(found.sidecar.suspicions) or "clear"
         raise DataError(f"{path}: a threat report ({words}), which shows no image to judge")
-    start, end = int(image.column_utc_ns[0]), int(image.column_utc_ns[-1])
+    (passage,) = dicom_study.passages({str(path): found}, {})
+    return _of_dicom(passage)
+
+
+def dicom_folder_scans(folder: Path, readers: ForeignFiles) -> list[Scan]:
+    """Return the passages whose DICOM objects lie in `folder`; both energies of a study are one scan.
+
+    Raises DataError if a file in it is none or cannot be read, or where a study has reports and no image.
+    """
+    paths = sorted(p for p in folder.iterdir() if p.is_file())
+    if not 0 < len(paths) <= MOST_OBJECTS:
+        raise DataError(f"{folder}: {len(paths)} files; expected DICOM objects, {MOST_OBJECTS} at most")
+    studies: dict[str, dict[str, DicomObject]] = {}
+    for path in paths:
+        found = readers.dicom(path.read_bytes(), name=str(path), received_utc_ns=path.stat().st_mtime_ns)
+        studies.setdefault(found.study or found.instance, {})[str(path)] = found
+    scans: list[Scan] = []
+    for study, objects in studies.items():
+        images = {name: o for name, o in objects.items() if o.radiograph is not None}
+        reports = {name: o for name, o in objects.items() if o.radiograph is None}
+        if not images:
+            raise DataError(f"{', '.join(reports)}: reports of study {study}, of which there is no image beside them")
+        scans += map(_of_dicom, dicom_study.passages(images, reports))
+    return scans
+
+
+def _of_dicom(passage: DicomPassage) -> Scan:
+    times, sha256 = passage.radiograph.column_utc_ns, passage.shown.sha256
+    start, end = int(times[0]), int(times[-1])
     return Scan(
-        scan_id=make_scan_id(LANE, start, found.sha256), lane=LANE, start_utc_ns=start, end_utc_ns=end,
-        expected=("radiograph",), radiograph=image, source=str(path), source_sha256=found.sha256, sidecar=found.sidecar,
-        quality=passage_files.passage_flags(found.sidecar, ()),
+        scan_id=make_scan_id(LANE, start, sha256), lane=LANE, start_utc_ns=start, end_utc_ns=end,
+        expected=("radiograph",), radiograph=passage.radiograph, source=passage.name, source_sha256=sha256,
+        sidecar=passage.sidecar, quality=passage.quality,
     )  # fmt: skip
 
 
@@ -352,10 +384,12 @@ def n42_scans(path: Path, readers: ForeignFiles) -> list[Scan]:
 
 
 def scans_of(path: Path, readers: ForeignFiles) -> list[Scan]:
-    """Return the scans in an N42 file, or the one in an image, DICOM file, sidecar or recording.
+    """Return the scans in an N42 file or a folder of DICOM objects, or the one in another file.
 
-    Raises DataError for other files.
+    That is an image, DICOM file, sidecar or recording. Raises DataError for other files.
     """
+    if path.is_dir():
+        return dicom_folder_scans(path, readers)
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
