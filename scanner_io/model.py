@@ -74,9 +74,14 @@ def check_lane_name(name: str) -> str:
     return name
 
 
+def is_scan_id(text: str) -> bool:
+    """Return whether `text` has the form of a scan's id."""
+    return _SCAN_ID.fullmatch(text) is not None
+
+
 def check_scan_id(scan_id: str) -> str:
     """Return `scan_id` if it has the form of one (it becomes a file name); raise DataError otherwise."""
-    if not _SCAN_ID.fullmatch(scan_id):
+    if not is_scan_id(scan_id):
         raise DataError(
             f"scan id {scan_id[:80]!r}: expected LANE-YYYYMMDDTHHMMSS.ffffffZ-xxxxxxxx, e.g. "
             "north-20260131T094501.250000Z-0f3a9c1e"

@@ -58,6 +58,7 @@ from .model import (
     Radiograph,
     Scan,
     TriageResult,
+    is_scan_id,
 )
 from .storage import Part
 from .vendor_record import Attachment, Sidecar
@@ -980,7 +981,8 @@ def _check_seal(path: Path, file: BinaryIO | None, radiograph: Radiograph | None
 
 def _check_identity(path: Path, recording: Recording) -> Iterator[Problem]:
     scan = recording.scan
-    if path.name.endswith(SUFFIX) and path.name != scan.scan_id + SUFFIX:
+    named = path.name.removesuffix(SUFFIX)
+    if is_scan_id(named) and named != scan.scan_id:  # a name that somebody chose tells of no scan
         yield _problem("file name", str(path), f"holds scan {scan.scan_id}, expected in {scan.scan_id}{SUFFIX}")
     if not scan.scan_id.startswith(scan.lane + "-"):
         yield _problem("identity", "/entry/lane", f"{scan.lane!r} is not the lane of scan {scan.scan_id}")
