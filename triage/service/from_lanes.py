@@ -28,7 +28,6 @@ import queue
 import re
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -233,7 +232,7 @@ class FromLanes:
         self._outbox, self._log, self._tell_alarm, self._taken = outbox, log, tell, taken
         self._recordings = recordings
         self._came: queue.SimpleQueue[News] = queue.SimpleQueue()
-        self._later: deque[tuple[float, News]] = deque()
+        self._later: list[tuple[float, News]] = []
         self._open: dict[str, tuple[Feed, wire.Offer]] = {}
         """What the lanes have leased to this hub and no decision was taken for: by scan."""
         self._answering: set[str] = set()
@@ -288,8 +287,12 @@ class FromLanes:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.wake)
         now_s = time.monotonic()
-        while self._later and self._later[0][0] <= now_s:
-            self._came.put(self._later.popleft()[1])
+        waiting, self._later = self._later, []
+        for due_s, news in waiting:
+            if due_s <= now_s:
+                self._came.put(news)
+            else:
+                self._later.append((due_s, news))
         for _ in range(self._came.qsize()):
             news = self._came.get()
             try:
@@ -351,7 +354,8 @@ class FromLanes:
                 assert offer is not None
                 self._answering.discard(offer.lease_id)
                 self._log("decision_not_brought", level="warning", lane=lane, scan=offer.scan_id, text=news.told)
-                self._later.append((time.monotonic() + AGAIN_S, News("offered", feed, offer)))
+                if offer == self._open.get(offer.scan_id, (feed, None))[1]:  # else the lane offers it under a new lease
+                    self._later.append((time.monotonic() + AGAIN_S, News("offered", feed, offer)))
 
     def _known(self, scan_id: str) -> Item | None:
         try:

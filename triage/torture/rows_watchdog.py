@@ -105,7 +105,8 @@ def _plan(full: bool, threads: Callable[[], int]) -> Iterator[list[Victim]]:
 def r17_watchdog(folder: Path, full: bool) -> Outcome:
     """Stop each thread of the service for ever; within twice WatchdogSec its lane, or all of it, is started again.
 
-    A lane may go on without one that only helps, if it takes every scan all the same.
+    A thread without which its lane takes its scans all the same is told by name, and the bar is not met: what it would
+    have done with a larger scan is not known.
     """
     watchdog_s = 10.0 if full else 4.0
     lanes = LANES if full else LANES[:2]
@@ -139,12 +140,14 @@ def r17_watchdog(folder: Path, full: bool) -> Outcome:
     found = oracle.check(folder / "state", drops)
     figure = {
         "stopped": len(begun) + len(went_on), "watchdog_s": watchdog_s,
-        "restart_share": round(max(begun.values()) / watchdog_s, 2), "restart_s": begun, "went_on_without": went_on,
-        "of_the_whole_service": restarts, "then_ready_s_max": round(max(ready), 1), **found.figure(),
+        "restart_share": round(max(begun.values()) / watchdog_s, 2), "restart_s": begun,
+        "went_on_without": len(went_on), "of_the_whole_service": restarts,
+        "then_ready_s_max": round(max(ready), 1), **found.figure(),
     }  # fmt: skip
-    bar = {"stopped": ">= 4", "restart_share": "<= 2", **oracle.NO_LOSS}
+    bar = {"stopped": ">= 4", "restart_share": "<= 2", "went_on_without": "== 0", **oracle.NO_LOSS}
     how = "the row does what systemd does: SIGABRT to a service that is late with WATCHDOG=1, and a new start"
-    return judged(figure, bar, "; ".join(filter(None, (how, found.words()))))
+    missed = f"not begun anew without: {', '.join(went_on)}" if went_on else ""
+    return judged(figure, bar, "; ".join(filter(None, (how, missed, found.words()))))
 
 
 def _until_quiet(systemd: Systemd, drops: list[oracle.Stimulator]) -> None:
