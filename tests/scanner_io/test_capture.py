@@ -77,8 +77,12 @@ def captured(rig, path):
             assert kept.problem == ""
 
 
-def played(rig, config, path, to, **how):
-    """Return the events that a new driver gives of a played capture; the player is told where to play."""
+def played(rig, config, path, to, order):
+    """Return the events that a new driver gives of a played capture; the player is told where to play.
+
+    order : who is first: "driver" (it is the one that listens), "player" (as soon as it can be found), or "all", where
+        the driver opens what is complete
+    """
     places, failures = [], []
     found = threading.Event()
 
@@ -97,11 +101,13 @@ def played(rig, config, path, to, **how):
     player = threading.Thread(target=run)
     source = None
     try:
-        if how.get("open_first"):
+        if order == "driver":
             source = driver.connect(rig.driver, config(to))
             source.open()
         player.start()
         assert found.wait(10) and places, failures
+        if order == "all":
+            player.join(20)
         if source is None:
             source = driver.connect(rig.driver, config(places[0]))
             source.open()
@@ -136,7 +142,7 @@ def with_address(rig):
 
 @contextlib.contextmanager
 def device(name, folder):
-    """Give a rig, where a capture of it is played to, the configuration that leads there, and whether to open first."""
+    """Give a rig, where a capture of it is played to, the configuration that leads there, and who is first."""
     (folder / "first").mkdir()
     (folder / "second").mkdir()
     match name:
@@ -144,11 +150,11 @@ def device(name, folder):
             module = test_file_drop.FileDropRig if name == "file_drop" else test_passages.PassageRig
             rig = module(folder / "first")
             changed = msgspec.structs.replace(rig.config, path=str(folder / "second"))
-            yield rig, str(folder / "second"), lambda _: changed, False
+            yield rig, str(folder / "second"), lambda _: changed, "player"
         case "cargo_feed":
             rig = test_cargo_feed.FeedRig(folder / "first")
             changed = msgspec.structs.replace(rig.config, folder=str(folder / "second"))
-            yield rig, str(folder / "second"), lambda _: changed, False
+            yield rig, str(folder / "second"), lambda _: changed, "player"
         case "replay":
             scan = samples.scan()
             from scanner_io import recording
@@ -156,34 +162,34 @@ def device(name, folder):
             recording.write(folder / "first" / f"{scan.scan_id}.scan.h5", scan)
             rig = test_replay.ReplayRig(folder / "first")
             changed = msgspec.structs.replace(rig.config, paths=(str(folder / "second"),))
-            yield rig, str(folder / "second"), lambda _: changed, False
+            yield rig, str(folder / "second"), lambda _: changed, "all"  # no folder that is empty can be opened
         case "rpm_rapiscan":
             rig = test_rpm_rapiscan.ContractRig()
-            yield rig, "127.0.0.1:0", with_address(rig), False
+            yield rig, "127.0.0.1:0", with_address(rig), "player"
         case "line_tcp":
             rig = test_line_tcp.LineRig()
             rig.connect()
-            yield rig, "127.0.0.1:0", with_address(rig), False
+            yield rig, "127.0.0.1:0", with_address(rig), "player"
             rig.close()
         case "lane_events":
             rig = test_lane_events.EventsRig()
             port = test_lane_events.free_port()
             changed = msgspec.structs.replace(rig.config, port=port)
-            yield rig, f"127.0.0.1:{port}", lambda _: changed, True
+            yield rig, f"127.0.0.1:{port}", lambda _: changed, "driver"
         case "rpm_aspect":
             with test_rpm_aspect.AspectServer() as server:
                 rig = test_rpm_aspect.ContractRig(server)
-                yield rig, "127.0.0.1:0", with_address(rig), False
+                yield rig, "127.0.0.1:0", with_address(rig), "player"
         case "stream_v2":
             rig = test_stream_v2.StreamRig()
             changed = lambda place: msgspec.structs.replace(rig.config, endpoint=place)  # noqa: E731
-            yield rig, "tcp://127.0.0.1:*", changed, False
+            yield rig, "tcp://127.0.0.1:*", changed, "player"
             rig.close()
         case "dicom_store":
             rig = test_dicom_store.DicomRig(folder / "first")
             port = test_dicom_store.free_port()
             changed = msgspec.structs.replace(rig.config, port=port, spool_dir=str(folder / "second"))
-            yield rig, f"127.0.0.1:{port}", lambda _: changed, True
+            yield rig, f"127.0.0.1:{port}", lambda _: changed, "driver"
 
 
 KINDS = [
@@ -195,9 +201,9 @@ KINDS = [
 @pytest.mark.parametrize("name", KINDS)
 def test_a_capture_played_gives_the_events_that_were(name, tmp_path):
     path = tmp_path / "kept.capture"
-    with device(name, tmp_path) as (rig, to, config, open_first):
+    with device(name, tmp_path) as (rig, to, config, order):
         first = captured(rig, path)
-        second = played(rig, config, path, to, open_first=open_first)
+        second = played(rig, config, path, to, order)
     assert told(second) == told(first)
     assert len(told(first)) >= len(rig.expects)
 
