@@ -1,6 +1,7 @@
 """Threads that share the strips of an image with their caller."""
 
 import threading
+import time
 
 import pytest
 
@@ -61,3 +62,30 @@ def test_a_failure_is_raised_when_the_others_have_ended():
         with pytest.raises(ValueError, match="strip 0"):
             list(workers.map(run, range(5)))
         assert ended == [1]
+
+
+def test_a_thread_that_does_not_answer_is_noticed():
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hang(index):
+        if index:
+            busy.set()
+            assert go_on.wait(20)
+        else:
+            assert busy.wait(20)
+
+    with StripWorkers(2) as workers:
+        results = workers.map(hang, range(2))
+        next(results)
+        workers.standing_s()
+        time.sleep(0.3)
+        stood_s = workers.standing_s()
+        go_on.set()
+        assert list(results) == [None]
+        until_s = time.monotonic() + 20
+        while workers.standing_s() > 0.2 and time.monotonic() < until_s:
+            time.sleep(0.01)
+        answered_s = workers.standing_s()
+    assert 0.3 <= stood_s and answered_s <= 0.2
+    with StripWorkers(1) as alone:
+        assert alone.standing_s() == 0.0

@@ -70,8 +70,9 @@ def check(config: Path, timeout: float, as_json: bool) -> None:
 def demo(vehicles: int, seed: int, keep: Path | None, page: bool, as_json: bool) -> None:
     """Two simulated lanes with portals, the daemon and an analyst, all on this machine.
 
-    Vehicles pass, flagged ones appear with their picture, a scripted analyst answers. Ends with a summary in which
-    every vehicle is accounted for. Everything in it is simulated and says so.
+    Vehicles pass; flagged ones, and clear ones that are selected by risk or at random, appear with their picture, and a
+    scripted analyst answers. Ends with a summary in which every vehicle is accounted for. Everything in it is simulated
+    and says so.
     """
     from triage.service.demo import run_demo
 

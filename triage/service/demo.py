@@ -1,12 +1,14 @@
 """`scanlane demo`: two simulated lanes, the real daemon in its own process, and a scripted analyst on the real wire.
 
-The vehicles' declarations come in advance, as messages in a watched folder; cameras read the vehicles, with errors.
+The vehicles' declarations come in advance, as messages in a watched folder; cameras read the vehicles, with errors. A
+service that selects lets some wait for the analyst whose picture is clear: by risk, as room allows, and at random.
 """
 
 from __future__ import annotations
 
 import json
 import queue
+import secrets
 import shutil
 import subprocess
 import sys
@@ -20,13 +22,15 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from scanner_io import driver as drivers
-from scanner_io import energy_calibration, security, wire
+from scanner_io import energy_calibration, security, storage, wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DeliveryError, ScannerError
 from scanner_io.formats.cargo_edifact import write_interchange
 from scanner_io.formats.cargo_json import write_json
 from scanner_io.model import TriageResult, Verdict
 from triage.analysis.risk import EXAMPLE
+from triage.analysis.selection import EXAMPLE as PLAN
+from triage.analysis.selection import SEED_BYTES
 
 from . import risk_store
 from . import staged as staging
@@ -51,6 +55,11 @@ min_free_mb = 64
 [dispatch]
 bind = "tcp://127.0.0.1:0"
 lease_s = 30.0
+
+[selection]
+profile = "{risk}"
+plan = "{plan}"
+seed_file = "{seed_file}"
 """
 LANE = """
 [[lane]]
@@ -93,7 +102,10 @@ NORM_SHARE = {"north": 0.05, "south": 0.4}
 def write_config(folder: Path, vehicles: int, seed: int) -> tuple[Path, list[Staged]]:
     """Write the demo's configuration for `vehicles` on two lanes; return its path, and what is staged."""
     shares = [vehicles - vehicles // 2, vehicles // 2]
-    text, risk = CONFIG, _risk_profile(folder)
+    risk, plan, seed_file = _risk_profile(folder), folder.resolve() / "plan.toml", folder.resolve() / "selection.seed"
+    plan.write_text(PLAN)
+    storage.write_durable(seed_file, secrets.token_bytes(SEED_BYTES).hex().encode() + b"\n", mode=0o600)
+    text = CONFIG.format(risk=risk, plan=plan, seed_file=seed_file)
     module = drivers.load("simulated")
     energy = folder.resolve() / "simulated.energy.toml"
     energy.write_text(energy_calibration.to_toml(module.energy_calibration(module.Config())))
@@ -225,8 +237,9 @@ def run_demo(
         summary = _summary(folder / "state", vehicles, time.monotonic() - began_s)
         beside = staging.seen(folder / "state" / "outbox.sqlite", staged)
         if page:  # ended when the person liked: what waits then is not lost
-            waiting = summary["flagged"] - summary["decided"]
-            summary = {"recorded": summary["recorded"], "decided": summary["decided"], "waiting": waiting}
+            waiting = summary["flagged"] + summary["selected"] - summary["decided"]
+            told = ("recorded", "selected", "decided")
+            summary = {**{name: summary[name] for name in told}, "waiting": waiting}
         if console is not None:
             _print_summary(console, summary, keep)
             for row in beside:
@@ -307,6 +320,8 @@ def _hear(service: _Service, console: Console | None) -> bool:
             continue
         if said["event"] == "scan" and said["outcome"] == "CLEAR":
             console.print(f"{said['scan']}  CLEAR  load {said['load']}", style="dim", markup=False)
+        elif said["event"] == "selected":
+            console.print(f"{said['scan']}  selected for a look: {said['text']}", style="cyan", markup=False)
         elif said["level"] != "info":
             console.print(f"{said['event']}: {said.get('text', '')}", style="yellow", markup=False)
     return heard
@@ -333,6 +348,9 @@ def _summary(state: Path, vehicles: int, seconds: float) -> dict[str, Any]:
     outbox = Outbox(state / "outbox.sqlite")
     try:
         counts = outbox.counts()
+        ((selected,),) = outbox.store.rows(
+            "SELECT COUNT(*) FROM outbox JOIN scans USING (scan_id) WHERE selected=1 AND outcome='CLEAR'"
+        )
     finally:
         outbox.close()
     recorded = counts["recorded"]
@@ -341,6 +359,7 @@ def _summary(state: Path, vehicles: int, seconds: float) -> dict[str, Any]:
         "recorded": recorded,
         "judged": sum(counts.get(o, 0) for o in ("CLEAR", "REVIEW", "ALARM", "UNUSABLE")),
         "flagged": recorded - counts.get("CLEAR", 0),
+        "selected": selected,
         "offered": counts["offered"],
         "decided": counts.get("decided", 0),
         "lost": vehicles - recorded + counts.get("held", 0) + counts.get("pending", 0) + counts.get("leased", 0),

@@ -43,7 +43,7 @@ def clean_code(smaps: Iterable[str]) -> Iterator[tuple[int, int]]:
 def hand_back_code() -> None:
     """Hand the mapped pages of libraries back to the system. Nothing on systems that do not tell what is mapped.
 
-    Called by a lane between the steps of its start and before it judges a scan, 15 ms each. Other threads may run
+    Called by a lane between the steps of its start and before it judges a large scan, 15 ms each. Other threads may run
     meanwhile. Raises OSError.
     """
     if not SMAPS.is_file():

@@ -93,6 +93,9 @@ CLOCKS_DIFFER_NS = 60 * NANOSECONDS
 """A passage keeps its clock while the computer's is set."""
 LATE_S = 2.0
 """How often scans without a declaration are held against what has come since."""
+LARGE_BYTES = 8 << 20
+"""Counts from which on the code is handed back that a judgement does not need; of small images that is a tenth of the
+processor for nothing."""
 LIVE_SCREENINGS = 1
 """Radiographs screened while they come; each takes one and a half times the memory of its counts. One that begins while
 another is still on its way or under judgement is screened as a whole later, with the same result."""
@@ -391,6 +394,10 @@ class Judge:
             self.progressed()
             yield result
 
+    def standing_s(self) -> float:
+        """Return for how long the threads of the strips have not answered; ask every second or so."""
+        return self._workers.standing_s()
+
     def failed(self, scan: Scan, reason: str) -> TriageResult:
         """Return the result of a scan that cannot be judged."""
         return self._pipeline.unjudged(scan, self.profile, "judgement_failed", reason)
@@ -575,7 +582,8 @@ class Worker(threading.Thread):
     def _judge(self, path: Path, scan: Scan, failure: str = "", live: LiveScreening | None = None) -> None:
         lane = self._lane
         lane.say(link.Judging(path=str(path)))
-        lane.hand_back()  # code of reading and writing is not needed while the search of the image takes its memory
+        if scan.radiograph is not None and sum(c.nbytes for c in scan.radiograph.counts) >= LARGE_BYTES:
+            lane.hand_back()  # code of reading and writing is not needed while the search of the image takes its memory
         scan = lane.as_promised(scan)
         result = lane.judge.failed(scan, failure) if failure else lane.judge(scan, live)
         lane.watch_promise(result)
@@ -767,6 +775,7 @@ class LaneProcess:
         self._set_intake()
         self._events: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=QUEUE_EVENTS)
         self._memory = self._recall(state / "lanes" / f"{lane.name}.json")
+        self._gives = [kinds_of(d) for d in lane.device]  # once: to find a driver reads every installed package's files
         self._devices = [
             DeviceThread(
                 n,
@@ -806,7 +815,7 @@ class LaneProcess:
 
     def _room_for(self, number: int) -> bool:
         """True while a device that can wait may give more: one that gives no part of a passage waits for no scan."""
-        if not kinds_of(self._lane.device[number]):
+        if not self._gives[number]:
             return number not in self.unkept
         return self._room()
 
@@ -840,12 +849,10 @@ class LaneProcess:
         if time.monotonic() - self._alive_s >= ALIVE_S:
             self._alive_s = time.monotonic()
             judging_s, storing_s = self._worker.standing_s()
-            devices = {t.name: t.standing_s for t in self._devices}
+            loops = {t.name: t.standing_s for t in self._devices} | {"strips": self.judge.standing_s()}
             down = tuple(t.name for t in self._devices if not t.is_open and not t.quiet.is_set())
             dropped = {t.name: t.dropped for t in self._devices}
-            self.say(
-                link.Alive(standing_s=devices, judging_s=judging_s, storing_s=storing_s, down=down, dropped=dropped)
-            )
+            self.say(link.Alive(standing_s=loops, judging_s=judging_s, storing_s=storing_s, down=down, dropped=dropped))
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -1031,7 +1038,7 @@ class LaneProcess:
     def _absent(self, number: int, *, simulated: bool) -> DeviceInfo:
         device = self._lane.device[number]
         return DeviceInfo(
-            vendor="unknown", model=device.driver, kinds=kinds_of(device),
+            vendor="unknown", model=device.driver, kinds=self._gives[number],
             address=getattr(device.config, "address", ""),
             simulated=simulated or getattr(device.config, "simulated", False), note="was not open yet",
         )  # fmt: skip

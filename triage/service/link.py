@@ -46,7 +46,8 @@ class Note(Said, frozen=True, kw_only=True, tag="note"):
 class Alive(Said, frozen=True, kw_only=True, tag="alive"):
     """lane -> daemon, every second: its main loop turns.
 
-    standing_s : how long ago the loops of its devices last turned, by their names
+    standing_s : how long ago the loops of its devices last turned, by their names, and "strips": for how long the
+        threads beside the worker's have not answered
     judging_s, storing_s : how long ago its worker last progressed with what it is at; 0 where it is at nothing
     down : devices to which there is no link at this moment
     dropped : blocks of lines that a live device gave and nobody took, since the lane began

@@ -7,6 +7,7 @@ that works itself keeps its core, and the other thread is woken on the idle one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ class StripWorkers:
     def __init__(self, threads: int) -> None:
         helpers = threads - 1
         self._pool = ThreadPoolExecutor(helpers, thread_name_prefix="strips") if helpers > 0 else None
+        self._asked: Future[None] | None = None
+        self._asked_s = 0.0
 
     def map(self, run: Callable[..., T], *arguments: Iterable[Any]) -> Iterator[T]:
         """Return an iterator of run's results, in the order of the arguments, as Python's `map` does.
@@ -37,6 +40,18 @@ class StripWorkers:
         futures = [self._pool.submit(run, *call) for call in calls[1:]]
         return _results(run, calls, futures)
 
+    def standing_s(self) -> float:
+        """Return for how long the threads have not answered, and ask them anew if they have; ask now and then.
+
+        An image is judged without a thread that has stopped, as its caller then computes all strips: nothing but this
+        question notices. Any of the threads answers it; of two that compute, one is the caller, and one is asked.
+        """
+        if self._pool is None:
+            return 0.0
+        if self._asked is None or self._asked.done():
+            self._asked, self._asked_s = self._pool.submit(_here), time.monotonic()
+        return time.monotonic() - self._asked_s
+
     def close(self) -> None:
         """Wait for the threads and stop them."""
         if self._pool is not None:
@@ -47,6 +62,10 @@ class StripWorkers:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _here() -> None:
+    """Answer."""
 
 
 def _results(run: Callable[..., T], calls: list[tuple[Any, ...]], futures: list[Future[T]]) -> Iterator[T]:
