@@ -1,5 +1,6 @@
 """A device's thread: when it asks its source for more, and when not."""
 
+import multiprocessing
 import queue
 import threading
 import time
@@ -8,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from scanner_io import config
 from scanner_io.model import DeviceInfo, LineBlock, ScanEnd, ScanStart
 from tests import samples
 from triage.service import lane
@@ -147,3 +149,17 @@ def test_lines_that_a_live_device_lost_at_the_end_of_a_scan_are_told_in_the_scan
     scans += assembly.flush()
     images = [s.scan.radiograph for s in scans]
     assert [(i.columns, i.dropped_columns) for i in images] == [(2, 2)] * 3
+
+
+def test_whether_there_is_room_is_asked_between_reads_and_looks_for_no_driver(tmp_path, monkeypatch):
+    (tmp_path / "drop").mkdir()
+    device = f'[[lane.device]]\ndriver = "file_drop"\npath = "{tmp_path / "drop"}"\n'
+    loaded = config.parse(f'state_dir = "{tmp_path}"\n[[lane]]\nname = "north"\n{device}', "test", base=tmp_path)
+    here, there = multiprocessing.Pipe()
+    with here, there:
+        process = lane.LaneProcess(there, loaded, loaded.lane[0])
+        sought = []
+        monkeypatch.setattr(lane.drivers, "load", sought.append)
+        assert all(process._room_for(0) for _ in range(3))
+        process.judge.close()
+    assert sought == []
