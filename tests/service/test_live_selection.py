@@ -14,7 +14,7 @@ from tests.service.risk_rig import put, said, scan_id
 from triage.analysis import risk
 from triage.analysis.risk import EXAMPLE
 from triage.analysis.selection import EXAMPLE as PLAN
-from triage.service import risk_store
+from triage.service import live_selection, risk_archive, risk_store
 from triage.service.checkup import check_selection
 from triage.service.later import Later
 from triage.service.live_selection import LiveSelection, rules_of
@@ -65,7 +65,8 @@ def outbox(tmp_path):
 def begun(told, outbox):
     lines = []
     outbox.note("service_started", "")
-    return LiveSelection(rules_of(told), outbox, lambda event, **fields: lines.append((event, fields))), lines
+    kept = Path(told.plan).parent / "history"
+    return LiveSelection(rules_of(told), outbox, lambda event, **fields: lines.append((event, fields)), kept), lines
 
 
 def came(live, outbox, number, *arguments, **how):
@@ -170,3 +171,64 @@ def test_a_service_does_not_begin_with_a_profile_that_is_not_in_force(told, tmp_
     with pytest.raises(ConfigError) as error:
         config.parse(text, "lane.toml", tmp_path)
     assert any("selection.seed_file: " in p and "scanlane selection seed" in p for p in error.value.problems)
+
+
+@pytest.fixture
+def kept_at_once(monkeypatch, told):
+    monkeypatch.setattr(live_selection, "KEEP_EVERY", 1)
+    return Path(told.plan).parent / "history"
+
+
+def counted(monkeypatch):
+    """Return a list that gets the number after which each reading of the audit begins."""
+    begins = []
+    read = risk_archive.Seen.read
+    monkeypatch.setattr(
+        risk_archive.Seen, "read", lambda seen, *words, **how: begins.append(seen.heard) or read(seen, *words, **how)
+    )
+    return begins
+
+
+def test_history_is_counted_once_and_goes_on_at_the_next_start(told, outbox, kept_at_once, tmp_path, monkeypatch):
+    monkeypatch.setattr(risk_archive, "READ_AT_ONCE", 2)
+    live, _ = begun(told, outbox)
+    put(outbox, 1, "inspect", (1,), PAPERS, outcome="REVIEW")
+    live.passed(scan_id(1))
+    assert came(live, outbox, 2, declaration=PAPERS, **CLEAR) == "pending"
+    assert kept_at_once.stat().st_mode & 0o777 == 0o600
+    begins = counted(monkeypatch)
+    again, lines = begun(told, outbox)
+    assert begins[0] > 0 and not lines
+    assert came(again, outbox, 3, declaration=PAPERS, **CLEAR) == "pending"
+    assert all(explained(tmp_path, n)[0]["reproduced"] for n in (1, 2, 3))
+
+
+@pytest.mark.parametrize("harm", ["another audit", "damage"])
+def test_counts_that_are_not_of_this_audit_are_made_anew(told, outbox, kept_at_once, monkeypatch, harm):
+    live, _ = begun(told, outbox)
+    put(outbox, 1, "inspect", (1,), PAPERS, outcome="REVIEW")
+    live.passed(scan_id(1))
+    came(live, outbox, 2, declaration=PAPERS, **CLEAR)
+    if harm == "damage":
+        kept_at_once.write_bytes(kept_at_once.read_bytes()[:-1])
+    else:
+        counts = msgspec.msgpack.decode(kept_at_once.read_bytes(), type=risk_archive.Counts)
+        wrong = msgspec.structs.replace(counts, hash=bytes(32), finds={})
+        kept_at_once.write_bytes(msgspec.msgpack.encode(wrong))
+    begins = counted(monkeypatch)
+    again, lines = begun(told, outbox)
+    assert begins[0] == 0 and lines[0][0] == "history_counted_anew" and str(kept_at_once) in lines[0][1]["text"]
+    assert came(again, outbox, 3, declaration=PAPERS, **CLEAR) == "pending"
+
+
+def test_names_that_were_erased_stay_in_no_file(told, outbox, kept_at_once, monkeypatch):
+    live, _ = begun(told, outbox)
+    came(live, outbox, 1, declaration=PAPERS, **CLEAR)
+    came(live, outbox, 2, declaration=PAPERS, **CLEAR)
+    assert b"Able Ltd" in kept_at_once.read_bytes()
+    outbox.note("result_erased", "result sha256 0; kept 1 days", scan_id(1))
+    came(live, outbox, 3, declaration=PAPERS, **CLEAR)
+    assert not kept_at_once.exists()
+    begins = counted(monkeypatch)
+    begun(told, outbox)
+    assert begins[0] == 0 and kept_at_once.exists()

@@ -335,10 +335,10 @@ class Daemon:
         """Return what begins to select, which has read its rules. Raises ConfigError."""
         if self._config.selection is None:
             return lambda outbox, log: None
-        from .live_selection import LiveSelection, rules_of  # scipy is in memory only where there is selection
+        from .live_selection import KEPT, LiveSelection, rules_of  # scipy is in memory only where there is selection
 
         rules = rules_of(self._config.selection)
-        return lambda outbox, log: LiveSelection(rules, outbox, log)
+        return lambda outbox, log: LiveSelection(rules, outbox, log, self._state / KEPT)
 
     # ----------------------------------------------------------------------------------------------------- loop
 

@@ -22,16 +22,22 @@ import msgspec
 from scanner_io import __version__
 from scanner_io.config import Selection
 from scanner_io.errors import ConfigError, StorageError
+from scanner_io.storage import write_durable
 from triage.analysis import risk, selection
 from triage.analysis.selection import Plan, Staff, Window
 
 from . import risk_store, selecting
 from .outbox import Item, Outbox
-from .risk_archive import EVER, Known, Passage, Seen
+from .risk_archive import EVER, Counts, Known, Passage, Seen
 from .selecting import Kept, Run
 
+KEPT = "selection.history"
+"""Name of the file beside the outbox that holds what history has counted: an audit of a million passages takes 20 s to
+count, at each start."""
+KEEP_EVERY = 20_000
+"""Events after which it is written again; what came since is counted at the next start."""
 STAGE: selection.Stage = "look"
-BEGAN, FAILED = "selection_began", "selection_failed"
+BEGAN, FAILED, COUNTED_ANEW = "selection_began", "selection_failed", "history_counted_anew"
 
 
 class Rules(NamedTuple):
@@ -65,13 +71,19 @@ def rules_of(told: Selection) -> Rules:
 class LiveSelection:
     """The selection of one service. For the thread of its outbox."""
 
-    def __init__(self, rules: Rules, outbox: Outbox, log: Callable[..., None]) -> None:
-        """Begin with the archive's history and with what was missed. Raises StorageError."""
+    def __init__(self, rules: Rules, outbox: Outbox, log: Callable[..., None], kept: Path) -> None:
+        """Begin with the archive's history and with what was missed. Raises StorageError.
+
+        kept : file in which the history's counts are kept from one start to the next
+        """
         self._rules, self._outbox, self._log = rules, outbox, log
         self._draw = selection.drawing(rules.seed)
         self._commitment = selection.commitment(rules.seed)
         self._who = f"service {outbox.hub}".strip()
-        self._seen = Seen()
+        self._kept = kept
+        self._kept_at, self._clean_from = 0, outbox.audit_head()[0]
+        """The last event that the file counts; from which on an erasure takes names that were counted."""
+        self._seen = self._history()
         self._taken: tuple[Window, set[str]] | None = None
         """The present shift, and the passages that take its places."""
         self._begin()
@@ -88,6 +100,49 @@ class LiveSelection:
         for scan_id in missed:
             self.passed(scan_id)
         self._seen.read(self._outbox.store)
+        self._keep()
+
+    def _history(self) -> Seen:
+        """Return what was counted at the last start, if it is of this audit and nothing it names was erased since."""
+        try:
+            counts = msgspec.msgpack.decode(self._kept.read_bytes(), type=Counts)
+        except FileNotFoundError:
+            return Seen()
+        except (OSError, msgspec.MsgspecError) as error:
+            self._log(COUNTED_ANEW, level="warning", text=f"{self._kept}: {error}; history is counted anew")
+            return Seen()
+        found = self._outbox.store.row("SELECT hash FROM events WHERE seq=?", (counts.heard,))
+        if found is None or bytes(found[0]) != counts.hash:
+            text = f"{self._kept}: it is of another audit: event {counts.heard} differs; history is counted anew"
+            self._log(COUNTED_ANEW, level="warning", text=text)
+            return Seen()
+        if self._erased_since(counts.heard):
+            return Seen()
+        self._kept_at = self._clean_from = counts.heard
+        return Seen(counts)
+
+    def _erased_since(self, seq: int) -> bool:
+        return bool(self._outbox.store.row("SELECT 1 FROM events WHERE seq>? AND kind='result_erased' LIMIT 1", (seq,)))
+
+    def _keep(self) -> None:
+        """Write the counts down once enough has come; a disk that refuses costs the next start some seconds.
+
+        What was erased must not stay in a file: then there is none until the next start has counted anew.
+        """
+        heard = self._seen.heard
+        if heard - self._kept_at < KEEP_EVERY:
+            return
+        self._kept_at = heard
+        ((hashed,),) = self._outbox.store.rows("SELECT hash FROM events WHERE seq=?", (heard,))
+        erased = self._erased_since(self._clean_from)
+        try:
+            if erased:
+                self._kept.unlink(missing_ok=True)
+            else:
+                blob = msgspec.msgpack.encode(self._seen.counts(bytes(hashed)))
+                write_durable(self._kept, blob, replace=True, mode=0o600)
+        except (OSError, StorageError) as error:
+            self._log("history_not_kept", level="warning", text=f"{self._kept}: {error}")
 
     def _missed(self) -> list[str]:
         rows = self._outbox.store.rows
@@ -132,6 +187,7 @@ class LiveSelection:
         rules, row = self._rules, item.row
         ((added_ns,),) = self._outbox.store.rows("SELECT added_utc_ns FROM scans WHERE scan_id=?", (row.scan_id,))
         heard = self._seen.read(self._outbox.store, before=row.scan_id)
+        self._keep()
         history = self._seen.history(row.papers, EVER[1])
         passage = Passage(
             row.scan_id, row.lane, row.start_utc_ns, added_ns, row.simulated,

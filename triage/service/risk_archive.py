@@ -198,18 +198,40 @@ class Rows(Protocol):
         """Return the rows of a query."""
 
 
+READ_AT_ONCE = 2000
+"""Events of the audit that are in memory at a time: an archive of years has millions."""
+
+
+class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `Seen` has counted of an audit, up to an event.
+
+    heard : number of the last event that counts; hash : the audit's, of that event
+    scans, finds : by container and consignor; late : later assessments by passage
+    """
+
+    heard: int
+    hash: bytes
+    scans: dict[str, int]
+    finds: dict[str, int]
+    late: dict[str, int]
+
+
 class Seen:
     """Counts of containers and consignors, and finds that become known at the time of their decision."""
 
-    def __init__(self) -> None:
-        """Begin with nothing."""
-        self._scans: Counter[str] = Counter()
-        self._finds: Counter[str] = Counter()
+    def __init__(self, counts: Counts | None = None) -> None:
+        """Begin with nothing, or where an earlier one was."""
+        self._scans: Counter[str] = Counter({} if counts is None else counts.scans)
+        self._finds: Counter[str] = Counter({} if counts is None else counts.finds)
         self._to_come: list[tuple[int, bool, str]] = []
-        self._late: Counter[str] = Counter()
+        self._late: Counter[str] = Counter({} if counts is None else counts.late)
         """Later assessments of passages that were heard of."""
-        self._heard = 0
+        self.heard = 0 if counts is None else counts.heard
         """The last event of the audit that was heard."""
+
+    def counts(self, hashed: bytes) -> Counts:
+        """Return what was counted of an audit, to begin there again. hashed : of the event `heard`"""
+        return Counts(self.heard, hashed, dict(self._scans), dict(self._finds), dict(self._late))
 
     def history(self, papers: Declaration | None, now_ns: int) -> History:
         """Return what was known at a moment; moments are asked for in their order."""
@@ -252,17 +274,20 @@ class Seen:
         query = (
             "SELECT seq, kind, events.scan_id, text, declaration FROM events JOIN scans ON "
             "scans.scan_id=events.scan_id WHERE seq>? AND seq<=? AND kind IN ('recorded', 'decided', "
-            "'assessed_later', 'assessed_after_decision') ORDER BY seq"
+            "'assessed_later', 'assessed_after_decision') ORDER BY seq LIMIT ?"
         )
-        rows = list(reader.rows(query, (self._heard, EVER[1] if upto is None else upto)))
-        for seq, kind, scan_id, text, declared in rows:
-            if scan_id == before and kind == "recorded":
-                break
-            self._heard = int(seq)
-            self._hear(reader, kind, scan_id, text, declared)
-        return self._heard
+        last = EVER[1] if upto is None else upto
+        while rows := list(reader.rows(query, (self.heard, last, READ_AT_ONCE))):
+            for seq, kind, scan_id, text, declared in rows:
+                if scan_id == before and kind == "recorded":
+                    return self.heard
+                self.heard = int(seq)
+                self._hear(reader, kind, scan_id, text, declared)
+        return self.heard
 
     def _hear(self, reader: Rows, kind: str, scan_id: str, text: str, declared: bytes | None) -> None:
+        if kind == "decided" and not text.startswith("inspect"):
+            return
         keys = set() if declared is None else _keys(msgspec.json.decode(declared, type=Named))
         if kind == "recorded":
             self._scans.update(keys)
@@ -273,7 +298,7 @@ class Seen:
         late = [_keys(msgspec.json.decode(blob, type=_Late).declaration)
                 for (blob,) in reader.rows(query, (scan_id, self._late.get(scan_id, 0)))]  # fmt: skip
         if kind == "decided":
-            self._finds.update(keys.union(*late) if text.startswith("inspect") else ())
+            self._finds.update(keys.union(*late))
             return
         new = late[-1].difference(keys, *late[:-1]) if late else set()
         self._scans.update(new)
