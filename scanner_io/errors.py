@@ -28,6 +28,10 @@ class DataError(ScannerError):
     """A file, image or record is not what it must be."""
 
 
+class TruncatedError(DataError):
+    """The end of the file is missing: it is still being written, or was cut."""
+
+
 class StorageError(ScannerError):
     """Something could not be written down durably."""
 

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
+from . import recording_apart
 from .errors import DataError
 from .formats.dicom_object import DicomAsk, DicomObject
 from .formats.n42 import N42Document, N42Settings
 from .formats.raster import Provenance, RasterOptions, check_size
-from .model import CountBlock, Event, Health, Occupancy, Radiograph, Rejected, Scan, TriageResult
+from .model import CountBlock, Event, Health, Occupancy, Radiograph, Rejected
 from .sandbox import Confinement, Sandbox, Task
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 _HERE = __name__
 RASTER = Task(_HERE, "read_raster", ("cv2",), "warm_raster")
-RECORDING = Task(_HERE, "read_recording", ("hdf5plugin", "scanner_io.recording"))
-CHECK = Task(_HERE, "check_recording", ("hdf5plugin", "scanner_io.recording"))
 N42 = Task(_HERE, "read_n42", ("scanner_io.formats.n42",))
 DAILY = Task(_HERE, "read_daily", ("scanner_io.formats.portal_daily",))
 SPECTRA = Task(_HERE, "read_spectra", ("scanner_io.formats.spectra",))
@@ -44,8 +43,6 @@ CARGO = Task(
     "read_cargo",
     ("scanner_io.formats.cargo_any", "scanner_io.formats.cargo_edifact", "scanner_io.formats.cargo_json"),
 )
-
-MAX_CONFIG_BYTES = 4 << 20
 
 
 class ForeignFiles:
@@ -111,17 +108,7 @@ class ForeignFiles:
 
     def recording_of(self, file: int | bytes | memoryview, name: str) -> Recording:
         """Return what a recording holds that is open, or of these bytes. name : what messages call it."""
-        from .recording import Recording
-
-        told: _RecordingAnswer = self._run(RECORDING, file, name, None, _RecordingAnswer)
-        if len(told.config) > MAX_CONFIG_BYTES:
-            raise DataError(f"{name}: a configuration of {len(told.config)} bytes, at most {MAX_CONFIG_BYTES} are read")
-        try:
-            config = msgspec.json.decode(told.config, type=dict[str, Any])
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise DataError(f"{name}: its configuration cannot be read ({error})") from error
-        fields = {f: getattr(told, f) for f in told.__struct_fields__}
-        return Recording(**{**fields, "config": config})
+        return recording_apart.recording_of(self._sandbox, file, name)
 
     def check(self, path: Path) -> list[Problem]:
         """Return what `recording.check` does; what cannot be read at all is a problem too."""
@@ -129,7 +116,7 @@ class ForeignFiles:
 
         try:
             with _opened(path) as descriptor:
-                found: list[Problem] = self._run(CHECK, descriptor, str(path), None, list[Problem])
+                found: list[Problem] = self._run(recording_apart.CHECK, descriptor, str(path), None, list[Problem])
         except DataError as error:
             return [Problem(check="readable", where=str(path), text=str(error))]
         return found
@@ -209,18 +196,6 @@ class _RasterAsk(msgspec.Struct, frozen=True, kw_only=True):
     start_how: str
 
 
-class _RecordingAnswer(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A recording; its configuration as JSON, because values of any type can be small here and large in memory."""
-
-    scan: Scan
-    config: bytes
-    result: TriageResult | None
-    software: str
-    pixels_hash: str
-    content_sha256: str
-    sealed: bool
-
-
 class _DailyEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, eq=False):
     """One event of a portal; its kind is the field that is set."""
 
@@ -266,22 +241,6 @@ def warm_raster() -> None:
     contents = cv2.imencode(".png", image)[1].tobytes()
     ask = _RasterAsk(options=RasterOptions(), start_utc_ns=0, start_how="")
     read_raster(io.BytesIO(contents), "sample", ask)
-
-
-def read_recording(file: BinaryIO, name: str, ask: None) -> _RecordingAnswer:
-    """Read a recording; see `ForeignFiles.recording`."""
-    from . import recording
-
-    found = recording.read(Path(name), file)
-    fields = {f: getattr(found, f) for f in found.__struct_fields__}
-    return _RecordingAnswer(**{**fields, "config": msgspec.json.encode(found.config)})
-
-
-def check_recording(file: BinaryIO, name: str, ask: None) -> list[Any]:
-    """Check a recording; see `ForeignFiles.check`."""
-    from . import recording
-
-    return recording.check(Path(name), file)
 
 
 def read_n42(file: BinaryIO, name: str, ask: N42Settings) -> N42Document:

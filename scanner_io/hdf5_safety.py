@@ -38,19 +38,20 @@ _KINDS = {
 }  # fmt: skip
 
 
-def refuse_unsafe(file: h5py.File, name: str) -> None:
+def refuse_unsafe(file: h5py.File, name: str, *, texts_of_any_length: bool = False) -> None:
     """Raise DataError if anything in `file` is refused, saying where and what; nothing is read of its values.
 
     name : what messages call the file
+    texts_of_any_length : let texts of variable length pass, as in recordings of the first form
     """
-    _Walk(name).through(file)
+    _Walk(name, texts_of_any_length).through(file)
 
 
 class _Walk:
     """One walk over a file's structure, counting as it goes."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, texts_of_any_length: bool) -> None:
+        self._name, self._any_length = name, texts_of_any_length
         self._links = 0
         self._bytes = 0
         self._seen: set[int] = set()
@@ -133,8 +134,9 @@ class _Walk:
         form = kind.get_class()
         if form == h5py.h5t.STRING:
             if kind.is_variable_str():
-                self._refuse(where, "of variable length")
-            if kind.get_size() > MAX_TEXT_BYTES:
+                if not self._any_length:
+                    self._refuse(where, "of variable length")
+            elif kind.get_size() > MAX_TEXT_BYTES:
                 self._refuse(where, f"a text of {kind.get_size()} bytes, at most {MAX_TEXT_BYTES} are accepted")
         elif form not in _NUMBERS or kind.get_size() > 8:
             self._refuse(where, f"of {_KINDS.get(form, 'another')} type and {kind.get_size()} bytes")

@@ -20,7 +20,8 @@ in blocks costs 7 ms per 20 MB where a second, time-major copy would cost half a
 libhdf5 never hears of an error of the disk: after ENOSPC its flush is a segmentation fault. It writes to a
 `storage.Part`, which keeps the first error for its commit. Every data set carries Fletcher32: without it, flipped bits
 of compressed data read back wrong with no error. What Fletcher32 does not cover is under the seal that follows HDF5's
-own bytes; readers of HDF5 pay no heed to it. Recordings from before there was one are read as they were.
+own bytes; readers of HDF5 pay no heed to it. Recordings from before there was one are read as they were, and
+the very first, whose texts have no checksum either, by a process of their own.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     content_sha256: str
     sealed: bool
     """Every byte of the file was compared with a hash; an older recording has none of its structure."""
+    first_form: bool = False
+    """Written before there was a hash of all but the counts: its words and numbers are as they are found."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -647,20 +650,33 @@ _FOREIGN = (
 """What h5py, numpy and msgspec raise on a file whose parts are not what they should be."""
 
 
-def read(path: Path, file: BinaryIO | None = None) -> Recording:
+class FirstForm(DataError):  # noqa: N818 -- what it is
+    """The recording is of the first form, which is read in a process of its own."""
+
+
+def read(path: Path, file: BinaryIO | None = None, *, apart: bool = False) -> Recording:
     """Return what the recording at `path` holds, checked against its hashes.
 
-    file : it, where it is open already; a recording from elsewhere is read so, in `foreign`
+    file : it, where it is open already
+    apart : this is a confined process with a time limit (`recording_apart`); elsewhere one is begun for a recording of
+        the first form, which costs a second
 
     Raises DataError naming the file, the place in it, the value seen and what to do.
     """
-    found = _read(path, file)
+    try:
+        found = _read(path, file, apart)
+    except FirstForm:
+        if file is not None:
+            raise
+        from . import recording_apart
+
+        return recording_apart.read_once(path)
     if problem := next(_check_hashes(found), None):
         raise DataError(f"{path}: {problem}; see `scanlane verify {path.name}`")
     return found
 
 
-def _read(path: Path, file: BinaryIO | None) -> Recording:
+def _read(path: Path, file: BinaryIO | None, apart: bool) -> Recording:
     import hdf5plugin  # noqa: F401 -- registers the bitshuffle filter
 
     if file is None and not path.is_file():  # a pipe would be waited for
@@ -668,10 +684,25 @@ def _read(path: Path, file: BinaryIO | None) -> Recording:
     try:
         sealed = _sealed(path, file)
         with h5py.File(file or path, "r", locking=False) as stored:
-            refuse_unsafe(stored, str(path))
-            return _Reader(path, stored).recording(sealed)
+            first_form = _is_first_form(stored)
+            if first_form and not apart:
+                raise FirstForm(f"{path}: of the first form, with texts of variable length; it is read apart")
+            refuse_unsafe(stored, str(path), texts_of_any_length=first_form)
+            return _Reader(path, stored).recording(sealed, first_form)
     except _FOREIGN as error:
         raise DataError(f"{path}: not readable as a recording ({error}); see `scanlane verify {path.name}`") from error
+
+
+def _is_first_form(file: h5py.File) -> bool:
+    """Tell whether texts are of variable length, as scanlane wrote them before it hashed what else it writes.
+
+    One with a hash or a seal is not: nothing that was written later may be read with less care.
+    """
+    names = set(file.attrs)
+    if "creator" not in names or names & {"content_sha256", "seal", "pixels_hash"}:
+        return False
+    text = h5py.check_string_dtype(file.attrs.get_id("creator").dtype)
+    return text is not None and text.length is None
 
 
 def _sealed(path: Path, file: BinaryIO | None) -> bool:
@@ -688,13 +719,11 @@ def _attribute(holder: h5py.HLObject, *name: Any) -> Any:
         return name[1]
     form = holder.attrs.get_id(name[0]).dtype
     text = h5py.check_string_dtype(form)
-    if h5py.check_vlen_dtype(form) is not None or (text is not None and text.length is None):
-        raise DataError(f"{holder.file.filename}: {holder.name}/@{name[0]}: of variable length; such files are refused")
     value = holder.attrs[name[0]]
     if isinstance(value, bytes):
         return value.decode()
     if text is not None and isinstance(value, np.ndarray):
-        return [bytes(v).decode() for v in value.flat]
+        return [v if isinstance(v, str) else bytes(v).decode() for v in value.flat]
     return value
 
 
@@ -712,7 +741,7 @@ class _Reader:
         self._path = path
         self._file = file
 
-    def recording(self, sealed: bool) -> Recording:
+    def recording(self, sealed: bool, first_form: bool) -> Recording:
         file = self._file
         if _attribute(file, "creator", "") != "scanlane":
             raise DataError(f"{self._path}: not a scanlane recording (creator {_attribute(file, 'creator', '')!r})")
@@ -738,6 +767,7 @@ class _Reader:
             pixels_hash=_stored_pixels_hash(file, version),
             content_sha256=str(_attribute(file, "content_sha256", "")),
             sealed=sealed,
+            first_form=first_form,
         )
 
     def scan(self, entry: h5py.Group) -> Scan:
@@ -894,7 +924,7 @@ class _Reader:
     def text(self, group: h5py.Group, name: str) -> str:
         dataset = self.dataset(group, name)
         info = h5py.check_string_dtype(dataset.dtype)
-        if info is None or info.length is None or info.length > _MAX_TEXT or dataset.shape != ():
+        if info is None or (info.length or 0) > _MAX_TEXT or dataset.shape != ():
             raise DataError(f"{self._path}: {dataset.name}: {dataset.dtype} {dataset.shape}, expected one text")
         return bytes(dataset[()]).decode("utf-8", "surrogatepass")
 
@@ -905,13 +935,20 @@ class _Reader:
 # --------------------------------------------------------------------------------------------------------- checking
 
 
-def check(path: Path, file: BinaryIO | None = None) -> list[Problem]:
+def check(path: Path, file: BinaryIO | None = None, *, apart: bool = False) -> list[Problem]:
     """Return every problem found in the recording at `path`; an empty list means it is sound.
 
-    file : it, where it is open already
+    file, apart : as for `read`
     """
     try:
-        recording = _read(path, file)
+        try:
+            recording = _read(path, file, apart)
+        except FirstForm:
+            if file is not None:
+                raise
+            from . import recording_apart
+
+            return recording_apart.check_once(path)
     except DataError as error:
         return [Problem(check="readable", where=str(path), text=str(error))]
     problems: list[Problem] = []
@@ -1001,7 +1038,7 @@ def _check_hashes(recording: Recording) -> Iterator[Problem]:
         ("content_sha256", recording.content_sha256,
          content_sha256(recording.scan, recording.config, recording.result)),
     ):  # fmt: skip
-        if seen != told:
+        if seen != told and not (recording.first_form and name == "content_sha256"):
             text = f"file says {told[:16] or 'nothing'}…, what it holds gives {seen[:16]}…: something was changed"
             yield _problem("hash", f"/@{name}", text)
 

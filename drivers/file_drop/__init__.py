@@ -39,9 +39,9 @@ import msgspec
 from scanner_io import disk
 from scanner_io.capture import Tap, no_tap
 from scanner_io.channel import Channel
-from scanner_io.errors import ConfigError, DataError, LinkLost
+from scanner_io.errors import ConfigError, DataError, LinkLost, TruncatedError
 from scanner_io.foreign import RASTER, ForeignFiles
-from scanner_io.formats.raster import RasterOptions, TruncatedError, check_size
+from scanner_io.formats.raster import RasterOptions, check_size
 from scanner_io.model import DeviceInfo, Event, Health, Kind, LineBlock, Radiograph, Rejected, ScanEnd, ScanStart
 from scanner_io.storage import sync_folder
 from scanner_io.vendor_record import Role

@@ -18,7 +18,7 @@ from pathlib import PurePath
 import msgspec
 
 from scanner_io import disk
-from scanner_io.errors import DataError, LinkLost, StorageError
+from scanner_io.errors import DataError, LinkLost, StorageError, TruncatedError
 from scanner_io.formats.passage_files import (
     attachment,
     choose_images,
@@ -28,7 +28,6 @@ from scanner_io.formats.passage_files import (
     passage_flags,
     start_utc_ns,
 )
-from scanner_io.formats.raster import TruncatedError
 from scanner_io.formats.sidecar import is_sidecar_name
 from scanner_io.model import Event, Quality, Radiograph, Rejected, ScanStart
 from scanner_io.storage import write_durable

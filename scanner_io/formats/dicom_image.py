@@ -42,12 +42,12 @@ from pydicom.uid import (
 
 from scanner_io.formats.iso6346 import check_digit_ok
 
-from ..errors import DataError
+from ..errors import DataError, TruncatedError
 from ..model import Quality, Radiograph
 from ..vendor_record import Detection, Instant, NumberRead, Sidecar
 from .dicom_object import DicomAsk, DicomObject
 from .dicos import DX, TDR
-from .raster import RasterHeader, RasterOptions, TruncatedError, check_header, grey_of, radiograph_of
+from .raster import RasterHeader, RasterOptions, check_header, grey_of, radiograph_of
 
 LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000})
 """Transfer syntaxes that may have changed values; JPEG 2000 under its general name is taken for lossy."""

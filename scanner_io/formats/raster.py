@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, TruncatedError
 from ..model import MAX_CHANNELS, MAX_PIXELS, DetectorState, Quality, Radiograph
 
 Format = Literal["png", "jpeg", "tiff", "dicom"]
@@ -51,10 +51,6 @@ _JPEG_HEADER_MARKER = re.compile(rb"\xff++([\x01-\xcf\xd8-\xfe])")
 _MOST_PARTS = 200_000
 """Chunks or segments in one file: more are not an image but an attempt to keep the reader busy."""
 _TIFF_TAGS = frozenset((256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 322, 323, 324, 325, 339))
-
-
-class TruncatedError(DataError):
-    """The end of the file is missing: it is still being written, or was cut."""
 
 
 class RasterOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from ..errors import ConfigError, DataError, LinkLost
+from ..errors import ConfigError, DataError, LinkLost, TruncatedError
 from . import answers
 from .answers import NotBelievedError
 from .confine import Confinement, Limits
@@ -358,8 +358,6 @@ _ADVICE = "the file is damaged or made to do harm: look at it on a machine of it
 def _raise(head: answers.Head, job: Job) -> NoReturn:
     text = "".join(c if c.isprintable() or c == "\n" else "�" for c in head.text[: answers.MAX_ERROR_CHARS])
     if head.error == "TruncatedError":
-        from ..formats.raster import TruncatedError
-
         raise TruncatedError(text)
     if head.error == "MemoryError":
         limit = job.limits.memory_bytes >> 20

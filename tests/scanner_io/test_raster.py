@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanner_io.errors import DataError
+from scanner_io.errors import DataError, TruncatedError
 from scanner_io.formats import raster
-from scanner_io.formats.raster import RasterOptions, TruncatedError, decode_raster, read_header, read_raster, sniff
+from scanner_io.formats.raster import RasterOptions, decode_raster, read_header, read_raster, sniff
 
 START_NS = 1_769_852_701_250_000_000
 

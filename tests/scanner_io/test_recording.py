@@ -565,6 +565,63 @@ def test_recordings_of_the_first_schema_are_read_and_checked(tmp_path):
         recording.read(path)
 
 
+@contextmanager
+def opened_in_first_form(path, scan):
+    """Write a recording and make of it what the first version wrote: attributes of variable length, one hash."""
+    recording.write(path, scan, config={"lane": "north"}, result=samples.result())
+    with h5py.File(path, "r+") as file:
+        for name in ("seal", "pixels_hash", "content_sha256"):
+            del file.attrs[name]
+        pixels = hashlib.sha256(b"".join(c.tobytes() for c in scan.radiograph.counts)).hexdigest()
+        file.attrs["pixels_sha256"] = pixels
+        file.attrs["schema_version"] = 1
+
+        def lengthen(_, one):
+            for name, value in list(one.attrs.items()):
+                if isinstance(value, bytes | np.bytes_):
+                    one.attrs[name] = value.decode()
+                elif isinstance(value, np.ndarray) and value.dtype.kind == "S":
+                    one.attrs[name] = [v.decode() for v in value]
+
+        lengthen("", file)
+        file.visititems(lengthen)
+        yield file
+
+
+def test_recordings_of_the_first_form_are_read_apart(tmp_path):
+    scan = samples.scan()
+    path = tmp_path / f"{scan.scan_id}.scan.h5"
+    with opened_in_first_form(path, scan):
+        pass
+    assert b"GCOL" in path.read_bytes()  # the heap of texts of variable length
+    found = recording.read(path)
+    assert found.first_form and not found.sealed and found.content_sha256 == ""
+    same_struct(found.scan, scan)
+    assert (found.config, found.result) == ({"lane": "north"}, samples.result())
+    assert recording.check(path) == []
+    with path.open("rb") as file, pytest.raises(DataError, match="of the first form"):
+        recording.read(path, file)  # in this process it is not
+
+
+def test_what_is_wrong_with_one_of_the_first_form_is_told(tmp_path):
+    path = tmp_path / f"{samples.SCAN_ID}.scan.h5"
+    with opened_in_first_form(path, samples.scan()) as file:
+        file.attrs["pixels_sha256"] = "0" * 64
+    assert [p.where for p in recording.check(path)] == ["/@pixels_hash"]
+    with pytest.raises(DataError, match="pixels_hash"):
+        recording.read(path)
+    path.unlink()
+    with opened_in_first_form(path, samples.scan()) as file:
+        file["entry/source_note"] = h5py.ExternalLink("/etc/passwd", "/")
+    with pytest.raises(DataError, match="a link to another place"):
+        recording.read(path)
+    path.unlink()
+    with opened_in_first_form(path, samples.scan()) as file:
+        file.attrs["content_sha256"] = "0" * 64
+    with pytest.raises(DataError, match="of variable length; such files are refused"):
+        recording.read(path)  # a later one's texts are of fixed length
+
+
 def test_no_text_is_kept_where_no_checksum_is(tmp_path):
     # One flipped bit in a global heap, which holds texts of variable length, and libhdf5 never comes back.
     assert b"GCOL" not in recording.build(samples.scan(), config={"a": "b"}, result=samples.result())

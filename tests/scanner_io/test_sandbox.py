@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from scanner_io import recording
-from scanner_io.errors import ConfigError, DataError, LinkLost
+from scanner_io.errors import ConfigError, DataError, LinkLost, TruncatedError
 from scanner_io.foreign import RASTER, ForeignFiles
-from scanner_io.formats.raster import RasterOptions, TruncatedError, decode_raster
+from scanner_io.formats.raster import RasterOptions, decode_raster
 from scanner_io.sandbox import Limits, Sandbox, Task
 from scanner_io.sandbox.attempts import ATTEMPTS
 from scanner_io.sandbox.confine import filter_program

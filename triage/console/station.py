@@ -19,10 +19,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from scanner_io import wire
+from scanner_io import recording_apart, wire
 from scanner_io.client import Workstation
 from scanner_io.errors import DataError, DeliveryError, NoAnswer, ScannerError, StorageError
-from scanner_io.foreign import RECORDING, ForeignFiles
+from scanner_io.foreign import ForeignFiles
 from scanner_io.model import Opinion, Scan, TriageResult, Verdict
 from scanner_io.recording import SUFFIX
 from scanner_io.security import Identity
@@ -340,7 +340,7 @@ class Station:
         given_on = self.journal.history(kinds=("opinion",), limit=5000)
         self._given_on = {line["scan_id"] for line in given_on if line["who"] == self.analyst}
         self._readers = ForeignFiles()
-        self._readers.prepare(RECORDING)
+        self._readers.prepare(recording_apart.RECORDING)
         self._work = ThreadPoolExecutor(2, thread_name_prefix="opening")
         self.services: dict[str, _Service] = {}
         try:
