@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from scanner_io import config as configuration
+from scanner_io import manual
 from scanner_io.errors import ConfigError, DataError
 from triage.cli import cli
 from triage.operate import install as work
@@ -170,3 +171,10 @@ def test_the_unit_lets_libzmq_have_every_socket_that_it_asks_for(tmp_path):
     (line,) = re.findall(r"^RestrictAddressFamilies=(.*)$", work.unit("scanlane"), re.MULTILINE)
     assert "AF_INET" in asked
     assert asked <= set(line.split())
+
+
+def test_the_manual_shows_the_steps_that_the_command_prints():
+    page = manual.chapter("install")
+    shown = [line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.splitlines()]
+    steps = work.next_steps("scanlane")
+    assert [line for line in shown if line in steps] == steps

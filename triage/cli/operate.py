@@ -70,13 +70,13 @@ def install(
         raise ConfigError([problem])
     changes = work.install(files, root)
     if as_json:
-        emit({"files": {str(p): c for p, c in changes}, "problem": problem, "next": work.NEXT.splitlines()})
+        emit({"files": {str(p): c for p, c in changes}, "problem": problem, "next": work.next_steps(user)})
         return
     for path, change in changes:
         click.echo(f"{path}: {change}")
     if problem:
         click.echo(f"warning: {problem}", err=True)
-    click.echo(f"Now, as root:\n{work.NEXT}")
+    click.echo("\n".join(("Now, as root:", *work.next_steps(user))))
 
 
 @click.command()

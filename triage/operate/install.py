@@ -26,15 +26,11 @@ from scanner_io.storage import write_durable
 
 UNIT = Path("/etc/systemd/system/scanlane.service")
 SYSUSERS = Path("/etc/sysusers.d/scanlane.conf")
+TMPFILES = Path("/etc/tmpfiles.d/scanlane.conf")
 CONFIG = Path("/etc/scanlane/lane.toml")
 NOTED = Path("/etc/scanlane/installed.json")
 PRIVATE = ("localhost", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8")
 HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 -- what ProtectHome and PrivateTmp hide
-NEXT = """\
-systemd-sysusers
-systemctl daemon-reload
-scanlane doctor
-systemctl enable --now scanlane"""
 
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}\Z")
 _MEMORY = re.compile(r"(?:[1-9][0-9]?|100)%\Z|[1-9][0-9]{0,5}[MG]\Z")
@@ -110,9 +106,21 @@ def unit(user: str, *, memory: str = "66%", networks: Iterable[str] = PRIVATE) -
 def files(user: str, *, memory: str = "66%", networks: Iterable[str] = PRIVATE) -> list[File]:
     """Return everything that an installation writes. Raises ConfigError."""
     sysusers = f'# The user that runs scanlane.\nu {user} - "scanlane service" /var/lib/scanlane\n'
+    folders = ("/var/lib/scanlane", "/var/lib/scanlane/incoming")
+    tmpfiles = "# The service's folders, there before its first start.\n"
+    tmpfiles += "".join(f"d {folder} 0750 {user} {user} -\n" for folder in folders)
     return [
         File(UNIT, unit(user, memory=memory, networks=networks)), File(SYSUSERS, sysusers),
-        File(CONFIG, _packaged("lane.toml")),
+        File(CONFIG, _packaged("lane.toml")), File(TMPFILES, tmpfiles),
+    ]  # fmt: skip
+
+
+def next_steps(user: str) -> list[str]:
+    """Return what root does next, as the manual's page has it."""
+    return [
+        "systemd-sysusers", "systemd-tmpfiles --create scanlane.conf",
+        f"runuser -u {user} -- scanlane check {CONFIG}", f"runuser -u {user} -- scanlane doctor",
+        "systemctl daemon-reload", "systemctl enable --now scanlane",
     ]  # fmt: skip
 
 
