@@ -1,5 +1,6 @@
 """A hub and its lanes: the lane's side is here, hubs are processes of their own and are killed."""
 
+import contextlib
 import json
 import socket
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from tests.service.test_gate import Service as ServiceWithKeys
 from triage.cli import cli
 from triage.service import audit, store
 from triage.service.outbox import decisions_in
+from triage.torture import bed
 
 HUB = """
 state_dir = "{state}"
@@ -212,3 +214,25 @@ def test_what_is_wrong_in_a_hub_s_configuration_is_told_at_once(tmp_path):
     path = tmp_path / "hub.toml"
     path.write_text(shown.output)
     assert config.load(path).hub.name == "hub-a"
+
+
+def test_a_hub_whose_disk_is_full_leaves_scans_with_the_lane_and_takes_them_once_there_is_room(tmp_path, stack):
+    if not stack.enter_context(bed.volume(tmp_path / "hub-a", 128)):
+        pytest.skip("no disk of its own can be mounted here: that needs root")
+    site = Site(tmp_path, stack)
+    hub = site.hub()
+    hub.wait_for("listening")
+    ballast = tmp_path / "hub-a" / "ballast"
+    with ballast.open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 20))
+            file.flush()
+    hub.wait_for("intake_stopped", 20)
+    scans = [site.lane.put(number, size=1 << 20) for number in (1, 2)]
+    desk = site.desk()
+    assert desk.next_offer(5) is None and not site.events("delivered")
+    assert not ready(hub.named("metrics_listening")[0]["address"])["ok"]
+    ballast.unlink()
+    decide(desk, len(scans))
+    decided_once(site, scans, tmp_path / "hub-a" / "outbox.sqlite")
+    assert hub.stop() == 0
