@@ -24,6 +24,7 @@ from triage.study.batch import Answer, Plan, Row, plan_of, run_batch
 from triage.study.batch_ledger import Ledger
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is in the extra `batch`")
+Security = pytest.importorskip("distributed", reason="distributed is in the extra `batch`").Security
 
 
 class Here:
@@ -224,6 +225,88 @@ def test_workers_of_this_machine_and_one_that_is_ended():
     assert sum(words == "ended" for words in answers.values()) <= 1 + batch_cluster.AHEAD
 
 
+class Ending:
+    """Does the tasks in this process; these end their worker: always, or when they are not alone."""
+
+    count = 1
+
+    def __init__(self, always=(), beside=()):
+        self.always, self.beside = always, beside
+
+    def __call__(self, work, plan, tasks):
+        tasks = list(tasks)
+        for number, call in reversed(tasks):
+            ends = call[0] in self.always or (len(tasks) > 1 and call[0] in self.beside)
+            yield Answer(number=number, row=None if ends else work(plan, call), words="killed")
+
+
+def test_a_cluster_maps_in_order_and_takes_up_again_what_ended_with_another():
+    words = [f"w{n}" for n in range(6)]
+    mapped = batch_cluster.ClusterMap(Ending(beside=("w1", "w5"))).map(str.upper, words)
+    assert list(mapped) == [w.upper() for w in words]
+    with pytest.raises(DataError, match="w3: ends the process that works on it"):
+        list(batch_cluster.ClusterMap(Ending(always=("w3",))).map(str.upper, words))
+
+
+BEHIND_TLS = """
+import sys, time
+from pathlib import Path
+from scanner_io.errors import LinkLost
+from triage.study import batch_cluster
+
+if __name__ == "__main__":
+    address, ours, others = sys.argv[1], *(tuple(map(Path, part.split())) for part in sys.argv[2:])
+    until = time.monotonic() + 60
+    while True:
+        try:
+            cluster = batch_cluster.Cluster(address, 0, tls=ours)
+            break
+        except LinkLost:
+            assert time.monotonic() < until
+    with cluster:
+        print(*batch_cluster.ClusterMap(cluster).map(str.upper, ["a", "b", "c"]))
+    try:
+        batch_cluster.Cluster(address, 0, tls=others)
+    except LinkLost as error:
+        print(error)
+"""
+
+
+@pytest.mark.timeout(180)
+def test_a_scheduler_behind_tls_takes_nobody_without_its_certificates(tmp_path):
+    files = [certificates(tmp_path / name) for name in ("ours", "others")]
+    port = free_port()
+    address = f"tls://127.0.0.1:{port}"
+    tls = [word for option, file in zip(("ca-file", "cert", "key"), files[0], strict=True)
+           for word in (f"--tls-{option}", str(file))]  # fmt: skip
+    of_scheduler = ("scheduler", "--protocol", "tls", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+    of_worker = ("worker", address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "60")
+    with dask(*of_scheduler, *tls), dask(*of_worker, *tls):
+        done = subprocess.run(
+            [sys.executable, "-c", BEHIND_TLS, address, *(" ".join(map(str, part)) for part in files)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    mapped, refused = done.stdout.splitlines()
+    assert mapped == "A B C" and refused.startswith(f"scheduler {address}: does not answer")
+
+
+def certificates(folder):
+    """Make an authority, a certificate and a key; return their files."""
+    folder.mkdir()
+    made = Security.temporary().get_tls_config_for_role("client")
+    files = tuple(folder / name for name in ("ca.pem", "me.pem", "me.key"))
+    for file, part in zip(files, ("ca_file", "cert", "key"), strict=True):
+        file.write_text(made[part])
+    return files
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextmanager
 def dask(*arguments):
     """A process of Dask's own command, ended at the end."""
@@ -241,9 +324,7 @@ def dask(*arguments):
 @pytest.mark.timeout(180)
 @pytest.mark.filterwarnings("default")
 def test_a_scheduler_that_is_killed_and_started_again_loses_nothing():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     of_scheduler = ("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
     of_worker = ("worker", address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "60")
@@ -267,11 +348,11 @@ def test_a_scheduler_that_is_killed_and_started_again_loses_nothing():
     assert sorted(a.number for a in answers) == list(range(200)) and all(a.row for a in answers)
 
 
-def _cluster(address):
+def _cluster(address, **how):
     until = time.monotonic() + 30
     while True:
         try:
-            return batch_cluster.Cluster(address, 0)
+            return batch_cluster.Cluster(address, 0, **how)
         except LinkLost:
             if time.monotonic() > until:
                 raise

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from scanner_io.errors import ConfigError
-
 from .shared import (
     EXIT_BAD_INPUT,
+    cluster_options,
     emit,
     energy_option,
     json_option,
     new_console,
+    opener,
     profile_option,
     progress_bar,
     risk_option,
@@ -33,14 +33,7 @@ from .shared import (
 @profile_option
 @risk_option
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 256), help="Processes on this machine.")
-@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler of a cluster that runs, tls://host:8786.")
-@click.option("--tls-ca", type=click.Path(path_type=Path, exists=True), help="Certificate of the cluster's authority.")
-@click.option("--tls-cert", type=click.Path(path_type=Path, exists=True), help="Certificate of this client.")
-@click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="Key of this client.")
-@click.option(
-    "--wait", "wait_s", default=600.0, show_default=True, type=click.FloatRange(0, 1e6), metavar="SECONDS",
-    help="How long a scheduler that is gone is waited for.",
-)  # fmt: skip
+@cluster_options
 @click.option("--again", is_flag=True, help="Judge all anew where the folder's scans were judged by other code.")
 @click.option("--retry", is_flag=True, help="Try again what was set aside.")
 @json_option
@@ -67,27 +60,16 @@ def batch(
     """  # noqa: D301  (click wants the character itself)
     if lanes is not None and any(told is not None for told in (energy, usual, risk)):
         raise click.UsageError("--lanes tells energy calibration and profiles of every lane; leave out the others")
-    if len({tls_ca is None, tls_cert is None, tls_key is None}) > 1:
-        raise click.UsageError("--tls-ca, --tls-cert and --tls-key go together")
-    try:
-        from triage.study.batch_cluster import Cluster
-    except ImportError as error:
-        raise ConfigError(
-            [f"batch needs {error.name}, which is not installed: pip install 'scanlane[batch]'"]
-        ) from error
+    cluster_of = opener(scheduler, workers, (tls_ca, tls_cert, tls_key), wait_s)
     from triage.study.batch import plan_of, run_batch
 
-    tls = None if tls_ca is None or tls_cert is None or tls_key is None else (tls_ca, tls_cert, tls_key)
-    errors = new_console(stderr=True)
     plan = plan_of(energy, usual, lanes, risk)
     with ExitStack() as stack:
 
         def begun(total: int) -> Callable[[], None]:
             return stack.enter_context(progress_bar(total, "judging", quiet=as_json))
 
-        cluster = stack.enter_context(
-            Cluster(scheduler, workers, tls=tls, wait_s=wait_s, say=lambda words: errors.print(words, markup=False))
-        )
+        cluster = stack.enter_context(cluster_of())
         report = run_batch(archive, out, plan, cluster, again=again, retry=retry, begun=begun)
     if as_json:
         emit(report)

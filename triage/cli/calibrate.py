@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,12 @@ import click
 
 from .shared import (
     ByDefault,
+    cluster_options,
     emit,
     energy_option,
     json_option,
     new_console,
+    opener,
     progress_bar,
     seed_option,
     worker_processes,
@@ -48,28 +52,44 @@ def calibrate() -> None:
 )  # fmt: skip
 @energy_option
 @workers_option
+@cluster_options
 @json_option
 def calibrate_lane_command(
     archive: tuple[Path, ...], out: Path, flag_rate: float, lane: str | None, find_codes: tuple[int, ...],
-    polarity: str, energy: Path | None, workers: int, as_json: bool,
+    polarity: str, energy: Path | None, workers: int, scheduler: str | None, tls_ca: Path | None,
+    tls_cert: Path | None, tls_key: Path | None, wait_s: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Learn what is usual in ARCHIVE: recordings, images, or folders of them.
 
     The profile goes into a lane's table as `profile = "FILE"`, or to `triage` and `replay` as --profile. Findings then
     have a p-value and flag at most the promised share of innocent scans. Scans that are unusable, that the portal
     alarmed at, or that had a find are left out and named.
+
+    With --scheduler the scans are looked at by the workers of a cluster, as by `scanlane batch`; the profile is the
+    same. Workers elsewhere see the archive under the same paths.
     """
     from scanner_io import lane_profile
     from triage.study import calibrate_lane as study
 
     files = study.files_of(archive)
-    with progress_bar(len(files), "learning", quiet=as_json) as advance, worker_processes(workers) as pool:
+    helpers = worker_processes(workers)
+    if scheduler is not None:
+        helpers = _cluster(opener(scheduler, workers, (tls_ca, tls_cert, tls_key), wait_s))
+    with progress_bar(len(files), "learning", quiet=as_json) as advance, helpers as pool:
         profile, sent = study.calibrate_lane(
             archive, flag_rate=flag_rate, energy=energy, polarity=polarity, lane=lane, find_codes=find_codes,
             progress=advance, pool=pool,
         )  # fmt: skip
     report = study.report_of(lane_profile.write(out, profile), sent)
     _print_profile({"file": str(out), **report}, as_json)
+
+
+@contextmanager
+def _cluster(opened: Callable[[], Any]) -> Iterator[Any]:
+    from triage.study.batch_cluster import ClusterMap
+
+    with opened() as cluster:
+        yield ClusterMap(cluster)
 
 
 @calibrate.command("show")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scanner_io.errors import DataError
+from scanner_io.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -183,3 +183,40 @@ def worker_processes(count: int) -> Iterator[Any]:
 
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         yield pool
+
+
+def cluster_options(command: Any) -> Any:
+    """Add the options that name a cluster of Dask."""
+    for option in (
+        click.option(
+            "--wait", "wait_s", default=600.0, show_default=True, type=click.FloatRange(0, 1e6), metavar="SECONDS",
+            help="How long a scheduler that is gone is waited for.",
+        ),
+        click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="Key of this client."),
+        click.option("--tls-cert", type=click.Path(path_type=Path, exists=True), help="Certificate of this client."),
+        click.option("--tls-ca", type=click.Path(path_type=Path, exists=True), help="Certificate of the cluster's "
+                     "authority."),
+        click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler of a cluster that runs, tls://host:8786."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def opener(
+    scheduler: str | None, workers: int, tls: tuple[Path | None, Path | None, Path | None], wait_s: float
+) -> Callable[[], Any]:
+    """Return what opens the cluster that the options name. Raises UsageError, ConfigError without the extra."""
+    if len({part is None for part in tls}) > 1:
+        raise click.UsageError("--tls-ca, --tls-cert and --tls-key go together")
+    try:
+        from triage.study.batch_cluster import Cluster
+    except ImportError as error:
+        raise ConfigError(
+            [f"a cluster needs {error.name}, which is not installed: pip install 'scanlane[batch]'"]
+        ) from error
+    ca, certificate, key = tls
+    files = None if ca is None or certificate is None or key is None else (ca, certificate, key)
+    errors = new_console(stderr=True)
+    return lambda: Cluster(
+        scheduler, workers, tls=files, wait_s=wait_s, say=lambda words: errors.print(words, markup=False)
+    )

@@ -7,10 +7,12 @@ Sources: distributed's documentation on TLS, and on `allowed-failures` of a task
 
 from __future__ import annotations
 
+import pickle
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +22,7 @@ import distributed
 from distributed.scheduler import KilledWorker
 
 from scanner_io.config import is_loopback
-from scanner_io.errors import ConfigError, LinkLost
+from scanner_io.errors import ConfigError, DataError, LinkLost
 
 from .batch import Answer
 
@@ -128,12 +130,15 @@ class Cluster:
                 return
 
     def __call__(
-        self, work: Callable[[bytes, str], bytes], plan: bytes, tasks: Iterator[tuple[int, str]]
+        self, work: Callable[[bytes, Any], bytes], plan: bytes, tasks: Iterator[tuple[int, Any]]
     ) -> Iterator[Answer]:
-        """Yield an answer for every task, in any order. Raises LinkLost if the scheduler does not come back."""
+        """Yield an answer for every task, in any order. Raises LinkLost if the scheduler does not come back.
+
+        tasks : number, and what `work` is given beside the plan
+        """
         tasks = iter(tasks)
-        again: deque[tuple[int, str]] = deque()
-        at_work: dict[Any, tuple[int, str]] = {}
+        again: deque[tuple[int, Any]] = deque()
+        at_work: dict[Any, tuple[int, Any]] = {}
         ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         while True:
             most = AHEAD * max(1, self.count)
@@ -153,7 +158,7 @@ class Cluster:
             yield from self._answers([f for f in done if f in at_work], at_work, again)
 
     def _answers(
-        self, futures: list[Any], at_work: dict[Any, tuple[int, str]], again: deque[tuple[int, str]]
+        self, futures: list[Any], at_work: dict[Any, tuple[int, Any]], again: deque[tuple[int, Any]]
     ) -> Iterator[Answer]:
         """Yield what these ended with; what was lost with a worker or the scheduler is put back."""
         finished = [f for f in futures if f.status == "finished"]
@@ -175,6 +180,57 @@ class Cluster:
                 yield Answer(number=task[0], row=None, words=str(error))
             else:  # the task catches what a file can do; this is a fault of the worker's installation
                 raise LinkLost(f"a worker cannot judge {task[1]}: {type(error).__name__}: {error}") from error
+
+
+class ClusterMap(Executor):
+    """What calls a function for many arguments on a cluster's workers, as a pool of processes does.
+
+    Answers that are here stay here: a worker or a scheduler that ends costs what it was at. Only `map` is there.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def map(
+        self, fn: Callable[..., Any], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[Any]:
+        """Yield fn's results in the order of the arguments. Raises DataError for one that ends its workers."""
+        given: dict[int, tuple[Any, ...]] = {}
+
+        def tasks() -> Iterator[tuple[int, Any]]:
+            for number, call in enumerate(zip(*iterables, strict=False)):
+                given[number] = call
+                yield number, call
+
+        yield from self._in_order(pickle.dumps(fn), tasks(), given)
+
+    def _in_order(
+        self, fn: bytes, tasks: Iterator[tuple[int, Any]], given: dict[int, tuple[Any, ...]]
+    ) -> Iterator[Any]:
+        early: dict[int, bytes] = {}
+        ended: list[int] = []
+        due = 0
+        for answer in self._cluster(_called, fn, tasks):
+            if answer.row is None:  # what its worker was given beside it ends with it
+                ended.append(answer.number)
+                continue
+            del given[answer.number]
+            early[answer.number] = answer.row
+            while (row := early.pop(due, None)) is not None:
+                due += 1
+                yield pickle.loads(row)  # noqa: S301 -- of our own workers
+        for number in sorted(ended):
+            (answer,) = self._cluster(_called, fn, iter([(number, given[number])]))
+            if answer.row is None:
+                raise DataError(f"{given[number][0]}: ends the process that works on it ({answer.words}); leave it out")
+            early[number] = answer.row
+        for number in sorted(early):
+            yield pickle.loads(early[number])  # noqa: S301
+
+
+def _called(fn: bytes, arguments: tuple[Any, ...]) -> bytes:
+    """Call a function on a worker."""
+    return pickle.dumps(pickle.loads(fn)(*arguments))  # noqa: S301 -- whoever may use a scheduler may run anything
 
 
 def _drain(ended: queue.SimpleQueue[Any], timeout_s: float) -> list[Any]:
