@@ -351,3 +351,14 @@ def test_the_queue_is_told_page_by_page(outbox):
     assert [item.row.scan_id for item in outbox.undecided(2, told[-1])] == ids[2:4]
     assert [item.row.scan_id for item in outbox.undecided(2, ids[3])] == ids[4:]
     assert outbox.undecided(2, ids[4]) == outbox.undecided(2, "no such scan") == []
+
+
+def test_counts_for_who_asks_all_the_time_know_what_waits_and_soon_the_rest(outbox):
+    assert outbox.add(row(1))
+    assert outbox.counts_lately() == outbox.counts()
+    outbox._totals = outbox._totals._replace(good_until_s=float("inf"))
+    assert outbox.add(row(2)) and outbox.add(row(3, "CLEAR"))
+    assert outbox.counts_lately()["pending"] == outbox.counts()["pending"] == 2
+    assert outbox.counts_lately()["recorded"] == 1
+    outbox._totals = outbox._totals._replace(good_until_s=0.0)
+    assert outbox.counts_lately() == outbox.counts() and outbox.counts()["recorded"] == 3

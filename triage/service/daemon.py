@@ -287,6 +287,7 @@ class Daemon:
                 for one, told in found:
                     if told:  # that one is sound again only its hash can show
                         self._take_damage(one, told)
+                del everything, found  # of an archive of years that is much memory
                 if self._config.dispatch.keys is not None:
                     self._gate = Gate(context, Path(self._config.dispatch.keys), self._log, self._note)
                 self._dispatch = Dispatch(context, self._config.dispatch, self._outbox, self._log, self._gate)
@@ -420,7 +421,7 @@ class Daemon:
             down = {name: why or ("" if intake else "disk full") for name, why in self._from_lanes.down().items()}
         why_not = (f"nothing goes out: {self._dispatch.shut}",) if self._dispatch.shut else ()
         self._metrics.tick(down, intake=intake, free_bytes=self._room.free, why_not=why_not)
-        self._metrics.look_at_queue(self._outbox.counts, self._oldest_s)
+        self._metrics.look_at_queue(self._outbox.counts_lately, self._oldest_s)
 
     def _oldest_s(self) -> float:
         waiting = self._outbox.waiting(0.0)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -278,10 +278,13 @@ class Declarations:
         )
         return [Waiting(**dict(zip(names, row, strict=True))) for row in rows]
 
-    def looked(self, scan_id: str, seq: int) -> None:
-        """Note that a waiting scan was held against all messages up to `seq`, in vain."""
+    def looked(self, scan_ids: Sequence[str], seq: int) -> None:
+        """Note that waiting scans were held against all messages up to `seq`, in vain."""
+        if not scan_ids:
+            return
         with self.store.transaction():
-            self.store.change("UPDATE waiting SET seen_seq=? WHERE scan_id=?", (seq, scan_id))
+            for scan_id in scan_ids:
+                self.store.change("UPDATE waiting SET seen_seq=? WHERE scan_id=?", (seq, scan_id))
 
     def waits_no_more(self, scan_id: str) -> None:
         """Note that a scan has its declaration."""

@@ -42,6 +42,8 @@ PATIENCE_S = 10.0
 """An outbox that refuses for so long is told to those who wait for it; until then their programs ask again."""
 MAX_CAPACITY = 100
 """Scans that one analyst may have at once, by all connections together: nobody hoards the queue."""
+LEASES_KNOWN = 1000
+"""See `Newest`; many times what one may have at once."""
 MAX_OF_ONE = 8
 """Connections of one analyst."""
 MAX_UNREAD = 64
@@ -76,6 +78,22 @@ MAY: dict[type[wire.Message], frozenset[str]] = {
 _WRITTEN_DOWN = (wire.Hello, wire.Fetch, wire.Received, wire.Decide, wire.Claim, wire.Opine)
 
 
+class Newest:
+    """The newest leases of which something is known, some thousand: a hub's connection lasts for months."""
+
+    def __init__(self) -> None:
+        self._leases: dict[str, None] = {}
+
+    def __contains__(self, lease_id: str) -> bool:
+        return lease_id in self._leases
+
+    def add(self, lease_id: str) -> None:
+        """Take one; the oldest is forgotten."""
+        self._leases[lease_id] = None
+        while len(self._leases) > LEASES_KNOWN:
+            self._leases.pop(next(iter(self._leases)))
+
+
 class Connection:
     """One analyst's connection.
 
@@ -96,8 +114,8 @@ class Connection:
         self.routing_id = routing_id
         self.peer = peer
         self.broken = False
-        self.viewed: set[str] = set()
-        self.received: set[str] = set()
+        self.viewed = Newest()
+        self.received = Newest()
         self.peeked: dict[str, bool] = {}
         self.refusals = 0
         self.views = Sparing(VIEWS_AT_ONCE, VIEW_AGAIN_S)
@@ -903,7 +921,7 @@ class Dispatch:
             for i in self._outbox.undecided(QUEUE_ROWS, after)
         )  # fmt: skip
         alarm = "; ".join(a.text for a in self._alarms_in_force())
-        return wire.Queue(rows=rows, counts=self._outbox.counts(), alarm=alarm, after=after)
+        return wire.Queue(rows=rows, counts=self._outbox.counts_lately(), alarm=alarm, after=after)
 
     def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | memoryview | None = None) -> bool:
         """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""

@@ -697,9 +697,8 @@ class Worker(threading.Thread):
         try:
             for scan_id in work.settled:
                 lane.papers.store.waits_no_more(scan_id)
-            for one, scan in lane.papers.found_late(lane.name):
-                if one.scan_id in self._told_late:
-                    continue
+                self._told_late.discard(scan_id)
+            for one, scan in lane.papers.found_late(lane.name, self._told_late, self.progressed):
                 self._told_late.add(one.scan_id)
                 assert scan.declaration is not None and scan.declaration_match is not None
                 result = lane.judge(lane.as_promised(scan))

@@ -15,7 +15,7 @@ against the messages that come later, and assessed again when one fits; what was
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,6 +32,8 @@ from .declarations import DAY_NS, Declarations, Declared, Kept, Waiting
 TRIM_S = 3600.0
 MOST_ODD = 5
 """Problems of a message that are told with a passage; the others are counted."""
+MOST_REMEMBERED = 10_000
+"""Scans that wait of which is kept in memory what was read; those before are looked up in their recordings."""
 MISSING, DOUBTFUL = "declaration_missing", "declaration_doubtful"
 
 
@@ -47,6 +49,8 @@ class Papers:
         self._read: dict[int, list[Declared]] = {}
         self._manifest = Manifest(())
         self._arranged: tuple[int, int] = (-1, -1)
+        self._readings: dict[str, list[Reading]] = {}
+        """What was read of scans that wait: to hold them against a message needs no look into their recordings."""
 
     @property
     def store(self) -> Declarations:
@@ -78,9 +82,7 @@ class Papers:
         """
         if scan.declaration is not None or scan.declaration_match is not None or not self.policy.match:
             return scan  # it came with its vehicle, or a replayed scan says how it was then
-        self._arrange(scan.start_utc_ns)
-        found = self._manifest.match_all(readings_of(scan), self.policy.wrong_join)
-        told, declaration = self._told(found, late=late)
+        told, declaration = self._found(readings_of(scan), scan.start_utc_ns, late=late)
         flags = [q for q in scan.quality if q.code not in (DOUBTFUL, *([MISSING] if declaration is not None else []))]
         flags += [f for f in _flags(told) if f.code not in {q.code for q in flags}]
         return msgspec.structs.replace(
@@ -92,6 +94,7 @@ class Papers:
         match = scan.declaration_match
         if match is None or match.state == "matched" or not match.read:
             return  # nothing was read of it: no message will ever fit
+        self._remember(scan)
         self.store.wait(
             Waiting(
                 scan_id=scan.scan_id, lane=scan.lane, path=str(path), start_utc_ns=scan.start_utc_ns,
@@ -99,25 +102,50 @@ class Papers:
             )
         )  # fmt: skip
 
-    def found_late(self, lane: str) -> Iterator[tuple[Waiting, Scan]]:
+    def _remember(self, scan: Scan) -> None:
+        self._readings[scan.scan_id] = readings_of(scan)
+        while len(self._readings) > MOST_REMEMBERED:
+            self._readings.pop(next(iter(self._readings)))
+
+    def found_late(
+        self, lane: str, told: Container[str] = (), turned: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[Waiting, Scan]]:
         """Yield scans of a lane whose declaration has come since they were judged, with it. Raises StorageError.
 
         A scan is not looked at again until another message comes. Whoever has stored its new assessment says so with
         `store.waits_no_more`; until then it is found again after a restart.
+
+        told : scans that were yielded before and are not to be again; turned : is called for each that is looked at
         """
+        head, vain = self.store.head(), []
         for one in self.store.waiting(lane):
-            head = self.store.head()
+            turned()
+            if one.scan_id in told:
+                continue
+            readings = self._readings.get(one.scan_id)
+            if readings is not None and self._found(readings, one.start_utc_ns, late=True)[1] is None:
+                vain.append(one.scan_id)
+                continue
             try:
                 scan = recording.read(Path(one.path)).scan
             except DataError:  # gone or damaged, which is told elsewhere
                 self.store.waits_no_more(one.scan_id)
                 continue
+            self._remember(scan)
             bare = msgspec.structs.replace(scan, declaration=None, declaration_match=None)
             after = self.joined(bare, late=True)
             if after.declaration is None:
-                self.store.looked(one.scan_id, head)
+                vain.append(one.scan_id)
             else:
                 yield one, after
+        self.store.looked(vain, head)
+
+    def _found(
+        self, readings: Sequence[Reading], start_utc_ns: int, *, late: bool
+    ) -> tuple[DeclarationMatch, Declaration | None]:
+        """Return what the messages say of a vehicle of which this was read."""
+        self._arrange(start_utc_ns)
+        return self._told(self._manifest.match_all(readings, self.policy.wrong_join), late=late)
 
     def _arrange(self, start_utc_ns: int) -> None:
         """Make ready what may be of a vehicle at this time; made again when messages came, or the day is another."""

@@ -171,14 +171,14 @@ def record(outbox: Outbox, run: Run, kept: Sequence[Kept], who: str) -> int:
                 raise StorageError(
                     f"{one.candidate.scan_id}: was selected among for {run.stage} meanwhile; run it again"
                 )
+        commit_if_new(outbox, run.seed_commitment, who)
         return write(outbox, run, kept, who)
 
 
 def write(outbox: Outbox, run: Run, kept: Sequence[Kept], who: str) -> int:
-    """Write a run down, in a transaction; as `record`, whatever was before."""
+    """Write a run down, in a transaction; as `record`, whatever was before. Its seed is committed to already."""
     blobs = [(k.candidate.scan_id, msgspec.json.encode(k)) for k in kept]
     described = msgspec.json.encode(run)
-    commit_if_new(outbox, run.seed_commitment, who)
     outbox.store.change(
         "INSERT INTO selection_runs VALUES (?, ?, ?, ?)", (run.run, run.stage, run.utc_ns, described)
     )  # fmt: skip
@@ -206,7 +206,7 @@ def wake(outbox: Outbox, scan_id: str) -> int:
 
 def commit_if_new(outbox: Outbox, commitment: str, who: str) -> None:
     """Write a commitment into the audit, inside a transaction, where it is not there yet."""
-    if not outbox.store.row("SELECT 1 FROM events WHERE kind='selection_seed' AND text=?", (commitment,)):
+    if not outbox.store.row("SELECT 1 FROM events WHERE kind='selection_seed' AND text=? LIMIT 1", (commitment,)):
         outbox.event("selection_seed", who=who, text=commitment)
 
 
