@@ -41,7 +41,7 @@ from scanner_io.foreign import CARGO, ForeignFiles
 from scanner_io.formats.cargo import CargoMessage
 from scanner_io.listening import SLICE_S, Answer, Asker, Later, Limits, Server, answer_of, tls_of
 from scanner_io.model import CargoReceived, DeviceInfo, Event, Kind
-from scanner_io.storage import make_folder, move_aside, sync_folder
+from scanner_io.storage import free_name, make_folder, move_aside, sync_folder
 
 _TOKEN = re.compile(rb"\r\nauthorization:[ \t]*bearer[ \t]+([!-~]{1,512})[ \t]*\r\n", re.IGNORECASE)
 _REALM = 'WWW-Authenticate: Bearer realm="cargo"'
@@ -126,6 +126,8 @@ class CargoFeed:
         self._names: dict[str, str] = {}
         self._files: ForeignFiles | None = None
         self._seen: dict[str, tuple[int, int, float]] = {}
+        self._whole: deque[tuple[Path, int, int]] = deque()
+        """Files that are whole, as they were at the last listing: size and time of change."""
         self._offered: dict[str, tuple[Path, str]] = {}
         """Files that wait to be acknowledged: source reference -> where, and why it cannot be read."""
         self._listed_s = float("-inf")
@@ -151,6 +153,7 @@ class CargoFeed:
             self._files = ForeignFiles()
             self._files.prepare(CARGO)
             self._seen, self._listed_s = {}, float("-inf")
+            self._whole.clear()
             self._closed.clear()
         return DeviceInfo(
             vendor="scanlane", model="cargo feed", kinds=(), address=self._where, simulated=c.simulated,
@@ -237,8 +240,14 @@ class CargoFeed:
     # ----------------------------------------------------------------------------------------------------- folder
 
     def _look(self) -> None:
-        """List the folder, if it is time; take the first file that is whole."""
-        if self._config.folder is None or time.monotonic() - self._listed_s < self._config.poll_s:
+        """Take the next file of the last listing that is whole; with none left list the folder, if it is time."""
+        while self._whole and not self._ready:
+            path, size, time_ns = self._whole.popleft()
+            with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                state = path.lstat()
+                if (size, time_ns) == (state.st_size, state.st_mtime_ns):
+                    self._take_file(path)
+        if self._ready or self._config.folder is None or time.monotonic() - self._listed_s < self._config.poll_s:
             return
         self._listed_s = now_s = time.monotonic()
         waiting = {path.name for path, _ in self._offered.values()}
@@ -257,10 +266,11 @@ class CargoFeed:
                 size, time_ns, since_s = self._seen.get(entry.name, (-1, -1, now_s))
                 same = (size, time_ns) == (state.st_size, state.st_mtime_ns)
                 seen[entry.name] = (state.st_size, state.st_mtime_ns, since_s if same else now_s)
-                if same and now_s - since_s >= self._config.stable_s and not self._ready:
-                    self._take_file(Path(entry.path))
-                    self._listed_s = float("-inf")  # the next one may be whole as well
+                if same and now_s - since_s >= self._config.stable_s:
+                    self._whole.append((Path(entry.path), state.st_size, state.st_mtime_ns))
         self._seen = seen
+        if self._whole:
+            self._listed_s = float("-inf")  # all of them are taken before the next one
 
     def _take_file(self, path: Path) -> None:
         """Offer a file's messages, or why it gives none; one that cannot be read must not hold up the others."""
@@ -294,11 +304,7 @@ class CargoFeed:
             return
         try:
             make_folder(folder)
-            target, count = folder / path.name, 0
-            while os.path.lexists(target):
-                count += 1
-                target = folder / f"{path.stem}.{count}{path.suffix}"
-            disk.io().rename(path, target)
+            disk.io().rename(path, free_name(folder, path))
             sync_folder(folder)
         except OSError as error:
             raise StorageError(f"{path}: cannot be moved to {folder} ({error}); check rights and space") from error

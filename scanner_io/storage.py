@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import itertools
 import mmap
 import os
 import time
@@ -332,6 +333,16 @@ def settle(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def free_name(folder: Path, path: Path) -> Path:
+    """Return where a file may go in `folder`: under its own name, with a number, or, after a hundred, with the time.
+
+    Who always uses the same name has thousands there, and each new one would try them all.
+    """
+    names = itertools.chain((path.name,), (f"{path.stem}.{count}{path.suffix}" for count in range(1, 100)))
+    free = (folder / name for name in names if not os.path.lexists(folder / name))
+    return next(free, folder / f"{path.stem}.{time.time_ns()}{path.suffix}")
+
+
 def move_aside(path: Path, folder: Path, reason: str) -> Path:
     """Move `path` into `folder` under a name that is free there, with `NAME.reason.txt` beside it; return where it is.
 
@@ -341,11 +352,7 @@ def move_aside(path: Path, folder: Path, reason: str) -> Path:
     """
     try:
         make_folder(folder)
-        target = folder / path.name
-        count = 0
-        while os.path.lexists(target):
-            count += 1
-            target = folder / f"{path.stem}.{count}{path.suffix}"
+        target = free_name(folder, path)
         why = target.with_name(target.name + ".reason.txt")
         write_durable(why, reason.encode("utf-8", "backslashreplace") + b"\n", replace=True)
         disk.io().rename(path, target)

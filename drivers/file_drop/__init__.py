@@ -174,6 +174,7 @@ class FileDrop:
         self._folder = Path(config.path)
         self._done = self._folder / config.done_dir
         self._quarantine = self._folder / config.quarantine_dir
+        self._own = {config.must_contain, *(p.name for p in (self._done, self._quarantine) if p.parent == self._folder)}
         self._patterns = tuple(p.casefold() for p in config.pattern)
         self._closed = threading.Event()
         self._closed.set()
@@ -355,7 +356,7 @@ class FileDrop:
         """Tell whether a name is nobody's scan: hidden, of a copy under way, or one of this driver's own."""
         if name.startswith((".", "~")) or name.casefold().endswith(_TEMPORARY):
             return True
-        return name == self._config.must_contain or self._folder / name in (self._done, self._quarantine)
+        return name in self._own
 
     def _counts(self, name: str) -> bool:
         folded = name.casefold()

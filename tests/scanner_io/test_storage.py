@@ -1,11 +1,13 @@
 import os
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scanner_io import storage
-from scanner_io.storage import Part
+from scanner_io.storage import Part, free_name
 
 LARGE = storage._DIRECT
 PLACE = st.integers(0, 4 * LARGE)
@@ -80,3 +82,12 @@ def test_what_cannot_be_moved_aside_stays_and_is_moved_the_next_time(tmp_path, f
     assert target.read_bytes() == b"what is wrong"
     assert target.with_name(target.name + ".reason.txt").read_text() == "why\n"
     assert faulty.calls
+
+
+def test_a_name_that_was_used_a_hundred_times_is_not_looked_for_any_longer(tmp_path):
+    assert free_name(tmp_path, Path("a.png")).name == "a.png"
+    for name in ("a.png", *(f"a.{n}.png" for n in range(1, 99))):
+        (tmp_path / name).touch()
+    assert free_name(tmp_path, Path("a.png")).name == "a.99.png"
+    (tmp_path / "a.99.png").touch()
+    assert re.fullmatch(r"a\.\d{19}\.png", free_name(tmp_path, Path("a.png")).name)

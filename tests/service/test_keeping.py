@@ -1,12 +1,15 @@
 """Recordings and rows held against each other."""
 
 import hashlib
+import os
+import time
 
 import msgspec
 import pytest
 
 from tests.service.test_outbox import decision, row
 from triage.service import keeping
+from triage.service.daemon import recordings_in
 from triage.service.outbox import Outbox
 
 WHOLE = b"a recording" * 1000
@@ -93,3 +96,17 @@ def test_undecided_recordings_are_read_first_and_reading_ends_at_once(outbox, tm
     scrub.close()
     assert not scrub.is_alive()
     assert scrub.found.empty()
+
+
+def test_recordings_of_a_lane_are_listed_day_by_day_and_without_what_comes_meanwhile(tmp_path):
+    for name in ("20260102/b", "20260101/a", "20260102/a"):
+        path = tmp_path / f"{name}.scan.h5"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    listed = recordings_in(tmp_path)
+    assert next(listed).parent.name == "20260101"
+    late = tmp_path / "20260102/late.scan.h5"
+    late.touch()
+    os.utime(late, (time.time() + 10, time.time() + 10))
+    assert [p.relative_to(tmp_path).as_posix() for p in listed] == ["20260102/a.scan.h5", "20260102/b.scan.h5"]
+    assert list(recordings_in(tmp_path / "none")) == []

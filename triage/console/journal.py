@@ -51,6 +51,7 @@ MIGRATIONS = (
         containers TEXT NOT NULL, chapters TEXT NOT NULL, outcome TEXT NOT NULL, offer BLOB NOT NULL
     ) STRICT;
     """,
+    "CREATE INDEX seen_start ON seen (start_utc_ns);",
 )
 
 

@@ -19,6 +19,7 @@ recording as it was are held with an alarm (`keeping`), leases are armed again.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import multiprocessing
 import os
 import resource
@@ -63,6 +64,8 @@ RESTARTS, RESTART_WINDOW_S, RESTART_PAUSE_S = 5, 60.0, 30.0
 """A lane may be restarted so often within the window; then it rests for the pause, with an alarm."""
 MAX_JUDGING_ATTEMPTS = 3
 REJUDGE_AT_ONCE = 4
+RECONCILE_AT_ONCE = 2000
+"""Recordings that are looked for in the outbox in one turn of the loop, some 40 ms."""
 STORING_S = 300.0
 """A worker may wait so long for a disk: a lane that is ended meanwhile loses what live devices said."""
 WARM_UP_S = 600.0
@@ -115,6 +118,19 @@ def state_folder(path: Path) -> Iterator[Path]:
         yield path
 
 
+def recordings_in(folder: Path) -> Iterator[Path]:
+    """Yield the recordings of a lane that are there now, day by day: of an archive of years only one day is listed.
+
+    What comes while they are looked at is reported by the lane itself.
+    """
+    began_ns = time.time_ns()
+    for day in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for path in sorted(day.rglob(f"*{recording.SUFFIX}")):
+            with suppress(FileNotFoundError):  # deleted meanwhile
+                if path.stat().st_mtime_ns <= began_ns:
+                    yield path
+
+
 class LaneHandle:
     """One lane's process as the daemon sees it."""
 
@@ -136,8 +152,9 @@ class LaneHandle:
         """When its process was ended because it hung; 0: it was not, or it is gone."""
         self._starts: deque[float] = deque(maxlen=RESTARTS)
         self.not_before_s = 0.0
-        self.unreconciled = False
-        """Its recordings have not been looked through since it began."""
+        self.to_reconcile: Iterator[Path] | None = None
+        """Its recordings from before it began that have not been looked at since."""
+        self.without_row = 0
         self.to_rejudge: deque[Path] = deque()
         self.rejudging: set[str] = set()
         self.untaken: deque[link.Judged] = deque()
@@ -462,7 +479,8 @@ class Daemon:
                 self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
                 self._note("lane_ready", f"process {message.pid} of {self._outbox.hub}", who=handle.name)
                 handle.say(self._intake)
-                handle.unreconciled = True
+                handle.to_reconcile = recordings_in(self._state / "recordings" / handle.name)
+                handle.without_row = 0
                 self._catch_up(handle)
             case link.Judging():
                 try:
@@ -556,16 +574,17 @@ class Daemon:
             self._dispatch.tell(wire.Alarm(kind="declaration", text=text, utc_ns=time.time_ns(), over=True))
 
     def _reconcile(self, handle: LaneHandle) -> None:
-        """Note every recording of the lane that has no row; `_ask_again` has them judged and reported."""
-        known = self._outbox.known_paths()
-        handle.unreconciled = False
-        folder = self._state / "recordings" / handle.name
-        for path in sorted(folder.rglob(f"*{recording.SUFFIX}")) if folder.is_dir() else []:
-            if str(path) in known:
-                continue
-            handle.to_rejudge.append(path)
-        if handle.to_rejudge:
-            text = f"{len(handle.to_rejudge)} recordings have no row in the outbox; they are judged and entered"
+        """Note recordings of the lane that have no row, some at a time; `_ask_again` has them judged and reported."""
+        assert handle.to_reconcile is not None
+        some = list(itertools.islice(handle.to_reconcile, RECONCILE_AT_ONCE))
+        without = [path for path in some if self._outbox.path_of(path.name.removesuffix(recording.SUFFIX)) != str(path)]
+        handle.to_rejudge.extend(without)
+        handle.without_row += len(without)
+        if len(some) == RECONCILE_AT_ONCE:
+            return
+        handle.to_reconcile = None
+        if handle.without_row:
+            text = f"{handle.without_row} recordings have no row in the outbox; they are judged and entered"
             self._log("recordings_without_row", level="warning", lane=handle.name, text=text)
 
     def _catch_up(self, handle: LaneHandle) -> None:
@@ -578,7 +597,7 @@ class Daemon:
         """Send a few recordings at a time, so that neither side ever waits for the other's pipe."""
         for _ in range(len(handle.untaken)):
             self._take(handle, handle.untaken.popleft())
-        if handle.unreconciled and handle.ready:
+        if handle.to_reconcile is not None and handle.ready:
             self._reconcile(handle)
         while handle.to_rejudge and handle.ready and len(handle.rejudging) < REJUDGE_AT_ONCE:
             path = str(handle.to_rejudge[0])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import os
 import queue
 import random
@@ -21,6 +22,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -59,6 +61,7 @@ from scanner_io.storage import make_folder, move_aside, settle
 
 from . import footprint, link
 from .assembly import Assembled, Assembly, LaneSpec
+from .declarations import DAY_NS
 from .declarations import FILE as DECLARATIONS
 from .outbox import ScanRow
 from .papers import MISSING, Papers
@@ -1044,8 +1047,9 @@ class LaneProcess:
 
     def _recorded(self, begun: Begun) -> PortalRecord | None:
         """Return the record of a passage if a recording holds it: one written since it began."""
-        folder = self.recordings / self._lane.name
-        for path in folder.rglob(f"*{recording.SUFFIX}") if folder.is_dir() else ():
+        near = (datetime.fromtimestamp((begun.start_utc_ns + d * DAY_NS) / 1e9, UTC) for d in (-1, 0, 1))
+        folders = [self.recordings / self._lane.name / f"{day:%Y%m%d}" for day in near]
+        for path in itertools.chain.from_iterable(f.glob(f"*{recording.SUFFIX}") for f in folders if f.is_dir()):
             if path.stat().st_mtime_ns < begun.start_utc_ns - CLOCKS_DIFFER_NS:
                 continue
             try:

@@ -246,11 +246,16 @@ class Outbox:
     A service's clock is its own; that another one lives is seen from a number that it raises, not from any clock.
     """
 
-    def __init__(self, place: store.Place, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Open or create it. Raises StorageError if it is not usable or was written by a newer scanlane."""
+    def __init__(
+        self, place: store.Place, *, monotonic: Callable[[], float] = time.monotonic, thorough: bool = True
+    ) -> None:  # fmt: skip
+        """Open or create it. Raises StorageError if it is not usable or was written by a newer scanlane.
+
+        thorough : as for `store.SqliteStore`
+        """
         self._monotonic = monotonic
         self._deadlines: dict[str, float] = {}
-        self.store = store.opened(place)
+        self.store = store.opened(place, thorough=thorough)
         self._connections = self.store.connections
         """Of the store, when last looked at."""
         self.hub, self._shared = (place.hub, place.shared) if isinstance(place, store.Server) else ("", False)
@@ -379,9 +384,10 @@ class Outbox:
             (now, now + tier * self._age_ns, scan_id),
         )
 
-    def known_paths(self) -> set[str]:
-        """Return the paths of all recordings of this service with a row."""
-        return {path for (path,) in self.store.rows("SELECT path FROM scans WHERE hub=?", (self.hub,))}
+    def path_of(self, scan_id: str) -> str | None:
+        """Return where this service has a scan's recording; None where it has no row of it."""
+        found = self.store.row("SELECT path FROM scans WHERE scan_id=? AND hub=?", (scan_id, self.hub))
+        return None if found is None else str(found[0])
 
     def count_judging(self, path: str) -> int:
         """Note that judging of `path` begins; return how often it has begun without a result."""

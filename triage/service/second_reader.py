@@ -120,7 +120,7 @@ class SecondReader:
     def _archive(self, ask: Callable[[Outbox], _T]) -> _T:
         """Ask the archive something in this thread, to which its connection belongs. Raises DeliveryError."""
         try:
-            outbox = Outbox(self._place)
+            outbox = Outbox(self._place, thorough=False)
             try:
                 return ask(outbox)
             finally:

@@ -96,9 +96,9 @@ def named(text: str) -> Place:
     return place
 
 
-def opened(place: Place) -> Store:
-    """Open or create a database. Raises StorageError if it is not usable."""
-    return SqliteStore(place) if isinstance(place, Path) else _postgres().PostgresStore(place)
+def opened(place: Place, *, thorough: bool = True) -> Store:
+    """Open or create a database. Raises StorageError if it is not usable. thorough : as for `SqliteStore`"""
+    return SqliteStore(place, thorough=thorough) if isinstance(place, Path) else _postgres().PostgresStore(place)
 
 
 def reading(place: Place) -> AbstractContextManager[Reader]:
@@ -188,11 +188,13 @@ class SqliteStore(Store):
     it writes all that the log holds into the database anew, syncs that, and begins another log.
     """
 
-    def __init__(self, path: Path, *, what: str = "an outbox", remedy: str = REMEDY) -> None:
+    def __init__(self, path: Path, *, what: str = "an outbox", remedy: str = REMEDY, thorough: bool = True) -> None:
         """Open or create it. Raises StorageError if it is not usable.
 
         what, remedy : for messages, what the file is and what to do where it is damaged
+        thorough : check all of it, and fold its log in; without, for who asks a little beside a service that did
         """
+        self._thorough = thorough
         self.place = str(path)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -201,8 +203,9 @@ class SqliteStore(Store):
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.execute("PRAGMA busy_timeout=5000")
             self._db.execute("PRAGMA secure_delete=ON")  # what retention erases does not stay readable in free pages
-            self._fold()
-            verdict = self._db.execute("PRAGMA quick_check").fetchone()[0]
+            if thorough:
+                self._fold()
+            verdict = self._db.execute("PRAGMA quick_check").fetchone()[0] if thorough else "ok"
         except sqlite3.Error as error:
             hint = remedy if type(error) is sqlite3.DatabaseError else "check its rights and the disk"
             raise StorageError(f"{path}: not usable as {what} ({error}); {hint}") from error
@@ -212,7 +215,8 @@ class SqliteStore(Store):
     def close(self) -> None:
         """Fold the write-ahead log into the file and close."""
         if not self.distrusted:
-            self._fold()
+            if self._thorough:
+                self._fold()
             self._db.close()
             return
         # The last connection to close would sync the log once more and believe it; one that may only read does not.
