@@ -51,7 +51,7 @@ def test_a_copy_of_a_running_service_makes_a_state_that_holds_the_same(state, tm
     assert backup.restore(tmp_path / "copy", tmp_path / "again") == 5
     box = Outbox(tmp_path / "again/outbox.sqlite")
     try:
-        found = keeping.kept(box)
+        found = [*keeping.everything(box.place)]
         assert len(found) == 3
         for one in found:
             assert one.path.startswith(str(tmp_path / "again/recordings/north"))

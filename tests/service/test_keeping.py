@@ -33,11 +33,12 @@ def stored(outbox, folder, number, outcome="REVIEW", **more):
 def look(outbox):
     """Return what is new at a start: by name and length, then by every byte."""
     told = []
-    for one in keeping.kept(outbox):
+    for one in keeping.undecided(outbox):
         if keeping.seen_at_once(one):
             told.append(keeping.tell_damage(outbox, one, keeping.seen_at_once(one)))
-    scrub = keeping.Scrub(keeping.kept(outbox))
+    scrub = keeping.Scrub(lambda: keeping.everything(outbox.place))
     scrub.run()
+    assert not scrub.problem
     while not scrub.found.empty():
         told.append(keeping.tell_damage(outbox, *scrub.found.get()))
     return [True for new in told if new]
@@ -86,12 +87,21 @@ def test_damage_of_what_is_decided_is_told_and_changes_no_decision(outbox, tmp_p
     assert kinds[-1] == "recording_damaged"
 
 
-def test_undecided_recordings_are_read_first_and_reading_ends_at_once(outbox, tmp_path):
+def test_where_what_must_be_there_cannot_be_asked_that_is_told(tmp_path):
+    (tmp_path / "outbox.sqlite").write_bytes(b"no database" * 100)
+    scrub = keeping.Scrub(lambda: keeping.everything(tmp_path / "outbox.sqlite"))
+    scrub.run()
+    assert "outbox.sqlite" in scrub.problem and scrub.over_s
+
+
+def test_undecided_recordings_are_read_first_and_reading_ends_at_once(outbox, tmp_path, monkeypatch):
     stored(outbox, tmp_path, 1, "CLEAR")
     stored(outbox, tmp_path, 2)
-    assert [one.state for one in keeping.kept(outbox)] == ["pending", "filed"]
-    large = msgspec.structs.replace(keeping.kept(outbox)[0], path="/dev/zero", size=0)
-    scrub = keeping.Scrub([large])
+    stored(outbox, tmp_path, 3, "CLEAR")
+    monkeypatch.setattr(keeping, "PAGE", 1)
+    assert [one.state for one in keeping.everything(outbox.place)] == ["pending", "filed", "filed"]
+    large = msgspec.structs.replace(keeping.undecided(outbox)[0], path="/dev/zero", size=0)
+    scrub = keeping.Scrub(lambda: [large])
     scrub.start()
     scrub.close()
     assert not scrub.is_alive()

@@ -261,7 +261,7 @@ class Daemon:
         self._stop_signals = 0
         self._room = Room(self._state, config.storage)
         self._disk_looked_s = 0.0
-        self._scrub = keeping.Scrub([])
+        self._scrub = keeping.Scrub(lambda: ())
         self._scrub_told = False
         self._damaged = 0
         self._intake = link.Intake(open=True)
@@ -299,12 +299,10 @@ class Daemon:
             pulse = Pulse(context)
             try:
                 self._look_at_clock()
-                everything = keeping.kept(self._outbox)
-                found = [(one, told) for one in everything if (told := keeping.seen_at_once(one)) != one.damage]
-                for one, told in found:
-                    if told:  # that one is sound again only its hash can show
+                for one in keeping.undecided(self._outbox):
+                    told = keeping.seen_at_once(one)
+                    if told and told != one.damage:  # that one is sound again only its hash can show
                         self._take_damage(one, told)
-                del everything, found  # of an archive of years that is much memory
                 if self._config.dispatch.keys is not None:
                     self._gate = Gate(context, Path(self._config.dispatch.keys), self._log, self._note)
                 self._dispatch = Dispatch(context, self._config.dispatch, self._outbox, self._log, self._gate)
@@ -663,7 +661,8 @@ class Daemon:
     # ------------------------------------------------------------------------------------------------ recordings
 
     def _begin_scrub(self) -> None:
-        self._scrub = keeping.Scrub(keeping.kept(self._outbox))
+        place = place_of(self._config)
+        self._scrub = keeping.Scrub(lambda: keeping.everything(place))
         self._scrub.start()
 
     def _watch_recordings(self) -> None:
@@ -674,8 +673,12 @@ class Daemon:
         if changed:
             self._tell_damaged()
         if scrub.over_s and not scrub.is_alive():
-            if not self._scrub_told and scrub.read:
-                self._log("recordings_read", text=f"{scrub.read} recordings were read, {self._damaged} are not sound")
+            if not self._scrub_told and (scrub.read or scrub.problem):
+                text = f"{scrub.read} recordings were read, {self._damaged} are not sound"
+                if scrub.problem:
+                    self._log("recordings_not_read", level="warning", text=f"{text}; the rest not: {scrub.problem}")
+                else:
+                    self._log("recordings_read", text=text)
                 self._scrub_told = True
             if time.monotonic() - scrub.over_s >= keeping.SCRUB_AGAIN_S:
                 self._scrub_told = False

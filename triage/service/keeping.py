@@ -1,8 +1,8 @@
 """The recordings on the disk held against their rows, both ways, from the start on.
 
     a recording without a row      is judged (again) and entered                                   `daemon`
-    a row without its recording    is held, with an alarm; what is decided already is told
-    a recording of another length  the same; at the start
+    a row without its recording    is held, with an alarm, at the start; what is decided already is told soon after
+    a recording of another length  the same
     a recording of another hash    the same; all are read again in the background, undecided ones first, every day
     a `.part`, a damaged one       goes to quarantine; nothing is deleted                          `daemon`, `lane`
 
@@ -15,17 +15,27 @@ import hashlib
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from scanner_io.errors import StorageError
+
 from .outbox import Outbox
+from .store import Place, Row, Server, reading
 
 SCRUB_BYTES_PER_S = 100 << 20
 """Reading in the background must leave the disk to the lanes."""
 SCRUB_AGAIN_S = 24 * 3600.0
+PAGE = 1000
 _PIECE = 1 << 20
+_KEPT = (
+    "SELECT scan_id, path, sha256, size, state, damage FROM scans JOIN outbox USING (scan_id) "
+    "WHERE hub=? AND kept='whole' AND state IN "
+)
+_UNDECIDED, _DECIDED = "('pending', 'leased', 'held')", "('decided', 'filed')"
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,17 +49,34 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     damage: str
 
 
-def kept(outbox: Outbox) -> list[Kept]:
-    """Return what recordings of this service must be there, undecided ones first."""
-    rows = outbox.store.rows(
-        "SELECT scan_id, path, sha256, size, state, damage FROM scans JOIN outbox USING (scan_id) "
-        "WHERE hub=? AND kept='whole' ORDER BY CASE WHEN state IN ('decided', 'filed') THEN 1 ELSE 0 END, scan_id",
-        (outbox.hub,),
-    )
-    return [
-        Kept(scan_id=i, path=path, sha256=sha256, size=size, state=state, damage=damage)
-        for i, path, sha256, size, state, damage in rows
-    ]
+def undecided(outbox: Outbox) -> list[Kept]:
+    """Return the recordings of this service that must be there for somebody who still decides on them."""
+    return [*_some(outbox.store.rows, outbox.hub, _UNDECIDED, "", 1 << 62)]
+
+
+def everything(place: Place) -> Iterator[Kept]:
+    """Yield what recordings of this service must be there, undecided ones first: pages of a second database connection.
+
+    Raises StorageError.
+    """
+    hub = place.hub if isinstance(place, Server) else ""
+    for states in (_UNDECIDED, _DECIDED):
+        last = ""
+        while True:
+            with reading(place) as reader:
+                page = [*_some(reader.rows, hub, states, last, PAGE)]
+            yield from page
+            if len(page) < PAGE:
+                break
+            last = page[-1].scan_id
+
+
+def _some(
+    rows: Callable[[str, Sequence[Any]], Iterable[Row]], hub: str, states: str, after: str, limit: int
+) -> Iterator[Kept]:
+    found = rows(f"{_KEPT}{states} AND scan_id>? ORDER BY scan_id LIMIT ?", (hub, after, limit))
+    for i, path, sha256, size, state, damage in found:
+        yield Kept(scan_id=i, path=path, sha256=sha256, size=size, state=state, damage=damage)
 
 
 def seen_at_once(one: Kept) -> str:
@@ -121,7 +148,8 @@ def damaged(outbox: Outbox) -> list[str]:
 class Scrub(threading.Thread):
     """Reads every recording in the background and compares its hash; what it finds waits in `found`."""
 
-    def __init__(self, everything: list[Kept]) -> None:
+    def __init__(self, everything: Callable[[], Iterable[Kept]]) -> None:
+        """Take what gives all that there must be; it is called in this thread."""
         super().__init__(name="scrub", daemon=True)
         self.found: queue.SimpleQueue[tuple[Kept, str]] = queue.SimpleQueue()
         """Recordings that are not as they were when last seen, and what is wrong with each now."""
@@ -129,19 +157,38 @@ class Scrub(threading.Thread):
         """How many recordings were read whole."""
         self.over_s = 0.0
         """When all had been read, monotonic; 0 before."""
+        self.problem = ""
+        """In words, why it could not be known what there must be."""
         self._everything = everything
         self._ending = threading.Event()
 
     def run(self) -> None:
-        """Read all of them once."""
-        for one in self._everything:
+        """Look at all of them, then read all of them."""
+        try:
+            if not (self._look() and self._read()):
+                return
+        except StorageError as error:  # all of it is begun again as if it were over
+            self.problem = str(error)
+        self.over_s = time.monotonic()
+
+    def _look(self) -> bool:
+        """Find what is gone or of another length, which takes seconds; False if it is to end."""
+        for one in self._everything():
+            if self._ending.is_set():
+                return False
+            if (told := seen_at_once(one)) and told != one.damage:
+                self.found.put((one, told))
+        return True
+
+    def _read(self) -> bool:
+        for one in self._everything():
             told = seen_by_hash(one, self._pause)
             if told is None:
-                return
+                return False
             self.read += 1
             if told != one.damage:
                 self.found.put((one, told))
-        self.over_s = time.monotonic()
+        return True
 
     def _pause(self, count: int) -> bool:
         return not self._ending.wait(count / SCRUB_BYTES_PER_S)

@@ -255,6 +255,7 @@ class Outbox:
         """
         self._monotonic = monotonic
         self._deadlines: dict[str, float] = {}
+        self.place = place
         self.store = store.opened(place, thorough=thorough)
         self._connections = self.store.connections
         """Of the store, when last looked at."""
