@@ -513,3 +513,22 @@ def test_opinions_on_what_is_not_ones_own_are_refused(service):
         ana.opine(offer, "inspect", "open to all", blind=False)
         (told,) = ben.claim(scan_id).opinions
         assert (told.verdict, told.note) == ("inspect", "open to all")
+
+
+def test_a_queue_view_is_made_again_only_when_something_has_happened(service, monkeypatch):
+    made = []
+    queue = service.dispatch.queue
+    monkeypatch.setattr(service.dispatch, "queue", lambda after="": made.append(after) or queue(after))
+    with Workstation(service.address, "ana") as desk:
+        service.put(1)
+        offer = desk.next_offer(5)
+        assert offer is not None and until(lambda: desk.queue().counts.get("leased") == 1)
+        time.sleep(0.5)
+        desk.queue()
+        before = len(made)
+        for _ in range(4):
+            assert desk.queue().counts["recorded"] == 1
+            time.sleep(0.2)
+        assert len(made) == before
+        service.put(2)
+        assert until(lambda: desk.queue().counts["recorded"] == 2)

@@ -174,6 +174,8 @@ class Dispatch:
         self._begun: dict[str, float] = {}
         """When each lease that a connection has was given or taken up, monotonic."""
         self._view: wire.Queue | None = None
+        self._viewed_at = -1
+        """The audit's last event when it was made."""
         """Of the queue, the last one that was made."""
         self._unreadable = Sparing(burst=20, every_s=10.0)
         self._wrong = Sparing(burst=20, every_s=10.0)
@@ -440,7 +442,7 @@ class Dispatch:
             view = self.queue(after[:MAX_REF])
         else:
             if leave or self._view is None:
-                self._view = self.queue()
+                self._view = self._queue_now()
             view = self._view
         self._send(connection.routing_id, view)
         self._expect_read(connection, 1)
@@ -908,6 +910,17 @@ class Dispatch:
                 self._log("release_failed", level="warning", text=one_line(str(error)))
         self._log("analyst_left", analyst=connection.analyst, text=why)
 
+    def _queue_now(self) -> wire.Queue:
+        """Return the queue's beginning; the same again while the audit tells of nothing new: each desk asks for it."""
+        seq, _ = self._outbox.audit_head()
+        if self._view is None or self._viewed_at != seq or self._view.alarm != self._alarm_words():
+            self._view = self.queue()
+            self._viewed_at = seq if self._outbox.counted_upto == seq else -1
+        return self._view
+
+    def _alarm_words(self) -> str:
+        return "; ".join(a.text for a in self._alarms_in_force())
+
     def queue(self, after: str = "") -> wire.Queue:
         """Return the queue as workstations see it, from its first scan or from the one that follows `after`."""
         opinions = self._outbox.opinion_counts()
@@ -920,8 +933,7 @@ class Dispatch:
             )
             for i in self._outbox.undecided(QUEUE_ROWS, after)
         )  # fmt: skip
-        alarm = "; ".join(a.text for a in self._alarms_in_force())
-        return wire.Queue(rows=rows, counts=self._outbox.counts_lately(), alarm=alarm, after=after)
+        return wire.Queue(rows=rows, counts=self._outbox.counts_lately(), alarm=self._alarm_words(), after=after)
 
     def _send(self, routing_id: bytes, message: wire.Message, raw: bytes | memoryview | None = None) -> bool:
         """Send; False if the peer's queue is full, the peer is gone, or nothing may go out."""

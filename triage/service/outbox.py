@@ -914,6 +914,11 @@ class Outbox:
         )
         return counts
 
+    @property
+    def counted_upto(self) -> int:
+        """The audit's last event that `counts_lately` has counted; -1 before."""
+        return -1 if self._totals is None else self._totals.seq
+
     def counts_lately(self) -> dict[str, int]:
         """Return what `counts` does; of what waits no longer it may be a little old. For who asks all the time.
 
