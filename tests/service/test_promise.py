@@ -12,6 +12,7 @@ from tests.service.daemon_rig import daemon, write_config
 from triage.analysis.drift import Watch
 from triage.analysis.pipeline import Profile
 from triage.service import offline
+from triage.service import promise as promises
 from triage.service.lane import Judge
 from triage.service.lane import lane_profile as lane_profile_of
 from triage.service.outbox import Outbox
@@ -54,6 +55,47 @@ def test_it_goes_on_after_a_restart_where_it_was(tmp_path):
     assert cleared.health().state == "ok" and cleared.watch.scans == 0
 
 
+@pytest.mark.parametrize("every", [7, 1000])
+def test_a_watch_that_was_written_down_goes_on_to_the_last_bit(tmp_path, monkeypatch, every):
+    monkeypatch.setattr(promises, "KEEP_EVERY", every)
+    monkeypatch.setattr(promises, "MOST_KNOWN", 30)
+    straight, rng = Watch(PROFILE), np.random.default_rng(3)
+    some = list(lanes.examples(rng, 60, first=2000, noise=0.3))
+    promise = opened(tmp_path)
+    for n, one in enumerate(some):
+        if n % 17 == 16:
+            promise = opened(tmp_path)
+        straight.take(lanes.seen(one))
+        promise.take(result_of(one))
+    lines = next((tmp_path / "promise" / "north").glob("*.jsonl"))
+    taken = []
+    take = Watch.take
+    monkeypatch.setattr(Watch, "take", lambda watch, scan: taken.append(scan.scan) or take(watch, scan))
+    again = opened(tmp_path)
+    assert len(taken) == (60 % 7 if every == 7 else 60)
+    assert again.watch.state() == straight.state()
+    again.take(result_of(some[-1]))  # it is known
+    assert again.watch.scans == 60 == len(lines.read_bytes().splitlines())
+
+
+@pytest.mark.parametrize("harm", ["damaged", "of other lines", "over other numbers"])
+def test_a_written_watch_that_is_of_no_use_costs_nothing_but_time(tmp_path, monkeypatch, harm):
+    monkeypatch.setattr(promises, "KEEP_EVERY", 5)
+    promise = opened(tmp_path)
+    for one in lanes.examples(np.random.default_rng(5), 10):
+        promise.take(result_of(one))
+    (path,) = (tmp_path / "promise" / "north").glob("*.watch")
+    kept = msgspec.msgpack.decode(path.read_bytes(), type=promises.Kept)
+    if harm == "damaged":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        changes = {"tail": bytes(32)} if harm == "of other lines" else {
+            "watch": msgspec.structs.replace(kept.watch, sums={"x": [1.0]})
+        }  # fmt: skip
+        path.write_bytes(msgspec.msgpack.encode(msgspec.structs.replace(kept, **changes)))
+    assert opened(tmp_path).watch.state() == promise.watch.state()
+
+
 def test_a_scan_counts_once_and_only_if_it_is_an_example(tmp_path):
     one, two = lanes.examples(np.random.default_rng(1), 2)
     promise = opened(tmp_path)
@@ -72,7 +114,7 @@ def test_a_torn_line_is_cut_and_a_damaged_file_moved_aside(tmp_path):
     promise = opened(tmp_path)
     for one in lanes.examples(rng, 3):
         promise.take(result_of(one))
-    path = next((tmp_path / "promise" / "north").iterdir())
+    path = next((tmp_path / "promise" / "north").glob("*.jsonl"))
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:30])
     assert kept_watch(tmp_path, PROFILE).scans == 3

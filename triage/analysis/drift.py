@@ -87,16 +87,16 @@ class _Ranks:
     """One number: where a new one stands among all before."""
 
     def __init__(self, values: Array) -> None:
-        self._bag = np.sort(values[~np.isnan(values)]).tolist()
-        self.usual = float(np.median(self._bag)) if self._bag else float("nan")
+        self.bag = np.sort(values[~np.isnan(values)]).tolist()
+        self.usual = float(np.median(self.bag)) if self.bag else float("nan")
 
     def p_value(self, value: float, chance: float, *, keep: bool) -> float:
         """Return the smoothed share of the bag that is at least `value`. chance : in (0, 1), divides ties."""
-        above = len(self._bag) - bisect_right(self._bag, value)
-        equal = len(self._bag) - above - bisect_left(self._bag, value)
-        p = (above + chance * (equal + 1)) / (len(self._bag) + 1)
+        above = len(self.bag) - bisect_right(self.bag, value)
+        equal = len(self.bag) - above - bisect_left(self.bag, value)
+        p = (above + chance * (equal + 1)) / (len(self.bag) + 1)
         if keep:
-            insort(self._bag, value)
+            insort(self.bag, value)
         return float(p)
 
 
@@ -104,16 +104,34 @@ class _Rarity:
     """The kind of load: how rare a scan's cell is among all before, itself counted."""
 
     def __init__(self, cells: list[Cell]) -> None:
-        self._counts = Counter(cells)
+        self.counts = Counter(cells)
 
     def p_value(self, cell: Cell, chance: float, *, keep: bool) -> float:
-        own = self._counts[cell] + 1
-        others = [n for c, n in self._counts.items() if c != cell]
+        own = self.counts[cell] + 1
+        others = [n for c, n in self.counts.items() if c != cell]
         rarer = sum(n for n in others if n < own)
         as_rare = own + sum(n for n in others if n == own)
         if keep:
-            self._counts[cell] += 1
+            self.counts[cell] += 1
         return (rarer + chance * as_rare) / (sum(others) + own)
+
+
+class WatchState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that a watch has learned since its profile came into force.
+
+    bags : per number what is ranked among, in order; cells : how often each kind of load came; sums : of the bets
+    recent, flags : of the last scans; the rest as in `Watch`
+    """
+
+    scans: int
+    flagged: int
+    unknown: int
+    stale: str
+    bags: dict[str, list[float]]
+    cells: list[tuple[Cell, int]]
+    sums: dict[str, list[float]]
+    recent: dict[str, list[float]]
+    flags: list[bool]
 
 
 class Watch:
@@ -136,6 +154,30 @@ class Watch:
         self._flags: deque[bool] = deque(maxlen=200)
         self.scans = self.flagged = self.unknown = 0
         self.stale = ""
+
+    def state(self) -> WatchState:
+        """Return what `resume` goes on with."""
+        return WatchState(
+            scans=self.scans, flagged=self.flagged, unknown=self.unknown, stale=self.stale,
+            bags={name: ranks.bag for name, ranks in self._ranks.items()}, cells=list(self._rarity.counts.items()),
+            sums={name: values.tolist() for name, values in self._sums.items()},
+            recent={name: list(values) for name, values in self._recent.items()}, flags=list(self._flags),
+        )  # fmt: skip
+
+    def resume(self, state: WatchState) -> None:
+        """Go on where another watch of the same profile was, to the last bit. Raises ValueError for another's."""
+        lengths = {name: len(values) for name, values in self._sums.items()}
+        if {name: len(values) for name, values in state.sums.items()} != lengths or (
+            state.bags.keys() != self._ranks.keys() or state.recent.keys() != self._recent.keys()
+        ):
+            raise ValueError("it is of a watch over other numbers")
+        self.scans, self.flagged, self.unknown, self.stale = state.scans, state.flagged, state.unknown, state.stale
+        for name, bag in state.bags.items():
+            self._ranks[name].bag = list(bag)
+            self._recent[name].extend(state.recent[name])
+        self._rarity.counts = Counter(dict(state.cells))
+        self._sums = {name: np.array(values) for name, values in state.sums.items()}
+        self._flags.extend(state.flags)
 
     @property
     def evidence(self) -> float:
