@@ -1,3 +1,4 @@
+import re
 import sqlite3
 import time
 
@@ -362,3 +363,46 @@ def test_counts_for_who_asks_all_the_time_know_what_waits_and_soon_the_rest(outb
     assert outbox.counts_lately()["recorded"] == 1
     outbox._totals = outbox._totals._replace(good_until_s=0.0)
     assert outbox.counts_lately() == outbox.counts() and outbox.counts()["recorded"] == 3
+
+
+WHOLE_TABLE = re.compile("SCAN (outbox|scans|events|opinions|decisions|assessments)")
+
+
+def plans(outbox, call):
+    """Return how SQLite goes about every statement that a call makes, and what the call returns."""
+    statements = []
+    outbox.store._db.set_trace_callback(statements.append)
+    try:
+        found = call()
+    finally:
+        outbox.store._db.set_trace_callback(None)
+    last = "SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1"  # ends after one step
+    asked = [s for s in statements if s.split()[0] in ("SELECT", "UPDATE", "DELETE") and s != last]
+    steps = {s: [step[3] for step in outbox.store._db.execute(f"EXPLAIN QUERY PLAN {s}")] for s in asked}
+    return steps, found
+
+
+def test_nothing_that_is_asked_all_the_time_looks_through_all_that_ever_was(in_file):
+    """A service of years has a million scans and ten million events; plans do not depend on how many there are."""
+    for number, outcome in enumerate(("REVIEW", "ALARM", "CLEAR", "REVIEW"), 1):
+        in_file.add(row(number, outcome))
+    in_file.counts_lately()
+    lease = in_file.lease_next("bo", 10)
+    calls = {
+        "add": lambda: in_file.add(row(9)), "lease_next": lambda: in_file.lease_next("ana", 10),
+        "waiting": lambda: in_file.waiting(0.0), "escalate": lambda: in_file.escalate(0.0, 10),
+        "opinion_counts": in_file.opinion_counts, "undecided": lambda: in_file.undecided(10),
+        "undecided after": lambda: in_file.undecided(10, row(1).scan_id),
+        "holder": lambda: in_file.holder(lease.lease_id),
+        "taken": lambda: in_file.taken(lease.row.scan_id, lease.lease_id, "bo"),
+        "delivered": lambda: in_file.delivered(lease.row.scan_id, lease.lease_id, lease.row.sha256),
+        "renew": lambda: in_file.renew(lease.lease_id, "bo", 10), "decide": lambda: in_file.decide(decision(lease)),
+        "decided_since": lambda: in_file.decided_since(0), "path_of": lambda: in_file.path_of(row(1).scan_id),
+        "item": lambda: in_file.item(row(1).scan_id),
+    }  # fmt: skip
+    through = {}
+    for name, call in calls.items():
+        steps, _ = plans(in_file, call)
+        assert steps, name
+        through |= {f"{name}: {s}": p for s, p in steps.items() if any(map(WHOLE_TABLE.match, p))}
+    assert through == {}
