@@ -38,6 +38,8 @@ from scanner_io.model import DeviceInfo, Event, Health, Kind, LaneEvent
 
 MOST_BYTES = 64 << 10
 """Of the body of a request."""
+MOST_ODD = 1000
+"""Devices whose clock is told to be wrong: anybody on the network may make up names."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -192,9 +194,10 @@ class LaneEvents:
             text = f"no event ({error}): {line[:80]!r}"
             self._health(text)
             return text
-        if odd and event.device not in self._odd_clocks:
+        if odd and event.device not in self._odd_clocks and len(self._odd_clocks) < MOST_ODD:
             self._odd_clocks.add(event.device)
-            self._health(f"{event.kind} {event.device}: {odd}; the time of arrival is taken")
+            more = "; others are not told" if len(self._odd_clocks) == MOST_ODD else ""
+            self._health(f"{event.kind} {event.device}: {odd}; the time of arrival is taken{more}")
         self._ready.append(event)
         return ""
 
