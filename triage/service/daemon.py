@@ -119,16 +119,12 @@ def state_folder(path: Path) -> Iterator[Path]:
 
 
 def recordings_in(folder: Path) -> Iterator[Path]:
-    """Yield the recordings of a lane that are there now, day by day: of an archive of years only one day is listed.
-
-    What comes while they are looked at is reported by the lane itself.
-    """
-    began_ns = time.time_ns()
-    for day in sorted(folder.iterdir()) if folder.is_dir() else ():
-        for path in sorted(day.rglob(f"*{recording.SUFFIX}")):
-            with suppress(FileNotFoundError):  # deleted meanwhile
-                if path.stat().st_mtime_ns <= began_ns:
-                    yield path
+    """Yield the recordings of a lane, day by day: of an archive of years only one day is listed at a time."""
+    for inside in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if inside.is_dir():
+            yield from sorted(inside.rglob(f"*{recording.SUFFIX}"))
+        elif inside.name.endswith(recording.SUFFIX):
+            yield inside
 
 
 class LaneHandle:
@@ -575,7 +571,7 @@ class Daemon:
         """Note recordings of the lane that have no row, some at a time; `_ask_again` has them judged and reported."""
         assert handle.to_reconcile is not None
         some = list(itertools.islice(handle.to_reconcile, RECONCILE_AT_ONCE))
-        without = [path for path in some if self._outbox.path_of(path.name.removesuffix(recording.SUFFIX)) != str(path)]
+        without = [path for path in some if not self._has_row(path)]
         handle.to_rejudge.extend(without)
         handle.without_row += len(without)
         if len(some) == RECONCILE_AT_ONCE:
@@ -584,6 +580,9 @@ class Daemon:
         if handle.without_row:
             text = f"{handle.without_row} recordings have no row in the outbox; they are judged and entered"
             self._log("recordings_without_row", level="warning", lane=handle.name, text=text)
+
+    def _has_row(self, path: Path) -> bool:
+        return self._outbox.path_of(path.name.removesuffix(recording.SUFFIX)) == str(path)
 
     def _catch_up(self, handle: LaneHandle) -> None:
         try:
@@ -598,6 +597,9 @@ class Daemon:
         if handle.to_reconcile is not None and handle.ready:
             self._reconcile(handle)
         while handle.to_rejudge and handle.ready and len(handle.rejudging) < REJUDGE_AT_ONCE:
+            if self._has_row(handle.to_rejudge[0]):  # the lane has just written and told it
+                handle.to_rejudge.popleft()
+                continue
             path = str(handle.to_rejudge[0])
             attempts = self._outbox.judging_attempts(path)
             handle.to_rejudge.popleft()
