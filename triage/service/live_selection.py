@@ -14,12 +14,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from scanner_io import __version__
+from scanner_io import __version__, disk
 from scanner_io.config import Selection
 from scanner_io.errors import ConfigError, StorageError
 from scanner_io.storage import write_durable
@@ -137,7 +138,8 @@ class LiveSelection:
         erased = self._erased_since(self._clean_from)
         try:
             if erased:
-                self._kept.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    disk.io().unlink(self._kept)
             else:
                 blob = msgspec.msgpack.encode(self._seen.counts(bytes(hashed)))
                 write_durable(self._kept, blob, replace=True, mode=0o600)
