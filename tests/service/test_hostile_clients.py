@@ -240,7 +240,8 @@ def test_who_asks_for_the_queue_all_the_time_does_not_keep_others_waiting(servic
     whole = service.dispatch.queue
     service.dispatch.queue = lambda: made.append(1) or whole()
     with bare(service, capacity=0) as eve, Workstation(service.address, "ana", capacity=0) as ana:
-        for _ in range(200):
+        for _ in range(3 * dispatch.VIEWS_AT_ONCE):
+            service.do(lambda o: o.note("test", "the view would be another one"))
             eve.send(wire.QueueRequest())
             assert len(eve.wait_for(wire.Queue, 20.0).rows) == 29
         assert len(made) == dispatch.VIEWS_AT_ONCE
