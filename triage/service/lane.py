@@ -28,7 +28,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import msgspec
 import numpy.typing as npt
 
@@ -1174,8 +1173,11 @@ def main(pipe: Connection, config: configuration.Config, lane_name: str) -> None
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # blocked while it was spawned
     footprint.return_large_blocks()
+    lane = next(one for one in config.lane if one.name == lane_name)
+    process = LaneProcess(pipe, config, lane)
+    import cv2
+
     # A thread of OpenCV's that stops is missed by nobody: its caller does all of it. Without them the judgement of a
     # large scan took 3 % longer; the strips, which are most of it, have a thread of their own.
     cv2.setNumThreads(1)
-    lane = next(one for one in config.lane if one.name == lane_name)
-    LaneProcess(pipe, config, lane).run()
+    process.run()
