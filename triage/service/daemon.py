@@ -150,6 +150,8 @@ class LaneHandle:
         self.not_before_s = 0.0
         self.to_reconcile: Iterator[Path] | None = None
         """Its recordings from before it began that have not been looked at since."""
+        self.at_hand: list[Path] = []
+        """Of these, what is being looked at: kept where the outbox fails, and looked at again."""
         self.without_row = 0
         self.to_rejudge: deque[Path] = deque()
         self.rejudging: set[str] = set()
@@ -474,7 +476,7 @@ class Daemon:
                 self._note("lane_ready", f"process {message.pid} of {self._outbox.hub}", who=handle.name)
                 handle.say(self._intake)
                 handle.to_reconcile = recordings_in(self._state / "recordings" / handle.name)
-                handle.without_row = 0
+                handle.at_hand, handle.without_row = [], 0
                 self._catch_up(handle)
             case link.Judging():
                 try:
@@ -570,8 +572,9 @@ class Daemon:
     def _reconcile(self, handle: LaneHandle) -> None:
         """Note recordings of the lane that have no row, some at a time; `_ask_again` has them judged and reported."""
         assert handle.to_reconcile is not None
-        some = list(itertools.islice(handle.to_reconcile, RECONCILE_AT_ONCE))
+        some = handle.at_hand = handle.at_hand or list(itertools.islice(handle.to_reconcile, RECONCILE_AT_ONCE))
         without = [path for path in some if not self._has_row(path)]
+        handle.at_hand = []
         handle.to_rejudge.extend(without)
         handle.without_row += len(without)
         if len(some) == RECONCILE_AT_ONCE:

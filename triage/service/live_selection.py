@@ -82,8 +82,10 @@ class LiveSelection:
         self._commitment = selection.commitment(rules.seed)
         self._who = f"service {outbox.hub}".strip()
         self._kept = kept
-        self._kept_at, self._clean_from = 0, outbox.audit_head()[0]
-        """The last event that the file counts; from which on an erasure takes names that were counted."""
+        self._kept_at, self._looked_at = 0, outbox.audit_head()[0]
+        """The last event that the file counts, and the last among which erasures were looked for."""
+        self._erased = False
+        """Something that is counted here was erased: what is in memory goes with this process, and into no file."""
         self._seen = self._history()
         self._taken: tuple[Window, set[str]] | None = None
         """The present shift, and the passages that take its places."""
@@ -118,9 +120,19 @@ class LiveSelection:
             self._log(COUNTED_ANEW, level="warning", text=text)
             return Seen()
         if self._erased_since(counts.heard):
+            try:
+                self._forget()
+            except OSError as error:
+                text = f"{self._kept}: names what was erased, and cannot be taken away ({error}); delete it"
+                self._log("history_not_kept", level="error", text=text)
             return Seen()
-        self._kept_at = self._clean_from = counts.heard
+        self._kept_at = counts.heard
         return Seen(counts)
+
+    def _forget(self) -> None:
+        """Take the file away. Raises OSError."""
+        with suppress(FileNotFoundError):
+            disk.io().unlink(self._kept)
 
     def _erased_since(self, seq: int) -> bool:
         return bool(self._outbox.store.row("SELECT 1 FROM events WHERE seq>? AND kind='result_erased' LIMIT 1", (seq,)))
@@ -130,19 +142,20 @@ class LiveSelection:
 
         What was erased must not stay in a file: then there is none until the next start has counted anew.
         """
+        head, _ = self._outbox.audit_head()
+        erased = not self._erased and self._erased_since(self._looked_at)
         heard = self._seen.heard
-        if heard - self._kept_at < KEEP_EVERY:
-            return
-        self._kept_at = heard
-        ((hashed,),) = self._outbox.store.rows("SELECT hash FROM events WHERE seq=?", (heard,))
-        erased = self._erased_since(self._clean_from)
         try:
             if erased:
-                with suppress(FileNotFoundError):
-                    disk.io().unlink(self._kept)
-            else:
-                blob = msgspec.msgpack.encode(self._seen.counts(bytes(hashed)))
-                write_durable(self._kept, blob, replace=True, mode=0o600)
+                self._forget()
+                self._erased = True
+            self._looked_at = head
+            if self._erased or heard - self._kept_at < KEEP_EVERY:
+                return
+            self._kept_at = heard
+            ((hashed,),) = self._outbox.store.rows("SELECT hash FROM events WHERE seq=?", (heard,))
+            blob = msgspec.msgpack.encode(self._seen.counts(bytes(hashed)))
+            write_durable(self._kept, blob, replace=True, mode=0o600)
         except (OSError, StorageError) as error:
             self._log("history_not_kept", level="warning", text=f"{self._kept}: {error}")
 

@@ -930,9 +930,8 @@ class Outbox:
         if self._totals is None or (self._totals.seq != seq and now_s >= self._totals.good_until_s):
             counts = self.counts()
             self._totals = _Totals(seq, now_s + (time.monotonic() - now_s) * (1 + COUNT_SHARE), counts)
-        waiting = ("pending", "leased", "held")
-        query = f"SELECT state, COUNT(*) FROM outbox WHERE state IN {waiting!r} GROUP BY state"  # noqa: S608 -- our words
-        known = {name: n for name, n in self._totals.counts.items() if name not in waiting}
+        query = "SELECT state, COUNT(*) FROM outbox WHERE state IN ('pending', 'leased', 'held') GROUP BY state"
+        known = {name: n for name, n in self._totals.counts.items() if name not in ("pending", "leased", "held")}
         return known | dict(self.store.rows(query))
 
     def decisions(self, scan_id: str) -> list[tuple[Decision, bool]]:

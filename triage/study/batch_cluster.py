@@ -225,7 +225,7 @@ class ClusterMap(Executor):
                 raise DataError(f"{given[number][0]}: ends the process that works on it ({answer.words}); leave it out")
             early[number] = answer.row
         for number in sorted(early):
-            yield pickle.loads(early[number])  # noqa: S301
+            yield pickle.loads(early[number])  # noqa: S301 -- of our own workers
 
 
 def _called(fn: bytes, arguments: tuple[Any, ...]) -> bytes:
