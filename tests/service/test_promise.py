@@ -171,7 +171,8 @@ def test_a_daemon_whose_lane_is_not_the_profiles_says_stale(tmp_path):
     judge = Judge(lane_profile_of(None, str(tmp_path / "north.profile"), "north"), threads=1)
     path = sorted((tmp_path / "state").rglob("*.scan.h5"))[-1]
     again = offline.replay_file(path, judge, 0.0)
-    assert again.same and any(q.code == "profile_stale" for q in again.result.quality)
+    assert again.differs == () and again.same
+    assert any(q.code == "profile_stale" for q in again.result.quality)
     assert not any(
         q.code == "profile_stale" for q in Judge(threads=1)(again.scan).quality
     )  # a flag of that profile only

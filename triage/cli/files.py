@@ -160,7 +160,12 @@ def _print_judged(rows: list[Any]) -> None:
     type=click.FloatRange(0, 1e6),
     help="1 = as it happened, 20 = faster, 0 = without waiting.",
 )
-@click.option("--verify", is_flag=True, help="The new result must equal the stored one bit for bit.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="The new result must equal the stored one bit for bit. The last digits of a portal's scores are those of the "
+    "kind of processor: verify on one like the lane's.",
+)
 @energy_option
 @profile_option
 @risk_option

@@ -11,16 +11,21 @@ _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": ope
 
 
 class Outcome(NamedTuple):
-    """What a row found. passed : None if it cannot run here, and `note` says why and what stands in."""
+    """What a row found.
+
+    passed : None if it cannot run here, and `note` says why and what stands in
+    missed : names of the figures that do not hold their bar
+    """
 
     figure: Any
     bar: str
     passed: bool | None
     note: str = ""
+    missed: tuple[str, ...] = ()
 
-    def failing(self, why: str) -> Outcome:
-        """Return it as one that failed, for this reason too."""
-        return self._replace(passed=False, note="; ".join(filter(None, (self.note, why))))
+    def noting(self, what: str) -> Outcome:
+        """Return it with this in its note too."""
+        return self._replace(note="; ".join(filter(None, (self.note, what))))
 
 
 def judged(figure: dict[str, Any], bar: dict[str, str], note: str = "") -> Outcome:
@@ -29,10 +34,10 @@ def judged(figure: dict[str, Any], bar: dict[str, str], note: str = "") -> Outco
     figure : everything measured, by name
     bar : for each figure that counts, a comparison such as "<= 5" or "== 0". A figure that is missing or None fails it
     """
-    missed = [name for name, bound in bar.items() if not _holds(figure.get(name), bound)]
+    missed = tuple(name for name, bound in bar.items() if not holds(figure.get(name), bound))
     text = ", ".join(f"{name} {bound}" for name, bound in bar.items())
     told = "; ".join(filter(None, (note, f"missed: {', '.join(missed)}" if missed else "")))
-    return Outcome(figure, text, not missed, told)
+    return Outcome(figure, text, not missed, told, missed)
 
 
 def cannot_run(why: str, bar: str = "", figure: dict[str, Any] | None = None) -> Outcome:
@@ -47,11 +52,12 @@ def stood_in(outcome: Outcome, why: str) -> Outcome:
     )
 
 
-def _holds(value: Any, bound: str) -> bool:
+def holds(value: Any, bound: str, *, times: float = 1.0) -> bool:
+    """Return whether a figure is within its bound. times : what it may be beyond the limit; None is never within."""
     sign, _, limit = bound.partition(" ")
     if value is None:
         return False
-    return bool(_COMPARISONS[sign](float(value), float(limit)))
+    return bool(_COMPARISONS[sign](float(value), float(limit) * (times if sign[0] == "<" else 1 / times)))
 
 
 _last_s = 0.0

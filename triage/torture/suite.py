@@ -67,7 +67,11 @@ TESTS: dict[str, Test] = {
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One row's result. passed : None if it cannot run here; then it counts neither way."""
+    """One row's result.
+
+    passed : None if it cannot run here; then it counts neither way
+    missed : names of the figures that do not hold their bar
+    """
 
     row: str
     figure: Any
@@ -75,6 +79,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool | None
     seconds: float
     note: str = ""
+    missed: tuple[str, ...] = ()
 
 
 def chosen(names: Iterable[str]) -> list[str]:
@@ -124,16 +129,17 @@ def _run_one(name: str, full: bool, folder: Path | None) -> Row:
     try:
         outcome = _outcome(name, full, place)
         if left := bed.end_everything():
-            outcome = outcome.failing(f"it left behind: {', '.join(left)}")
+            outcome = outcome.noting(f"it left behind: {', '.join(left)}")
+            outcome = outcome._replace(passed=False, missed=(*outcome.missed, "processes_left"))
         if kept := outcome.passed is False:
-            outcome = outcome.failing(f"what it left to look at is in {place}")
+            outcome = outcome.noting(f"what it left to look at is in {place}")
     finally:
         bed.end_everything()
         if not kept:
             shutil.rmtree(place, ignore_errors=True)
     return Row(
         row=name, figure=outcome.figure, bar=outcome.bar, passed=outcome.passed,
-        seconds=round(time.monotonic() - began_s, 1), note=outcome.note,
+        seconds=round(time.monotonic() - began_s, 1), note=outcome.note, missed=outcome.missed,
     )  # fmt: skip
 
 
