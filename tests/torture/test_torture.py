@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def held(names):
     failed = [row for row in rows if row["passed"] is False]
     slow = [row for row in failed if only_slow(row)]
     for row in slow:
-        warnings.warn(f"{row['row']}: this machine is too slow for {row['missed']}: {row['figure']}", stacklevel=2)
+        print(f"{row['row']}: this machine is too slow for {row['missed']}")
     print(*(f"{r['row']} {r['passed']} {r['seconds']} {r['figure']} {r['note']}" for r in rows), sep="\n")
     assert slow == failed, [(r["row"], r["missed"], r["figure"], r["note"]) for r in failed]
     assert all(r["passed"] is not None or r["note"] for r in rows), "a row did not run and does not say why"

@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import find_peaks
 
 from scanner_io.errors import DataError
 
@@ -213,6 +212,8 @@ def duplex(image: Array, part: Duplex, pixel_mm: float) -> dict[str, Any]:
     The profile is that of depth, -ln of the counts over the plate's own, averaged along the wires. Raises DataError
     where the pairs are not found: the thickest must stand at one end.
     """
+    from scipy.signal import find_peaks  # to load it takes a second, and it is asked for once a day
+
     box = part.box.of(image, "duplex")
     strip = box if part.across == "columns" else box.T
     plate = np.median(strip, axis=0)

@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
-from scipy.optimize import brentq
 from scipy.special import chdtrc
 
 from scanner_io.errors import DataError
@@ -80,6 +79,8 @@ def harmonic_factor(count: int) -> float:
     """Return the factor of Vovk and Wang's proposition for the harmonic mean of `count` p-values."""
     if count < 3:
         return float(count)
+    from scipy.optimize import brentq  # to load it takes half a second, and few ask
+
     y = brentq(lambda y: y * y - count * ((y + 1) * math.log(y + 1) - y), 1e-6, 1e6)
     return float((y + count) ** 2 / ((y + 1) * count))
 

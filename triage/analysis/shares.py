@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 
 def share(hits: int, of: int) -> dict[str, Any]:
@@ -12,8 +12,8 @@ def share(hits: int, of: int) -> dict[str, Any]:
 
     Source: Clopper and Pearson, Biometrika 26 (1934) 404.
     """
-    low = float(beta.ppf(0.025, hits, of - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(0.975, hits + 1, of - hits)) if hits < of else 1.0
+    low = float(betaincinv(hits, of - hits + 1, 0.025)) if hits else 0.0
+    high = float(betaincinv(hits + 1, of - hits, 0.975)) if hits < of else 1.0
     return {
         "hits": hits, "of": of, "value": round(hits / of, 5) if of else None, "low": round(low, 5),
         "high": round(high, 5),

@@ -15,7 +15,7 @@ from . import bed, oracle
 from .outcome import Outcome, cannot_run, judged, say
 
 HOUR_S, DAY_S = 3600, 86400
-LEASE_S = 2.5
+LEASE_S = 5.0
 SLEEPS_BY_SELECT = "import select, time\ntime.sleep = lambda seconds: select.select([], [], [], seconds)\n"
 """libfaketime 0.9.10 fails a sleep until a moment, as Python's is; the clocks are not touched by this."""
 
