@@ -15,7 +15,7 @@ SEED = 1
 
 def r1_kills(folder: Path, full: bool) -> Outcome:
     """Kill the daemon, a lane or all of it at a random moment of its activity; each time it must be back in 5 s."""
-    kills = 1000 if full else 10
+    kills = 1000 if full else 6
     rng = random.Random(SEED)  # noqa: S311 -- moments of a test
     drop = oracle.Stimulator(folder / "drop")
     port = bed.free_port()
@@ -59,7 +59,7 @@ def r1_kills(folder: Path, full: bool) -> Outcome:
 
 def r13_restarts(folder: Path, full: bool) -> Outcome:
     """Stop and start again and again, by SIGTERM and SIGHUP, now and then in the middle of its own beginning."""
-    restarts = 100 if full else 5
+    restarts = 100 if full else 3
     rng = random.Random(SEED)  # noqa: S311
     drop = oracle.Stimulator(folder / "drop")
     config = bed.write_config(folder, bed.drop_lane(drop.folder))
