@@ -1,7 +1,6 @@
 """The short form of the test list, once; and that the list itself can fail."""
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -14,18 +13,26 @@ from tests.service.daemon_rig import ENVIRONMENT, ROOT
 from triage.torture import rows_kills, suite
 from triage.torture.outcome import cannot_run, holds, judged, stood_in
 
-UNHURRIED = ("R4", "R5", "R6", "R14", "R15", "S2", "S3", "S5", "S6", "S7", "S9", "S10", "S11", "S12")
-"""Rows whose figures do not hang on what else the machine does."""
+COMPARED = ("R3", "R9", "R11", "R17", "R18", "S4")
+"""Rows whose figures are shares of one another, or limits on which safety hangs: nothing runs beside them."""
+HURRIED = ("R1", "R2", "R7", "R8", "R10", "R12", "R13", "R16", "S1", "S8")
+"""Rows that have some figure in seconds, see `PACE`."""
+
+
+@pytest.mark.quiet
+@pytest.mark.timeout(1200)
+def test_the_short_form_of_every_row_that_compares():
+    held(COMPARED)
 
 
 @pytest.mark.timeout(1800)
-def test_the_short_form_of_every_row_that_is_timed():
-    held(name for name in suite.TESTS if name not in UNHURRIED)
+def test_the_short_form_of_every_row_in_a_hurry():
+    held(HURRIED)
 
 
 @pytest.mark.timeout(1800)
 def test_the_short_form_of_every_other_row():
-    held(name for name in suite.TESTS if name in UNHURRIED)
+    held(name for name in suite.TESTS if name not in COMPARED + HURRIED)
 
 
 def held(names):
@@ -38,21 +45,16 @@ def held(names):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["row"] for row in rows] == names, done.stderr[-3000:]
     failed = [row for row in rows if row["passed"] is False]
-    slow = [row for row in failed if only_slow(row)]
-    for row in slow:
-        print(f"{row['row']}: this machine is too slow for {row['missed']}")
     print(*(f"{r['row']} {r['passed']} {r['seconds']} {r['figure']} {r['note']}" for r in rows), sep="\n")
-    assert slow == failed, [(r["row"], r["missed"], r["figure"], r["note"]) for r in failed]
+    wrong = [(r["row"], r["missed"], r["figure"], r["note"]) for r in failed if not only_slow(r)]
+    assert not wrong, wrong
     assert all(r["passed"] is not None or r["note"] for r in rows), "a row did not run and does not say why"
     assert done.returncode == bool(failed)
 
 
-PACE = re.compile(
-    "(ready|drain|resumed|resumes|reconnect|reassigned|stops|decision_on_full_disk|others_worst)_s(_max)?|.*_ms|"
-    "mb_per_s|p99_share|restart_share|cpu_share_max"
-)
+PACE = ("ready_s_max", "drain_s_max", "resumed_s_max", "reconnect_s_max", "others_worst_s")
 """Figures that say how fast the machine is as much as how good the code is."""
-SLACK = 4.0
+SLACK = 2.0
 
 
 def only_slow(row):
@@ -62,19 +64,19 @@ def only_slow(row):
     """
     bounds = dict(part.split(" ", 1) for part in row["bar"].split(", "))
     return bool(row["missed"]) and all(
-        PACE.fullmatch(name) and holds(row["figure"].get(name), bounds[name], times=SLACK) for name in row["missed"]
+        name in PACE and holds(row["figure"].get(name), bounds[name], times=SLACK) for name in row["missed"]
     )
 
 
 def test_only_pace_may_be_missed_and_not_by_much():
     def row(**figure):
-        return judged(figure, {"lost": "== 0", "ready_s_max": "<= 5", "mb_per_s": ">= 50"})._asdict()
+        return judged(figure, {"lost": "== 0", "ready_s_max": "<= 5", "stops_s_max": "<= 1"})._asdict()
 
-    assert only_slow(row(lost=0, ready_s_max=12.0, mb_per_s=40.0))
-    assert not only_slow(row(lost=0, ready_s_max=21.0, mb_per_s=60.0))
-    assert not only_slow(row(lost=0, ready_s_max=4.0, mb_per_s=12.0))
-    assert not only_slow(row(lost=1, ready_s_max=12.0, mb_per_s=60.0))
-    assert not only_slow(row(lost=0, ready_s_max=None, mb_per_s=60.0))
+    assert only_slow(row(lost=0, ready_s_max=9.0, stops_s_max=0.5))
+    assert not only_slow(row(lost=0, ready_s_max=11.0, stops_s_max=0.5))
+    assert not only_slow(row(lost=0, ready_s_max=9.0, stops_s_max=1.1))
+    assert not only_slow(row(lost=1, ready_s_max=9.0, stops_s_max=0.5))
+    assert not only_slow(row(lost=0, ready_s_max=None, stops_s_max=0.5))
     assert not only_slow({"missed": (), "bar": "a <= 1", "figure": {}})
 
 

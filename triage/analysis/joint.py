@@ -79,7 +79,7 @@ def harmonic_factor(count: int) -> float:
     """Return the factor of Vovk and Wang's proposition for the harmonic mean of `count` p-values."""
     if count < 3:
         return float(count)
-    from scipy.optimize import brentq  # to load it takes half a second, and few ask
+    from scipy.optimize import brentq  # to load it takes half a second; few profiles need it
 
     y = brentq(lambda y: y * y - count * ((y + 1) * math.log(y + 1) - y), 1e-6, 1e6)
     return float((y + count) ** 2 / ((y + 1) * count))

@@ -27,7 +27,7 @@ import msgspec
 
 from scanner_io.errors import ConfigError
 
-from .joint import Method, combine
+from .joint import Method, combine, harmonic_factor
 from .risk_facts import FACTS, Value
 
 FORMAT = "scanlane risk profile 1"
@@ -206,6 +206,8 @@ def parse(content: bytes, where: str) -> RiskProfile:
         raise ConfigError([f"{where}: {str(error).replace('$.', '')}"]) from error
     if problems := check(read):
         raise ConfigError([f"{where}: {p}" for p in problems])
+    if read.joint.method == "harmonic":  # what it needs is loaded now, not while the first passage waits
+        harmonic_factor(len(P_FACTS))
     return read
 
 

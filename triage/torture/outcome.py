@@ -53,11 +53,11 @@ def stood_in(outcome: Outcome, why: str) -> Outcome:
 
 
 def holds(value: Any, bound: str, *, times: float = 1.0) -> bool:
-    """Return whether a figure is within its bound. times : what it may be beyond the limit; None is never within."""
+    """Return whether a figure is within its bound; None never is. times : an upper limit is taken so many times."""
     sign, _, limit = bound.partition(" ")
     if value is None:
         return False
-    return bool(_COMPARISONS[sign](float(value), float(limit) * (times if sign[0] == "<" else 1 / times)))
+    return bool(_COMPARISONS[sign](float(value), float(limit) * (times if sign[0] == "<" else 1)))
 
 
 _last_s = 0.0
