@@ -29,7 +29,7 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -113,6 +113,14 @@ def connect(config: Config, channel: Channel | None = None) -> CargoFeed:
     return CargoFeed(config)
 
 
+_State: TypeAlias = tuple[int, int, int]
+"""Of a file: its size, when it was changed, which one of that name it is."""
+
+
+def _state(status: os.stat_result) -> _State:
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
 class CargoFeed:
     """The driver: a folder that is listed and a listening socket, both served by the thread that reads."""
 
@@ -125,11 +133,11 @@ class CargoFeed:
         self._server: Server | None = None
         self._names: dict[str, str] = {}
         self._files: ForeignFiles | None = None
-        self._seen: dict[str, tuple[int, int, float]] = {}
-        self._whole: deque[tuple[Path, int, int]] = deque()
-        """Files that are whole, as they were at the last listing: size and time of change."""
-        self._offered: dict[str, tuple[Path, str]] = {}
-        """Files that wait to be acknowledged: source reference -> where, and why it cannot be read."""
+        self._seen: dict[str, tuple[_State, float]] = {}
+        self._whole: deque[tuple[Path, _State]] = deque()
+        """Files that are whole, as they were at the last listing."""
+        self._offered: dict[str, tuple[Path, _State, str]] = {}
+        """Files that wait to be acknowledged: source reference -> where, as it was read, why it cannot be read."""
         self._listed_s = float("-inf")
         self._using = threading.RLock()
         self._closed = threading.Event()
@@ -196,9 +204,8 @@ class CargoFeed:
         with self._using:
             if self._server is not None:
                 self._server.settle(source_ref)
-            path, problem = self._offered.pop(source_ref, (None, ""))
-            if path is not None:
-                self._put_away(path, problem)
+            if source_ref in self._offered:
+                self._put_away(*self._offered.pop(source_ref))
 
     def close(self) -> None:
         """Stop looking and listening. May be called by any thread, any time, twice."""
@@ -242,16 +249,15 @@ class CargoFeed:
     def _look(self) -> None:
         """Take the next file of the last listing that is whole; with none left list the folder, if it is time."""
         while self._whole and not self._ready:
-            path, size, time_ns = self._whole.popleft()
+            path, listed = self._whole.popleft()
             with contextlib.suppress(FileNotFoundError):  # gone since it was listed
-                state = path.lstat()
-                if (size, time_ns) == (state.st_size, state.st_mtime_ns):
-                    self._take_file(path)
+                if _state(path.lstat()) == listed:
+                    self._take_file(path, listed)
         if self._ready or self._config.folder is None or time.monotonic() - self._listed_s < self._config.poll_s:
             return
         self._listed_s = now_s = time.monotonic()
-        waiting = {path.name for path, _ in self._offered.values()}
-        seen: dict[str, tuple[int, int, float]] = {}
+        waiting = {path.name for path, _, _ in self._offered.values()}
+        seen: dict[str, tuple[_State, float]] = {}
         try:
             entries = sorted(os.scandir(self._config.folder), key=lambda e: e.name)
         except OSError as error:
@@ -260,19 +266,19 @@ class CargoFeed:
             if entry.name.startswith(".") or entry.name.lower().endswith(_TEMPORARY) or entry.name in waiting:
                 continue
             with contextlib.suppress(FileNotFoundError):  # gone since it was listed
-                state = entry.stat(follow_symlinks=False)
-                if not stat.S_ISREG(state.st_mode):
+                status = entry.stat(follow_symlinks=False)
+                if not stat.S_ISREG(status.st_mode):
                     continue
-                size, time_ns, since_s = self._seen.get(entry.name, (-1, -1, now_s))
-                same = (size, time_ns) == (state.st_size, state.st_mtime_ns)
-                seen[entry.name] = (state.st_size, state.st_mtime_ns, since_s if same else now_s)
-                if same and now_s - since_s >= self._config.stable_s:
-                    self._whole.append((Path(entry.path), state.st_size, state.st_mtime_ns))
+                state = _state(status)
+                before, since_s = self._seen.get(entry.name, (None, now_s))
+                seen[entry.name] = (state, since_s if state == before else now_s)
+                if state == before and now_s - since_s >= self._config.stable_s:
+                    self._whole.append((Path(entry.path), state))
         self._seen = seen
         if self._whole:
             self._listed_s = float("-inf")  # all of them are taken before the next one
 
-    def _take_file(self, path: Path) -> None:
+    def _take_file(self, path: Path, listed: _State) -> None:
         """Offer a file's messages, or why it gives none; one that cannot be read must not hold up the others."""
         name = path.name.encode("utf-8", "backslashreplace").decode()
         contents, problem = b"", ""
@@ -281,6 +287,8 @@ class CargoFeed:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(descriptor, "rb") as file:
                 contents = file.read(most + 1)
+                if _state(os.fstat(file.fileno())) != listed:
+                    return  # written to, or replaced, in between: it is listed anew
         except OSError as error:
             problem = f"{name}: cannot be read ({error}); check its rights"
         if len(contents) > most:
@@ -293,11 +301,18 @@ class CargoFeed:
             )  # fmt: skip
         else:
             told = self._received(contents, name, self._config.folder_sender, source_ref)
-        self._offered[source_ref] = (path, told.problem)
+        self._offered[source_ref] = (path, listed, told.problem)
         self._ready.append(told)
 
-    def _put_away(self, path: Path, problem: str) -> None:
+    def _put_away(self, path: Path, read: _State, problem: str) -> None:
+        """Move a file that is stored; what its sender has put in its place meanwhile stays, and is read next.
+
+        read : the file when it was read
+        """
         assert self._config.folder is not None
+        with contextlib.suppress(FileNotFoundError):
+            if _state(path.lstat()) != read:
+                return
         folder = Path(self._config.folder) / (self._config.quarantine_dir if problem else self._config.done_dir)
         if problem:
             move_aside(path, folder, problem)

@@ -65,6 +65,10 @@ PDU_BYTES = 256 << 10
 """Longest protocol unit that peers are asked for; they are refused at four times of it."""
 MOST_STUDIES = 8
 """Studies held decoded; the oldest is given when one more begins."""
+MOST_BYTES = 1 << 30
+"""Of pixels held decoded, in all studies; when there are more the oldest study is given, in parts if it must be."""
+MOST_WAITS = 30
+"""A study is given at the latest after so many times `study_wait_s`, however steadily more of it comes."""
 CLOSE_S = 1.5
 _SUCCESS, _NO_ROOM = 0x0000, 0xA700
 
@@ -86,7 +90,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ae_title : of this application; peers : titles that may call, none: any; they are names, not proof
     spool_dir : folder for what was received and is not stored yet; done and quarantine lie in it
     sop_classes : further classes (UIDs) that are taken, beside DX, CR, CT, secondary capture and DICOS
-    study_wait_s : a study of which nothing has come for so long is taken as it is
+    study_wait_s : a study of which nothing has come for so long is taken as it is; what comes later, or does not fit
+        into memory beside the rest of it, is a passage of its own
     keep_done : received files are kept in `done`; else they are removed once their scan is stored
     associations : at once; handshake_s : within this a connection must ask for an association; silence_s : likewise
         the next word of one
@@ -129,9 +134,12 @@ def connect(config: Config, channel: Channel | None = None) -> DicomStore:
 
 
 class _Study(msgspec.Struct):
-    """Objects of one study, and until when more are waited for."""
+    """Objects of one study, until when more are waited for, and until when at the latest."""
 
     due_s: float
+    latest_s: float = 0.0
+    size: int = 0
+    """Bytes of pixels."""
     objects: dict[str, DicomObject] = {}
     errors: dict[str, str] = {}
 
@@ -274,7 +282,8 @@ class DicomStore:
                 return self._next()
             now_s = time.monotonic()
             due = min(self._studies.items(), key=lambda item: item[1].due_s, default=None)
-            if due is not None and (due[1].due_s <= now_s or len(self._studies) > MOST_STUDIES):
+            many = len(self._studies) > MOST_STUDIES or sum(s.size for s in self._studies.values()) > MOST_BYTES
+            if due is not None and (due[1].due_s <= now_s or many):
                 self._give(self._studies.pop(due[0]))
                 continue
             until_s = deadline_s if due is None else min(deadline_s, due[1].due_s)
@@ -365,7 +374,7 @@ class DicomStore:
     def _look_at(self, name: str) -> None:
         """Decode a received object and put it to its study."""
         assert self._readers is not None
-        due_s = time.monotonic() + self._config.study_wait_s
+        now_s, wait_s = time.monotonic(), self._config.study_wait_s
         try:
             path = self._spool / name
             received_utc_ns, contents = path.stat().st_mtime_ns, path.read_bytes()
@@ -379,9 +388,12 @@ class DicomStore:
         except OSError as error:
             self._studies[f"\0{name}"] = _Study(due_s=0.0, errors={name: f"{name}: cannot be read ({error})"})
             return
-        study = self._studies.setdefault(found.study or found.instance, _Study(due_s=due_s, objects={}, errors={}))
-        study.due_s = due_s
+        begun = _Study(due_s=now_s, latest_s=now_s + MOST_WAITS * wait_s)
+        study = self._studies.setdefault(found.study or found.instance, begun)
+        study.due_s = min(now_s + wait_s, study.latest_s)
         study.objects[name] = found
+        if found.radiograph is not None:
+            study.size += sum(c.nbytes for c in found.radiograph.counts)
 
     def _give(self, study: _Study) -> None:
         """Make the events of a study."""

@@ -12,7 +12,8 @@ All numbers are little-endian. A frame is a header of 48 bytes, a payload, and a
     16      u32     first line: number of the first line of this frame in its scan; in kind 3 how many it had
     20      u16     lines in this frame; 0 in frames that carry none
     22      u16     flags: bit 0 beam on
-    24      i64     time of the first line, ns since 1970 UTC; 0: not told, the time of arrival is taken
+    24      i64     time of the first line, ns since 1970 UTC; 0: not told, the time of arrival is taken, as it is for
+                    a scan that begins further than `clock_error_s` from this machine's clock
     32      u32     line period, ns
     36      u32     payload length, bytes
     40      i64     encoder at the first line, counts; only differences matter
@@ -21,7 +22,8 @@ All numbers are little-endian. A frame is a header of 48 bytes, a payload, and a
     48+n    u32     CRC-32 (zlib) of header and payload
 
 A device sends `alive` at least every second when nothing else. Frames are never repeated: what is lost is lost,
-counted, and flagged by the gap it leaves. After bytes that are no frame the next magic is looked for.
+counted, and flagged by the gap it leaves. After bytes that are no frame the next magic is looked for. What comes of a
+scan after the link was lost, or whose `begin` was lost, is a scan of its own.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ HEADER = struct.Struct("<4sBBHIIIHHqIIq")
 MAGIC = b"SLN1"
 BEGIN, LINES, END, ALIVE = 1, 2, 3, 4
 MAX_PAYLOAD = 64 << 20
+MOST_UNKNOWN = 4096
+"""Payload of a kind that is not known, bytes: for more of it no good frame is kept waiting."""
 MOST_TOLD = 3
 """Damaged stretches told one by one; then at every power of two."""
 
@@ -53,12 +57,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     address : tcp://HOST:PORT
     mm_per_encoder_count : travel of the vehicle; without it, or at 0, positions are not told
     silence_s : without a byte for so long the link is taken for lost
+    clock_error_s : a device's clock that is further from this machine's than this is not believed, and told
     """
 
     address: str
     detector: LineDetector = LineDetector()
     mm_per_encoder_count: Annotated[float, msgspec.Meta(ge=0, lt=1000)] = 0.0
     silence_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 5.0
+    clock_error_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 10.0
     vendor: str = "unknown"
 
 
@@ -111,6 +117,7 @@ class Decoder:
         self._number = -1
         self._sequence: int | None = None
         self._skipped = self._damaged = 0
+        self._clock_wrong = False
         self.lost_frames = 0
         """Frames known to be lost by the gaps in the sequence."""
 
@@ -119,6 +126,10 @@ class Decoder:
     def feed(self, data: bytes, utc_ns: int) -> list[Event]:
         """Take received bytes, in any pieces; return the events they complete."""
         self._buffer += data
+        return self._frames(utc_ns, last=False)
+
+    def _frames(self, utc_ns: int, *, last: bool) -> list[Event]:
+        """Return the events of the frames in the buffer. last : what is not whole by now never will be"""
         events: list[Event] = []
         at = 0
         view = memoryview(self._buffer)
@@ -130,6 +141,9 @@ class Decoder:
                     at = self._resume(at)
                     continue
                 if end > len(view):
+                    if last or not _likely(header):
+                        at = self._resume(at)
+                        continue
                     break
                 (told,) = struct.unpack_from("<I", view, end - 4)
                 if zlib.crc32(view[at : end - 4]) != told:
@@ -150,10 +164,13 @@ class Decoder:
         return []
 
     def lost(self, utc_ns: int) -> list[Event]:
-        """The link is gone: end an open scan; the sequence begins anew."""
+        """The link is gone: end an open scan; the sequence begins anew, and so does the count of scans."""
+        events = self._frames(utc_ns, last=True)
+        self._skipped += len(self._buffer)
         self._buffer.clear()
-        self._sequence = None
-        return self._finish("link_lost", utc_ns)
+        events += [*self._damage(utc_ns), *self._finish("link_lost", utc_ns)]
+        self._sequence, self._number = None, -1
+        return events
 
     # ----------------------------------------------------------------------------------------------------- one frame
 
@@ -185,16 +202,31 @@ class Decoder:
                 events += self._begin(header, utc_ns)
             events += self._block(header, payload, utc_ns)
         elif header.kind == END and header.scan == self._number:
-            events += self._finish("complete", header.utc_ns or utc_ns, lines=header.first_line)
+            at_ns = utc_ns if self._clock_wrong else header.utc_ns or utc_ns
+            events += self._finish("complete", at_ns, lines=header.first_line)
         elif header.kind not in (END, ALIVE):
             events.append(_health(utc_ns, f"a frame of unknown kind {header.kind} was left out; is the device newer?"))
         return events
 
     def _begin(self, header: Header, utc_ns: int) -> list[Event]:
-        events = self._finish("aborted", utc_ns)
+        events = self._finish("aborted", utc_ns) + self._clock(header, utc_ns)
         ref = f"{header.scan}@{header.utc_ns or utc_ns}"
         self._number, self._scan = header.scan, LineScan(self._config.detector, ref, f"line_tcp scan {header.scan}")
         return events
+
+    def _clock(self, header: Header, utc_ns: int) -> list[Event]:
+        """Hold the device's clock against this machine's as a scan begins; for the whole scan one of them is taken."""
+        off_s = (header.utc_ns - utc_ns) / 1e9 if header.utc_ns else 0.0
+        before, self._clock_wrong = self._clock_wrong, abs(off_s) > self._config.clock_error_s
+        if self._clock_wrong == before:
+            return []
+        if self._clock_wrong:
+            text = (
+                f"its clock is {abs(off_s):.1f} s {'ahead of' if off_s > 0 else 'behind'} this machine's; times of "
+                "arrival are taken until it is right; set the device's clock"
+            )
+            return [_health(utc_ns, text)]
+        return [Health(utc_ns=utc_ns, component="line_tcp", state="ok", text="its clock is right again")]
 
     def _count(self, header: Header, utc_ns: int) -> list[Event]:
         """Compare the sequence with what was expected."""
@@ -229,7 +261,8 @@ class Decoder:
         # copies, not views of a buffer that is used again
         counts = tuple(values[:, e].astype(np.uint16, order="C") for e in range(header.energies))
         period_ns = header.period_ns or 1
-        first_ns = header.utc_ns or utc_ns - period_ns * header.lines
+        arrived_ns = utc_ns - period_ns * header.lines
+        first_ns = arrived_ns if self._clock_wrong else header.utc_ns or arrived_ns
         times = first_ns + period_ns * np.arange(header.lines, dtype=np.int64)
         position = None
         if self._config.mm_per_encoder_count:
@@ -243,6 +276,13 @@ class Decoder:
         """End the open scan. lines : how many it had, by the device's word"""
         scan, self._scan = self._scan, None
         return [] if scan is None else scan.end(reason, utc_ns, lines=lines)
+
+
+def _likely(header: Header) -> bool:
+    """Return whether so long a payload may be true, before all of it came: else one bit of the length stalls a lane."""
+    if header.kind == LINES:
+        return header.payload == header.lines * (4 + 2 * header.energies * header.channels)
+    return header.payload <= (0 if header.kind in (BEGIN, END, ALIVE) else MOST_UNKNOWN)
 
 
 def _health(utc_ns: int, text: str) -> Health:

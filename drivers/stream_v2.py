@@ -329,7 +329,8 @@ class Series:
     def _image(self, told: dict[str, Any], utc_ns: int) -> list[Event]:
         series, number = _number(told, "series_id"), _number(told, "image_id")
         events: list[Event] = []
-        if self._scan is None or series != self._id:
+        unheard = self._scan is None or series != self._id
+        if unheard:
             if series == self._dead or series == self._id:
                 return []  # of a series that was ended
             events = self.end("aborted", utc_ns)
@@ -349,8 +350,11 @@ class Series:
             text = f"series {series}: {number - self._next_image} images are lost before image {number}"
             events += self._health(utc_ns, text)
         self._next_image = number + 1
-        begin_ns = self._start_ns + _seconds_ns(told.get("start_time"), first * self._config.line_period_s)
+        since_ns = _seconds_ns(told.get("start_time"), first * self._config.line_period_s)
         period_ns = round(self._config.line_period_s * 1e9)
+        if unheard:  # its lines are over by now, so that its start lies as far back as they say
+            self._start_ns = utc_ns - since_ns - period_ns * lines
+        begin_ns = self._start_ns + since_ns
         times = begin_ns + period_ns * np.arange(lines, dtype=np.int64)
         return events + self._scan.add(counts, times, first=first)
 
@@ -379,7 +383,9 @@ class Series:
         return tuple(counts)
 
     def end(self, reason: EndReason, utc_ns: int) -> list[Event]:
-        """End the open series, if there is one."""
+        """End the open series, if there is one; what still comes of it after a link or a time lost is another scan."""
+        if reason in ("link_lost", "timed_out"):
+            self._id = None
         scan, self._scan = self._scan, None
         return [] if scan is None else scan.end(reason, utc_ns)
 

@@ -484,12 +484,11 @@ def _cross_checks(lanes: tuple[Lane, ...], dispatch: Any) -> list[str]:
     places: dict[tuple[str, str], list[str]] = {}
     for lane in lanes:
         for number, device in enumerate(lane.device):
-            place = _place(device)
-            if place:
+            for place in _places(device):
                 places.setdefault((device.driver, place), []).append(f"lane {lane.name} device[{number}]")
     problems += [
-        f"lane: {' and '.join(users)} read the same {name} {place}, expected each source once: every vehicle would be "
-        "taken in twice"
+        f"lane: {' and '.join(users)} read the same {name} {place}, expected each source once: vehicles would be taken "
+        "in twice, or in parts"
         for (name, place), users in places.items() if len(users) > 1
     ]  # fmt: skip
     bind = dispatch.get("bind") if isinstance(dispatch, dict) else None
@@ -504,13 +503,13 @@ def _cross_checks(lanes: tuple[Lane, ...], dispatch: Any) -> list[str]:
     return problems
 
 
-def _place(device: Device) -> str:
-    """Return the folder or address of a device's one source, empty if its driver has none."""
-    path = getattr(device.config, "path", None)
-    if isinstance(path, str):
-        return os.path.realpath(path)
-    address = getattr(device.config, "address", None)
-    return address if isinstance(address, str) else ""
+def _places(device: Device) -> list[str]:
+    """Return the folders and addresses that a device's driver takes its passages from."""
+    folders, addresses = (
+        [told for name in names if isinstance(told := getattr(device.config, name, None), str) and told]
+        for names in (("path", "folder", "spool_dir"), ("address", "endpoint"))
+    )
+    return list(dict.fromkeys([*map(os.path.realpath, folders), *addresses]))
 
 
 def is_loopback(address: str) -> bool:

@@ -6,6 +6,7 @@ first lines, which see the open beam before the vehicle comes; where those lines
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -17,6 +18,8 @@ from .model import DetectorState, EndReason, Event, LineBlock, Quality, Rejected
 
 UNEVEN = 0.1
 """Lines of an open beam differ by less than this share of their mean; more is a vehicle, or an unsteady beam."""
+
+_ENERGY = re.compile(r"[A-Za-z0-9][\w .+-]{0,31}")
 
 Reference = float | tuple[float, ...]
 
@@ -44,6 +47,10 @@ class LineDetector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """Check what one field cannot tell alone. Raises ValueError."""
         if len(self.energies) not in (1, 2) or len(set(self.energies)) != len(self.energies):
             raise ValueError(f"energies: {self.energies}, expected one or two different names")
+        if odd := [e for e in self.energies if not _ENERGY.fullmatch(e) or e in ("x", "y")]:
+            raise ValueError(
+                f"energies: {odd[0]!r}, expected a name like high or 6 MV; a recording calls its axes x and y"
+            )
         for name in ("dark", "air"):
             if len(getattr(self, name)) not in (0, len(self.energies)):
                 raise ValueError(f"{name}: {len(getattr(self, name))} references for {len(self.energies)} energies")

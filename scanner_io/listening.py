@@ -194,7 +194,11 @@ class Server:
             self._part(min(idle, key=lambda c: (not c.parting, c.heard_s)))
         connection.setblocking(False)
         if self._tls is not None:
-            connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            try:
+                connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            except OSError:  # reset between being accepted and this
+                connection.close()
+                return
         self._clients.append(_Client(connection, str(address[0])))
 
     def _part(self, client: _Client) -> None:

@@ -633,6 +633,8 @@ def _signature(status: os.stat_result) -> Signature:
 
 def _time_of(found: re.Match[str], offset_h: float) -> int:
     """Return the UTC nanoseconds that a name tells. Raises ValueError, OverflowError if its digits are no date."""
+    if missing := [field for field in _TIME_FIELDS if found[field] is None]:
+        raise ValueError(f"the name tells no {missing[0]}")
     year, month, day, hour, minute, second = (int(found[field]) for field in _TIME_FIELDS)
     year += 2000 if len(found["year"]) == 2 else 0
     moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC) - timedelta(hours=offset_h)

@@ -145,7 +145,7 @@ class Book:
         owned: set[str] = set()
         names = Names(seen)
         for name, sheet in self.sheets.items():
-            there, missing = there_and_missing(sheet.sidecar, names, self._needed, PurePath(name).stem)
+            there, missing = there_and_missing(sheet.sidecar, names, self._needed, stem=PurePath(name).stem)
             there.pop(name, None)
             owned |= {name, *there}
             passage = Passage(

@@ -43,6 +43,7 @@ from .cargo import (
     too_many_parties,
     with_problems,
 )
+from .times import utc_ns
 
 MAX_BYTES = 16 << 20
 THOUSANDS_BELOW_KG = 1000.0
@@ -360,8 +361,8 @@ class _Message:
     def _consignment(self, segment: Segment) -> None:
         self._shipment(document=_at(segment, 1, 0))
         number = _at(segment, 0, 0)
-        if number.isdigit():
-            self._consignments[-1]["number"] = int(number)
+        if (counted := _count(number)) is not None:
+            self._consignments[-1]["number"] = counted
 
     def _shipment(self, document: str = "") -> None:
         self._consignments.append({
@@ -374,11 +375,12 @@ class _Message:
             self._shipment()
         number, packages = _at(segment, 0, 0), _at(segment, 1, 0)
         goods = self._consignments[-1]["goods"]
-        self._item = {"number": int(number) if number.isdigit() else len(goods) + 1, "dangerous": [], "packed": []}
+        counted = _count(number)
+        self._item = {"number": len(goods) + 1 if counted is None else counted, "dangerous": [], "packed": []}
         self._box = None
         if packages:
-            if packages.isdigit():
-                self._item["packages"] = int(packages)
+            if (counted := _count(packages)) is not None:
+                self._item["packages"] = counted
             else:
                 self._problems.append(f"goods item {number}: {packages!r} packages is no count")
         self._item["package_kind"] = _at(segment, 1, 1)
@@ -410,14 +412,18 @@ class _Message:
     def _placed(self, segment: Segment) -> None:
         if self._item is None:
             return
-        packages = _at(segment, 1, 0)
         self._item["packed"].append(
-            Packed(container=container(_at(segment, 0, 0)), packages=int(packages) if packages.isdigit() else None)
+            Packed(container=container(_at(segment, 0, 0)), packages=_count(_at(segment, 1, 0)))
         )
 
     def _dangerous(self, segment: Segment) -> None:
         if self._item is not None and _at(segment, 2, 0):
             self._item["dangerous"].append(_at(segment, 2, 0))
+
+
+def _count(text: str) -> int | None:
+    """Return a count; None for what is none. int() alone takes foreign digits, and as many as there are."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -436,12 +442,11 @@ def _utc_ns(text: str, form: str) -> int:
         sign = -1 if zone[2].startswith("-") else 1
         offset = timedelta(hours=int(zone[2]), minutes=sign * int(zone[3] or 0))
         text = zone[1]
-    moment = datetime.strptime(text, patterns[form]).replace(tzinfo=UTC) - offset
-    return int(moment.timestamp()) * 1_000_000_000
+    return utc_ns(datetime.strptime(text, patterns[form]), offset)
 
 
-def _time_text(utc_ns: int) -> list[str]:
-    return ["137", f"{datetime.fromtimestamp(utc_ns // 1_000_000_000, UTC):%Y%m%d%H%M%S}", "204"]
+def _time_text(at_ns: int) -> list[str]:
+    return ["137", f"{datetime.fromtimestamp(at_ns // 1_000_000_000, UTC):%Y%m%d%H%M%S}", "204"]
 
 
 # --------------------------------------------------------------------------------------------------------------

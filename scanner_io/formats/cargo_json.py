@@ -30,7 +30,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -53,6 +53,7 @@ from .cargo import (
     locode,
     with_problems,
 )
+from .times import utc_ns
 
 MAX_BYTES = 16 << 20
 MAX_ROWS = 200_000
@@ -149,7 +150,10 @@ def _utc_ns(value: Any, where: str) -> int:
         raise DataError(f"{where}: IssueDateTime {value!r} is no time like 2026-11-25T09:30:00Z") from error
     if moment.tzinfo is None:
         raise DataError(f"{where}: IssueDateTime {value!r} names no time zone; add Z or an offset")
-    return int(moment.timestamp()) * 1_000_000_000
+    try:
+        return utc_ns(moment, moment.utcoffset() or timedelta(0))
+    except ValueError as error:
+        raise DataError(f"{where}: IssueDateTime {value!r} is no time of this age ({error})") from error
 
 
 def _tidied(message: CargoMessage) -> CargoMessage:

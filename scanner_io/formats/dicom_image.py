@@ -48,6 +48,7 @@ from ..vendor_record import Detection, Instant, NumberRead, Sidecar
 from .dicom_object import DicomAsk, DicomObject
 from .dicos import DX, TDR
 from .raster import RasterHeader, RasterOptions, check_header, grey_of, radiograph_of
+from .times import utc_ns
 
 LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000})
 """Transfer syntaxes that may have changed values; JPEG 2000 under its general name is taken for lossy."""
@@ -238,10 +239,12 @@ def _moment(text: str, zone: str, utc_offset_h: float | None) -> Instant | None:
         hours = (1 if told[0] == "+" else -1) * (int(told[1:3]) + int(told[3:]) / 60)
     if hours is None:
         return Instant(raw=text)
-    since = local - timedelta(hours=hours) - datetime(1970, 1, 1, tzinfo=UTC)
-    whole_ns = (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
-    utc_ns = whole_ns + int((fraction or "0").ljust(9, "0"))
-    return Instant(raw=text, utc_ns=utc_ns, zone="told" if told else "assumed")
+    try:
+        whole_ns = utc_ns(local, timedelta(hours=hours))
+    except ValueError:  # a filler of the years 1 or 9999
+        return Instant(raw=text)
+    at_ns = whole_ns + int((fraction or "0").ljust(9, "0"))
+    return Instant(raw=text, utc_ns=at_ns, zone="told" if told else "assumed")
 
 
 def _energy(dataset: Dataset) -> str:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -115,7 +116,7 @@ def kilovolts(energy: str) -> float | None:
     text = energy.replace(" ", "").lower()
     for ending, factor in (("mv", 1000.0), ("kv", 1.0)):
         number = text.removesuffix(ending).lstrip("abcdefghijklmnopqrstuvwxyz_-")
-        if text.endswith(ending) and number.replace(".", "", 1).isdigit():
+        if text.endswith(ending) and re.fullmatch(r"[0-9]+\.?[0-9]*|\.[0-9]+", number):
             return float(number) * factor
     return None
 

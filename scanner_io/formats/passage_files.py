@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from itertools import takewhile
 
 import msgspec
 import numpy as np
@@ -30,17 +31,25 @@ class Names:
         self.folded = {name.casefold(): name for name in names}
         self._ordered = sorted(self.folded)
 
-    def beginning_with(self, stem: str) -> Iterator[str]:
-        """Yield the names that begin with `stem`."""
-        small = stem.casefold()
-        for folded in self._ordered[bisect_left(self._ordered, small) :]:
-            if not folded.startswith(small):
-                return
-            yield self.folded[folded]
+    def of(self, beginning: str, stem: str) -> Iterator[str]:
+        """Yield the names that begin with `beginning`, but for those of another passage whose name begins likewise.
+
+        Scan 10 is not of scan 1, and what begins with the longer name of another sidecar is that one's.
+
+        stem : of the name of the sidecar whose files are looked for
+        """
+        small, own = beginning.casefold(), stem.casefold()
+        alike = list(takewhile(lambda n: n.startswith(small), self._ordered[bisect_left(self._ordered, small) :]))
+        sheets = [n.removesuffix(".xml") for n in alike if n.endswith(".xml") and role_of_name(n) == "unknown"]
+        others = tuple(s for s in sheets if not own.startswith(s))
+        for folded in alike:
+            counts_on = small[-1:].isdigit() and folded[len(small) :][:1].isdigit()
+            if not folded.startswith(others) and not counts_on:
+                yield self.folded[folded]
 
 
 def there_and_missing(
-    told: Sidecar, names: Names, needed: Collection[Role] = (), stem: str = ""
+    told: Sidecar, names: Names, needed: Collection[Role] = (), *, stem: str
 ) -> tuple[dict[str, Resource], list[Resource]]:
     """Return which of the files in a folder are this passage's, and which of them it still lacks.
 
@@ -57,7 +66,7 @@ def there_and_missing(
         elif not listed.deleted and (not needed or listed.role in needed):
             missing.append(listed)
     if not told.resources:
-        for name in {n for beginning in (told.scan_id, stem) if beginning for n in names.beginning_with(beginning)}:
+        for name in {n for beginning in (told.scan_id, stem) if beginning for n in names.of(beginning, stem)}:
             role = role_of_name(name)
             if role != "unknown":
                 there[name] = Resource(name=name, role=role)

@@ -1217,7 +1217,7 @@ class _Clock:
         """Return the instant of `stamp`, None if it is none. Raises DataError if its date is unknown."""
         # Nearly every stamp is of the minute of the one before and differs in `SS.mmm` only: a third of a file's time.
         head, tail, minute_ns = self._minute
-        if stamp[:17] == head and stamp[23:] == tail and stamp[19] == ".":
+        if head and len(stamp) == 23 + len(tail) and stamp[:17] == head and stamp[23:] == tail and stamp[19] == ".":
             digits = stamp[17:19] + stamp[20:23]
             if digits.isdigit() and digits.isascii() and digits < "60":
                 return minute_ns + int(digits) * 1_000_000

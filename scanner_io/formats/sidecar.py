@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -28,6 +28,7 @@ from scanner_io.errors import DataError
 from scanner_io.vendor_record import Detection, Instant, NumberRead, Operation, Resource, Role, Sidecar
 
 from .iso6346 import check_digit_ok
+from .times import utc_ns
 
 MAX_BYTES = 1 << 20
 """Bytes of the largest sidecar read; real ones have 1 to 9 thousand."""
@@ -315,17 +316,25 @@ class _Reader:
 
 def _flag(text: str) -> bool:
     words = {"true": True, "false": False}
-    return words[text.lower()] if text.lower() in words else int(text) != 0
+    return words[text.lower()] if text.lower() in words else _whole(text) != 0
 
 
 def _confidence(text: str) -> int | None:
-    value = int(text)
+    value = _whole(text)
     if value > 100:
         raise ValueError(text)
     return value if value >= 0 else None
 
 
-_NUMBERS: dict[str, Callable[[str], Any]] = {"int": int, "number": float, "flag": _flag, "confidence": _confidence}
+def _whole(text: str) -> int:
+    """Return a whole number; ValueError for one that no device has counted to."""
+    value = int(text[:40])
+    if not -1 << 63 <= value < 1 << 63:
+        raise ValueError(text)
+    return value
+
+
+_NUMBERS: dict[str, Callable[[str], Any]] = {"int": _whole, "number": float, "flag": _flag, "confidence": _confidence}
 
 _ZONE = re.compile(r"(?:(?P<z>[zZ])|(?P<sign>[+-])(?P<h>\d\d):?(?P<m>\d\d)?)$")
 
@@ -333,7 +342,7 @@ _ZONE = re.compile(r"(?:(?P<z>[zZ])|(?P<sign>[+-])(?P<h>\d\d):?(?P<m>\d\d)?)$")
 def instant(text: str, utc_offset_h: float | None = None) -> Instant:
     """Return a time as scanners write it: with T, blank or _ between date and time, with or without zone and parts.
 
-    A date alone is no instant. Raises ValueError for what is no time at all.
+    A date alone is no instant. Raises ValueError for what is no time at all, fillers of the years 1 and 9999 too.
     """
     body = text.strip()
     if re.fullmatch(r"\d{4}[-/]\d\d?[-/]\d\d?", body):
@@ -350,10 +359,8 @@ def instant(text: str, utc_offset_h: float | None = None) -> Instant:
         return Instant(raw=text)
     else:
         offset = utc_offset_h
-    at = parsed.replace(tzinfo=timezone(timedelta(hours=offset))).astimezone(UTC)
-    since = at - datetime(1970, 1, 1, tzinfo=UTC)
-    utc_ns = ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
-    return Instant(raw=text, utc_ns=utc_ns, zone="told" if zone else "assumed")
+    at_ns = utc_ns(parsed, timedelta(hours=offset))
+    return Instant(raw=text, utc_ns=at_ns, zone="told" if zone else "assumed")
 
 
 def _local(tag: Any) -> str:

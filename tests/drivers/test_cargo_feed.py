@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import ssl
+import struct
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -115,6 +116,20 @@ def test_a_file_stays_until_it_is_stored_and_goes_to_done_then(tmp_path):
         (tmp_path / "a.edi").write_text(MANIFEST)
         source.acknowledge(next_of(source).source_ref)
         assert (tmp_path / "done" / "a.1.edi").exists()
+
+
+def test_what_its_sender_puts_in_the_place_of_a_file_before_it_is_stored_is_read_next(tmp_path):
+    with opened(folder=str(tmp_path), stable_s=0, poll_s=0.02) as source:
+        (tmp_path / "a.edi").write_text(MANIFEST)
+        first = next_of(source)
+        (tmp_path / "new").write_text(MANIFEST.replace("MAN0001", "MAN0002"))
+        (tmp_path / "new").rename(tmp_path / "a.edi")
+        source.acknowledge(first.source_ref)
+        assert not (tmp_path / "done").exists()
+        second = next_of(source)
+        assert [t.messages[0].document for t in (first, second)] == ["MAN0001", "MAN0002"]
+        source.acknowledge(second.source_ref)
+        assert "MAN0002" in (tmp_path / "done" / "a.edi").read_text()
 
 
 BAD = {
@@ -331,6 +346,24 @@ def test_a_push_under_tls_and_one_that_speaks_none(tmp_path):
         push.join(10)
         assert push.status == 202 and len(told.messages[0].transport) == 200_000
         plain.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"x"], ids=["nothing", "a byte"])
+def test_a_connection_that_is_reset_before_tls_begins_takes_nobody_else_down(tmp_path, sent):
+    port = free_port()
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    pem = certificate(tmp_path)
+    trust.load_verify_locations(pem["certificate"])
+    trust.check_hostname = False
+    with opened(port=port, tokens=tokens(tmp_path), **pem) as source:
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            stranger.sendall(sent)
+        assert [source.read(0.05) for _ in range(4)] == [None] * 4
+        push = Push(port, JSON, tls=trust)
+        source.acknowledge(next_of(source).source_ref)
+        push.join(10)
+        assert push.status == 202
 
 
 def test_what_a_configuration_must_have():

@@ -206,6 +206,33 @@ def test_our_own_dicos_export_comes_back_with_both_energies_and_the_report(opene
     assert start.sidecar.containers[0].text == "CSQU3054383"
 
 
+def test_a_study_that_does_not_fit_into_memory_is_given_in_parts(opened, monkeypatch):
+    monkeypatch.setattr(dicom_store, "MOST_BYTES", 3 * picture().nbytes)
+    source = opened(study_wait_s=60.0)
+    images = [dx(picture(n)) for n in range(8)]
+    for image in images:
+        image.StudyInstanceUID = images[0].StudyInstanceUID
+    assert send(source.port, *images) == [0] * 8
+    events = read_all(source, quiet_s=1.0)
+    given = [e.sidecar.scan_id for e in events if isinstance(e, ScanStart)]
+    assert given and sum(s.size for s in source._studies.values()) <= 3 * picture().nbytes
+
+
+def test_a_study_of_which_more_comes_again_and_again_is_given_in_the_end(opened, monkeypatch):
+    monkeypatch.setattr(dicom_store, "MOST_WAITS", 1)
+    source = opened(study_wait_s=1.0)
+    first = dx(picture(0))
+    events, deadline_s, number = [], time.monotonic() + 10, 0
+    while not any(isinstance(e, ScanEnd) for e in events) and time.monotonic() < deadline_s:
+        number += 1
+        more = dx(picture(number))
+        more.StudyInstanceUID = first.StudyInstanceUID
+        assert send(source.port, more) == [0]
+        event = source.read(0.2)
+        events += [] if event is None else [event]
+    assert isinstance(events[0], ScanStart)
+
+
 def test_a_report_without_its_image_is_told(opened):
     source = opened()
     report = dicos.objects_of(scan(), result("ALARM"))[-1].dataset

@@ -295,6 +295,15 @@ def test_local_times_in_names(folder, opened):
     assert start.utc_ns == 1_769_852_701_000_000_000 + 3 * 3_600_000_000_000
 
 
+def test_a_part_of_the_time_that_a_name_leaves_out(folder, opened):
+    (folder / "20260131T0945.png").write_bytes(PNG)
+    os.utime(folder / "20260131T0945.png", (5, 5))
+    (folder / "20260131T094502.png").write_bytes(PNG)
+    form = STAMP.replace(r"(?P<second>\d\d)", r"(?P<second>\d\d)?")
+    times = [s.utc_ns for s in starts(read_all(opened(from_name_time=form)))]
+    assert form != STAMP and times == [5 * 10**9, 1_769_852_702 * 10**9]
+
+
 @pytest.mark.parametrize("name", ["99991231T235959.png", "00000101T000000.png"])
 def test_times_that_do_not_fit(folder, opened, name):
     (folder / name).write_bytes(PNG)

@@ -148,7 +148,50 @@ def test_foreign_bytes_never_raise(data):
     decoder.feed(data, START_NS)
     decoder.feed(b"SLN1" + data, START_NS)
     events = decoder.feed(b"".join(scan_frames(VALUES, scan=9)) * 2, START_NS)
-    assert any(isinstance(e, ScanEnd) for e in events) or len(decoder._buffer) > 0
+    assert any(isinstance(e, ScanEnd) for e in events)
+
+
+@pytest.mark.parametrize("reboot", [False, True], ids=["goes on", "counts from 1 again"])
+def test_what_comes_of_a_scan_after_the_link_was_lost_is_a_scan_of_its_own(reboot):
+    decoder = Decoder(CONFIG)
+    before = [*decoder.feed(b"".join(FRAMES[:8]), START_NS), *decoder.lost(START_NS)]
+    rest = scan_frames(VALUES, utc_ns=START_NS + 10**9)[5:] if reboot else FRAMES[12:]
+    after = decoder.feed(b"".join(rest), START_NS + 2 * 10**9)
+    check_order([*before, *after], gaps=True)
+    ends = [e for e in [*before, *after] if isinstance(e, ScanEnd)]
+    assert [e.reason for e in ends] == ["link_lost", "complete"] and ends[0].source_ref != ends[1].source_ref
+    assert ends[1].dropped_columns == (40 if reboot else 110)
+
+
+def test_a_damaged_length_holds_up_no_good_frame():
+    alive = bytearray(frame(ALIVE))
+    alive[39] ^= 2  # 33 MB of payload
+    events = Decoder(CONFIG).feed(bytes(alive) + b"".join(FRAMES), START_NS)
+    assert "52 bytes were no whole frame" in texts(events)[0]
+    assert np.array_equal(image_of(events, 0), VALUES[:, 0])
+
+
+def test_good_frames_behind_one_that_never_becomes_whole_are_taken_when_the_link_is_lost():
+    cut = frame(LINES, payload=bytes(4 + 4 * 64), lines=1, energies=2, channels=64)[:60]
+    decoder = Decoder(CONFIG)
+    good = b"".join(scan_frames(counts_of(10), step=5))
+    decoder.feed(cut, START_NS)
+    assert decoder.feed(good[:100], START_NS) == []
+    events = decoder.lost(START_NS)
+    assert texts(events) == ["108 bytes were no whole frame and were left out (1 times so far); check the cable"]
+    assert "without a single line" in next(e.reason for e in events if isinstance(e, Rejected))
+
+
+def test_a_clock_that_is_wrong_is_told_once_and_the_time_of_arrival_is_taken():
+    decoder, behind = Decoder(CONFIG), START_NS + 40 * 10**9
+    events = decoder.feed(b"".join(FRAMES), behind)
+    events += decoder.feed(b"".join(scan_frames(VALUES, scan=2, sequence=50)), behind)
+    starts = [e for e in events if isinstance(e, ScanStart)]
+    assert [round((behind - s.utc_ns) / 1e6) for s in starts] == [5, 5]  # ten lines of half a millisecond
+    assert [t.split(" this machine's")[0] for t in texts(events)] == ["its clock is 40.0 s behind"]
+    right = decoder.feed(b"".join(scan_frames(VALUES, scan=3, sequence=99, utc_ns=behind)), behind)
+    assert texts(right) == ["its clock is right again"]
+    assert next(e.utc_ns for e in right if isinstance(e, ScanStart)) == behind
 
 
 def test_lost_frames_are_counted_and_leave_their_gap():

@@ -349,6 +349,23 @@ def test_a_series_without_images_and_one_without_its_beginning():
     assert events[-1].reason == "complete" and "beginning was not heard" in texts(events)[0]
 
 
+def test_a_series_whose_start_was_missed_lies_where_its_lines_were_taken():
+    events = fed(series(VALUES)[3:])  # the first image heard began 20 ms after the start, and took 10 ms
+    start = next(e for e in events if isinstance(e, ScanStart))
+    assert start.utc_ns == NOW_NS - 20 * 500_000
+    assert next(e.utc_ns for e in events if isinstance(e, ScanEnd)) > NOW_NS
+
+
+@pytest.mark.parametrize("reason", ["timed_out", "link_lost"])
+def test_what_comes_of_a_series_after_it_was_given_up_is_a_scan_of_its_own(reason):
+    made, messages = Series(CONFIG), series(VALUES)
+    events = [e for m in messages[:5] for e in made.feed(m, NOW_NS, 0.0)] + made.end(reason, NOW_NS)
+    events += [e for m in messages[5:] for e in made.feed(m, NOW_NS + 10**9, 9.0)]
+    ends = [e for e in events if isinstance(e, ScanEnd)]
+    assert [e.reason for e in ends] == [reason, "complete"] and ends[1].dropped_columns == 80
+    assert np.array_equal(image_of(events, 0), VALUES[0])
+
+
 def test_a_stream_that_stalls_and_one_that_has_nobody():
     detector = Detector()
     source = stream_v2.connect(Config(endpoint=detector.endpoint, detector=DUAL, scan_timeout_s=0.3))

@@ -56,6 +56,15 @@ def one(text, name="m.edi"):
     return message
 
 
+@pytest.mark.parametrize("count", ["5\u00b2", "9" * 30])
+def test_a_count_that_is_none_is_told_and_nothing_else_is_lost(count):
+    told = MANIFEST.replace("GID+1+400", f"GID+1+{count}").replace("UNOA", "UNOC").replace("UNOB", "UNOC")
+    message = one(told.encode("iso8859-1"))
+    (goods,) = message.consignments[0].goods
+    assert goods.packages is None and goods.hs_code == "690721"
+    assert any("is no count" in p for p in message.problems)
+
+
 def test_a_manifest_says_who_sends_what_in_which_container():
     message = one(MANIFEST)
     assert message.problems == ()
@@ -290,6 +299,8 @@ def test_a_goods_code_of_a_past_edition_is_told():
         ('{"Declaration": {"TransportEquipment": [{}]}}', "missing required field `ID`"),
         ('{"Declaration": {"FunctionCode": "77"}}', "Declaration.FunctionCode"),
         ('{"Declaration": {"IssueDateTime": "2026-11-25T09:30:00"}}', "names no time zone"),
+        ('{"Declaration": {"IssueDateTime": "0001-01-01T00:00:00Z"}}', "no time of this age"),
+        ('{"Declaration": {"IssueDateTime": "9999-12-31T23:59:59Z"}}', "no time of this age"),
         (
             '{"Declaration": {"TransportEquipment": [{"ID": "X", "GrossMassMeasure": "12"}]}}',
             "GrossMassMeasure is '12'",

@@ -120,6 +120,7 @@ def test_files_of_other_instruments_have_no_passage_and_say_why(shared_data):
         ("0 0 100", "100 3000 400", "3 9 4", 9, ""),
         ("0 0 100", "100 3000 400", "3 9 14", 9, "portal_windows_disagree"),
         ("0 50", "100 400", "3 4", 4, "portal_windows"),
+        ("100 0", "400 100", "4 3", 7, "portal_windows_order"),
     ],
 )
 def test_energy_windows_are_added_only_where_they_do_not_overlap(starts, ends, counts, taken, code):

@@ -992,6 +992,14 @@ def test_stamps_are_read_the_same_whatever_came_before(stamps: list[str]) -> Non
         assert clock.utc_ns(stamp) == portal_daily._Clock(Path("x.csv"), None, 1.0).utc_ns(stamp)
 
 
+@pytest.mark.parametrize("stamp", ["", "2016-05-31T12:00:05", "2016-05-31T12:00:05.25", "2016-05-31T12:00:05.1234"])
+def test_a_stamp_of_another_form_after_one_of_thousandths(stamp: str) -> None:
+    clock = portal_daily._Clock(Path("x.csv"), None, 1.0)
+    alone = portal_daily._Clock(Path("x.csv"), None, 1.0).utc_ns(stamp)
+    assert clock.utc_ns("2016-05-31T12:00:04.998") is not None and clock.utc_ns(stamp) == alone
+    assert (alone is None) == (stamp == "")
+
+
 @pytest.mark.parametrize("name", ["portal.csv", "x-2024-13-40.csv"])
 def test_dateless_stamps_need_a_date(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

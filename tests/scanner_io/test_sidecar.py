@@ -4,6 +4,7 @@ import pytest
 
 from scanner_io.errors import DataError
 from scanner_io.formats.iso6346 import check_digit_ok
+from scanner_io.formats.passage_files import Names, there_and_missing
 from scanner_io.formats.sidecar import Instant, instant, is_sidecar_name, parse_sidecar
 
 MINIMAL = "<DataForm><TruckId>202511070026910018</TruckId>{}</DataForm>"
@@ -203,10 +204,31 @@ def test_times_in_every_form(text, utc, zone):
     assert told.utc_ns == (None if utc is None else round(utc * 1e3) * 10**6)
 
 
-@pytest.mark.parametrize("text", ["", "07.11.2025", "2025-13-01T00:00:00Z", "2025-02-30", "T06:19:23Z"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "07.11.2025", "2025-13-01T00:00:00Z", "2025-02-30", "T06:19:23Z", "0001-01-01T00:00:00Z",
+     "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+03:00", "9999-12-31T23:59:59-03:00"],
+)  # fmt: skip
 def test_what_is_no_time_is_an_error(text):
     with pytest.raises(ValueError):
         instant(text)
+
+
+@pytest.mark.parametrize(("stem", "mine"), [
+    ("scan1", ["scan1S.jpg", "scan1_stamp.jpg"]), ("scan10", ["scan10S.jpg"]), ("scan1_2", ["scan1_2S.jpg"]),
+])  # fmt: skip
+def test_a_sidecar_that_lists_nothing_takes_no_image_of_another_passage(stem, mine):
+    names = Names([f"{s}{end}" for s in ("scan1", "scan10", "scan1_2") for end in (".xml", "S.jpg")] + [
+        "scan1_stamp.jpg", "scan100S.jpg",
+    ])  # fmt: skip
+    there, _ = there_and_missing(form(), names, stem=stem)
+    assert sorted(there) == sorted(mine)
+
+
+def test_the_scans_number_may_be_the_beginning_of_the_sidecars_own_name():
+    names = Names(["202511070026910018_a.xml", "202511070026910018_aS.jpg", "202511070026910018_bS.jpg"])
+    there, _ = there_and_missing(form(), names, stem="202511070026910018_a")
+    assert sorted(there) == ["202511070026910018_aS.jpg", "202511070026910018_bS.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,17 @@ def test_two_lanes_on_one_source_are_refused(tmp_path):
         configuration.load(write_config(tmp_path, lanes))
 
 
+@pytest.mark.parametrize("place", ['endpoint = "tcp://10.0.3.9:31001"', 'spool_dir = "{folder}"\nport = {port}'])
+def test_two_lanes_on_one_stream_or_one_spool_are_refused(tmp_path, place):
+    driver = "stream_v2" if "endpoint" in place else "dicom_store"
+    lanes = "".join(
+        f'[[lane]]\nname = "{name}"\n[[lane.device]]\ndriver = "{driver}"\n{place.format(folder=tmp_path, port=port)}\n'
+        for name, port in (("a", 11112), ("b", 11113))
+    )
+    with pytest.raises(configuration.ConfigError, match=f"read the same {driver}"):
+        configuration.load(write_config(tmp_path, lanes))
+
+
 def test_check_leaves_every_file_where_it_is(tmp_path):
     drop, lane = test_daemon.lane_with_drop(tmp_path)
     (drop / "bad.png").write_bytes(b"no image")

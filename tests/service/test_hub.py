@@ -129,6 +129,21 @@ def test_a_hub_that_is_killed_in_mid_transfer_has_every_scan_decided_once_and_th
     assert hub.stop() == 0
 
 
+def test_a_passage_that_the_lane_selected_although_it_is_clear_is_looked_at_at_the_hub(tmp_path, stack):
+    site = Site(tmp_path, stack)
+    scan = site.lane.put(1, "CLEAR")
+
+    def select(outbox):
+        with outbox.store.transaction():
+            outbox.wake(scan)
+
+    site.lane.do(select)
+    site.hub()
+    desk = site.desk()
+    decide(desk, 1)
+    decided_once(site, [scan], tmp_path / "hub-a" / "outbox.sqlite")
+
+
 def test_of_two_hubs_one_is_killed_and_the_other_goes_on(tmp_path, stack, cluster):
     url = cluster.new()
     site = Site(tmp_path, stack, url)

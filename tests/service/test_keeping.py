@@ -1,6 +1,10 @@
 """Recordings and rows held against each other."""
 
+import errno
 import hashlib
+import os
+import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -65,6 +69,48 @@ def test_a_scan_whose_recording_is_not_as_it_was_is_held_until_it_is(outbox, tmp
     assert keeping.damaged(outbox) == []
 
 
+def test_a_recording_that_is_harmed_in_two_ways_waits_again_once_it_is_sound(outbox, tmp_path):
+    path = stored(outbox, tmp_path, 1)
+    path.unlink()
+    assert look(outbox) == [True] and "cannot be found" in outbox.item(row(1).scan_id).note
+    path.write_bytes(WHOLE[:-1])
+    assert look(outbox) == [True] and f"expected {len(WHOLE)}" in outbox.item(row(1).scan_id).note
+    path.write_bytes(WHOLE)
+    assert look(outbox) == [True] and outbox.item(row(1).scan_id).state == "pending"
+
+
+def test_no_more_waits_to_be_told_than_can_be_and_reading_ends_nevertheless(outbox, tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "MOST_FOUND", 3)
+    for number in range(9):
+        stored(outbox, tmp_path, number).unlink()
+    scrub = keeping.Scrub(lambda: keeping.everything(outbox.place))
+    scrub.start()
+    deadline_s = time.monotonic() + 10
+    while scrub.found.qsize() < 3 and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert scrub.found.qsize() == 3 and scrub.is_alive()
+    scrub.close()
+    assert not scrub.is_alive()
+
+
+def test_a_folder_that_cannot_be_listed_is_told_and_the_others_are_gone_through(tmp_path, monkeypatch):
+    for day in ("20260101", "20260102", "20260103"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "a.scan.h5").touch()
+    real = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "20260102":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    problems = []
+    assert [p.parent.name for p in recordings_in(tmp_path, problems.append)] == ["20260101", "20260103"]
+    assert [p.filename for p in problems] == [str(tmp_path / "20260102")]
+
+
 def test_a_supervisor_who_gives_back_a_damaged_scan_leaves_it_held(outbox, tmp_path):
     stored(outbox, tmp_path, 1).unlink()
     look(outbox)
@@ -113,6 +159,9 @@ def test_recordings_of_a_lane_are_listed_day_by_day_wherever_they_lie(tmp_path):
         path.parent.mkdir(exist_ok=True, parents=True)
         path.touch()
     (tmp_path / "20260101/a.part").touch()
-    listed = [p.relative_to(tmp_path).as_posix().removesuffix(".scan.h5") for p in recordings_in(tmp_path)]
+    problems = []
+    listed = [
+        p.relative_to(tmp_path).as_posix().removesuffix(".scan.h5") for p in recordings_in(tmp_path, problems.append)
+    ]
     assert sorted(listed) == sorted(names) and listed[0] == "20260101/a"
-    assert list(recordings_in(tmp_path / "none")) == []
+    assert list(recordings_in(tmp_path / "none", problems.append)) == [] == problems

@@ -1,6 +1,7 @@
 import re
 import sqlite3
 import time
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from scanner_io.errors import DeliveryError, StorageError
 from scanner_io.model import Decision
 from tests import samples
-from triage.service.outbox import MIGRATIONS, Outbox, ScanRow
+from triage.service import keeping
+from triage.service.outbox import MIGRATIONS, Outbox, ScanRow, decisions_in
 
 
 class Clock:
@@ -216,6 +218,14 @@ def test_leases_of_before_a_restart_are_armed_again(place, clock):
     box.close()
 
 
+def test_what_another_service_has_selected_waits_although_it_is_clear(outbox):
+    assert outbox.add(row(1, "CLEAR"), asked=True) and outbox.add(row(2, "CLEAR"))
+    item = outbox.lease_next("ana", 10)
+    assert item.row.scan_id == row(1).scan_id and outbox.lease_next("ana", 10) is None
+    outbox.release(item.lease_id, "not now", 9)
+    assert [outbox.item(row(n).scan_id).state for n in (1, 2)] == ["pending", "filed"]
+
+
 def test_unfinished_judgements_are_counted_until_there_is_a_row(outbox):
     assert outbox.count_judging(row().path) == 1
     assert outbox.count_judging(row().path) == 2
@@ -234,6 +244,17 @@ def test_a_newer_or_damaged_database_is_refused(tmp_path):
     path.write_bytes(b"not a database, but long enough to be looked at as one" * 40)
     with pytest.raises(StorageError, match="not usable"):
         Outbox(path)
+
+
+def test_a_reader_beside_an_older_database_says_how_to_upgrade_it(tmp_path):
+    path = tmp_path / "o"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(MIGRATIONS[0])
+        db.execute("PRAGMA user_version=1")
+    with pytest.raises(StorageError, match=r"no such .*start its service once"):
+        decisions_in(path)
+    Outbox(path).close()
+    assert decisions_in(path) == []
 
 
 def test_unknown_scans_are_named(outbox):
@@ -398,11 +419,16 @@ def test_nothing_that_is_asked_all_the_time_looks_through_all_that_ever_was(in_f
         "delivered": lambda: in_file.delivered(lease.row.scan_id, lease.lease_id, lease.row.sha256),
         "renew": lambda: in_file.renew(lease.lease_id, "bo", 10), "decide": lambda: in_file.decide(decision(lease)),
         "decided_since": lambda: in_file.decided_since(0), "path_of": lambda: in_file.path_of(row(1).scan_id),
-        "item": lambda: in_file.item(row(1).scan_id),
+        "item": lambda: in_file.item(row(1).scan_id), "arrange": lambda: in_file.arrange(60.0),
+        "clock_moved": lambda: in_file.clock_moved(10**9, "set"), "damaged": lambda: keeping.damaged(in_file),
+        "undecided recordings": lambda: keeping.undecided(in_file),
+        "a page": lambda: [*keeping._some(in_file.store.rows, "", keeping._DECIDED, "m", 10)],
     }  # fmt: skip
     through = {}
     for name, call in calls.items():
         steps, _ = plans(in_file, call)
         assert steps, name
         through |= {f"{name}: {s}": p for s, p in steps.items() if any(map(WHOLE_TABLE.match, p))}
+        sorted_out = "a page" in name and "USE TEMP B-TREE FOR ORDER BY" in str(steps)
+        assert not sorted_out, "every page would go through all that is behind it"
     assert through == {}

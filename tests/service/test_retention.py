@@ -1,5 +1,6 @@
 """What may be deleted, what never."""
 
+import errno
 import hashlib
 import json
 import re
@@ -9,8 +10,9 @@ import time
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
-from scanner_io import security, wire
+from scanner_io import disk, security, wire
 from scanner_io.config import Retention
 from scanner_io.errors import DeliveryError, StorageError
 from scanner_io.model import DeclarationMatch, Opinion
@@ -18,6 +20,7 @@ from tests import samples
 from tests.service.daemon_rig import ENVIRONMENT, ROOT, write_config
 from tests.service.test_keeping import stored
 from tests.service.test_outbox import decision, row
+from triage.cli import cli
 from triage.service import audit, keeping, retention
 from triage.service.later import Later
 from triage.service.outbox import Outbox
@@ -169,6 +172,45 @@ def test_a_row_that_points_elsewhere_and_a_clock_that_went_back_delete_nothing(o
     assert path.exists()
     with pytest.raises(StorageError, match="clock is behind"):
         retention.candidates(outbox, Retention(clear_days=0), time.time_ns() - DAY_NS)
+
+
+def test_a_clock_that_was_ahead_once_and_is_right_again_keeps_nothing_for_years(outbox, recordings, monkeypatch):
+    stored(outbox, recordings, 1)
+    decide(outbox, 1, "clear")
+    later_ns = time.time_ns() + 4000 * DAY_NS
+    with outbox.store.transaction():
+        with monkeypatch.context() as ahead:
+            ahead.setattr(time, "time_ns", lambda: later_ns)
+            outbox.event("service_started")
+        outbox.event("clock_stepped")
+    assert found(outbox, Retention(clear_days=0))
+
+
+def test_a_recording_that_cannot_be_deleted_is_kept_whole_and_keeps_no_other(tmp_path, recordings, monkeypatch):
+    lane = f'[[lane]]\nname = "north"\n[[lane.device]]\ndriver = "file_drop"\npath = "{tmp_path}"\n'
+    config = write_config(tmp_path, f"[retention]\nclear_days = 0\n{lane}")
+    box = Outbox(tmp_path / "state" / "outbox.sqlite")
+    paths = [stored(box, recordings, n) for n in (1, 2)]
+    for n in (1, 2):
+        decide(box, n, "clear")
+    box.close()
+    real = disk.io().unlink
+
+    def refuses(path):
+        if path == paths[0]:
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+        real(path)
+
+    monkeypatch.setattr(disk.io(), "unlink", refuses)
+    done = CliRunner().invoke(cli, ["retention", str(config), "--apply", "--json"])
+    assert done.exit_code == 1
+    *told, all_told = [json.loads(line) for line in done.output.splitlines()]
+    assert [t["deleted"] for t in told] == [False, True] and "Operation not permitted" in told[0]["problem"]
+    assert (all_told["deleted"], all_told["failed"]) == (1, 1)
+    assert [p.exists() for p in paths] == [True, False]
+    box = Outbox(tmp_path / "state" / "outbox.sqlite")
+    assert box.store.rows("SELECT kept FROM scans ORDER BY scan_id") == [("whole",), ("deleted",)]
+    box.close()
 
 
 def test_what_was_filed_and_deleted_cannot_be_claimed(outbox, recordings):

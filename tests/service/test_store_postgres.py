@@ -214,6 +214,11 @@ def test_two_services_may_bring_up_the_schema_at_the_same_time(server):
     assert len(opened) == 2
 
 
+def test_a_reader_beside_a_database_without_tables_says_how_to_make_them(cluster, server):
+    with pytest.raises(StorageError, match="start its service once"):
+        decisions_in(server)
+
+
 def test_a_newer_schema_is_refused(cluster, server):
     Outbox(server).close()
     outbox = Outbox(server)
@@ -343,6 +348,26 @@ def test_a_service_that_shares_its_recordings_is_taken_over_from_when_it_is_gone
         kinds = [kind for (kind,) in hubs.a.store.rows("SELECT kind FROM events WHERE who='a' ORDER BY seq")]
         assert kinds == ["hub_lost", "hub_back"]
     assert problems(Server(url)) == []
+
+
+def test_leases_of_a_service_that_is_gone_end_although_who_noticed_it_did_not_come_to_it(cluster):
+    url = cluster.new()
+    with Hubs(url, shared=True) as hubs:
+        hubs.a.beat()
+        hubs.a.add(row(1))
+        hubs.a.lease_next("ana", 1000)
+        with hubs.b.store.transaction():
+            hubs.b.store.change("UPDATE hubs SET lost=1 WHERE hub='a'")
+        hubs.b.beat()
+        assert hubs.b.lease_next("ben", 10).row.scan_id == row(1).scan_id
+
+
+def test_a_lease_that_is_asked_for_again_at_another_service_is_that_ones(cluster):
+    with Hubs(cluster.new(), shared=True) as hubs:
+        hubs.a.add(row(1))
+        lease = hubs.a.lease_next("ana", 1000).lease_id
+        assert hubs.b.lease(row(1).scan_id, "ana", 1000).lease_id == lease
+        assert hubs.b.leases_of("ana") == {lease: row(1).scan_id} and hubs.a.leases_of("ana") == {}
 
 
 def test_a_name_is_one_services_alone(cluster, monkeypatch):

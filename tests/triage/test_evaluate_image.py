@@ -19,8 +19,8 @@ from scanner_io.errors import DataError
 from tests.service.daemon_rig import ENVIRONMENT, ROOT
 from triage.analysis.fuser import PACKAGED, About, Fuser, to_bytes
 from triage.analysis.normal import Normal
-from triage.analysis.patches import Bank
-from triage.analysis.position_tables import NORMALISED, PositionTables
+from triage.analysis.patches import DIMENSIONS, Bank
+from triage.analysis.position_tables import END_BINS, HEIGHT_BINS, NORMALISED, PositionTables
 from triage.analysis.regions import Region
 from triage.cli import cli, main
 from triage.study import evaluate_image as study
@@ -346,8 +346,9 @@ def test_a_scan_is_known_again_however_it_is_stored(tmp_path: Path) -> None:
 
 def fuser_of(about: About) -> Fuser:
     """A fuser without trees."""
-    bank = Bank(codes=(np.zeros((4, 16), np.float32),) * 2)
-    tables = PositionTables(names=NORMALISED, values=np.ones((len(NORMALISED), 4, 4), np.float32))
+    bank = Bank(codes=(np.zeros((4, DIMENSIONS + 1), np.float32),) * 2)
+    values = np.ones((len(NORMALISED), END_BINS, HEIGHT_BINS), np.float32)
+    tables = PositionTables(names=NORMALISED, values=values)
     normal = Normal(tables=tables, bank=bank, familiar=None, scans=4)
     return Fuser(features=(), trees=None, normal=normal, thresholds={}, about=about)
 

@@ -111,6 +111,13 @@ def test_dense_block_in_light_goods():
     assert covers(hits[0].at, 700, 300, 34, 28)
 
 
+def test_two_dense_blocks_count_no_less_than_one():
+    one = found("dense_object", put(stacks(0.5), 700, 300, 34, 28, 0.06))
+    two = found("dense_object", put(put(stacks(0.5), 700, 300, 34, 28, 0.06), 940, 230, 34, 28, 0.06))
+    assert len(two) == 2
+    assert min(c.score for c in two) > 0.9 * one[0].score
+
+
 def test_light_goods_alone_hold_no_dense_object():
     assert found("dense_object", stacks(0.5)) == []
 
@@ -248,6 +255,11 @@ def test_person_in_an_empty_container():
     hits = found("person_sized", person(empty(), 640, 405))
     assert len(hits) == 1
     assert covers(hits[0].at, 610, 180, 60, 225)
+
+
+def test_several_persons_are_found_like_one():
+    hits = found("person_sized", person(person(empty(), 480, 405), 1010, 405))
+    assert len(hits) == 2
 
 
 def test_boxes_and_dense_things_of_a_person_s_size_are_none():

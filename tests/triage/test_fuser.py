@@ -153,7 +153,10 @@ def _changed(trained, **changes):
         ("table_values", lambda a: np.full_like(a, np.inf)),
         ("table_values", lambda a: np.zeros_like(a)),
         ("table_values", lambda a: a[:-1]),
+        ("table_values", lambda a: a[:, :4]),
         ("bank_0", lambda a: np.full_like(a, np.nan)),
+        ("bank_0", lambda a: np.hstack([a, a])),
+        ("bank_0", lambda a: a[0]),
         ("header", lambda a: a[:-1]),
     ],
 )

@@ -249,6 +249,19 @@ def test_dead_channels():
     assert fatal(judge_image(radiograph(scene(), state="raw", bad=range(0, 600, 3)))) == {"bad_channels"}
 
 
+def test_a_dead_module_is_told():
+    scan = radiograph(scene(), state="raw", noise=0.004)
+    counts = scan.counts[0].copy()
+    counts[:, 300:345] = np.round(scan.detector.dark[0][300:345]).astype(np.uint16)
+    judged = judge_image(msgspec.structs.replace(scan, counts=(counts,)))
+    (told,) = [q for q in judged.quality if q.code == "dead_module"]
+    assert "45 of 600 channels beside each other show nothing, from channel 300 on" in told.reason
+    counts[:, 555:] = counts[:, 300:345]
+    counts[:, 300:345] = scan.counts[0][:, 300:345]
+    judged = judge_image(msgspec.structs.replace(scan, counts=(counts,)))
+    assert "dead_module" not in codes(judged), "the ground"
+
+
 def test_references_without_span_are_dead_channels():
     scan = radiograph(scene(), state="raw")
     detector = msgspec.structs.replace(scan.detector, air=scan.detector.dark)

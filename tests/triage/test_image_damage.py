@@ -11,6 +11,7 @@ from triage.analysis.correction import correct
 from triage.analysis.fusion import fuse
 from triage.analysis.image import ImageProfile, judge_image
 from triage.analysis.image_damage import energies_disagree
+from triage.analysis.rectify import rectify
 
 #: Plain contrasts: how places are searched has no part in this.
 PLAIN = ImageProfile(fuser="none")
@@ -50,6 +51,18 @@ REAL = ("container_0202_0.jpg", "truck_02.jpg")
 
 def outcome(judged):
     return fuse(judged.findings, judged.quality, vendor_alarm=False, anything_judged=True)[0]
+
+
+def test_lines_that_stand_for_two_columns_of_an_even_image_are_not_repeated():
+    image = radiograph(scene(), state="raw", noise=0.004, column_pitch_mm=8.0)
+    fast = msgspec.structs.replace(image, position_mm=8.3 * np.arange(image.columns))
+    even = rectify(fast).radiograph
+    assert even.columns > 1.03 * image.columns
+    assert "repeated_columns" not in [q.code for q in judge_image(even, PLAIN).quality]
+    counts = image.counts[0].copy()
+    counts[700:760] = counts[640:700]
+    again = judge_image(msgspec.structs.replace(image, counts=(counts,)), PLAIN)
+    assert "repeated_columns" in [q.code for q in again.quality]
 
 
 @pytest.fixture(scope="module")

@@ -165,6 +165,15 @@ def test_boxes_are_segments_of_their_class_and_only_heavy_ones_are_findings(ten_
     assert found.where.end_column <= 142
 
 
+def test_many_even_segments_do_not_cut_off_the_heavy_one(ten_four):
+    table, inversion = ten_four
+    q, frame = boxes(table, ("6", "26", "26", "82"), noise=0.002)
+    profile = MaterialProfile(cells_high=100, max_segments=3)
+    said = judge_material(q, samples.detector(100), frame, inversion, profile)
+    assert len(said.segments) == 3
+    assert [f.kind for f in said.findings] == ["high_z"]
+
+
 def test_what_no_material_absorbs_is_a_finding_of_its_own(ten_four):
     table, inversion = ten_four
     q, frame = boxes(table, ("26",), noise=0.002)

@@ -879,6 +879,16 @@ def test_neutron_excess_is_placed() -> None:
     assert "32 in 1 s" in finding.reason and "8.5 expected" in finding.reason
 
 
+def test_neutrons_are_looked_for_over_the_same_seconds_whatever_an_interval_is() -> None:
+    # a portal that tells every 0.2 s: 2.5 counts/s before entry, 15 more each second for 2 s
+    neutron = np.zeros((60, 1), np.int64)
+    neutron[::2, 0] = 1
+    neutron[20:30] += 3
+    fast = record(neutron=neutron, neutron_interval_s=0.2, neutron_background=np.array([2.5]))
+    finding = only(judge_portal(fast, PROFILE), "neutron_excess")
+    assert finding.where == Intervals(first=18, end=33) and "in 3 s" in finding.reason
+
+
 def test_neutron_excess_over_the_whole_passage() -> None:
     finding = only(judge_portal(record(neutron=np.full((12, 4), 4)), PROFILE), "neutron_excess")
     assert finding.where == Intervals(first=0, end=12)

@@ -156,6 +156,9 @@ def test_a_dead_detector_is_told_at_once_and_one_that_is_off_line_is_not():
     rows[:, 2] = 0
     fresh = PortalHealth()
     assert {c for _, c, _ in feed(fresh, rows)} == {"gamma3_dead"}, "by the other detectors, without history"
+    rows[:, 2] = 2
+    noisy = PortalHealth()
+    assert {c for _, c, _ in feed(noisy, rows)} == {"gamma3_dead"}, "a little noise is no count"
     off = PortalHealth()
     lines = ("SG1,002000,000068,05,10,05.0,P", "SG2,1101,0.069,0.455,01,1010,A")
     record = samples.portal(settings=PortalSettings(lines=lines))

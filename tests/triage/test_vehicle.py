@@ -53,6 +53,41 @@ def test_a_high_cab_is_no_second_container(cab, load):
     assert len(find_containers(image)) == 1
 
 
+def test_what_stands_beside_a_container_and_is_no_cab_is_told():
+    beside = scene(box=(900, 200, 1400, 410), load="empty", cab=False)
+    assert "beyond_container" not in [q.code for q in judge_image(radiograph(beside, state="raw")).quality]
+    with_cab = scene(box=(900, 200, 1400, 410), load="empty")
+    judged = judge_image(radiograph(with_cab, state="raw"))
+    assert judged.vehicle.cab is not None and judged.vehicle.beyond == ()
+    heap = beside.copy()
+    heap[290:400, 100:700] *= 0.4
+    judged = judge_image(radiograph(heap, state="raw"))
+    (told,) = [q for q in judged.quality if q.code == "beyond_container"]
+    assert "columns 100 to 700" in told.reason or "columns 99 to 701" in told.reason
+
+
+def test_a_cab_at_both_ends_is_one_too_many():
+    image = scene(box=(500, 60, 1100, 440), load="empty")
+    image[160:500, 1180:1400] *= 0.4
+    judged = judge_image(radiograph(image, state="raw"))
+    assert len(judged.vehicle.beyond) == 2 and "beyond_container" in [q.code for q in judged.quality]
+
+
+def test_what_stands_between_two_containers_is_told():
+    image = two(200, loads=("empty", "empty"))
+    plain = judge_image(radiograph(image, state="raw"))
+    image[180:280, 660:780] *= 0.4
+    judged = judge_image(radiograph(image, state="raw"))
+    assert len(judged.containers) == 2
+    assert ["beyond_container" in [q.code for q in j.quality] for j in (plain, judged)] == [False, True]
+
+
+def test_two_containers_with_positions_of_an_encoder_are_judged():
+    scan = radiograph(two(), state="raw", noise=0.003)
+    judged = judge_image(msgspec.structs.replace(scan, position_mm=8.0 * np.arange(scan.columns)))
+    assert len(judged.containers) == 2 and judged.load == "loaded"
+
+
 def test_one_container_is_one():
     for image in (scene(), scene(load="empty"), scene(tilt=10, load="opaque")):
         assert find_containers(image) == (find_container(image),)

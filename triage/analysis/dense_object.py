@@ -55,8 +55,9 @@ def dense_objects(cells: Cells, marks: tuple[Mark, ...] = ()) -> list[Candidate]
             words += f"; {' and '.join(seen)} at the same columns"
         many = alike(at, score, places)
         of_many = many if many >= ALIKE and not seen else 1
-        # among many dense things one more says little: machines, household goods
-        score *= score / total * (MARKED if seen else 1.0)
+        # among many dense things one more says little: machines, household goods. Two are no crowd: what is hidden
+        # may lie in several packets.
+        score *= min(1.0, ALIKE * score / total) * (MARKED if seen else 1.0)
         found.append(Candidate(KIND, score, at, words, of_many))
     return found
 

@@ -22,8 +22,8 @@ from triage.kernels.tree_sum import tree_sum
 
 from .maps import Map, Maps
 from .normal import Normal
-from .patches import Bank
-from .position_tables import NORMALISED, PositionTables
+from .patches import DIMENSIONS, Bank
+from .position_tables import END_BINS, HEIGHT_BINS, NORMALISED, PositionTables
 
 Array: TypeAlias = NDArray[Any]
 
@@ -236,6 +236,11 @@ def _check_numbers(header: _Header, trees: Trees | None, tables: PositionTables,
     """Raise ValueError for numbers that would make every score NaN or 0: nothing would be found, and nobody told."""
     if tables.values.shape[:1] != (len(tables.names),):
         raise ValueError(f"position tables of shape {tables.values.shape} for {len(tables.names)} maps")
+    if tables.names and tables.values.shape[1:] != (END_BINS, HEIGHT_BINS):
+        raise ValueError(f"position tables of shape {tables.values.shape}, expected {END_BINS} x {HEIGHT_BINS} places")
+    # a kernel reads as many values of a patch as the image's have
+    if wrong := [bank.shape for bank in codes if bank.ndim != 2 or bank.shape[1] != DIMENSIONS + 1]:
+        raise ValueError(f"a bank of shape {wrong[0]}, expected {DIMENSIONS + 1} values per patch")
     if not (np.isfinite(tables.values).all() and (tables.values > 0).all()):
         raise ValueError("a position table holds what is not above 0 and finite")
     if not all(np.isfinite(bank).all() for bank in codes):

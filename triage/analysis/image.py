@@ -210,6 +210,7 @@ def judge_image(
         return _no_container(radiograph, upright, quality, p, clock)
     frames = tuple(_floor_checked(upright, f, p) for f in frames)
     vehicle, frames = _vehicle(radiograph, upright, frames, p)
+    quality += _not_searched(vehicle, radiograph.columns)
     quality += image_faults(radiograph, frames, vehicle, p.faults)
     quality += image_damage(radiograph, correction, frames, p.damage)
     quality += energies_disagree(radiograph, correction, frames, p.damage)
@@ -380,6 +381,18 @@ def _vehicle(
         round_at = detector.channel_pitch_mm * sy / (detector.column_pitch_mm * sx)
     vehicle = vehicle_with(upright, frames, round_at, p.container)
     return vehicle.scaled(sx, sy), tuple(f.scaled(sx, sy) for f in frames)
+
+
+def _not_searched(vehicle: Vehicle, columns: int) -> list[Quality]:
+    """Return that there is more than a cab beside the containers: a heap, a tank, a box that was not known for one."""
+    if not vehicle.beyond:
+        return []
+    spans = " and ".join(f"{max(0, int(x0))} to {min(columns, int(np.ceil(x1)))}" for x0, _, x1, _ in vehicle.beyond)
+    text = (
+        f"beside the containers something stands in columns {spans} that is not a cab alone: it was not searched; look "
+        "at it yourself"
+    )
+    return [Quality(code="beyond_container", reason=text)]
 
 
 def _told_of_display(radiograph: Radiograph) -> list[Finding]:

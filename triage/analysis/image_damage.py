@@ -179,6 +179,9 @@ def _twice(radiograph: Radiograph, lines: _Lines, frame: Frame, p: DamageProfile
         return None
     # what is of one value over long stretches was drawn or clipped: there columns are equal by themselves
     busy = np.flatnonzero((np.diff(inside, axis=0) != 0).mean(axis=0) > 0.5)
+    taken = radiograph.column_utc_ns[first + busy]
+    if busy.size and taken[-1] > taken[0]:  # what was brought onto even columns shows a line twice, at one time
+        busy = busy[np.diff(taken, prepend=taken[0] - 1) != 0]
     columns = radiograph.counts[-1][:, :: max(1, radiograph.detector.channels // LINES)][first + busy]
     seen = Counter(column.tobytes() for column in columns)
     extra = sum(n - 1 for n in seen.values())

@@ -73,8 +73,15 @@ def without_dead_lines(radiograph: Radiograph, p: FaultProfile) -> tuple[Radiogr
     """
     detector, counts = radiograph.detector, radiograph.counts[-1]
     columns = _dead_columns(radiograph, p)
-    channels = _dead_channels(radiograph, p)
+    channels, module = _dead_channels(radiograph, p)
     found = []
+    if module.any():
+        text = (
+            f"{int(module.sum())} of {counts.shape[1]} channels beside each other show nothing, from channel "
+            f"{int(np.argmax(module))} on: a module of the detector is dead, or something stands in its beam; what was "
+            "there is not seen"
+        )
+        found.append(Quality(code="dead_module", reason=text))
     if columns.any():
         share = float(columns.mean())
         text = (
@@ -131,21 +138,26 @@ def _brightest(counts: Array, bad: Array) -> Array:
     return found
 
 
-def _dead_channels(radiograph: Radiograph, p: FaultProfile) -> Array:
-    """Return (channels,) bool: dark in every column although not named as bad; short runs inside the array only."""
+def _dead_channels(radiograph: Radiograph, p: FaultProfile) -> tuple[Array, Array]:
+    """Return twice (channels,) bool: dark in every column although not named as bad.
+
+    The first are short runs, which neighbours can stand for; the second long ones inside the array, which are left as
+    they are. At an end of the array it is the ground or a beam stop.
+    """
     counts, bad = radiograph.counts[-1], radiograph.detector.bad_channels
     brightest = counts[:: max(1, counts.shape[0] // 400)].max(axis=0).astype(np.float64)
     dark: Array = radiograph.detector.dark[-1]
     usual = float(np.median(brightest[~bad])) if not bad.all() else 0.0
     found: Array = np.zeros(bad.size, np.bool_)
+    module = found.copy()
     if usual <= 2 * float(np.median(dark)) or usual <= 10:
-        return found
+        return found, module
     dim = np.asarray(brightest < dark + p.dead_level * (usual - dark)) | bad
     steps = np.flatnonzero(np.diff(np.pad(dim.astype(np.int8), 1)))
     for a, b in zip(steps[::2], steps[1::2], strict=True):
-        if a > 0 and b < bad.size and b - a <= max(1, p.dead_run * bad.size):
-            found[a:b] = True
-    return found & ~bad
+        if a > 0 and b < bad.size:
+            (found if b - a <= max(1, p.dead_run * bad.size) else module)[a:b] = True
+    return found & ~bad, module & ~bad
 
 
 def energies_apart(radiograph: Radiograph, p: FaultProfile) -> list[Quality]:

@@ -208,10 +208,15 @@ def _segments(
     thick = cells.inside & (high >= p.least_alpha) & (sets != OPAQUE)
     odd = [thick & (sets == HIGH_Z), thick & (sets == ABOVE_ALL)]
     even = thick & ~odd[0] & ~odd[1] & _even(low, cells, inversion, 0, p) & _even(high, cells, inversion, 1, p)
-    found = [part for mask in (*odd, even) for part in _parts(mask, least)]
-    found.sort(key=lambda f: (-f[0], f[2]))
+    strange, usual = (
+        sorted((part for mask in masks for part in _parts(mask, least)), key=lambda f: (-f[0], f[2]))
+        for masks in (odd, (even,))
+    )
+    # many large even parts must not cut off the small one that is looked for
+    strange = strange[: p.max_segments]
+    found = sorted([*strange, *usual[: p.max_segments - len(strange)]], key=lambda f: (-f[0], f[2]))
     core = np.ones((2 * p.edge_cells + 1,) * 2, np.uint8)
-    for area, own, (x, y, w, h) in found[: p.max_segments]:
+    for area, own, (x, y, w, h) in found:
         inner = cv2.erode(own.astype(np.uint8), core, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(np.bool_)
         use = inner if inner.sum() >= 4 else own
         at = (slice(x, x + w), slice(y, y + h))

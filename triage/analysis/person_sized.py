@@ -19,6 +19,8 @@ NOTE = 0.4
 AREA_M2 = (0.22, 1.0)
 ITEM_M2 = (0.03, 2.0)
 """Of things that the likeness is shared among."""
+CROWD = 3
+"""Among more things of their size each says less."""
 LONG_MM = (650.0, 2000.0)
 SHORT_MM = 220.0
 LEAST_FREE = 0.4
@@ -40,7 +42,8 @@ def person_sized(cells: Cells) -> list[Candidate]:
     free = [cells.free_around(b) for b in items]
     # among many things in free space one more says nothing: clutter, machines; edges of the load are none
     total = sum(b.area for b, f in zip(items, free, strict=True) if f >= LEAST_FREE)
-    found = [(_likeness(cells, b, f) * b.area / max(total, b.area), b) for b, f in zip(items, free, strict=True)]
+    crowded = [min(1.0, CROWD * b.area / max(total, b.area)) for b in items]
+    found = [(_likeness(cells, b, f) * c, b) for b, f, c in zip(items, free, crowded, strict=True)]
     found = [f for f in found if f[0] > 0]
     places = [cells.at(b.x, b.y, b.x + b.w, b.y + b.h) for _, b in found]
     result = []

@@ -384,7 +384,8 @@ class PortalHealth:
         """Stuck or dead by the published mean."""
         published, known = self._published, self._history
         settled = known.count >= 12 and len(known.mean) == len(row)
-        if not self._on and max(published.same) < 3 and min(row) > (0.1 * max(known.mean) if settled else 0):
+        usual_most = max(*row, *(known.mean if settled else ()))
+        if not self._on and max(published.same) < 3 and min(row) > 0.1 * usual_most:
             return  # no detector can be either
         for d, value in enumerate(row):
             stuck, dead = f"gamma{d + 1}_stuck", f"gamma{d + 1}_dead"
@@ -397,8 +398,9 @@ class PortalHealth:
                     text = f"gamma detector {d + 1} is stuck: background {value:.0f} in {published.same[d] + 1} lines"
                     self._set(out, stuck, True, utc_ns, text, state="fault")
             usual = known.mean[d] if settled else 0.0
-            if usual <= 0 and value <= 0 and len(row) > 1:  # it never counted: the others say what is usual
-                usual = median(row[:d] + row[d + 1 :])
+            others = median(row[:d] + row[d + 1 :]) if len(row) > 1 else 0.0
+            if max(usual, value) < 0.1 * others:  # it never counted more than noise: the others say what is usual
+                usual = others
             if d not in self._off_line and usual >= 40 and value < 0.1 * usual:
                 text = f"gamma detector {d + 1} is dead: background {value:.0f} counts/s, {usual:.0f} expected"
                 self._set(out, dead, True, utc_ns, text, state="fault")

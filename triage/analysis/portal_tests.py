@@ -301,8 +301,8 @@ def _neutron(record: PortalRecord, background_s: float, showers: float) -> list[
     Source: Przyborowski and Wilenski, Biometrika 31 (1940) 313; ship effect: PNNL-SA-57381.
     """
     background = record.neutron_background
-    seconds = record.neutron.shape[0]
-    if background is None or seconds == 0:
+    intervals = record.neutron.shape[0]
+    if background is None or intervals == 0:
         return []
     # NB lines are cut to whole counts per detector: a lower bound, and up to one count more each.
     cut = background.size > 1 and not np.any(background % 1)
@@ -310,7 +310,8 @@ def _neutron(record: PortalRecord, background_s: float, showers: float) -> list[
     totals = record.neutron.sum(axis=1, dtype=np.float64)
     best, looks = (2.0, 0, 1), 0
     so_far = np.concatenate([[0.0], np.cumsum(totals)])
-    for width in sorted({1, min(3, seconds), seconds}):
+    spans = {min(intervals, max(1, round(seconds / record.neutron_interval_s))) for seconds in (1, 3)}
+    for width in sorted({*spans, intervals}):
         on = so_far[width:] - so_far[:-width]
         looks += len(on)
         first = int(on.argmax())

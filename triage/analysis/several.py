@@ -105,6 +105,7 @@ def _columns(radiograph: Radiograph, first: int, end: int) -> Radiograph:
         radiograph,
         counts=tuple(np.ascontiguousarray(c[first:end]) for c in radiograph.counts),
         column_utc_ns=np.ascontiguousarray(radiograph.column_utc_ns[first:end]),
+        position_mm=None,  # the columns are as even as they become
     )
 
 

@@ -5,6 +5,7 @@ Everything is found in the image; what is not seen is None. Scans often begin be
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -31,6 +32,9 @@ _WORDS: dict[Kind, str] = {
 _CHASSIS, _CAR, _VAN = 1.7, 3.1, 5.0
 #: A cab is higher over the floor of the container, and longer, than these shares of the container's height.
 _CAB_HEIGHT, _CAB_LENGTH = 0.25, 0.15
+#: No cab is longer than this in heights of the container (with a bed and a bonnet 5 m), and than this share of its
+#: length, which holds where columns are stretched.
+_CAB_LONGEST, _CAB_SHARE = 2.0, 0.35
 
 
 class Vehicle(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +44,7 @@ class Vehicle(msgspec.Struct, frozen=True, kw_only=True):
     outline : box around all that is not air
     trailer : what is under the floor of the container
     cab : what stands before or behind the container as high as a driver
+    beyond : what stands beside the containers and is no cab, or one too many: no search looks there
     wheels : with what their roundness says of the image
     front : side on which the tractor is seen: by its cab, else by the longer part of the chassis beyond the container
     """
@@ -48,6 +53,7 @@ class Vehicle(msgspec.Struct, frozen=True, kw_only=True):
     outline: Place | None = None
     trailer: Place | None = None
     cab: Place | None = None
+    beyond: tuple[Place, ...] = ()
     wheels: Wheels = Wheels()
     front: Literal["left", "right"] | None = None
 
@@ -67,6 +73,7 @@ class Vehicle(msgspec.Struct, frozen=True, kw_only=True):
             outline=place(self.outline),
             trailer=place(self.trailer),
             cab=place(self.cab),
+            beyond=tuple((a * sx, b * sy, c * sx, d * sy) for a, b, c, d in self.beyond),
             wheels=self.wheels.scaled(sx, sy),
         )
 
@@ -83,13 +90,20 @@ def vehicle_with(upright: Array, frames: tuple[Frame, ...], round_at: float | No
     roof = min(min(f.roof_left, f.roof_right) for f in frames)
     height = max(floor - roof, 1.0)
     trailer = _bounds(solid, (0, round(floor), solid.shape[1], solid.shape[0]))
-    cab = _cab(solid, left, right, roof, floor)
+    margin = round(0.03 * height)
+    spans = [(0, round(left) - margin), (round(right) + margin, solid.shape[1])]
+    ends = [end for span in spans if (end := _standing(solid, span, roof, floor)) is not None]
+    cab = max(ends, key=lambda e: e[2] - e[0], default=None)
+    longest = max(_CAB_LONGEST * height, _CAB_SHARE * max(f.right - f.left for f in frames))
+    beyond = ends if len(ends) > 1 else [e for e in ends if e[2] - e[0] > longest]
+    beyond += _between(solid, frames, roof, floor)
     wheels = find_wheels(upright, left, right, floor, height, round_at=round_at)
     return Vehicle(
         kind="container",
         outline=_bounds(solid, (0, 0, solid.shape[1], solid.shape[0])),
         trailer=trailer if trailer is not None and trailer[3] - trailer[1] > 0.05 * height else None,
         cab=cab,
+        beyond=tuple(beyond),
         wheels=wheels,
         front=_front(cab, trailer, left, right, height, solid.shape[1]),
     )
@@ -129,28 +143,31 @@ def _bounds(solid: Array, within: tuple[int, int, int, int]) -> Place | None:
     return float(x0 + columns[0]), float(y0 + rows[0]), float(x0 + columns[-1] + 1), float(y0 + rows[-1] + 1)
 
 
-def _cab(solid: Array, left: float, right: float, roof: float, floor: float) -> Place | None:
-    """Return what stands beyond an end of the containers, well above their floor; the larger where both ends have it.
+def _standing(solid: Array, span: tuple[int, int], roof: float, floor: float) -> Place | None:
+    """Return what stands between two columns, well above the floor of the containers.
 
-    A third of its columns must be solid over half that height, so that hoses, mirrors and ladders are no cab.
+    A third of its columns must be solid over half that height, so that hoses, mirrors and ladders are nothing.
     """
     height = floor - roof
-    best: Place | None = None
-    margin = round(0.03 * height)
-    for x0, x1 in ((0, round(left) - margin), (round(right) + margin, solid.shape[1])):
-        y0, y1 = max(0, round(roof - 0.3 * height)), round(floor - 0.05 * height)
-        if x1 - x0 < _CAB_LENGTH * height or y1 - y0 < 4:
-            continue
-        place = _bounds(solid, (x0, y0, x1, y1))
-        if place is None or y1 - place[1] < _CAB_HEIGHT * height or place[2] - place[0] < _CAB_LENGTH * height:
-            continue
-        a, b, c, d = (round(v) for v in place)
-        if (solid[b:d, a:c].mean(axis=0) > 0.5).mean() < 0.33:
-            continue
-        place = (place[0], place[1], place[2], float(solid.shape[0]))
-        if best is None or place[2] - place[0] > best[2] - best[0]:
-            best = place
-    return best
+    x0, x1 = span
+    y0, y1 = max(0, round(roof - 0.3 * height)), round(floor - 0.05 * height)
+    if x1 - x0 < _CAB_LENGTH * height or y1 - y0 < 4:
+        return None
+    place = _bounds(solid, (x0, y0, x1, y1))
+    if place is None or y1 - place[1] < _CAB_HEIGHT * height or place[2] - place[0] < _CAB_LENGTH * height:
+        return None
+    a, b, c, d = (round(v) for v in place)
+    if (solid[b:d, a:c].mean(axis=0) > 0.5).mean() < 0.33:
+        return None
+    return place[0], place[1], place[2], float(solid.shape[0])
+
+
+def _between(solid: Array, frames: tuple[Frame, ...], roof: float, floor: float) -> list[Place]:
+    """Return what stands in the gaps between containers."""
+    margin = round(0.03 * (floor - roof))
+    ordered = sorted(frames, key=lambda f: f.left)
+    spans = [(round(a.right) + margin, round(b.left) - margin) for a, b in itertools.pairwise(ordered)]
+    return [place for span in spans if (place := _standing(solid, span, roof, floor)) is not None]
 
 
 def _front(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import click
+
+from scanner_io.errors import StorageError
 
 from .shared import analyst_option, emit, json_option
 
@@ -53,17 +56,23 @@ def retention(
         now_ns = time.time_ns()
         found = keeping.candidates(outbox, loaded.retention, now_ns)
         gone = 0
+        failed: dict[str, str] = {}
         for one in found:
-            deleted = do and keeping.delete(outbox, one, Path(loaded.state_dir) / "recordings", who)
+            try:
+                deleted = do and keeping.delete(outbox, one, Path(loaded.state_dir) / "recordings", who)
+            except StorageError as error:  # one that cannot go must not keep the others
+                deleted, failed[one.scan_id] = False, str(error)
             gone += deleted
             told = {
                 "scan": one.scan_id, "kind": one.kind, "age_days": round(one.age_days(now_ns), 2),
                 "keep_days": one.keep_days, "bytes": one.size, "path": one.path, "deleted": deleted,
+                "problem": failed.get(one.scan_id, ""),
             }  # fmt: skip
             if as_json:
                 emit(told)
             else:
-                state = "deleted" if deleted else "would go" if not do else "not deleted: it changed meanwhile"
+                kept = f"not deleted: {failed.get(one.scan_id, 'it changed meanwhile')}"
+                state = "deleted" if deleted else "would go" if not do else kept
                 click.echo(f"{one.scan_id}  {one.kind:8} {told['age_days']:8.1f} days old  {state}")
         erased: dict[str, list[bool]] = {}
         for what, list_, erase in (
@@ -87,14 +96,14 @@ def retention(
     if as_json:
         kinds = Counter(one.kind for one in found)
         emit({
-            "found": len(found), "deleted": gone, "bytes": size, "kinds": dict(kinds),
+            "found": len(found), "deleted": gone, "failed": len(failed), "bytes": size, "kinds": dict(kinds),
             "results_found": len(erased["result"]), "results_erased": sum(erased["result"]),
             "said_found": len(erased["said"]), "said_erased": sum(erased["said"]),
             "legal_holds": [h.scan_id for h in held],
         })  # fmt: skip
-        return
-    for kept in held:
-        click.echo(f"{kept.scan_id}  under a legal hold by {kept.who}: {kept.why}")
+        sys.exit(bool(failed))
+    for one_held in held:
+        click.echo(f"{one_held.scan_id}  under a legal hold by {one_held.who}: {one_held.why}")
     verb = f"{gone} of {len(found)} deleted" if do else f"{len(found)} would go, --apply deletes them"
     more_words = ""
     for what, days, words in (
@@ -105,3 +114,5 @@ def retention(
             count = sum(erased[what]) if do else len(erased[what])
             more_words += f"; {count} {words} {'erased' if do else 'would be erased'}"
     click.echo(f"{verb} ({size / (1 << 20):.0f} MiB){more_words}; {len(held)} legal holds")
+    if failed:
+        raise StorageError(f"{len(failed)} recordings could not be deleted, the first: {next(iter(failed.values()))}")

@@ -10,6 +10,7 @@ Not in it: keys, which are secret, and the configuration, which is the site's; b
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -194,10 +195,10 @@ def _recordings(outbox: Path) -> list[tuple[str, str]]:
 
 def _below(path: str, state: Path) -> str:
     """Return where a recording lies below the recordings' folder; empty if elsewhere."""
-    try:
-        return Path(path).relative_to(state / RECORDINGS).as_posix()
-    except ValueError:
-        return ""
+    for one, root in ((Path(path), state), (Path(os.path.realpath(path)), Path(os.path.realpath(state)))):
+        if one.is_relative_to(root / RECORDINGS):
+            return one.relative_to(root / RECORDINGS).as_posix()
+    return ""
 
 
 def _has(path: Path, size: int) -> bool:

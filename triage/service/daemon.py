@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -65,6 +66,9 @@ RESTARTS, RESTART_WINDOW_S, RESTART_PAUSE_S = 5, 60.0, 30.0
 MAX_JUDGING_ATTEMPTS = 3
 REJUDGE_AT_ONCE = 4
 RECONCILE_AT_ONCE = 2000
+DAMAGED_AT_ONCE = 20
+"""Each is a commit of its own, and analysts must be answered in between."""
+DAMAGE_TOLD_S = 5.0
 """Recordings that are looked for in the outbox in one turn of the loop, some 40 ms."""
 STORING_S = 300.0
 """A worker may wait so long for a disk: a lane that is ended meanwhile loses what live devices said."""
@@ -118,13 +122,28 @@ def state_folder(path: Path) -> Iterator[Path]:
         yield path
 
 
-def recordings_in(folder: Path) -> Iterator[Path]:
-    """Yield the recordings of a lane, day by day: of an archive of years only one day is listed at a time."""
-    for inside in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if inside.is_dir():
-            yield from sorted(inside.rglob(f"*{recording.SUFFIX}"))
-        elif inside.name.endswith(recording.SUFFIX):
-            yield inside
+def recordings_in(folder: Path, unread: Callable[[OSError], None]) -> Iterator[Path]:
+    """Yield the recordings of a lane, day by day: of an archive of years only one day is listed at a time.
+
+    unread : is told of every folder that cannot be listed; the others are gone through nevertheless
+    """
+    try:
+        entries = sorted(os.scandir(folder), key=lambda e: e.name)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        unread(error)
+        return
+    for entry in entries:
+        try:
+            inside = entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and entry.is_dir())
+        except OSError as error:
+            unread(error)
+            continue
+        if inside:
+            yield from recordings_in(Path(entry.path), unread)
+        elif entry.name.endswith(recording.SUFFIX):
+            yield Path(entry.path)
 
 
 class LaneHandle:
@@ -262,6 +281,7 @@ class Daemon:
         self._scrub = keeping.Scrub(lambda: ())
         self._scrub_told = False
         self._damaged = 0
+        self._damage_untold, self._damage_told_s = False, float("-inf")
         self._intake = link.Intake(open=True)
         self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
@@ -475,7 +495,9 @@ class Daemon:
                 self._log("lane_ready", lane=handle.name, pid=message.pid, warm_up_s=message.warm_up_s)
                 self._note("lane_ready", f"process {message.pid} of {self._outbox.hub}", who=handle.name)
                 handle.say(self._intake)
-                handle.to_reconcile = recordings_in(self._state / "recordings" / handle.name)
+                handle.to_reconcile = recordings_in(
+                    self._state / "recordings" / handle.name, partial(self._not_listed, handle)
+                )
                 handle.at_hand, handle.without_row = [], 0
                 self._catch_up(handle)
             case link.Judging():
@@ -584,6 +606,17 @@ class Daemon:
             text = f"{handle.without_row} recordings have no row in the outbox; they are judged and entered"
             self._log("recordings_without_row", level="warning", lane=handle.name, text=text)
 
+    def _not_listed(self, handle: LaneHandle, error: OSError) -> None:
+        """Tell of a folder whose recordings could not be held against the rows."""
+        text = (
+            f"{error.filename}: cannot be listed ({error.strerror}): recordings in it that have no row are not "
+            "entered; mend its rights or the disk, then start again"
+        )
+        self._log("recordings_not_listed", level="error", lane=handle.name, text=text)
+        self._dispatch.tell(wire.Alarm(kind="recordings not listed", text=text, utc_ns=time.time_ns()))
+        with suppress(StorageError):  # the log has it
+            self._outbox.note("recordings_not_listed", text, who=handle.name)
+
     def _has_row(self, path: Path) -> bool:
         return self._outbox.path_of(path.name.removesuffix(recording.SUFFIX)) == str(path)
 
@@ -672,11 +705,14 @@ class Daemon:
 
     def _watch_recordings(self) -> None:
         """Take what reading the recordings in the background has shown; begin again after a day."""
-        scrub, changed = self._scrub, False
-        while not scrub.found.empty():
-            changed |= self._take_damage(*scrub.found.get())
-        if changed:
-            self._tell_damaged()
+        scrub = self._scrub
+        for _ in range(min(DAMAGED_AT_ONCE, scrub.found.qsize())):
+            self._damage_untold |= self._take_damage(*scrub.found.get())
+        if self._damage_untold and (scrub.found.empty() or time.monotonic() - self._damage_told_s > DAMAGE_TOLD_S):
+            try:
+                self._tell_damaged()
+            except StorageError as error:  # at the next turn
+                self._fault(error)
         if scrub.over_s and not scrub.is_alive():
             if not self._scrub_told and (scrub.read or scrub.problem):
                 text = f"{scrub.read} recordings were read, {self._damaged} are not sound"
@@ -703,6 +739,7 @@ class Daemon:
     def _tell_damaged(self) -> None:
         """Raise or end the alarm of recordings that are gone or not as they were."""
         bad = keeping.damaged(self._outbox)
+        self._damage_untold, self._damage_told_s = False, time.monotonic()
         if not bad and not self._damaged:
             return
         self._damaged = len(bad)

@@ -641,7 +641,7 @@ class Dispatch:
             raise DeliveryError(str(error)) from error
         if answer.applied:
             connection.leases.pop(decision.lease_id, None)
-            for other in self._connections.values():  # the same analyst's other programs learn that it is over
+            for other in list(self._connections.values()):  # the same analyst's other programs learn that it is over
                 if other.leases.pop(decision.lease_id, None) is not None:
                     revoked = wire.Revoked(
                         scan_id=decision.scan_id, lease_id=decision.lease_id, reason=f"decided: {decision.verdict}"

@@ -365,8 +365,12 @@ class FromLanes:
 
     def _offered(self, feed: Feed, offer: wire.Offer) -> None:
         """Take a scan on, as far as that is still to be done."""
-        if not _LANE.match(offer.lane) or not _SCAN.match(offer.scan_id):
-            text = one_line(f"offers scan {offer.scan_id!r} of lane {offer.lane!r}, which can be no names of files")
+        times = offer.start_utc_ns, offer.size
+        if not _LANE.match(offer.lane) or not _SCAN.match(offer.scan_id) or not all(0 <= n < 1 << 63 for n in times):
+            text = one_line(
+                f"offers scan {offer.scan_id!r} of lane {offer.lane!r}, begun at {times[0]} ns with {times[1]} bytes, "
+                "which can be no names and numbers of files"
+            )
             self._log("not_taken", level="error", lane=feed.lane.name, text=text)
             return
         known = self._known(offer.scan_id)
@@ -379,6 +383,10 @@ class FromLanes:
         if known is not None and known.state == "decided":
             self._bring(feed, offer)
         elif known is not None and self._outbox.serves(known) and not seen_at_once(_kept(known)):
+            if known.state == "filed":  # the lane has selected it since
+                with self._outbox.store.transaction():
+                    self._outbox.wake(offer.scan_id)
+                    self._outbox.event("selected", offer.scan_id, feed.lane.name, "the lane offers it")
             feed.has(offer)
         elif known is None and (path := place(self._recordings, offer)).exists() and _is(path, offer):
             self._written(feed, offer, path)  # a hub was killed before it could commit the row
@@ -392,7 +400,7 @@ class FromLanes:
             start_utc_ns=offer.start_utc_ns, simulated=offer.simulated, result=offer.result,
             declaration=offer.declaration,
         )  # fmt: skip
-        if self._outbox.add(row):
+        if self._outbox.add(row, asked=True):  # a lane offers what somebody is to look at, also if it is CLEAR
             self._taken(row)
             self._log("scan", lane=row.lane, scan=row.scan_id, outcome=row.result.outcome, simulated=row.simulated)
         else:

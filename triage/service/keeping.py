@@ -33,9 +33,13 @@ PAGE = 1000
 _PIECE = 1 << 20
 _KEPT = (
     "SELECT scan_id, path, sha256, size, state, damage FROM scans JOIN outbox USING (scan_id) "
-    "WHERE hub=? AND kept='whole' AND state IN "
+    "WHERE hub=? AND kept='whole' AND state "
 )
-_UNDECIDED, _DECIDED = "('pending', 'leased', 'held')", "('decided', 'filed')"
+_UNDECIDED = "IN ('pending', 'leased', 'held')"
+#: Not a list of the others: then every page would be sorted out of all of them.
+_DECIDED = "NOT IN ('pending', 'leased', 'held')"
+MOST_FOUND = 1000
+"""Recordings that wait to be told of; reading goes no further until they are."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +132,11 @@ def tell_damage(outbox: Outbox, one: Kept, told: str) -> bool:
                 "state IN ('pending', 'leased')",
                 (told, one.scan_id),
             )
+            if one.damage:  # other words for it: by these it is known again once it is sound
+                outbox.store.change(
+                    "UPDATE outbox SET note=? WHERE scan_id=? AND state='held' AND note=?",
+                    (told, one.scan_id, one.damage),
+                )
         else:
             outbox.store.change(
                 "UPDATE outbox SET state='pending', note='', attempts=0 WHERE scan_id=? AND state='held' AND note=?",
@@ -151,7 +160,7 @@ class Scrub(threading.Thread):
     def __init__(self, everything: Callable[[], Iterable[Kept]]) -> None:
         """Take what gives all that there must be; it is called in this thread."""
         super().__init__(name="scrub", daemon=True)
-        self.found: queue.SimpleQueue[tuple[Kept, str]] = queue.SimpleQueue()
+        self.found: queue.Queue[tuple[Kept, str]] = queue.Queue(MOST_FOUND)
         """Recordings that are not as they were when last seen, and what is wrong with each now."""
         self.read = 0
         """How many recordings were read whole."""
@@ -176,8 +185,8 @@ class Scrub(threading.Thread):
         for one in self._everything():
             if self._ending.is_set():
                 return False
-            if (told := seen_at_once(one)) and told != one.damage:
-                self.found.put((one, told))
+            if (told := seen_at_once(one)) and told != one.damage and not self._tell(one, told):
+                return False
         return True
 
     def _read(self) -> bool:
@@ -186,9 +195,19 @@ class Scrub(threading.Thread):
             if told is None:
                 return False
             self.read += 1
-            if told != one.damage:
-                self.found.put((one, told))
+            if told != one.damage and not self._tell(one, told):
+                return False
         return True
+
+    def _tell(self, one: Kept, told: str) -> bool:
+        """Put it to what was found, when there is room; False if it is to end."""
+        while not self._ending.is_set():
+            try:
+                self.found.put((one, told), timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False
 
     def _pause(self, count: int) -> bool:
         return not self._ending.wait(count / SCRUB_BYTES_PER_S)

@@ -11,6 +11,7 @@ Nothing is judged that is not on the disk. If the daemon goes, the lane goes: th
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import itertools
 import os
@@ -478,6 +479,8 @@ class Worker(threading.Thread):
         self._told_apart = ToldApart()
         self._progressed_s = time.monotonic()
         self._storing = False
+        self._judging: Path | None = None
+        """The recording last told as being judged."""
         self._told_late: set[str] = set()
         self._unkept: deque[Delivery] = deque()
         self._waiting: deque[int] = deque()
@@ -537,7 +540,7 @@ class Worker(threading.Thread):
         if self._lane.papers is not None:
             self._lane.papers.close()
 
-    def _guarded(self, what: str, work: Callable[[bool], None]) -> None:
+    def _guarded(self, what: str, work: Callable[[bool], object]) -> None:
         """Run `work`; while the disk refuses, keep the scan in memory and try again, with True from then on."""
         told = False
         while True:
@@ -573,8 +576,8 @@ class Worker(threading.Thread):
         if not again:  # before the disk may refuse: what is stored at last is acknowledged
             lane.refs[scan.scan_id] = lane.refs.get(scan.scan_id, ()) + work.refs
         make_folder(path.parent)
-        if path.exists():
-            self._rejudge(link.Rejudge(path=str(path)), again)  # offered again after a crash: it is stored already
+        # offered again after a crash it is stored already; a damaged one was moved aside, and this is the whole one
+        if path.exists() and self._rejudge(link.Rejudge(path=str(path)), again):
             return
         self._write(path, scan, hashed=False)
         live = work.listener if isinstance(work.listener, LiveScreening) else None
@@ -584,7 +587,10 @@ class Worker(threading.Thread):
 
     def _judge(self, path: Path, scan: Scan, failure: str = "", live: LiveScreening | None = None) -> None:
         lane = self._lane
-        lane.say(link.Judging(path=str(path)))
+        self._room_for(path)  # not judged for nothing, again and again
+        if path != self._judging:  # by this, attempts are counted; that the disk refuses the result is none
+            lane.say(link.Judging(path=str(path)))
+            self._judging = path
         if scan.radiograph is not None and sum(c.nbytes for c in scan.radiograph.counts) >= LARGE_BYTES:
             lane.hand_back()  # code of reading and writing is not needed while the search of the image takes its memory
         scan = lane.as_promised(scan)
@@ -602,8 +608,7 @@ class Worker(threading.Thread):
 
     def _write(self, path: Path, scan: Scan, **how: Any) -> str:
         lane = self._lane
-        if not lane.may_record:
-            raise StorageError(f"{path}: not written: what is left of the disk is kept for decisions; make room")
+        self._room_for(path)
         self.progressed()
         self._storing = True
         try:
@@ -612,14 +617,21 @@ class Worker(threading.Thread):
             self.progressed()
             self._storing = False
 
-    def _rejudge(self, work: link.Rejudge, again: bool) -> None:
+    def _room_for(self, path: Path) -> None:
+        if not self._lane.may_record:
+            raise StorageError(f"{path}: not written: what is left of the disk is kept for decisions; make room")
+
+    def _rejudge(self, work: link.Rejudge, again: bool) -> bool:
+        """Judge a recording that is stored; False where it is damaged, and lies in quarantine now."""
         path = Path(work.path)
         try:
             stored = recording.read(path)
         except DataError as error:
+            if _passing(error.__cause__):
+                raise StorageError(f"{path}: cannot be read now ({error}); free memory or open files") from error
             kept = move_aside(path, self._lane.quarantine, str(error))
             self._lane.note("recording_damaged", level="error", text=f"{error}; moved to {kept}")
-            return
+            return False
         if stored.result is None:
             why = "judging this recording ended the process several times" if work.give_up else ""
             self._judge(path, stored.scan, why)
@@ -629,6 +641,7 @@ class Worker(threading.Thread):
         else:
             settle(path)
             self._report(path, stored.scan, stored.result, _file_sha256(path))
+        return True
 
     # -- declarations that came in advance ------------------------------------------------------------------------
 
@@ -722,6 +735,12 @@ class Worker(threading.Thread):
         )  # fmt: skip
         self._lane.unanswered.add(scan.scan_id)
         self._lane.say(link.Judged(row=row))
+
+
+def _passing(cause: BaseException | None) -> bool:
+    """Return whether a recording could not be read for want of what comes back, and not for itself."""
+    wanting = isinstance(cause, OSError) and cause.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+    return wanting or isinstance(cause, MemoryError)
 
 
 def _file_sha256(path: Path) -> str:

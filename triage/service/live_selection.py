@@ -243,6 +243,6 @@ class LiveSelection:
     def _failed(self, scan_id: str, why: str) -> None:
         text = f"it waits for an analyst, for it could not be evaluated: {why}"
         with self._outbox.store.transaction():
-            selecting.wake(self._outbox, scan_id)
+            self._outbox.wake(scan_id)
             self._outbox.event(FAILED, scan_id, self._who, text)
         self._log(FAILED, level="error", scan=scan_id, text=text)

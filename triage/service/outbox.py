@@ -133,6 +133,7 @@ MIGRATIONS = (
     CREATE INDEX outbox_told ON outbox (attempts, delivered_utc_ns);
     CREATE INDEX selection_runs_when ON selection_runs (stage, utc_ns);
     """,
+    "CREATE INDEX scans_damaged ON scans (hub, scan_id) WHERE damage<>''",
 )
 
 CHAINED_FROM = 4
@@ -316,12 +317,14 @@ class Outbox:
 
     # --------------------------------------------------------------------------------------------------- intake
 
-    def add(self, row: ScanRow) -> bool:
+    def add(self, row: ScanRow, *, asked: bool = False) -> bool:
         """Commit a judged recording; False if it was known already.
 
         Then nothing changes but whose it is: this service has the recording, whatever its name was before.
+
+        asked : somebody is to look at it even if it is CLEAR, as another service has selected it
         """
-        state = "filed" if row.result.outcome == "CLEAR" else "pending"
+        state = "filed" if row.result.outcome == "CLEAR" and not asked else "pending"
         declaration = msgspec.json.encode(row.declaration) if row.declaration is not None else None
         now = time.time_ns()
         with self.store.transaction():
@@ -337,13 +340,21 @@ class Outbox:
                 ),
             )  # fmt: skip
             new = self.store.change(
-                "INSERT INTO outbox (scan_id, state, waits_since_utc_ns, turn_utc_ns) VALUES (?, ?, ?, ?) "
+                "INSERT INTO outbox (scan_id, state, waits_since_utc_ns, turn_utc_ns, selected) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (scan_id) DO NOTHING",
-                (row.scan_id, state, now, now + TIERS[row.result.outcome] * self._age_ns),
+                (row.scan_id, state, now, now + TIERS[row.result.outcome] * self._age_ns, int(asked)),
             )
             if new:
                 self.event("recorded", row.scan_id, row.lane, row.result.outcome)
         return bool(new)
+
+    def wake(self, scan_id: str) -> int:
+        """Let a passage wait for an analyst, in a transaction; return 1 if it did not before."""
+        self.store.change("UPDATE outbox SET selected=1 WHERE scan_id=?", (scan_id,))
+        return self.store.change(
+            "UPDATE outbox SET state='pending', waits_since_utc_ns=? WHERE scan_id=? AND state='filed'",
+            (time.time_ns(), scan_id),
+        )
 
     def assess(self, scan_id: str, later: Later) -> Change | None:
         """Commit a later assessment of a scan; None if it was known already.
@@ -442,7 +453,11 @@ class Outbox:
         )
         values = (self._age_ns, self.hub)
         with self.store.transaction():
-            self.store.change(f"UPDATE outbox SET turn_utc_ns={turn} WHERE turn_utc_ns<>{turn}", values * 2)  # noqa: S608
+            self.store.change(
+                f"UPDATE outbox SET turn_utc_ns={turn} WHERE state IN ('pending', 'leased', 'held') "  # noqa: S608
+                f"AND turn_utc_ns<>{turn}",
+                values * 2,
+            )
 
     def lease_next(self, analyst: str, lease_s: float) -> Item | None:
         """Give an analyst the scan that is next: most urgent tier first, then the oldest; None if none waits.
@@ -486,6 +501,8 @@ class Outbox:
                     raise DeliveryError(f"scan {scan_id} is {item.state}{whose}")
                 self._recording_is_here(item)
                 item = self._leased(scan_id, analyst, lease_s)
+        if item.lease_id not in self._deadlines:
+            self._moved_here(item.lease_id, analyst)  # where another service gave it, it would end it
         self._arm([item.lease_id], lease_s)
         return item
 
@@ -599,8 +616,8 @@ class Outbox:
         with self.store.transaction():
             self.store.change(
                 "UPDATE outbox SET waits_since_utc_ns=waits_since_utc_ns+?, turn_utc_ns=turn_utc_ns+?, "
-                "clock_moved_ns=clock_moved_ns+? WHERE state IN ('pending', 'leased', 'held') AND scan_id IN "
-                "(SELECT scan_id FROM scans WHERE hub=?)",
+                "clock_moved_ns=clock_moved_ns+? WHERE state IN ('pending', 'leased', 'held') AND EXISTS "
+                "(SELECT 1 FROM scans WHERE scans.scan_id=outbox.scan_id AND hub=?)",
                 (by_ns, by_ns, by_ns, self.hub),
             )
             self.event("clock_stepped", text=text)
@@ -632,6 +649,7 @@ class Outbox:
             self._beats[hub] = (beat, looks + 1 if seen == beat else 0)
             if self._beats[hub][1] >= LOST_BEATS and (told := self._lost(hub, beat)):
                 gone.append(told)
+        self._end_leases_of_lost()
         return gone
 
     def _lost(self, hub: str, beat: int) -> str:
@@ -643,16 +661,21 @@ class Outbox:
                 "SELECT COUNT(*) FROM scans JOIN outbox USING (scan_id) WHERE hub=? AND state IN ('pending', 'held')"
             )
             ((waiting,),) = self.store.rows(query, (hub,))
-            leases = self.store.rows(
-                "SELECT lease_id, hub FROM outbox JOIN scans USING (scan_id) WHERE lease_hub=? AND state='leased'",
-                (hub,),
-            )
-            told = f"hub {hub} is silent; {waiting} scans wait there, {len(leases)} are out on lease"
+            query = "SELECT COUNT(*) FROM outbox WHERE lease_hub=? AND state='leased'"
+            ((leases,),) = self.store.rows(query, (hub,))
+            told = f"hub {hub} is silent; {waiting} scans wait there, {leases} are out on lease"
             self.event("hub_lost", who=hub, text=told)
-        for lease_id, where in leases:
+        return told
+
+    def _end_leases_of_lost(self) -> None:
+        """End leases of services that are gone, also where the one that noticed it has not come to it."""
+        leases = self.store.rows(
+            "SELECT lease_id, lease_hub, scans.hub FROM outbox JOIN scans USING (scan_id) "
+            "JOIN hubs ON hubs.hub=lease_hub WHERE state='leased' AND lost=1"
+        )
+        for lease_id, hub, where in leases:
             if self._shared or where == self.hub:
                 self.release(lease_id, f"hub {hub} is silent", sys.maxsize, hub=hub)
-        return told
 
     def take_over(self, scan_id: str) -> bool:
         """End the lease of a scan whose recording is here now, if the service that gave it is gone."""

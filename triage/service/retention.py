@@ -29,7 +29,7 @@ from scanner_io.model import Decision, Opinion, TriageResult
 from scanner_io.storage import sync_folder
 
 from . import audit
-from .outbox import Outbox
+from .outbox import CLOCK_SKEW_NS, Outbox
 
 DAY_NS = 24 * 3600 * 10**9
 ERASED = "erased by the site's policy (retention)"
@@ -90,15 +90,15 @@ def candidates(outbox: Outbox, policy: Retention, utc_ns: int) -> list[Candidate
 
 
 def _checked_clock(outbox: Outbox, utc_ns: int) -> None:
-    last = outbox.store.row("SELECT MAX(utc_ns) FROM events")
-    if last is not None and last[0] is not None and int(last[0]) > utc_ns:
+    # the last one, not the latest: a clock that was ahead once and was mended must not stop this for years
+    if outbox.last_event_utc_ns() - CLOCK_SKEW_NS > utc_ns:
         raise StorageError("the clock is behind the last event of the audit; set it right before anything is deleted")
 
 
 def delete(outbox: Outbox, one: Candidate, recordings: Path, who: str) -> bool:
     """Delete one recording; False if it may not go any more. recordings : where they are; nothing else is touched.
 
-    Raises StorageError; what was not done is done the next time.
+    Raises StorageError; what was not done is done the next time, and a recording that is still there is a whole one.
     """
     path = Path(one.path)
     if recordings.resolve() not in path.resolve().parents:
@@ -119,6 +119,10 @@ def delete(outbox: Outbox, one: Candidate, recordings: Path, who: str) -> bool:
             disk.io().unlink(path)
             sync_folder(path.parent)
     except OSError as error:
+        if os.path.lexists(path):
+            with outbox.store.transaction():
+                outbox.store.change("UPDATE scans SET kept='whole' WHERE scan_id=?", (one.scan_id,))
+                outbox.event("recording_not_deleted", one.scan_id, who, str(error))
         raise StorageError(f"{path}: cannot be deleted ({error}); check its rights") from error
     with outbox.store.transaction():
         outbox.store.change("UPDATE scans SET kept='deleted' WHERE scan_id=?", (one.scan_id,))
@@ -265,6 +269,7 @@ def erase_said(outbox: Outbox, one: Erasable, who: str) -> bool:
 def hold(outbox: Outbox, scan_id: str, who: str, why: str) -> None:
     """Let nothing delete the recording of a scan. Raises DeliveryError if it is unknown or was deleted."""
     with outbox.store.transaction():
+        outbox.store.locked("SELECT scan_id FROM outbox WHERE scan_id=?", (scan_id,))  # as who deletes does
         found = outbox.store.row("SELECT kept FROM scans WHERE scan_id=?", (scan_id,))
         if found is None:
             raise DeliveryError(f"there is no scan {scan_id[:80]!r} here")

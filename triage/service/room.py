@@ -106,7 +106,7 @@ class Room:
         size = self._size()
         try:
             return 0 if not size or self._reserve.stat().st_size >= size else size
-        except FileNotFoundError:
+        except OSError:  # it is not there, or the disk does not tell
             return size
 
     def look(self) -> bool:

@@ -190,18 +190,9 @@ def write(outbox: Outbox, run: Run, kept: Sequence[Kept], who: str) -> int:
         if not one.choice.chosen:
             continue
         if run.stage == "look":
-            woken += wake(outbox, one.candidate.scan_id)
+            woken += outbox.wake(one.candidate.scan_id)
         outbox.event("selected", one.candidate.scan_id, who, f"{run.stage} {run.run}: {one.choice.why}")
     return woken
-
-
-def wake(outbox: Outbox, scan_id: str) -> int:
-    """Let a passage wait for an analyst, in a transaction; return 1 if it did not before."""
-    outbox.store.change("UPDATE outbox SET selected=1 WHERE scan_id=?", (scan_id,))
-    return outbox.store.change(
-        "UPDATE outbox SET state='pending', waits_since_utc_ns=? WHERE scan_id=? AND state='filed'",
-        (time.time_ns(), scan_id),
-    )
 
 
 def commit_if_new(outbox: Outbox, commitment: str, who: str) -> None:

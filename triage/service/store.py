@@ -289,6 +289,10 @@ class SqliteStore(Store):
         self._execute(f"PRAGMA user_version={number}")
 
 
+#: For messages, where a table or column is not there.
+OTHER_VERSION = "another version wrote it: start its service once with this one, which upgrades it"
+
+
 class Reader(ABC):
     """One moment of a database that a service may be using."""
 
@@ -305,8 +309,9 @@ class _SqliteReader(Reader):
         try:
             yield from self._db.execute(sql, values)
         except sqlite3.Error as error:
+            missing = str(error).startswith("no such ")
             raise StorageError(
-                f"{self._path}: cannot be read ({error}); was it written by another version, or is it damaged?"
+                f"{self._path}: cannot be read ({error}); {OTHER_VERSION if missing else 'is it damaged?'}"
             ) from error
 
 

@@ -27,7 +27,7 @@ import psycopg.conninfo
 from scanner_io.errors import ConfigError, StorageError
 from scanner_io.security import secret_in
 
-from .store import Reader, Row, Server, Store, statements
+from .store import OTHER_VERSION, Reader, Row, Server, Store, statements
 
 OLDEST = 130000
 """PostgreSQL 13: what Debian's oldest release in use has."""
@@ -238,6 +238,8 @@ class _PostgresReader(Reader):
                 cursor.itersize = 1000
                 cursor.execute(_own(sql), values)
                 yield from cursor
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+            raise StorageError(f"{self._place.url}: cannot be read ({_line(error)}); {OTHER_VERSION}") from error
         except psycopg.Error as error:
             raise StorageError(f"{self._place.url}: cannot be read ({_line(error)})") from error
 

@@ -29,6 +29,7 @@ passage_timeout_s = 5
 driver = "line_tcp"
 address = "{address}"
 silence_s = {silence_s}
+clock_error_s = 86400
 
 [lane.device.detector]
 energies = ["high"]

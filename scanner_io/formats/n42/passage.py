@@ -304,6 +304,12 @@ class _Passage:
         gamma, neutron = self._series("gamma"), self._series("neutron")
         gamma_alarm, neutron_alarm, window_alarm = self._alarms(gamma, neutron, aims)
         windows, gamma_windows = self._in_windows(gamma)
+        windows_background = self._windows_background(gamma, windows, start)
+        # windows that one of them covers are seen by what they hold together (`triage.analysis.portal_energy`)
+        if windows is not None and windows.covering() is None and [*windows.start_kev] != sorted(windows.start_kev):
+            text = "the energy windows are not told from the softest to the hardest: their counts are kept, not judged"
+            self._note("portal_windows_order", text)
+            windows_background = None
         arrival, gamma_start = self._times(gamma, start)
         every = [document.measurements[i] for i in self._indices]
         told = [*(f for m in every for f in m.faults), *(f for a in document.analyses for f in a.faults)]
@@ -329,7 +335,7 @@ class _Passage:
             faults=tuple(self._faults),
             neutron_start_utc_ns=next((document.measurements[i].start_utc_ns for i in neutron.slices), None),
             gamma_windows=gamma_windows,
-            gamma_windows_background=self._windows_background(gamma, windows, start),
+            gamma_windows_background=windows_background,
             gamma_windows_alarm=window_alarm if window_alarm.any() else None,
         )
         return Passage(
