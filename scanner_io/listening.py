@@ -195,6 +195,7 @@ class Server:
         connection.setblocking(False)
         if self._tls is not None:
             try:
+                connection.getpeername()
                 connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
             except OSError:  # reset between being accepted and this
                 connection.close()

@@ -361,7 +361,7 @@ class _Message:
     def _consignment(self, segment: Segment) -> None:
         self._shipment(document=_at(segment, 1, 0))
         number = _at(segment, 0, 0)
-        if (counted := _count(number)) is not None:
+        if (counted := _whole_number(number)) is not None:
             self._consignments[-1]["number"] = counted
 
     def _shipment(self, document: str = "") -> None:
@@ -375,11 +375,11 @@ class _Message:
             self._shipment()
         number, packages = _at(segment, 0, 0), _at(segment, 1, 0)
         goods = self._consignments[-1]["goods"]
-        counted = _count(number)
+        counted = _whole_number(number)
         self._item = {"number": len(goods) + 1 if counted is None else counted, "dangerous": [], "packed": []}
         self._box = None
         if packages:
-            if (counted := _count(packages)) is not None:
+            if (counted := _whole_number(packages)) is not None:
                 self._item["packages"] = counted
             else:
                 self._problems.append(f"goods item {number}: {packages!r} packages is no count")
@@ -413,7 +413,7 @@ class _Message:
         if self._item is None:
             return
         self._item["packed"].append(
-            Packed(container=container(_at(segment, 0, 0)), packages=_count(_at(segment, 1, 0)))
+            Packed(container=container(_at(segment, 0, 0)), packages=_whole_number(_at(segment, 1, 0)))
         )
 
     def _dangerous(self, segment: Segment) -> None:
@@ -421,7 +421,7 @@ class _Message:
             self._item["dangerous"].append(_at(segment, 2, 0))
 
 
-def _count(text: str) -> int | None:
+def _whole_number(text: str) -> int | None:
     """Return a count; None for what is none. int() alone takes foreign digits, and as many as there are."""
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 

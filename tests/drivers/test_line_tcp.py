@@ -178,18 +178,18 @@ def test_good_frames_behind_one_that_never_becomes_whole_are_taken_when_the_link
     decoder.feed(cut, START_NS)
     assert decoder.feed(good[:100], START_NS) == []
     events = decoder.lost(START_NS)
-    assert texts(events) == ["108 bytes were no whole frame and were left out (1 times so far); check the cable"]
+    assert [t.split(" were no whole")[0] for t in texts(events)] == ["60 bytes", "48 bytes"]
     assert "without a single line" in next(e.reason for e in events if isinstance(e, Rejected))
 
 
 def test_a_clock_that_is_wrong_is_told_once_and_the_time_of_arrival_is_taken():
     decoder, behind = Decoder(CONFIG), START_NS + 40 * 10**9
     events = decoder.feed(b"".join(FRAMES), behind)
-    events += decoder.feed(b"".join(scan_frames(VALUES, scan=2, sequence=50)), behind)
+    events += decoder.feed(b"".join(scan_frames(VALUES, scan=2, sequence=22)), behind)
     starts = [e for e in events if isinstance(e, ScanStart)]
     assert [round((behind - s.utc_ns) / 1e6) for s in starts] == [5, 5]  # ten lines of half a millisecond
     assert [t.split(" this machine's")[0] for t in texts(events)] == ["its clock is 40.0 s behind"]
-    right = decoder.feed(b"".join(scan_frames(VALUES, scan=3, sequence=99, utc_ns=behind)), behind)
+    right = decoder.feed(b"".join(scan_frames(VALUES, scan=3, sequence=44, utc_ns=behind)), behind)
     assert texts(right) == ["its clock is right again"]
     assert next(e.utc_ns for e in right if isinstance(e, ScanStart)) == behind
 

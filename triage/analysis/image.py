@@ -34,6 +34,7 @@ from .dual_energy import Inversion, OneGrid, inversion_of
 from .fuser import Fuser
 from .image_damage import energies_disagree, image_damage
 from .image_faults import (
+    dead_module,
     energies_apart,
     floor_is_real,
     image_faults,
@@ -193,7 +194,7 @@ def judge_image(
     transmission = TransmissionImage(screening.q[-1])
     small = transmission.reduced(min(1.0, p.container.working_rows / radiograph.detector.channels), least=32)
     small = small.astype(np.float32) / np.float32(ONE)
-    quality = [*correction.quality, *energies_apart(radiograph, p.faults)]
+    quality = [*correction.quality, *dead_module(radiograph, p.faults), *energies_apart(radiograph, p.faults)]
     quality += image_quality(radiograph, correction, small, screening.column_flags, p.correction)
     if screening.overflow:
         text = f"{screening.overflow} runs of anomalous pixels found the region table full: the image is noise or torn"

@@ -73,15 +73,8 @@ def without_dead_lines(radiograph: Radiograph, p: FaultProfile) -> tuple[Radiogr
     """
     detector, counts = radiograph.detector, radiograph.counts[-1]
     columns = _dead_columns(radiograph, p)
-    channels, module = _dead_channels(radiograph, p)
+    channels, _ = _dead_channels(radiograph, p)
     found = []
-    if module.any():
-        text = (
-            f"{int(module.sum())} of {counts.shape[1]} channels beside each other show nothing, from channel "
-            f"{int(np.argmax(module))} on: a module of the detector is dead, or something stands in its beam; what was "
-            "there is not seen"
-        )
-        found.append(Quality(code="dead_module", reason=text))
     if columns.any():
         share = float(columns.mean())
         text = (
@@ -108,6 +101,19 @@ def without_dead_lines(radiograph: Radiograph, p: FaultProfile) -> tuple[Radiogr
         detector = msgspec.structs.replace(detector, bad_channels=detector.bad_channels | channels)
         radiograph = msgspec.structs.replace(radiograph, detector=detector)
     return radiograph, found
+
+
+def dead_module(radiograph: Radiograph, p: FaultProfile) -> list[Quality]:
+    """Return where more channels beside each other are dark than their neighbours can stand for."""
+    _, module = _dead_channels(radiograph, p)
+    if not module.any():
+        return []
+    text = (
+        f"{int(module.sum())} of {module.size} channels beside each other show nothing, from channel "
+        f"{int(np.argmax(module))} on: a module of the detector is dead, or something stands in its beam; what was "
+        "there is not seen"
+    )
+    return [Quality(code="dead_module", reason=text)]
 
 
 def _dead_columns(radiograph: Radiograph, p: FaultProfile) -> Array:
