@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import time
 from contextlib import ExitStack
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -15,6 +16,7 @@ from scanner_io.client import Workstation
 from scanner_io.errors import ConfigError, DeliveryError
 from scanner_io.model import Decision
 from scanner_io.security import load_enrolled
+from tests.service import test_outbox
 from tests.service.daemon_rig import Process
 from tests.service.test_dispatch import Service, until
 from tests.service.test_gate import Service as ServiceWithKeys
@@ -142,6 +144,35 @@ def test_a_passage_that_the_lane_selected_although_it_is_clear_is_looked_at_at_t
     desk = site.desk()
     decide(desk, 1)
     decided_once(site, [scan], tmp_path / "hub-a" / "outbox.sqlite")
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["at once", "after a restart"])
+def test_a_decision_on_a_scan_that_was_decided_at_the_lane_meanwhile_is_told_on_both_sides(tmp_path, stack, restarted):
+    site = Site(tmp_path, stack)
+    scan = site.lane.put(1)
+    hub = site.hub()
+    desk = site.desk()
+    offer = desk.next_offer(20)
+    desk.fetch(offer)
+
+    def take_back_and_decide(outbox):
+        outbox.release(outbox.item(scan).lease_id, "the link was cut", 99)
+        item = outbox.lease(scan, "bob", 10)
+        outbox.decide(test_outbox.decision(item, analyst="bob", verdict="clear", decision_id="bobs"))
+
+    site.lane.do(take_back_and_decide)
+    time.sleep(4)  # the hub's lease is renewed, which is refused
+    assert desk.decide(offer, "inspect").applied
+    if restarted:
+        hub.kill()
+        hub = site.hub()
+    hub.wait_for("decision_not_applied_there", scan=scan)
+    assert until(lambda: site.events("decision_not_applied"), 20)
+    mine, other = site.lane.do(lambda o: o.decisions(scan))
+    assert [(d.analyst, d.verdict, applied) for d, applied in (mine, other)] == [
+        ("bob", "clear", True), ("ana", "inspect", False),
+    ]  # fmt: skip
+    assert audit.verify(tmp_path / "hub-a" / "outbox.sqlite", None, None).problems == []
 
 
 def test_of_two_hubs_one_is_killed_and_the_other_goes_on(tmp_path, stack, cluster):

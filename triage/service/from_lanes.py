@@ -51,12 +51,18 @@ AT_ONCE = 4
 TURN_S = 0.1
 AGAIN_S = 5.0
 """After so long what went wrong is tried again."""
+OWED_S, OWED_TRIES = 10.0, 5
+"""A decision on a scan that its lane has taken back is brought when the lane has not offered it again for so long."""
+MOST_ENDED = 10_000
+EVENTS_BACK = 20_000
+"""At the start, so far back in the audit decisions are looked for that were not brought before the hub ended."""
 OLD_LANE_S = 60.0
 NOBODY_S = 5.0
 """After so long without an analyst a hub that has to stands aside."""
 FETCH_S = 120.0
 END_S = 2.0
 """A lane's thread that is in the middle of something has so long to end by itself; then its link is cut."""
+NO_LEASE = "0" * 32
 _LANE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _SCAN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}\Z")
 
@@ -235,10 +241,15 @@ class FromLanes:
         self._later: list[tuple[float, News]] = []
         self._open: dict[str, tuple[Feed, wire.Offer]] = {}
         """What the lanes have leased to this hub and no decision was taken for: by scan."""
+        self._ended: dict[str, tuple[Feed, wire.Offer]] = {}
+        """What they had leased and took back before a decision was taken here: by scan."""
+        self._owed: dict[str, tuple[float, int]] = {}
+        """Scans decided here that no lane has on lease to this hub: when to bring it, and how often that was tried."""
         self._answering: set[str] = set()
         """Leases for which a decision is on its way."""
         self._attended_s = -NOBODY_S
         self._seq = outbox.audit_head()[0]
+        self._owed |= dict.fromkeys(outbox.not_brought(EVENTS_BACK), (time.monotonic() + OWED_S, 0))
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Descriptor that can be read as soon as `step` has something to do."""
         self._waking = threading.Lock()
@@ -305,7 +316,11 @@ class FromLanes:
         for scan_id in decided:
             if scan_id in self._open:
                 self._bring(*self._open[scan_id])
+            else:
+                self._owed[scan_id] = now_s + OWED_S, 0
         self._seq = seq
+        for scan_id in [s for s, (due_s, _) in self._owed.items() if due_s <= now_s]:
+            self._bring_late(scan_id, now_s)
 
     def _stand_aside(self, *, attended: bool) -> None:
         """Leave the lanes to the other hub while nobody is here, if they must be."""
@@ -319,7 +334,9 @@ class FromLanes:
             for feed, offer in self._open.values():
                 if offer.lease_id not in self._answering:
                     feed.give_back(offer)
-            self._open = {s: one for s, one in self._open.items() if one[1].lease_id in self._answering}
+            back = {s: one for s, one in self._open.items() if one[1].lease_id not in self._answering}
+            self._has_ended(back)
+            self._open = {s: one for s, one in self._open.items() if s not in back}
 
     def _take(self, news: News) -> None:
         feed, offer = news.feed, news.offer
@@ -335,6 +352,7 @@ class FromLanes:
                 alarm = msgspec.structs.replace(alarm, kind=f"{lane} {alarm.kind}", text=f"{lane}: {alarm.text}")
                 self._tell_alarm(alarm)
             case "revoked":
+                self._has_ended({s: one for s, one in self._open.items() if one[1].lease_id == news.told})
                 for scan_id in [s for s, (_, o) in self._open.items() if o.lease_id == news.told]:
                     del self._open[scan_id]
             case "failed":
@@ -356,6 +374,36 @@ class FromLanes:
                 self._log("decision_not_brought", level="warning", lane=lane, scan=offer.scan_id, text=news.told)
                 if offer == self._open.get(offer.scan_id, (feed, None))[1]:  # else the lane offers it under a new lease
                     self._later.append((time.monotonic() + AGAIN_S, News("offered", feed, offer)))
+
+    def _has_ended(self, leases: dict[str, tuple[Feed, wire.Offer]]) -> None:
+        self._ended |= leases
+        while len(self._ended) > MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def _bring_late(self, scan_id: str, now_s: float) -> None:
+        """Bring a decision although the lane has taken the scan back: it keeps it, and says whether it counts.
+
+        Its lane may have decided meanwhile; then it is told here and there that two decisions stand against each other.
+        """
+        _, tries = self._owed.pop(scan_id)
+        item, found = self._known(scan_id), self._outbox.in_force(scan_id)
+        if item is None or found is None or scan_id in self._open or not self._outbox.leased_here(scan_id):
+            return
+        feed, offer = self._ended.get(scan_id, (None, _unleased(item)))
+        to = [f for f in self._feeds if not f.down and feed in (None, f)]
+        if tries >= OWED_TRIES:
+            self._not_applied(item.row.lane, scan_id, "it could not be brought there")
+            return
+        self._owed[scan_id] = now_s + OWED_S, tries + bool(to)
+        for one in to:
+            one.answer(Answer(offer, *found))
+
+    def _not_applied(self, lane: str, scan_id: str, reason: str) -> None:
+        """Tell everybody that a decision of this hub does not count at the lane."""
+        self._log("decision_not_applied_there", level="warning", lane=lane, scan=scan_id, text=reason)
+        self._outbox.note("decision_not_applied_there", reason, scan_id, lane)
+        text = f"the decision made here on scan {scan_id} does not count at lane {lane}: {reason}; settle it there"
+        self._tell_alarm(wire.Alarm(kind="decision not applied", text=text, utc_ns=time.time_ns(), scan_id=scan_id))
 
     def _known(self, scan_id: str) -> Item | None:
         try:
@@ -410,6 +458,7 @@ class FromLanes:
 
     def _bring(self, feed: Feed, offer: wire.Offer) -> None:
         """Bring a decision to the lane that has the scan."""
+        self._owed.pop(offer.scan_id, None)
         found = self._outbox.in_force(offer.scan_id)
         if found is not None and offer.lease_id not in self._answering:
             self._answering.add(offer.lease_id)
@@ -419,12 +468,23 @@ class FromLanes:
         self._answering.discard(offer.lease_id)
         if self._open.get(offer.scan_id, (feed, offer))[1].lease_id == offer.lease_id:
             self._open.pop(offer.scan_id, None)
-        kind = "decision_brought" if decided.applied else "decision_not_applied_there"
-        self._log(
-            kind, level="info" if decided.applied else "warning", lane=feed.lane.name, scan=offer.scan_id,
-            text=decided.reason,
-        )  # fmt: skip
-        self._outbox.note(kind, decided.reason, offer.scan_id, feed.lane.name)
+        self._owed.pop(offer.scan_id, None)
+        self._ended.pop(offer.scan_id, None)
+        if not decided.applied:
+            self._not_applied(feed.lane.name, offer.scan_id, decided.reason)
+            return
+        self._log("decision_brought", lane=feed.lane.name, scan=offer.scan_id, text=decided.reason)
+        self._outbox.note("decision_brought", decided.reason, offer.scan_id, feed.lane.name)
+
+
+def _unleased(item: Item) -> wire.Offer:
+    """Return a scan as its lane would offer it, under no lease: all that is left to name it by after a restart."""
+    row = item.row
+    return wire.Offer(
+        scan_id=row.scan_id, lane=row.lane, sha256=row.sha256, size=row.size, start_utc_ns=row.start_utc_ns,
+        simulated=row.simulated, result=row.result, declaration=row.declaration, lease_id=NO_LEASE, lease_s=0.0,
+        attempt=0,
+    )  # fmt: skip
 
 
 def identity(hub: Hub, lane: HubLane) -> security.Identity | None:

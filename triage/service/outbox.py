@@ -972,6 +972,21 @@ class Outbox:
         query = "SELECT scan_id FROM events WHERE seq>? AND seq<=? AND kind='decided' ORDER BY seq"
         return last, [scan_id for (scan_id,) in self.store.rows(query, (seq, last))]
 
+    def not_brought(self, back: int) -> list[str]:
+        """Return the scans decided in the last `back` events whose decision a hub has not told to be brought."""
+        last, _ = self.audit_head()
+        query = (
+            "SELECT kind, scan_id FROM events WHERE seq>? AND kind IN ('decided', 'decision_brought', "
+            "'decision_not_applied_there') ORDER BY seq"
+        )
+        told = self.store.rows(query, (last - back,))
+        brought = {scan_id for kind, scan_id in told if kind != "decided"}
+        return [scan_id for kind, scan_id in told if kind == "decided" and scan_id not in brought]
+
+    def leased_here(self, scan_id: str) -> bool:
+        """Return whether this service gave the last lease of a scan."""
+        return self.store.row("SELECT 1 FROM outbox WHERE scan_id=? AND lease_hub=?", (scan_id, self.hub)) is not None
+
     def in_force(self, scan_id: str) -> tuple[Decision, bytes, bytes] | None:
         """Return the decision that decides a scan, with what its analyst signed and the signature; None: none does."""
         found = self.store.row(
