@@ -351,7 +351,8 @@ def _check_rights(path: Path, state: os.stat_result, forbidden: int) -> None:
     """Raise ConfigError if others than its user could read or change what only its user may."""
     mode = stat.S_IMODE(state.st_mode)
     if forbidden and state.st_uid not in (0, os.geteuid()):
-        raise ConfigError([f"{path}: belongs to user {state.st_uid}, who could exchange it; `chown` it"])
+        hint = "do this as that user: `runuser -u USER -- scanlane ...`" if os.geteuid() == 0 else "`chown` it"
+        raise ConfigError([f"{path}: belongs to user {state.st_uid}, who could exchange it; {hint}"])
     if forbidden == _NOT_READ and mode & forbidden:
         raise ConfigError([
             f"{path}: mode {mode:04o} lets others read this secret; `chmod 600` it, and make a new key if somebody may "

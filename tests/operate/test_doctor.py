@@ -11,6 +11,7 @@ from scanner_io import security
 from triage.cli import cli
 from triage.operate import doctor, install
 from triage.service import room
+from triage.service.checkup import check_config
 
 CONFIG = """\
 state_dir = "state"
@@ -135,6 +136,18 @@ def test_port(host, tmp_path):
 
             fcntl.flock(lock, fcntl.LOCK_EX)
             assert host.found("port").state == "ok", "our own service has it"
+
+
+def test_the_port_of_the_metrics(host, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        host.configure()
+        with host.place.open("a") as file:
+            file.write(f'[metrics]\nbind = "127.0.0.1:{other.getsockname()[1]}"\n')
+        assert host.found("metrics").state == "problem"
+        (tmp_path / "drop").mkdir(exist_ok=True)
+        problems, _ = check_config(host.place, 1.0)
+        assert any(p.startswith("metrics.bind") for p in problems)
+    assert host.found("metrics").state == "ok"
 
 
 def test_keys(host, tmp_path):

@@ -73,7 +73,7 @@ def examine(host: Host) -> list[Finding]:
     """Return what every check found, in the order in which it is best mended."""
     loaded, findings = _config(host)
     checks: list[Callable[[Host, configuration.Config | None], Iterable[Finding]]] = [
-        _python, _packages, _disk, _clock, _ports, _keys, _cache, _plugins, _memory, _files, _unit,
+        _python, _packages, _disk, _clock, _ports, _pages, _keys, _cache, _plugins, _memory, _files, _unit,
     ]  # fmt: skip
     for check in checks:
         findings += check(host, loaded)
@@ -207,6 +207,19 @@ def clock_synchronised() -> bool | None:
     room = ctypes.create_string_buffer(512)  # struct timex, modes 0: nothing is set
     state = ctypes.CDLL(None, use_errno=True).adjtimex(room)
     return None if state < 0 else state != TIME_ERROR
+
+
+def _pages(host: Host, config: configuration.Config | None) -> list[Finding]:
+    from triage.service.checkup import page_problem
+
+    if config is None or config.metrics.bind is None:
+        return []
+    bind = config.metrics.bind
+    if not (error := page_problem(bind)):
+        return _say("metrics", "ok", f"{bind}: free")
+    if _runs(Path(config.state_dir)):
+        return _say("metrics", "ok", f"{bind}: held by the service that runs here")
+    return _say("metrics", "problem", f"{bind}: {error}")
 
 
 def _ports(host: Host, config: configuration.Config | None) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import socket
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     _check_state_dir(config, problems, notes)
     _check_bind(config, problems, notes)
+    if config.metrics.bind is not None:
+        error = page_problem(config.metrics.bind)
+        (problems if error else notes).append(f"metrics.bind {config.metrics.bind}: {error or 'free'}")
     _check_outbox(config, problems, notes)
     _check_sandbox(config, problems, notes)
     check_selection(config, problems, notes)
@@ -86,6 +90,18 @@ def _check_state_dir(config: configuration.Config, problems: list[str], notes: l
             "space or lower storage.min_free_mb"
         )
     notes.append(f"state_dir {folder}: writable, {free_mb} MiB free; warns below {warn_mb} MiB, stops below {stop_mb}")
+
+
+def page_problem(bind: str) -> str:
+    """Return in words why the page of metrics could not be served at HOST:PORT, empty if it could."""
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, int(port)), family=family).close()
+    except OSError as error:
+        return f"{error}; another program has it, or this machine has no such address"
+    return ""
 
 
 def _check_bind(config: configuration.Config, problems: list[str], notes: list[str]) -> None:
