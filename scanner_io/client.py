@@ -22,6 +22,7 @@ import itertools
 import mmap
 import queue
 import random
+import re
 import threading
 import time
 import uuid
@@ -55,6 +56,7 @@ _HEADROOM = 1024
 _AT_ONCE = 4
 _TRIES = 3
 _TICK_MS = 100
+_ADDRESS = re.compile(r"tcp://([^:/\s]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}|(ipc|inproc)://\S+")
 MAX_RECORDING_BYTES = 8 << 30
 """More is no recording: a service is not to say how much memory this program takes."""
 
@@ -161,6 +163,8 @@ class Workstation:
         self._identity = identity
         self._sequence = itertools.count(1)
         self._addresses = [a.strip() for a in address.split(",")]
+        if wrong := [a for a in self._addresses[1:] if not _ADDRESS.fullmatch(a)]:  # else met in mid-shift
+            raise ConfigError([f"address {wrong[0]!r}: expected tcp://HOST:PORT"])
         self.address = self._addresses[0]
         """Of the service that it talks to now."""
         self.analyst = analyst
@@ -220,11 +224,13 @@ class Workstation:
         Raises DeliveryError with its reason if it refused.
         """
         deadline = time.monotonic() + timeout_s
-        while self._welcome is None and time.monotonic() < deadline:
+        while self._welcome is None:
             if self._refusal:
                 raise DeliveryError(self._refusal)
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(0.02)
-        return self._welcome is not None
+        return True
 
     @property
     def minor(self) -> int:

@@ -420,7 +420,7 @@ def test_a_flood_of_junk_does_not_flood_the_log(service):
     assert len([1 for event, _ in service.log if event == "refused"]) <= 25
 
 
-@pytest.mark.parametrize("address", ["foo", "tcp://127.0.0.1", "http://127.0.0.1:1", ""])
+@pytest.mark.parametrize("address", ["foo", "tcp://127.0.0.1", "http://127.0.0.1:1", "", "tcp://127.0.0.1:1,tcp://b"])
 def test_an_address_that_cannot_be_one_is_an_error_at_once(address):
     with pytest.raises(ConfigError, match="expected tcp://HOST:PORT"):
         Workstation(address, "ana")
