@@ -2,18 +2,24 @@
 
 import hashlib
 import json
+import os
+import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from scanner_io import recording
+from scanner_io import disk, recording
+from scanner_io.config import Retention
 from scanner_io.errors import DataError, StorageError
 from tests import samples
 from tests.service.risk_rig import said
-from triage.service import audit, backup, keeping, store
+from tests.service.test_outbox import decision
+from triage.service import audit, backup, keeping, retention, store
 from triage.service.outbox import Outbox, ScanRow
+from triage.torture import faults
 
 
 def filled(state, count=3, first=0):
@@ -148,3 +154,270 @@ def test_the_commands(state, tmp_path):
     assert isinstance(said("backup", "make", tmp_path, copy, code="raises"), StorageError)
     with closing(sqlite3.connect(tmp_path / "again/outbox.sqlite")) as database:
         assert database.execute("SELECT count(*) FROM scans").fetchone() == (3,)
+
+
+def crash(state, copy, number):
+    """Back up in a process that ends within its n-th call on the disk; what it was about to write is there by half."""
+    child = os.fork()
+    if not child:
+        try:
+            disk.use(faults.FaultyDisk(lambda call: faults.CRASH if call.number == number else None))
+            backup.backup(state, copy)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == faults.CRASHED
+
+
+def scans(folder):
+    """Return how many scans a state tells of; each has its recording there, as it was recorded."""
+    with closing(sqlite3.connect(folder / "outbox.sqlite")) as database:
+        rows = database.execute("SELECT path, sha256 FROM scans WHERE kept='whole'").fetchall()
+    for path, sha256 in rows:
+        assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == sha256
+    return len(rows)
+
+
+def restored(copy, folder):
+    """Check a copy, make a state of it, and return its scans and what its lane remembers."""
+    assert backup.check(copy) == []
+    backup.restore(copy, folder)
+    return scans(folder), (folder / "lanes/north.json").read_text()
+
+
+def second_night(state):
+    filled(state, count=2, first=3).close()
+    (state / "lanes/north.json").write_text('{"night": 2}')
+
+
+def names(copy):
+    return {p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()}
+
+
+def test_a_disk_that_fills_in_the_second_night_leaves_the_first_one_whole(state, tmp_path, faulty_disk):
+    copy = tmp_path / "copy"
+    backup.backup(state, copy)
+    second_night(state)
+    before = disk.io()
+    faulty_disk(lambda call: "ENOSPC" if call.name == "pwrite" and "-00000004" in call.path.name else None)
+    with pytest.raises(StorageError, match="free space"):
+        backup.backup(state, copy)
+    disk.use(before)
+    assert any("-00000003" in name for name in names(copy))  # the first recording of that night is there
+    assert restored(copy, tmp_path / "again") == (3, "{}")
+    assert "sound" in said("backup", "check", copy)
+    made = backup.backup(state, copy)
+    assert (made.files, made.copied) == (7, 3)  # of the recordings only the one that found no room
+    assert restored(copy, tmp_path / "and again") == (5, '{"night": 2}')
+    assert not [name for name in names(copy) if name.endswith((".new", ".part"))]
+
+
+def test_at_every_moment_of_a_crash_the_copy_is_the_old_one_or_the_new_one(state, tmp_path, faulty_disk):
+    before = disk.io()
+    first = tmp_path / "first"
+    backup.backup(state, first)
+    second_night(state)
+    shutil.copytree(first, tmp_path / "counted")
+    counted = faulty_disk(lambda call: None)
+    backup.backup(state, tmp_path / "counted")
+    disk.use(before)
+    calls = [c.name for c in counted.calls]
+    assert calls.count("rename") == 7  # each of outbox, lane's memory: two; two recordings; the manifest
+    nights = []
+    for last in range(1, len(calls) + 1):
+        copy, again = tmp_path / f"copy {last}", tmp_path / f"again {last}"
+        shutil.copytree(first, copy)
+        crash(state, copy, last)
+        found = restored(copy, again)
+        assert found in ((3, "{}"), (5, '{"night": 2}')), calls[last - 1]
+        nights.append(found[0])
+        # the run that goes on is cut short as well, just before its manifest
+        faulty_disk(lambda call: "EIO" if call.name == "rename" and call.path.name.startswith("manifest") else None)
+        with pytest.raises(StorageError, match=r"manifest\.json"):
+            backup.backup(state, copy)
+        disk.use(before)
+        assert restored(copy, tmp_path / f"still {last}") == found, calls[last - 1]
+        assert backup.backup(state, copy).problems == ()
+        assert restored(copy, tmp_path / f"whole {last}") == (5, '{"night": 2}'), calls[last - 1]
+        assert names(copy) >= names(tmp_path / "counted")
+        assert not [name for name in names(copy) if name.endswith(".new")]
+        for folder in (copy, again, tmp_path / f"still {last}", tmp_path / f"whole {last}"):
+            shutil.rmtree(folder)
+    assert nights == sorted(nights) and set(nights) == {3, 5}  # it becomes the new one at one moment
+
+
+def test_what_was_written_and_not_named_is_named_by_the_next_run(state, tmp_path, faulty_disk):
+    copy, before = tmp_path / "copy", disk.io()
+    backup.backup(state, copy)
+    second_night(state)
+    faulty_disk(lambda call: "EIO" if call.name == "rename" and call.target == copy / "lanes/north.json" else None)
+    with pytest.raises(StorageError, match="whole all the same"):
+        backup.backup(state, copy)
+    disk.use(before)
+    assert {"lanes/north.json", "lanes/north.json.new", "outbox.sqlite.new"} <= names(copy)
+    assert restored(copy, tmp_path / "again") == (5, '{"night": 2}')
+    (state / "lanes/north.json").write_text('{"night": 3}')
+    faulty_disk(lambda call: "EIO" if call.name == "rename" and call.path.name.startswith("manifest") else None)
+    with pytest.raises(StorageError, match=r"manifest\.json"):
+        backup.backup(state, copy)
+    disk.use(before)
+    assert restored(copy, tmp_path / "still the second") == (5, '{"night": 2}')
+    backup.backup(state, copy)
+    assert restored(copy, tmp_path / "third") == (5, '{"night": 3}')
+    (copy / "lanes/north.json").write_text("{}")  # what is under neither name is told as before
+    assert len(backup.check(copy)) == 1
+
+
+def test_a_first_copy_that_was_cut_short_is_gone_on_with(state, tmp_path, faulty_disk):
+    copy, before = tmp_path / "copy", disk.io()
+    faulty_disk(lambda call: "ENOSPC" if call.name == "pwrite" and "-00000002" in call.path.name else None)
+    with pytest.raises(StorageError, match="free space"):
+        backup.backup(state, copy)
+    disk.use(before)
+    with pytest.raises(StorageError, match="no whole copy"):
+        backup.check(copy)
+    one, two = sorted((copy / "recordings/north").iterdir())
+    kept = one.stat().st_ino
+    contents = bytearray(two.read_bytes())
+    contents[-1] ^= 1
+    two.write_bytes(contents)  # as long as it was, and not what was recorded
+    made = backup.backup(state, copy)
+    assert (made.files, made.copied, made.problems) == (5, 4, ())
+    assert one.stat().st_ino == kept
+    assert restored(copy, tmp_path / "again") == (3, "{}")
+
+
+def test_a_recording_that_changed_under_its_name_does_not_take_the_old_ones_place_too_early(
+    state, tmp_path, faulty_disk
+):  # fmt: skip
+    copy, before = tmp_path / "copy", disk.io()
+    backup.backup(state, copy)
+    path = sorted((state / "recordings/north").iterdir())[0]
+    path.write_bytes(b"another one")
+    with closing(sqlite3.connect(state / "outbox.sqlite")) as database, database:
+        changed = (hashlib.sha256(b"another one").hexdigest(), 11, str(path))
+        database.execute("UPDATE scans SET sha256=?, size=? WHERE path=?", changed)
+    faulty_disk(lambda call: "EIO" if call.name == "rename" and call.path.name.startswith("manifest") else None)
+    with pytest.raises(StorageError, match=r"manifest\.json"):
+        backup.backup(state, copy)
+    disk.use(before)
+    assert restored(copy, tmp_path / "again") == (3, "{}")
+    assert b"another one" not in {p.read_bytes() for p in (tmp_path / "again/recordings/north").iterdir()}
+    made = backup.backup(state, copy)
+    assert made.copied == 2
+    assert restored(copy, tmp_path / "new") == (3, "{}")
+    assert (copy / "recordings/north" / path.name).read_bytes() == b"another one"
+
+
+def test_a_copy_of_the_version_before_is_checked_restored_and_gone_on_with(state, tmp_path):
+    copy = tmp_path / "copy"
+    backup.backup(state, copy)
+    told = json.loads((copy / "manifest.json").read_text())
+    assert set(told) == {"software", "made_utc_ns", "state_dir", "files"}
+    assert all(set(entry) == {"path", "size", "sha256"} for entry in told["files"])
+    assert {entry["path"] for entry in told["files"]} | {"manifest.json"} == names(copy)
+    # it renamed its outbox over the old one at once, and was cut short: recordings and the outbox are newer
+    second_night(state)
+    with (
+        closing(sqlite3.connect(state / "outbox.sqlite")) as one,
+        closing(sqlite3.connect(copy / "outbox.sqlite")) as two,
+    ):
+        one.backup(two)
+    new = sorted((state / "recordings/north").iterdir())[3]
+    shutil.copy(new, copy / "recordings/north")
+    assert len(backup.check(copy)) == 1
+    made = backup.backup(state, copy)
+    assert (made.files, made.copied) == (7, 3)
+    assert restored(copy, tmp_path / "again") == (5, '{"night": 2}')
+
+
+@pytest.fixture
+def box(state):
+    box = Outbox(state / "outbox.sqlite")
+    yield box
+    box.close()
+
+
+def let_go(state, box, number, upto="deleted"):
+    """Let the policy delete a recording on which a person has decided; return its path."""
+    path = sorted((state / "recordings/north").glob("*.scan.h5"))[number]
+    scan_id = path.name.removesuffix(".scan.h5")
+    box.decide(decision(box.lease(scan_id, "ana", 10), decision_id=f"d{scan_id}"))
+    policy, later = Retention(inspect_days=1, result_days=1), time.time_ns() + 2 * retention.DAY_NS
+    (one,) = [c for c in retention.candidates(box, policy, later) if c.scan_id == scan_id]
+    assert retention.delete(box, one, state / "recordings", "olga")
+    if upto == "erased":
+        (rest,) = [e for e in retention.erasable(box, policy, later) if e.scan_id == scan_id]
+        assert retention.erase(box, rest, "olga")
+    return path
+
+
+@pytest.mark.parametrize("upto", ["deleted", "erased"])
+def test_what_the_policy_deleted_is_removed_from_the_copy_and_nothing_else(state, box, tmp_path, upto):
+    copy = tmp_path / "copy"
+    assert backup.backup(state, copy).removed == 0
+    beside = copy / "recordings/north/of-another-hand.scan.h5"
+    beside.write_bytes(b"no row tells of it")
+    gone = let_go(state, box, 0, upto)
+    lost = sorted((state / "recordings/north").iterdir())[0]
+    lost.unlink()  # not by the policy: that is what a backup is for
+    made = backup.backup(state, copy)
+    assert (made.removed, made.problems) == (1, ())
+    left = {p.name for p in (copy / "recordings/north").iterdir()}
+    assert gone.name not in left and len(left) == 3 and {lost.name, beside.name} < left
+    assert restored(copy, tmp_path / "again")[0] == 2
+    assert backup.backup(state, copy).removed == 0
+
+
+def test_what_the_policy_deletes_only_now_stays(state, box, tmp_path):
+    copy = tmp_path / "copy"
+    backup.backup(state, copy)
+    box.store.change("UPDATE scans SET kept='deleting'", ())
+    made = backup.backup(state, copy)
+    assert (made.files, made.removed) == (2, 0)
+    assert len(list((copy / "recordings/north").iterdir())) == 3
+    box.store.change("UPDATE scans SET kept='whole'", ())  # it could not be deleted
+    made = backup.backup(state, copy)
+    assert (made.files, made.copied) == (5, 2)  # taken for what they are, by their hash
+
+
+def test_nothing_is_removed_before_the_manifest_and_what_was_left_goes_the_next_time(
+    state, box, tmp_path, faulty_disk
+):  # fmt: skip
+    copy, before = tmp_path / "copy", disk.io()
+    backup.backup(state, copy)
+    gone = copy / let_go(state, box, 1).relative_to(state)
+    faulty_disk(lambda call: "EIO" if call.name == "rename" and call.path.name.startswith("manifest") else None)
+    with pytest.raises(StorageError, match=r"manifest\.json"):
+        backup.backup(state, copy)
+    assert gone.exists() and restored(copy, tmp_path / "again")[0] == 3
+    faulty_disk(lambda call: "EROFS" if call.name == "unlink" and call.path == gone else None)
+    made = backup.backup(state, copy)
+    assert made.removed == 0 and len(made.problems) == 1
+    assert str(gone) in made.problems[0] and "the next backup tries again" in made.problems[0]
+    disk.use(before)
+    assert gone.exists() and restored(copy, tmp_path / "and again")[0] == 2
+    made = backup.backup(state, copy)
+    assert (made.removed, made.problems) == (1, ()) and not gone.exists()
+
+
+@pytest.mark.parametrize("where", ["../outside.scan.h5", "/outside.scan.h5"])
+def test_a_row_that_names_a_place_elsewhere_removes_nothing_there(state, box, tmp_path, where):
+    copy = tmp_path / "copy"
+    backup.backup(state, copy)
+    outside = [copy / "outside.scan.h5", tmp_path / "outside.scan.h5", state / "outside.scan.h5"]
+    for one in outside:
+        one.write_bytes(b"")
+    path = f"{state}/recordings/{where}" if where.startswith(".") else f"{tmp_path}{where}"
+    box.store.change("UPDATE scans SET kept='deleted', path=? WHERE scan_id LIKE '%-00000000'", (path,))
+    assert backup.backup(state, copy).removed == 0
+    assert all(one.exists() for one in outside)
+
+
+def test_how_many_were_removed_is_told_in_words_and_in_json(state, box, tmp_path):
+    copy = tmp_path / "copy"
+    assert "removed" not in said("backup", "make", state, copy)
+    let_go(state, box, 0)
+    assert "1 recordings removed that retention had deleted" in said("backup", "make", state, copy).replace("\n", " ")
+    let_go(state, box, 0)
+    let_go(state, box, 0)
+    assert json.loads(said("backup", "make", state, copy, "--json"))["removed"] == 2

@@ -32,15 +32,25 @@ target_argument = click.argument("copy", type=click.Path(path_type=Path, file_ok
 @target_argument
 @json_option
 def make_command(state_dir: Path, copy: Path, as_json: bool) -> None:
-    """Bring COPY up to date with STATE_DIR. Exit code 1 if a recording is not as it was recorded."""
+    """Bring COPY up to date with STATE_DIR. Exit code 1 if a recording is not as it was recorded.
+
+    One that was cut short is gone on with by the next; until then COPY is as it was before. What `scanlane retention`
+    deleted from STATE_DIR is removed from COPY too.
+    """
     from triage.service.backup import backup as work
 
     with ExitStack() as stack:
         made = work(state_dir, copy, _bar(stack, "copying", as_json))
     if as_json:
-        emit({"files": made.files, "copied": made.copied, "bytes": made.bytes_copied, "problems": list(made.problems)})
+        emit({
+            "files": made.files, "copied": made.copied, "bytes": made.bytes_copied, "removed": made.removed,
+            "problems": list(made.problems),
+        })  # fmt: skip
     else:
-        new_console().print(f"{made.files} files, {made.copied} copied now, {made.bytes_copied / 1e6:.1f} MB")
+        words = f"{made.files} files, {made.copied} copied now, {made.bytes_copied / 1e6:.1f} MB"
+        if made.removed:
+            words += f"; {made.removed} recordings removed that retention had deleted"
+        new_console().print(words)
     _problems(made.problems, as_json)
 
 
