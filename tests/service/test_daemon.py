@@ -282,3 +282,28 @@ def test_recordings_of_real_images_replay_bit_for_bit(tmp_path, shared_data):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, rows
     assert [r["same"] for r in rows] == [True] * len(names)
+
+
+@pytest.mark.timeout(120)
+def test_a_lane_without_its_device_is_down_in_the_audit_and_up_again_with_it(tmp_path):
+    drop, lane = lane_with_drop(tmp_path)
+    database = tmp_path / "state" / "outbox.sqlite"
+
+    def told(kind):
+        with store.reading(database) as reader:
+            return [text for (text,) in reader.rows("SELECT text FROM events WHERE kind=?", (kind,))]
+
+    def wait_for(kind):
+        deadline_s = time.monotonic() + 30
+        while not told(kind) and time.monotonic() < deadline_s:
+            time.sleep(0.2)
+        return told(kind)
+
+    with daemon(write_config(tmp_path, lane)) as service:
+        service.wait_for("lane_ready")
+        drop.rename(tmp_path / "away")
+        (reason,) = wait_for("lane_down")
+        assert reason.startswith("no link to ") and told("lane_up") == []
+        (tmp_path / "away").rename(drop)
+        assert len(wait_for("lane_up")) == 1
+        assert service.stop() == 0

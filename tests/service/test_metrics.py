@@ -64,6 +64,23 @@ def test_the_way_of_a_flagged_scan_is_counted_and_timed(metrics, log, monkeypatc
     assert value(metrics, "stage_seconds_sum", stage="new") is None
 
 
+def test_what_alerts_ask_the_increase_of_begins_at_0(metrics, log):
+    for lane in ("north", "south"):
+        for outcome in ("CLEAR", "REVIEW", "ALARM", "UNUSABLE"):
+            assert value(metrics, "scans_total", lane=lane, outcome=outcome) == 0
+    assert [value(metrics, "log_lines_total", level=level) for level in ("info", "warning", "error")] == [0, 0, 0]
+    log("lane_died", level="error", lane="north")
+    assert value(metrics, "log_lines_total", level="error") == 1
+
+
+def test_the_health_of_a_lanes_devices_begins_anew_with_its_process(metrics, log):
+    for lane in ("north", "south"):
+        log("health", lane=lane, device="portal", component="link", state="degraded")
+    log("lane_ready", lane="north")
+    where = {"device": "portal", "component": "link"}
+    assert [value(metrics, "device_health", lane=lane, **where) for lane in ("north", "south")] == [None, 1]
+
+
 def test_scans_that_are_followed_are_bounded(metrics, monkeypatch):
     monkeypatch.setattr(module, "FOLLOWED", 3)
     for n in range(9):

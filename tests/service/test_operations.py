@@ -72,6 +72,38 @@ def test_a_devices_fault_lasts_until_it_says_that_it_is_well():
     ]
 
 
+def test_a_lane_that_takes_nothing_in_is_down_with_the_reason_and_no_time_counts_twice():
+    watch = watched(events(
+        (5, "lane_ready", "north", "process 7 of "), (100, "lane_down", "north", "no link to portal"),
+        (160, "lane_down", "north", "disk full"), (200, "lane_up", "north", ""),
+        (300, "lane_down", "north", "no link to portal"), (350, "lane_died", "north", "exit code -9"),
+        (360, "lane_ready", "north", "process 9 of "), (400, "lane_down", "north", "disk full"),
+        (500, "service_stopped", "", ""), (600, "service_started", "", ""),
+        (610, "lane_ready", "north", "process 1 of "), (700, "lane_down", "north", "no link to portal"),
+    ))  # fmt: skip
+    assert watch.lanes == [
+        ("north", 100 * SECOND, 160 * SECOND, "no link to portal"), ("north", 160 * SECOND, 200 * SECOND, "disk full"),
+        ("north", 300 * SECOND, 350 * SECOND, "no link to portal"),
+        ("north", 350 * SECOND, 360 * SECOND, "its process died: exit code -9"),
+        ("north", 400 * SECOND, 500 * SECOND, "disk full"),
+        ("north", 500 * SECOND, 610 * SECOND, "the service was stopped"),
+        ("north", 700 * SECOND, None, "no link to portal"),
+    ]  # fmt: skip
+
+
+def test_what_a_lanes_process_said_of_a_device_ends_with_that_process():
+    watch = watched(events(
+        (5, "lane_ready", "north", "process 7 of "), (6, "lane_ready", "south", "process 8 of "),
+        (10, "health", "north portal", "link degraded at 2026-01-05T06:00:00.000+00:00: odd"),
+        (11, "health", "south portal", "link degraded at 2026-01-05T06:00:00.000+00:00: odd"),
+        (90, "lane_ready", "north", "process 9 of "),
+    ))  # fmt: skip
+    assert watch.devices == [
+        ("north portal link", 10 * SECOND, 90 * SECOND, "degraded: odd"),
+        ("south portal link", 11 * SECOND, None, "degraded: odd"),
+    ]
+
+
 @pytest.fixture
 def archive(tmp_path):
     box = outbox.Outbox(tmp_path / "outbox.sqlite")

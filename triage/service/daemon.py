@@ -66,6 +66,9 @@ RESTARTS, RESTART_WINDOW_S, RESTART_PAUSE_S = 5, 60.0, 30.0
 MAX_JUDGING_ATTEMPTS = 3
 REJUDGE_AT_ONCE = 4
 RECONCILE_AT_ONCE = 2000
+LANE_DIED = ("lane died", "lane starts")
+DOWN_TOLD_S = 5.0
+"""A lane that takes nothing in for so long is down, for the reports."""
 DAMAGED_AT_ONCE = 20
 """Each is a commit of its own, and analysts must be answered in between."""
 DAMAGE_TOLD_S = 5.0
@@ -238,7 +241,7 @@ class LaneHandle:
     def down(self) -> str:
         """Return in a few words why the lane takes no scans in, empty if it does."""
         if not self.ready:
-            return "lane died" if self.has_ended else "lane starts"
+            return LANE_DIED[0] if self.has_ended else LANE_DIED[1]
         return f"no link to {self.unlinked[0]}" if self.unlinked else ""
 
     def take_alive(self, alive: link.Alive, watchdog_s: float) -> None:
@@ -282,6 +285,8 @@ class Daemon:
         self._scrub_told = False
         self._damaged = 0
         self._damage_untold, self._damage_told_s = False, float("-inf")
+        self._down_seen: dict[str, tuple[str, float]] = {}
+        self._down_told: dict[str, str] = {}
         self._intake = link.Intake(open=True)
         self._lanes = {lane.name: LaneHandle(lane.name, config) for lane in config.lane}
         self.address = ""
@@ -452,9 +457,34 @@ class Daemon:
         }  # fmt: skip
         if self._from_lanes is not None:
             down = {name: why or ("" if intake else "disk full") for name, why in self._from_lanes.down().items()}
+        self._tell_down(down)
         why_not = (f"nothing goes out: {self._dispatch.shut}",) if self._dispatch.shut else ()
         self._metrics.tick(down, intake=intake, free_bytes=self._room.free, why_not=why_not)
         self._metrics.look_at_queue(self._outbox.counts_lately, self._oldest_s)
+
+    def _tell_down(self, down: dict[str, str]) -> None:
+        """Write into the audit when a lane whose process runs takes nothing in, and when it does again: for reports.
+
+        What lasts a moment is not told, or a link that flaps would fill it. That a process dies is told elsewhere.
+        """
+        now_s = time.monotonic()
+        for lane, reason in down.items():
+            if reason in LANE_DIED:
+                self._down_told.pop(lane, None)
+                self._down_seen.pop(lane, None)
+                continue
+            seen, since_s = self._down_seen.get(lane, ("", now_s))
+            if seen != reason:
+                since_s = now_s
+            self._down_seen[lane] = reason, since_s
+            if reason == self._down_told.get(lane, "") or now_s - since_s < DOWN_TOLD_S:
+                continue
+            try:
+                self._outbox.note("lane_down" if reason else "lane_up", reason, who=lane)
+            except StorageError as error:  # at the next turn
+                self._fault(error, lane=lane)
+                return
+            self._down_told[lane] = reason
 
     def _oldest_s(self) -> float:
         waiting = self._outbox.waiting(0.0)

@@ -17,14 +17,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
 from scanner_io.errors import ConfigError, StorageError
-from scanner_io.model import TriageResult
+from scanner_io.model import Outcome, TriageResult
 
 Log = Callable[..., None]
 
@@ -84,15 +84,21 @@ class Metrics:
         self._free = gauge("disk_free_bytes", "Room on the disk of the recordings.")
         self._ready = gauge("ready", "1 while /readyz says so.")
         self._events = counter("events", "Lines of the log.", "event", "level")
+        self._lines = counter("log_lines", "Lines of the log by level, from 0 on.", "level")
         ProcessCollector(registry=self.registry)
         for lane in lanes:
             self._lane_up.labels(lane).set(0)
             self._flagged.labels(lane)
+            for outcome in get_args(Outcome):  # what begins at 1 does not increase, for who asks by rates
+                self._scans.labels(lane, outcome)
+        for level in ("info", "warning", "error"):
+            self._lines.labels(level)
         for verdict in ("clear", "inspect", "rescan"):
             self._decisions.labels(verdict)
         self._at: OrderedDict[str, tuple[str, float]] = OrderedDict()
         """Scan -> the last stage that it has reached, and when."""
         self._dropped_before: dict[tuple[str, str], int] = {}
+        self._health_told: set[tuple[str, ...]] = set()
         self._ticked_s: float | None = None
         self._queue_s = -QUEUE_EVERY_S
 
@@ -109,6 +115,7 @@ class Metrics:
 
     def _take(self, event: str, level: str, fields: dict[str, Any]) -> None:
         self._events.labels(event, level).inc()
+        self._lines.labels(level).inc()
         scan = str(fields.get("scan", ""))
         match event:
             case "offered":
@@ -120,8 +127,13 @@ class Metrics:
             case "decided":
                 self._decisions.labels(str(fields.get("verdict"))).inc()
                 self._reached(scan, "decision", "")
+            case "lane_ready":  # its process began anew, and nobody is there to take back what the one before said
+                for where in [w for w in self._health_told if w[0] == fields.get("lane")]:
+                    self._health_told.discard(where)
+                    self._device_health.remove(*where)
             case "health":
-                where = (str(fields.get(name, "")) for name in ("lane", "device", "component"))
+                where = tuple(str(fields.get(name, "")) for name in ("lane", "device", "component"))
+                self._health_told.add(where)
                 self._device_health.labels(*where).set(HEALTH.get(str(fields.get("state")), 2))
 
     def _reached(self, scan: str, stage: str, next_: str) -> None:

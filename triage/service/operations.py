@@ -72,23 +72,43 @@ def watched(events: Iterable[Event]) -> Watch:
     down: dict[str, tuple[int, str]] = {}
     up: dict[str, str] = {}  # lane -> the service it is of, empty where there is one
     faults: dict[str, tuple[int, str]] = {}
+    idle: dict[str, tuple[int, str]] = {}  # lanes whose process runs and takes nothing in
     lanes, devices = [], []
+
+    def resumed(lane: str, at_ns: int) -> None:
+        if lane in idle:
+            first_ns, reason = idle.pop(lane)
+            lanes.append(Down(lane, first_ns, at_ns, reason))
+
     last_ns = 0
     for event in events:
         match event.kind:
             case "service_started":  # where it never said that it stopped
-                _ended(up, down, event.who, last_ns, "the service ended without a word")
+                for lane in _ended(up, down, event.who, last_ns, "the service ended without a word"):
+                    resumed(lane, last_ns)
             case "service_stopped":
-                _ended(up, down, event.who, event.utc_ns, "the service was stopped")
+                for lane in _ended(up, down, event.who, event.utc_ns, "the service was stopped"):
+                    resumed(lane, event.utc_ns)
             case "hub_lost":
-                _ended(up, down, event.who, event.utc_ns, "its service was lost")
+                for lane in _ended(up, down, event.who, event.utc_ns, "its service was lost"):
+                    resumed(lane, event.utc_ns)
+            case "lane_down":
+                resumed(event.who, event.utc_ns)
+                idle[event.who] = (event.utc_ns, event.text)
+            case "lane_up":
+                resumed(event.who, event.utc_ns)
             case "lane_ready":
                 since.setdefault(event.who, event.utc_ns)
+                resumed(event.who, event.utc_ns)
+                for what in [w for w in faults if w.partition(" ")[0] == event.who]:  # nobody is there to take it back
+                    first_ns, began = faults.pop(what)
+                    devices.append(Down(what, first_ns, event.utc_ns, began))
                 if event.who in down:
                     first_ns, reason = down.pop(event.who)
                     lanes.append(Down(event.who, first_ns, event.utc_ns, reason))
                 up[event.who] = event.text.partition(" of ")[2]
             case "lane_died":
+                resumed(event.who, event.utc_ns)
                 if up.pop(event.who, None) is not None:
                     down[event.who] = (event.utc_ns, f"its process died: {event.text}")
             case "lane_finished":
@@ -103,16 +123,18 @@ def watched(events: Iterable[Event]) -> Watch:
                 if state != "ok":
                     faults[what] = (event.utc_ns, f"{state}: {reason.partition(': ')[2]}")
         last_ns = event.utc_ns
-    lanes += [Down(lane, first_ns, None, reason) for lane, (first_ns, reason) in down.items()]
+    lanes += [Down(lane, first_ns, None, reason) for lane, (first_ns, reason) in {**idle, **down}.items()]
     devices += [Down(what, first_ns, None, reason) for what, (first_ns, reason) in faults.items()]
     return Watch(since, lanes, devices)
 
 
-def _ended(up: dict[str, str], down: dict[str, tuple[int, str]], service: str, at_ns: int, reason: str) -> None:
-    """Take the lanes of a service for down."""
-    for lane in [name for name, of in up.items() if of == service]:
+def _ended(up: dict[str, str], down: dict[str, tuple[int, str]], service: str, at_ns: int, reason: str) -> list[str]:
+    """Take the lanes of a service for down; return them."""
+    lanes = [name for name, of in up.items() if of == service]
+    for lane in lanes:
         del up[lane]
         down[lane] = (at_ns, reason)
+    return lanes
 
 
 def report(
@@ -127,7 +149,7 @@ def report(
         # of other events only the one before a start counts: until then a service that never said its end was there
         rows = reader.rows(
             "SELECT utc_ns, kind, who, text FROM events WHERE kind IN ('service_started', 'service_stopped', "
-            "'lane_ready', 'lane_died', 'lane_finished', 'health', 'hub_lost') OR seq IN "
+            "'lane_ready', 'lane_died', 'lane_finished', 'lane_down', 'lane_up', 'health', 'hub_lost') OR seq IN "
             "(SELECT seq - 1 FROM events WHERE kind='service_started') ORDER BY seq"
         )
         watch = watched(Event(int(r[0]), str(r[1]), str(r[2]), str(r[3])) for r in rows)
