@@ -105,6 +105,17 @@ def test_every_recording_gets_the_row_that_the_live_path_would_give(archive, tmp
     assert before == {p: p.read_bytes() for p in archive.rglob("*") if p.is_file()}
 
 
+def test_a_lane_behind_a_link_is_found_and_a_link_that_leads_back_ends(tmp_path):
+    (tmp_path / "elsewhere" / "20260101").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "20260101" / "a.scan.h5").touch()
+    (tmp_path / "archive" / "south").mkdir(parents=True)
+    (tmp_path / "archive" / "south" / "b.scan.h5").touch()
+    (tmp_path / "archive" / "north").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "archive" / "south" / "loop").symlink_to(tmp_path / "archive")
+    found = [Path(entry.path).name for entry in batch.recordings_in([tmp_path / "archive"])]
+    assert sorted(found) == ["a.scan.h5", "b.scan.h5"]
+
+
 def test_what_is_done_is_not_done_again_but_what_changed_is(archive, tmp_path):
     out = tmp_path / "out"
     told(archive, out)

@@ -35,8 +35,8 @@ def check_config(path: Path, timeout_s: float) -> tuple[list[str], list[str]]:
     _check_state_dir(config, problems, notes)
     _check_bind(config, problems, notes)
     if config.metrics.bind is not None:
-        error = page_problem(config.metrics.bind)
-        (problems if error else notes).append(f"metrics.bind {config.metrics.bind}: {error or 'free'}")
+        told = page_problem(config.metrics.bind)
+        (problems if told else notes).append(f"metrics.bind {config.metrics.bind}: {told or 'free'}")
     _check_outbox(config, problems, notes)
     _check_sandbox(config, problems, notes)
     check_selection(config, problems, notes)

@@ -142,19 +142,28 @@ def _usual(energy: str | None, profile: str | None, lane: str | None, risk: str 
 
 
 def recordings_in(archives: Sequence[Path]) -> Iterator[os.DirEntry[str] | Path]:
-    """Yield every recording in or below the archives, without keeping them. Raises OSError for a folder unread."""
+    """Yield every recording in or below the archives, without keeping them. Raises OSError for a folder unread.
+
+    Links to folders are followed, as the service follows them: a lane may lie behind one. Every folder is gone through
+    once, whatever leads to it, and its recordings are named by its own path and not by that of a link.
+    """
+    been: set[tuple[int, int]] = set()
     for archive in archives:
         if archive.is_dir():
-            yield from _below(str(archive.resolve()))
+            yield from _below(str(archive.resolve()), been)
         else:
             yield archive.resolve()
 
 
-def _below(folder: str) -> Iterator[os.DirEntry[str]]:
+def _below(folder: str, been: set[tuple[int, int]]) -> Iterator[os.DirEntry[str]]:
+    status = Path(folder).stat()
+    if (status.st_dev, status.st_ino) in been:
+        return
+    been.add((status.st_dev, status.st_ino))
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _below(entry.path)
+            if entry.is_dir():
+                yield from _below(os.path.realpath(entry.path) if entry.is_symlink() else entry.path, been)
             elif entry.name.endswith(recording.SUFFIX):
                 yield entry
 
