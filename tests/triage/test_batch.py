@@ -116,6 +116,19 @@ def test_a_lane_behind_a_link_is_found_and_a_link_that_leads_back_ends(tmp_path)
     assert sorted(found) == ["a.scan.h5", "b.scan.h5"]
 
 
+def test_a_folder_that_several_links_lead_to_is_gone_through_once_under_its_own_path(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.scan.h5").touch()
+    (tmp_path / "archive").mkdir()
+    for name in ("north", "south"):
+        (tmp_path / "archive" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "archive" / "gone").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "archive" / "itself").symlink_to(tmp_path / "archive" / "itself")
+    for archives in ([tmp_path / "archive"], [tmp_path / "archive", tmp_path / "elsewhere"]):
+        found = [Path(entry.path) for entry in batch.recordings_in(archives)]
+        assert found == [(tmp_path / "elsewhere" / "a.scan.h5").resolve()]
+
+
 def test_what_is_done_is_not_done_again_but_what_changed_is(archive, tmp_path):
     out = tmp_path / "out"
     told(archive, out)

@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from scanner_io.errors import ConfigError, DataError
+from tests import samples
 from tests.service.daemon_rig import ENVIRONMENT
 from tests.service.risk_rig import said
 from triage.analysis import image_quality as quality
@@ -69,14 +71,20 @@ def test_the_smallest_plate_that_is_seen_is_told_in_per_cent():
 
 
 def test_a_gradient_of_the_beam_is_no_noise():
-    rows = np.linspace(1.0, 1.3, 60)[:, None] * np.ones(60)
-    image = noisy(10_000 * rows)
-    cnr, error = quality.contrast_to_noise(image.astype(float), image.astype(float))
-    assert cnr == 0.0 and 0 < error < 0.05
+    left, right = Region(10, 40, 10, 50), Region(50, 90, 10, 50)
+    falling = 10_000 * np.linspace(1.0, 0.8, 100) * np.ones((60, 1))  # by a tenth from the one place to the other
+    cnr, error = quality.contrast_to_noise(noisy(falling), left, right)
+    assert abs(cnr) < 3 * error and error < 0.3
+    with_block = falling.copy()
+    with_block[10:50, 10:40] -= 500  # five standard deviations
+    cnr, error = quality.contrast_to_noise(noisy(with_block), left, right)
+    assert cnr == pytest.approx(500 / np.sqrt(8_600), abs=3 * error)
+    brighter, _ = quality.contrast_to_noise(noisy(2 * falling - with_block), left, right)
+    assert brighter < -3
     with pytest.raises(DataError, match="one value"):
-        quality.contrast_to_noise(np.ones((20, 20)), np.ones((20, 20)))
+        quality.contrast_to_noise(np.ones((60, 100)), left, right)
     with pytest.raises(DataError, match="16 pixels"):
-        quality.contrast_to_noise(np.ones((4, 4)), image)
+        quality.contrast_to_noise(falling, Region(0, 4, 0, 4), right)
 
 
 @pytest.mark.parametrize("sigma", [0.8, 1.2, 2.0])
@@ -218,6 +226,116 @@ def test_the_real_step_plate_shows_thirteen_pairs_whatever_the_noise(shared_data
     (tmp_path / "object.toml").write_text(OBJECT.format(limit=0.1))
     words = said("evaluate", "image-quality", scans[0], "--object", tmp_path / "object.toml", code=1)
     assert "LIMIT NOT KEPT: resolution_mm 0.1" in words
+
+
+def test_a_system_that_is_sharper_than_a_picture_can_tell_keeps_its_limit():
+    rows, columns = np.mgrid[: 160 * FINE, : 120 * FINE] / FINE
+    fine = np.where(columns - 60 > 0.09 * (rows - 80), 30_000.0, 10_000.0)
+    image = noisy(fine.reshape(160, FINE, 120, FINE).mean(axis=(1, 3)))
+    one = Edge(box=Region(0, 120, 0, 160), across="columns")
+    told = quality.measure(image, TestObject(name="edge", pixel_mm=2.0, edges=(one,), limits={"mtf10_per_mm": 0.25}))
+    assert (told["figures"]["mtf10_per_mm"], told["bounds"]) == (0.25, {"mtf10_per_mm": "at least"})
+    assert told["passed"]
+    more = TestObject(name="edge", pixel_mm=2.0, edges=(one,), limits={"mtf10_per_mm": 0.3})
+    assert not quality.measure(image, more)["passed"]
+
+
+def test_all_pairs_told_apart_is_better_than_the_finest():
+    told = {"pairs": [{"diameter_mm": 0.8, "dip": 0.9}, {"diameter_mm": 0.63, "dip": 0.7}], "resolution_mm": None}
+    assert quality._parted(told) == (0.63, True)
+    assert quality._parted({**told, "resolution_mm": 0.63}) == (0.63, False)
+
+
+def test_what_was_recorded_raw_is_measured_without_its_channels_gains():
+    from triage.study import image_quality as study
+
+    image = samples.radiograph(columns=60)
+    air, dark = image.detector.air[-1].astype(np.float64), image.detector.dark[-1].astype(np.float64)
+    gains = np.linspace(0.8, 1.2, air.size)
+    part = np.full((60, air.size), 0.5)
+    counts = np.round(dark + gains * (air - dark) * part).astype(np.uint16)
+    detector = msgspec.structs.replace(
+        image.detector, air=(*image.detector.air[:-1], (dark + gains * (air - dark)).astype(np.float32)), state="raw"
+    )
+    raw = msgspec.structs.replace(image, detector=detector, counts=(*image.counts[:-1], counts))
+    assert np.allclose(study._transmitted(raw, -1), 0.5, atol=1e-3)
+
+
+@pytest.mark.parametrize("state", ["raw", "display"])
+def test_a_check_scans_noise_is_not_that_of_its_channels_gains(state, tmp_path):
+    from scanner_io import recording
+    from scanner_io.foreign import ForeignFiles
+    from triage.study import image_quality as study
+
+    rng = np.random.default_rng(4)
+    gains = rng.uniform(0.9, 1.1, 100)
+    air, dark = (100 + 30_000 * gains).astype(np.float32), np.full(100, 100, np.float32)
+    seen = np.full((120, 100), 0.5)
+    seen[20:50, 30:60] = 0.48
+    seen += rng.normal(0, 0.01, seen.shape)
+    bad = np.arange(100) == 42  # in the block
+    counts = np.where(bad, 65535, dark + (air - dark) * seen).astype(np.uint16)
+    detector = samples.detector(
+        100, ("one",), dark=(dark,), air=(air,), bad_channels=bad, air_channels=None, state=state, first_channel="top"
+    )
+    image = samples.radiograph(columns=120, channels=100, energies=("one",), detector=detector, counts=(counts,))
+    recording.write(tmp_path / "a.scan.h5", samples.scan(radiograph=image), codec="none")
+    step = Step(thickness_mm=100, block=Region(20, 50, 30, 60), surround=Region(60, 110, 30, 60))
+    with ForeignFiles() as readers:
+        report = study.check_scan(tmp_path / "a.scan.h5", TestObject(name="plate", penetration=(step,)), readers)
+    (told,) = report["energies"]["one"]["penetration"]
+    if state == "raw":
+        assert told["cnr"] == pytest.approx(2.0, abs=4 * told["cnr_error"]) and told["cnr_error"] < 0.15
+        assert "bridged" in report["scale"]
+    else:
+        assert told["cnr"] < 1.0 and "taken as linear" in report["scale"]
+
+
+def test_pairs_of_wires_are_the_same_in_counts_and_in_transmission():
+    image, _ = duplex_image(0.12)
+    part = Duplex(box=Region(0, image.shape[1], 0, 60))
+    assert quality.duplex(image / AIR, part, 0.1) == quality.duplex(image, part, 0.1)
+
+
+def test_sharp_wires_keep_a_limit_that_the_finest_pair_shows():
+    image, _ = duplex_image(0.01, pixel_mm=0.05)
+    end = int((4.0 + 6.5 * 4.8 - 1.5) / 0.05)  # seven pairs are in the box
+    part = Duplex(box=Region(0, end, 0, 60))
+    for limit, kept in ((DUPLEX_MM[6], True), (DUPLEX_MM[7], False)):
+        told = quality.measure(image, TestObject(name="w", pixel_mm=0.05, duplex=part, limits={"resolution_mm": limit}))
+        assert told["figures"]["resolution_mm"] == DUPLEX_MM[6] and told["bounds"] == {"resolution_mm": "less than"}
+        assert told["passed"] is kept
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_alone_is_no_sharpness(seed):
+    rows, columns = np.mgrid[:160, :120]
+    image = np.where(columns - 60 > 0.09 * (rows - 80), 10_100.0, 10_000.0)
+    image = gaussian_filter(image, 3.0) + np.random.default_rng(seed).normal(0, 10, image.shape)
+    one = Edge(box=Region(0, 120, 0, 160), across="columns")
+    try:
+        told = quality.edge(image, one, "edge", 1.0)
+    except DataError:
+        return
+    assert not told["mtf10_is_bound"]
+
+
+def test_a_place_that_cannot_be_told_from_a_gradient_is_refused():
+    image = noisy(np.full((60, 200), 10_000.0))
+    with pytest.raises(DataError, match="looks like a block"):
+        quality.contrast_to_noise(image, Region(0, 100, 10, 11), Region(0, 100, 20, 21))
+    with pytest.raises(DataError, match="overlap"):
+        quality.contrast_to_noise(image, Region(0, 100, 10, 30), Region(50, 150, 10, 30))
+
+
+def test_a_steep_gradient_without_a_block_is_not_seen_nor_is_a_brighter_block():
+    falling = 10_000 * np.linspace(1.0, 0.8, 100) * np.ones((60, 1))
+    step = Step(thickness_mm=100, block=Region(50, 90, 10, 50), surround=Region(10, 40, 10, 50))
+    brighter = falling.copy()
+    brighter[10:50, 50:90] += 1000
+    for image in (falling, brighter):
+        (row,) = quality.steps(noisy(image), [step], 3.0)
+        assert not row["seen"] and row["cnr"] < 1
 
 
 def test_a_check_scan_is_noted_once_and_a_damaged_trend_is_not_written_over(tmp_path):

@@ -5,7 +5,7 @@ those of IEC 62523 (7.1 penetration, 7.2 wire, 7.3 contrast sensitivity, 7.4 spa
 the pair of wires that can no longer be told apart is that of ISO 19232-5; the objects, sizes and pass limits of these
 standards are not, so that no conformance to any of them is claimed, nor a power to detect from a sharp image.
 
-All images are (rows, columns) of linear counts, large = air.
+All images are (rows, columns) of linear counts or transmission, large = air.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ DUPLEX_MM = (0.8, 0.63, 0.5, 0.4, 0.32, 0.25, 0.2, 0.16, 0.13, 0.1, 0.08, 0.063,
 DIP = 0.2
 """The first pair whose dip is less than this share cannot be told apart. Source: ISO 19232-5."""
 LEAST_PIXELS = 50
+SURE = 3.0
+"""So many standard errors of its contrast a block or plate must have to count as seen at all."""
+FINEST = 0.5
+"""Line pairs per pixel above which a picture cannot tell. Source: the sampling theorem."""
 _EDGE_BINS = 4
 """Bins per pixel of an edge's profile. Source: ISO 12233, slanted edge."""
 
@@ -50,6 +54,18 @@ class Region(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"part of an image of {columns} columns and {rows} rows"
             )
         return image[self.first_row : self.end_row, self.first_column : self.end_column].astype(np.float64)
+
+    def places(self) -> tuple[Array, Array]:
+        """Return row and column of every pixel in the image, each (pixels,) float64, row by row."""
+        rows, columns = np.mgrid[self.first_row : self.end_row, self.first_column : self.end_column]
+        return rows.ravel().astype(np.float64), columns.ravel().astype(np.float64)
+
+    def overlaps(self, other: Region) -> bool:
+        """Return whether a pixel lies in both."""
+        return (
+            max(self.first_column, other.first_column) < min(self.end_column, other.end_column)
+            and max(self.first_row, other.first_row) < min(self.end_row, other.end_row)
+        )  # fmt: skip
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -113,41 +129,70 @@ LARGER_IS_BETTER = {
 }  # fmt: skip
 
 
-def contrast_to_noise(block: Array, surround: Array) -> tuple[float, float]:
-    """Return |mean difference| / standard deviation of the surround, and the standard error of that.
+def contrast_to_noise(image: Array, block: Region, surround: Region, what: str = "step") -> tuple[float, float]:
+    """Return how far a block lies below its surround, in standard deviations of the surround, and the error of that.
 
-    Gradients of the beam are taken out of both places as one plane, which a block cannot be.
-    Raises DataError for a place of less than `LEAST_PIXELS`, or one that is one grey value.
+    image : (rows, columns); what : begins the words of an error
+
+    One plane and the depth of the block are fitted to both places at once, by least squares, so that a gradient of the
+    beam which goes through both is neither contrast nor noise. A block brighter than its surround gives less than 0.
+    The error is one standard error. It grows where the places are small and lie far apart, as a block and a gradient
+    are then hard to tell apart. A beam that is bent over the places, and not a plane, is not taken out.
+
+    Raises DataError for a place that is not of the image or has less than `LEAST_PIXELS`, places that overlap or cannot
+    be told from a gradient, or a surround without noise.
     """
-    for name, part in (("block", block), ("surround", surround)):
+    parts = {"block": block.of(image, f"{what}, block"), "surround": surround.of(image, f"{what}, surround")}
+    for name, part in parts.items():
         if part.size < LEAST_PIXELS:
-            raise DataError(f"{name}: {part.size} pixels, expected at least {LEAST_PIXELS}")
-    spread = _detrended(surround).std(ddof=1)
-    if np.ptp(surround) == 0:
-        raise DataError("surround: every pixel has one value, so that there is no noise to hold a contrast against")
-    cnr = abs(block.mean() - surround.mean()) / spread
-    error = math.sqrt(1 / block.size + 1 / surround.size + cnr**2 / (2 * surround.size))
-    return float(cnr), error
+            raise DataError(f"{what}, {name}: {part.size} pixels, expected at least {LEAST_PIXELS}")
+    if block.overlaps(surround):
+        raise DataError(f"{what}: block and surround overlap, so that neither is itself alone")
+    if np.ptp(parts["surround"]) == 0:
+        raise DataError(f"{what}, surround: every pixel has one value: no noise to hold a contrast against")
+    depth, depth_error, spread = _depth_of_block(parts["block"], parts["surround"], block, surround, what)
+    cnr = depth / spread
+    return cnr, math.hypot(depth_error / spread, cnr / math.sqrt(2 * parts["surround"].size))
 
 
-def _detrended(part: Array) -> Array:
-    rows, columns = np.indices(part.shape)
-    basis = np.stack([np.ones(part.size), rows.ravel(), columns.ravel()], axis=1)
-    fit, *_ = np.linalg.lstsq(basis, part.ravel(), rcond=None)
-    return np.asarray(part.ravel() - basis @ fit)
+def _depth_of_block(
+    inside: Array, outside: Array, block: Region, surround: Region, what: str
+) -> tuple[float, float, float]:
+    """Return surround less block, its standard error, and the noise of the surround, in the units of the image."""
+    rows, columns = (np.concatenate(axes) for axes in zip(block.places(), surround.places(), strict=True))
+    is_block = np.arange(rows.size) < inside.size
+    values = np.concatenate([inside.ravel(), outside.ravel()])
+    basis = np.stack([np.ones(rows.size), _unit(rows), _unit(columns), -1.0 * is_block], axis=1)
+    fit, _, rank, _ = np.linalg.lstsq(basis, values, rcond=1e-9)
+    if rank < basis.shape[1]:
+        raise DataError(f"{what}: block and surround are too narrow or lie so that a gradient looks like a block")
+    rest = values - basis @ fit
+    spread = float(rest[~is_block].std(ddof=1))
+    if spread < 1e-9 * float(np.abs(outside).max()):
+        raise DataError(f"{what}, surround: is a plane without noise to hold a contrast against")
+    noise = np.where(is_block, rest[is_block].std(ddof=1), spread)  # a dark block has less noise than its surround
+    row = np.linalg.pinv(basis)[3]
+    return float(fit[3]), float(np.sqrt((row**2 * noise**2).sum())), spread
+
+
+def _unit(values: Array) -> Array:
+    """Return the values about their middle, over half their range."""
+    middle = (values.max() + values.min()) / 2
+    return np.asarray((values - middle) / max(float(np.ptp(values)) / 2, 1.0))
 
 
 def steps(image: Array, parts: Sequence[Step], seen_cnr: float) -> list[dict[str, Any]]:
-    """Return the contrast-to-noise ratio of every step, thinnest first, and whether it is seen."""
+    """Return the contrast-to-noise ratio of every step, thinnest first, and whether it is seen.
+
+    Seen is what reaches `seen_cnr` and is also `SURE` standard errors above nothing. Raises DataError.
+    """
     rows = []
     for number, step in enumerate(sorted(parts, key=lambda s: s.thickness_mm)):
         what = f"step {number} of {step.thickness_mm:g} mm"
-        cnr, error = contrast_to_noise(
-            step.block.of(image, f"{what}, block"), step.surround.of(image, f"{what}, surround")
-        )
+        cnr, error = contrast_to_noise(image, step.block, step.surround, what)
         rows.append({
             "thickness_mm": step.thickness_mm, "plate_mm": step.plate_mm, "cnr": round(cnr, 3),
-            "cnr_error": round(error, 3), "seen": cnr >= seen_cnr,
+            "cnr_error": round(error, 3), "seen": cnr >= max(seen_cnr, SURE * error),
         })  # fmt: skip
     return rows
 
@@ -209,8 +254,9 @@ def _line_snr(piece: Array, width: float) -> float:
 def duplex(image: Array, part: Duplex, pixel_mm: float) -> dict[str, Any]:
     """Return the dip between the wires of each pair, and the first pair that can no longer be told apart.
 
-    The profile is that of depth, -ln of the counts over the plate's own, averaged along the wires. Raises DataError
-    where the pairs are not found: the thickest must stand at one end.
+    resolution_mm is None where every pair that was found is told apart. The profile is that of depth, -ln of the counts
+    over the plate's own, averaged along the wires. Raises DataError where the pairs are not found: the thickest must
+    stand at one end.
     """
     from scipy.signal import find_peaks  # to load it takes a second, and it is asked for once a day
 
@@ -218,7 +264,8 @@ def duplex(image: Array, part: Duplex, pixel_mm: float) -> dict[str, Any]:
     strip = box if part.across == "columns" else box.T
     plate = np.median(strip, axis=0)
     floor = gaussian_filter1d(np.asarray(_upper(plate, int(6.4 / pixel_mm))), 2.0)
-    depth = np.log(floor / np.maximum(strip.mean(axis=0), 1.0))
+    least = max(1e-6 * float(strip.max()), 1e-12)  # counts or transmission, never 0
+    depth = np.log(np.maximum(floor, least) / np.maximum(strip.mean(axis=0), least))
     noise = 1.4826 * float(np.median(np.abs(np.diff(depth)))) / math.sqrt(2)
     peaks, _ = find_peaks(depth, prominence=max(4 * noise, 0.01 * float(depth.max())))
     groups = np.split(peaks, np.flatnonzero(np.diff(peaks) > 1.5 * 2 * DUPLEX_MM[0] / pixel_mm) + 1)
@@ -235,6 +282,18 @@ def duplex(image: Array, part: Duplex, pixel_mm: float) -> dict[str, Any]:
     merged = next((p["diameter_mm"] for p in pairs if p["dip"] < DIP), None)
     size = round(float(np.median(sizes)), 4) if sizes else None
     return {"pairs": pairs, "resolution_mm": merged, "pairs_seen": len(groups), "pixel_mm_by_pairs": size}
+
+
+def _parted(pairs: dict[str, Any] | None) -> tuple[float | None, bool]:
+    """Return the first pair that cannot be told apart, in mm, or the finest one found and True: it is less than that.
+
+    pairs : as `duplex` returns it; None, and None for it, where there is no indicator
+    """
+    if pairs is None:
+        return None, False
+    if pairs["resolution_mm"] is None:
+        return float(pairs["pairs"][-1]["diameter_mm"]), True
+    return float(pairs["resolution_mm"]), False
 
 
 def _upper(values: Array, reach: int) -> list[float]:
@@ -254,8 +313,10 @@ def _dip(depth: Array, group: Array) -> float:
 def edge(image: Array, part: Edge, what: str, pixel_mm: float | None) -> dict[str, Any]:
     """Return the frequencies at which the modulation of a slanted edge has fallen to 50 and 10 %.
 
-    In line pairs per pixel, and per millimetre where the size of a pixel is known; None above half a line pair per
-    pixel, where a picture cannot tell. Method: ISO 12233, slanted edge, with a straight line fitted to the edge.
+    In line pairs per pixel, and per millimetre where the size of a pixel is known. An edge that keeps more than that up
+    to `FINEST` gives `FINEST`, and mtf50_is_bound or mtf10_is_bound is True: it is at least so sharp. None where noise
+    alone could keep the modulation up, so that nothing is told. Raises DataError for a box that is too small or an edge
+    that cannot be measured in it. Method: ISO 12233, slanted edge, with a straight line fitted to the edge.
     """
     box = part.box.of(image, what)
     strip = box if part.across == "columns" else box.T  # rows of profiles across the edge
@@ -279,20 +340,49 @@ def edge(image: Array, part: Edge, what: str, pixel_mm: float | None) -> dict[st
     profile = np.bincount(index, strip[inside].ravel(), minlength=2 * reach) / np.maximum(number, 1)
     spread = np.diff(profile[1:-1]) * np.hanning(len(profile) - 3)
     modulation = np.abs(np.fft.rfft(spread, 16 * len(spread)))
-    modulation /= modulation[0]
+    contrast = float(modulation[0])
+    modulation /= contrast
     frequency = np.fft.rfftfreq(16 * len(spread), 1 / _EDGE_BINS)
     bin_blur = np.sinc(frequency / _EDGE_BINS) ** 2  # of the bins, and of the difference of two of them
+    floor = _noise_floor(profile) / contrast
     found: dict[str, Any] = {}
     for name, level in (("mtf50", 0.5), ("mtf10", 0.1)):
-        below = np.flatnonzero((modulation / bin_blur < level) & (frequency <= 0.5))
-        at = float(frequency[below[0]]) if len(below) else None
+        below = np.flatnonzero((modulation / bin_blur < level) & (frequency <= FINEST))
+        is_bound = not len(below) and 3 * floor < level
+        at = float(frequency[below[0]]) if len(below) else FINEST if is_bound else None
         found[f"{name}_per_pixel"] = None if at is None else round(at, 4)
         found[f"{name}_per_mm"] = None if at is None or pixel_mm is None else round(at / pixel_mm, 4)
+        found[f"{name}_is_bound"] = is_bound
     return {"across": part.across, **found}
+
+
+def _noise_floor(profile: Array) -> float:
+    """Return the modulation that noise alone has at `FINEST`, in the units of the profile.
+
+    profile : (bins,) of an edge; its outer quarters are taken as flat but for noise and a slow gradient
+    """
+    quarter = len(profile) // 4
+    differences = np.concatenate([np.diff(profile[1:quarter]), np.diff(profile[-quarter:-1])])
+    per_bin = float(differences.std(ddof=1)) / math.sqrt(2)
+    response = 2 * math.sin(math.pi * FINEST / _EDGE_BINS)  # of the difference of two bins
+    return per_bin * response * math.sqrt(float((np.hanning(len(profile) - 3) ** 2).sum()))
+
+
+def _sharpness(edges: Sequence[dict[str, Any]]) -> tuple[float | None, bool]:
+    """Return the least mtf10 of the edges in line pairs per mm, and whether it is only known to be at least that.
+
+    None where there is no edge, no size of a pixel, or an edge that nothing is told of.
+    """
+    told = [(e["mtf10_per_mm"], e["mtf10_is_bound"]) for e in edges]
+    if not told or any(value is None for value, _ in told):
+        return None, False
+    return min(told)
 
 
 def measure(image: Array, what: TestObject) -> dict[str, Any]:
     """Return all that can be told of the image, and whether each of the site's limits is kept.
+
+    `bounds` names the figures that are only known to be no worse than they say: the system is sharper than that.
 
     Raises DataError for a part that cannot be measured, or a limit of a name that is none.
     """
@@ -307,19 +397,22 @@ def measure(image: Array, what: TestObject) -> dict[str, Any]:
         raise DataError("pixel_mm: is missing; a duplex indicator needs it")
     pairs = None if what.duplex is None or what.pixel_mm is None else duplex(image, what.duplex, what.pixel_mm)
     edges = [edge(image, e, f"edge {n}", what.pixel_mm) for n, e in enumerate(what.edges)]
-    sharp = [e["mtf10_per_mm"] for e in edges if e["mtf10_per_mm"] is not None]
+    sharp, bounded = _sharpness(edges)
+    parted, all_parted = _parted(pairs)
+    bounds = {"mtf10_per_mm": "at least"} if bounded else {}
+    bounds |= {"resolution_mm": "less than"} if all_parted else {}
     figures = {
         "penetration_mm": thickest_seen(penetration), "contrast_percent": least_contrast(contrast),
         # A blank place in which a wire is seen makes every wire doubtful.
         "wire_mm": None if not seen or max(blank, default=0.0) >= what.wire_share else min(seen),
-        "resolution_mm": None if pairs is None else pairs["resolution_mm"],
-        "mtf10_per_mm": min(sharp) if sharp else None,
+        "resolution_mm": parted, "mtf10_per_mm": sharp,
     }  # fmt: skip
     kept = {
         name: (value := figures[name]) is not None and (value >= limit if LARGER_IS_BETTER[name] else value <= limit)
         for name, limit in what.limits.items()
     }
     return {
-        "object": what.name, "figures": figures, "limits": what.limits, "kept": kept, "passed": all(kept.values()),
+        "object": what.name, "figures": figures, "bounds": bounds, "limits": what.limits, "kept": kept,
+        "passed": all(kept.values()),
         "penetration": penetration, "contrast": contrast, "wires": wires, "duplex": pairs, "edges": edges,
     }  # fmt: skip

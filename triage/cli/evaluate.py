@@ -360,7 +360,8 @@ def evaluate_image_quality(
             continue
         console = new_console()
         for energy, told in report["energies"].items():
-            figures = ", ".join(f"{k} {v:g}" for k, v in told["figures"].items() if v is not None)
+            than = {name: f"{words} " for name, words in told["bounds"].items()}
+            figures = ", ".join(f"{k} {than.get(k, '')}{v:g}" for k, v in told["figures"].items() if v is not None)
             missed = ", ".join(f"{k} {told['limits'][k]:g}" for k, kept in told["kept"].items() if not kept)
             word = f"LIMIT NOT KEPT: {missed}" if missed else "limits kept" if told["limits"] else "no limits set"
             console.print(f"{Path(report['file']).name} {energy}: {figures or 'nothing seen'}; {word}", markup=False)

@@ -13,6 +13,7 @@ set aside was never judged, and its outcome is UNUSABLE.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -162,10 +163,20 @@ def _below(folder: str, been: set[tuple[int, int]]) -> Iterator[os.DirEntry[str]
     been.add((status.st_dev, status.st_ino))
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield from _below(os.path.realpath(entry.path) if entry.is_symlink() else entry.path, been)
             elif entry.name.endswith(recording.SUFFIX):
                 yield entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether it is a folder or a link to one; a link that leads back to itself is none. Raises OSError."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 # -- in the worker

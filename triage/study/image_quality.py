@@ -22,12 +22,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from scanner_io import __version__
 from scanner_io.errors import ConfigError, DataError
 from scanner_io.foreign import ForeignFiles
+from scanner_io.model import Radiograph
 from scanner_io.recording import SUFFIX, iso
 from scanner_io.storage import write_durable
+from triage.analysis.correction import calibrate
 from triage.analysis.image_quality import LARGER_IS_BETTER, TestObject, measure
 from triage.study.plot_portal import need_matplotlib
 
@@ -41,7 +44,7 @@ def read_object(path: Path) -> TestObject:
 
 
 def check_scan(path: Path, what: TestObject, readers: ForeignFiles) -> dict[str, Any]:
-    """Return the figures of the image or recording at `path`. Raises DataError."""
+    """Return the figures of the image or recording at `path`; `scale` says what they are of. Raises DataError."""
     simulated = False
     if path.name.endswith(SUFFIX):
         stored = readers.recording(path)
@@ -55,16 +58,54 @@ def check_scan(path: Path, what: TestObject, readers: ForeignFiles) -> dict[str,
     energies = {}
     for number, name in enumerate(image.detector.energies):
         try:
-            energies[name] = measure(image.upright(number), what)
+            energies[name] = measure(_transmitted(image, number), what)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "file": str(path), "scan": scan_id, "utc": iso(start_ns), "sha256": sha256, "simulated": simulated,
-        "software": f"scanlane {__version__}", "energies": energies,
+        "software": f"scanlane {__version__}", "scale": SCALES[image.detector.state], "energies": energies,
         "passed": all(e["passed"] for e in energies.values()),
     }  # fmt: skip
+
+
+SCALES = {
+    "raw": "transmission: counts less dark over air less dark, by channel; unusable channels bridged",
+    "display": "grey values of a picture made for display, taken as linear and as they are: the site must know that",
+}
+"""What the figures are of, by the state of the detector."""
+
+
+def _transmitted(image: Radiograph, energy: int) -> npt.NDArray[Any]:
+    """Return (rows, columns), large where nothing is in the way; what was recorded raw without its channels' gains.
+
+    A channel that is dead or has no usable dark or air is bridged from its neighbours, in a straight line. Grey values
+    of a picture for display are taken as linear, which is for the site to know. Raises DataError where so many channels
+    are unusable that nothing can be corrected.
+    """
+    detector = image.detector
+    if detector.state != "raw":
+        return image.upright(energy)
+    found = calibrate(detector)
+    if found.calibration is None:
+        raise DataError("; ".join(q.reason for q in found.quality if q.fatal))
+    known = found.calibration
+    part = (image.counts[energy] - known.dark[energy].astype(np.float64)) * known.inv_gain[energy]
+    if known.bad_channels.any():
+        part = _bridged(part, known.bad_channels)
+    return np.ascontiguousarray(part.T[::-1] if detector.first_channel == "bottom" else part.T)
+
+
+def _bridged(part: npt.NDArray[Any], bad: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return (columns, channels) with the bad channels, (channels,) bool, put in from the good ones beside them."""
+    good, where = np.flatnonzero(~bad), np.flatnonzero(bad)
+    after = np.clip(np.searchsorted(good, where), 1, len(good) - 1)
+    before, behind = good[after - 1], good[after]
+    weight = np.clip((where - before) / (behind - before), 0.0, 1.0)
+    whole = part.copy()
+    whole[:, where] = (1 - weight) * part[:, before] + weight * part[:, behind]
+    return whole
 
 
 def note(trend: Path, report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -96,7 +137,12 @@ def picture(rows: list[dict[str, Any]], what: TestObject) -> bytes:
     ]
     figure = Figure(figsize=(9, 1.2 + 2.2 * max(1, len(names))), layout="constrained")
     simulated = sum(bool(r["simulated"]) for r in rows)
-    figure.suptitle(f"{what.name}: {len(rows)} check scans" + (f", {simulated} of them simulated" if simulated else ""))
+    grey = sum(r.get("scale") == SCALES["display"] for r in rows)
+    figure.suptitle(
+        f"{what.name}: {len(rows)} check scans"
+        + (f", {simulated} of them simulated" if simulated else "")
+        + (f", {grey} of grey values taken as linear" if grey else "")
+    )
     panels = np.atleast_1d(figure.subplots(max(1, len(names)), 1, sharex=True))
     for axes, name in zip(panels, names, strict=False):
         for energy in rows[-1]["energies"]:
