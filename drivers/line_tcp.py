@@ -46,7 +46,7 @@ MAGIC = b"SLN1"
 BEGIN, LINES, END, ALIVE = 1, 2, 3, 4
 MAX_PAYLOAD = 64 << 20
 MOST_UNKNOWN = 4096
-"""Payload of a kind that is not known, bytes: for more of it no good frame is kept waiting."""
+"""Payload, bytes, that is waited for although nothing in the header says that there is any."""
 MOST_TOLD = 3
 """Damaged stretches told one by one; then at every power of two."""
 
@@ -279,10 +279,13 @@ class Decoder:
 
 
 def _likely(header: Header) -> bool:
-    """Return whether so long a payload may be true, before all of it came: else one bit of the length stalls a lane."""
-    if header.kind == LINES:
-        return header.payload == header.lines * (4 + 2 * header.energies * header.channels)
-    return header.payload <= (0 if header.kind in (BEGIN, END, ALIVE) else MOST_UNKNOWN)
+    """Return whether so long a payload is worth waiting for: else one bit of the length stalls a lane.
+
+    What is some times longer than the header's other fields say is waited for: it may be a frame that says them wrong,
+    which is to be told of by what is wrong with it.
+    """
+    said = header.lines * (4 + 2 * header.energies * header.channels) if header.kind == LINES else 0
+    return header.payload <= MOST_UNKNOWN + 4 * said
 
 
 def _health(utc_ns: int, text: str) -> Health:
