@@ -214,7 +214,7 @@ class Rig(LineScanner):
 
     def _met(self, do: Callable[[], None], told: str, scans: int | None, wait_s: float = 15.0) -> dict[str, Any]:
         self.peer.wait()
-        before, heard = {r[0] for r in self._rows()}, len(self.service.events)
+        before, heard, links = {r[0] for r in self._rows()}, len(self.service.events), len(self.peer.came_s)
         began_s = time.monotonic()
         with self.turn:
             do()
@@ -225,6 +225,8 @@ class Rig(LineScanner):
             if len(new) >= (scans or 0) and (self._heard(told, heard, new) or scans is None or not told):
                 break
             time.sleep(0.05)
+        if self.silent:  # the link was given up: what comes next must not go into the old one
+            self.peer.wait(links + 1)
         self.silent = False
         new = [r for r in self._rows() if r[0] not in before]
         results = [msgspec.json.decode(r[2], type=TriageResult) for r in new]
